@@ -1,0 +1,59 @@
+"""The names of architectures, for students and teachers alike; torch-free, so that plans can be checked.
+
+``bench.kit.models.build`` makes the networks.
+"""
+
+from __future__ import annotations
+
+import re
+
+from bench.errors import UserError, unknown
+
+# name -> what it is; shown by `bench list students`
+SMALL = {
+    "convnet3": "ConvNet-3 of the field: 3 blocks of 3x3 convolution, batch norm, ReLU, average pool; width 128",
+    "convnet4": "ConvNet-4, as convnet3 with 4 blocks",
+    "convnet5": "ConvNet-5",
+    "convnet6": "ConvNet-6",
+    "resnet10-small": "ResNet-10 with a 3x3 stem and no max-pool, for images up to 64 px",
+    "resnet18-small": "ResNet-18 with a 3x3 stem and no max-pool, for images up to 64 px",
+    "resnet34-small": "ResNet-34 with a 3x3 stem and no max-pool",
+    "resnet50-small": "ResNet-50 with a 3x3 stem and no max-pool",
+    "vit-small": "ViT with 4-px patches, width 192, 6 blocks, 3 heads, for images up to 64 px",
+    "swin-small": "Swin with 2-px patches, width 48, windows of 4, for images of 16, 32 or 64 px",
+}
+LARGE = {
+    "resnet18": "torchvision",
+    "resnet50": "torchvision",
+    "resnet101": "torchvision",
+    "mobilenet_v2": "torchvision",
+    "efficientnet_b0": "torchvision",
+    "shufflenet_v2_x0_5": "torchvision",
+    "swin_v2_t": "torchvision",
+    "vgg11": "torchvision",
+    "vit_b_16": "torchvision",
+    "alexnet": "torchvision",
+}
+FAMILIES = {
+    "convnetD-wN": "ConvNet with D blocks of width N",
+    "resnetD-small-wN": "small-image ResNet whose first stage has N channels instead of 64",
+    "timm:NAME": "any classifier of timm",
+    "torchvision:NAME": "any classifier of torchvision",
+}
+_SIZED = re.compile(r"(convnet[1-8]|resnet(10|18|34|50)-small)-w[1-9]\d*")
+
+
+def check(name: str) -> None:
+    """Refuse a name that no architecture has.
+
+    Raises:
+        UserError: with the nearest valid name.
+    """
+    if name in SMALL or name in LARGE or _SIZED.fullmatch(name):
+        return
+    library, _, rest = name.partition(":")
+    if library in ("timm", "torchvision") and rest:
+        return
+    if library in ("timm", "torchvision"):
+        raise UserError(f"student {name!r} names no model; expected {library}:NAME, e.g. {library}:resnet18")
+    raise unknown("student", name, [*SMALL, *LARGE, *FAMILIES])

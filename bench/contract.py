@@ -1,0 +1,317 @@
+"""The contract between the benchmark and its plug-ins: the only page a plug-in author must read.
+
+A method is a :class:`Distiller` behind an entry point of the group ``bench.methods``; an evaluator is an
+:class:`Evaluator` behind one of the group ``bench.evaluators``. Modules named by entry points must import
+without torch, because ``bench list`` and ``bench run --dry-run`` load them: import torch and ``bench.kit``
+inside the functions that compute (``bench check METHOD`` tells when that is forgotten).
+
+The same two objects serve at planning time and at run time. A :class:`Setting` is known when the grid is
+planned and decides which cells exist; a :class:`Task` is the same setting with the real data, the teacher and
+a device, and is what computations get.
+"""
+
+from __future__ import annotations
+
+import typing
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from bench.kit.data.dataset import Dataset
+    from bench.kit.teachers.trajectory import Trajectory
+    from bench.kit.views import ViewPlan, Views
+
+
+class Settings(BaseModel):
+    """Base of every configuration: frozen, and an unknown key is an error.
+
+    A cell's identity holds only the fields that differ from their defaults, so adding a field with a default
+    leaves every existing result where it is.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def chosen(self) -> dict[str, Any]:
+        """The fields that differ from their defaults, as plain JSON values."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+
+# --------------------------------------------------------------------------------------------------------------
+# What a grid is made of
+
+
+class TeacherSpec(Settings):
+    """Which training trajectory must exist before a method can start.
+
+    The defaults are torchvision's recipe for ResNet-18 (METHODS §1.4: SGD .1, momentum .9, weight decay 1e-4,
+    a tenth every 30 of 90 epochs, batches of 256).
+    """
+
+    arch: str = "resnet18"
+    image_size: int = 224
+    epochs: int = 90
+    batch_size: int = 256
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    schedule: Literal["step", "cosine", "constant"] = "step"  # step: a tenth after each third of the epochs
+    nesterov: bool = False
+    augment: str = "rrc-flip"  # "rrc-flip", "rrc", "shift" (pad and crop), "shift-flip" or "none"
+    min_scale: float = 0.08  # smallest area of a random resized crop
+    checkpoints: int = 9  # kept along the trajectory, evenly spaced, the last epoch always among them
+    seed: int = 0
+    file: str | None = None  # a foreign checkpoint: nothing is trained
+    file_sha256: str | None = None  # what that file held: part of the identity, unlike its place
+    accuracy: float | None = None  # of a foreign checkpoint, as its authors state it (a fraction)
+
+
+class DatasetInfo(Settings):
+    """What can be said of a data set without reading an image."""
+
+    name: str
+    title: str
+    version: int = 1
+    classes: int
+    image_size: int  # pixels a side at which the benchmark uses it
+    channels: int = 3  # of the source; images are always handed out as RGB
+    smallest_class: int  # training images in the smallest class
+    train_images: int
+    test_images: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    teacher: TeacherSpec  # the data set's default teacher
+    clip: str  # the data set's default public CLIP, as `bench.kit.clip.loading.load_clip` names it
+    student: str  # the data set's default student
+    flip: bool = True  # may a horizontal flip keep the class? (not for digits)
+    fingerprint: str | None = None  # of user-supplied folders: class names and file names
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One point of the grid as a method sees it: the data set, images per class (IPC) and the seed."""
+
+    dataset: DatasetInfo
+    ipc: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides an artifact; it becomes the identity of the cell that makes it.
+
+    Two methods whose recipes are equal share the artifact: HeLlO returns RDED's recipe for its images, and they
+    are computed once.
+    """
+
+    by: str  # the method whose `distill` or `label` computes it
+    version: int
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    needs_images: bool = False  # of label recipes: are the labels made for particular images?
+
+
+class Progress(typing.Protocol):
+    """How long work tells where it is; cheap to call once per step."""
+
+    def __call__(self, done: int, total: int, **metrics: float) -> None: ...
+
+
+@dataclass(frozen=True)
+class Task(Setting):
+    """A setting with everything a computation needs.
+
+    ``work`` is a scratch folder that outlives a kill: what is checkpointed there (``bench.kit.checkpoint``) is
+    found again when the cell is run again.
+    """
+
+    data: Dataset
+    teacher: Trajectory
+    device: torch.device
+    work: Path
+    progress: Progress
+
+
+# --------------------------------------------------------------------------------------------------------------
+# What methods emit
+
+
+@dataclass(frozen=True)
+class Images:
+    """A synthetic set: ``pixels`` uint8 (N, 3, S, S) and hard ``labels`` int64 (N,), class-major, IPC a class."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class PublicBase:
+    """A frozen public model that a label source builds on; it is counted apart from what a method stores."""
+
+    name: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ByteCount:
+    """What a student needs on disk, measured on the files.
+
+    ``images``: the encoded images. ``labels``: everything beyond images and hard labels (stored tensors with
+    their headers, or the weights of the label model). ``public``: frozen public bases, named and counted apart.
+    """
+
+    images: int = 0
+    labels: int = 0
+    public: tuple[PublicBase, ...] = ()
+
+
+class LabelSource(ABC):
+    """Answers a batch of augmented images with soft labels.
+
+    A *stored* source dictates the views its labels were made for; an *online* one labels any view. A source is
+    saved as a folder that holds a ``source.json`` with its ``kind`` and nothing that is not counted.
+    """
+
+    kind: ClassVar[str]
+
+    def view_plan(self) -> ViewPlan | None:
+        """The views the labels belong to; None where they are free."""
+        return None
+
+    @abstractmethod
+    def soft_labels(self, views: Views, step: int) -> Tensor:
+        """Logits (B, C), float32, for the augmented batch ``views`` of training step ``step``."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write everything a student needs into ``folder``; safetensors and JSON only."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path, device: torch.device) -> Self:
+        """Read back what :meth:`save` wrote.
+
+        Raises:
+            UserError: a named public base is not to be had.
+        """
+
+    def public(self) -> tuple[PublicBase, ...]:
+        """The public bases this source stands on."""
+        return ()
+
+
+# --------------------------------------------------------------------------------------------------------------
+# The plug-ins
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """What `bench list methods` shows of a method."""
+
+    name: str
+    title: str
+    version: int  # part of every identity: raise it when results change
+    paper: str
+    labels: str  # the board's word for its native labels: "teacher", "projector", "hard", …
+    baseline: bool = False  # does it ride along with every run?
+    needs: str = ""
+
+
+class Distiller(ABC):
+    """A dataset-distillation method: real images in; synthetic images and a label source out."""
+
+    info: ClassVar[MethodInfo]
+    Config: ClassVar[type[Settings]] = Settings
+    label_kinds: ClassVar[Mapping[str, str]] = {}  # kind of a label source of its own -> "module:Class"
+
+    def __init__(self, config: Settings | None = None):
+        self.config = config if config is not None else self.Config()
+
+    # -- planning: pure, without torch
+
+    def check(self, setting: Setting) -> None:
+        """Refuse a setting this method can't do, before anything is computed.
+
+        Raises:
+            UserError: what is wrong and the nearest setting that works.
+        """
+
+    @classmethod
+    def for_dataset(cls, dataset: DatasetInfo, **overrides: Any) -> Self:
+        """The method as it is run on a data set: its settings there, overlaid by the user's."""
+        return cls(cls.Config(**overrides))
+
+    def teacher(self, setting: Setting) -> TeacherSpec | None:
+        """The trajectory this method needs; None where it needs no teacher."""
+        return setting.dataset.teacher
+
+    def image_recipe(self, setting: Setting) -> Recipe:
+        """What decides the images."""
+        fields = {**self.config.chosen(), "ipc": setting.ipc, "seed": setting.seed}
+        return Recipe(self.info.name, self.info.version, fields)
+
+    def label_recipe(self, setting: Setting) -> Recipe | None:
+        """What decides the native labels; None where the method has hard labels only."""
+        fields = {**self.config.chosen(), "ipc": setting.ipc, "seed": setting.seed}
+        return Recipe(self.info.name, self.info.version, fields, needs_images=True)
+
+    # -- running
+
+    @abstractmethod
+    def distill(self, task: Task) -> Images:
+        """Make the synthetic images. Resumable: may be killed and called again with the same ``task.work``."""
+
+    def label(self, task: Task, images: Images | None) -> LabelSource:
+        """Make the native label source; ``images`` is None unless the recipe says ``needs_images``."""
+        raise NotImplementedError(f"{self.info.name} has hard labels only")
+
+
+@dataclass(frozen=True)
+class EvaluationTask:
+    """What an evaluator gets: the images to train on (None: the whole real training set) and their labels
+    (None: hard labels)."""
+
+    dataset: DatasetInfo
+    data: Dataset
+    images: Images | None
+    labels: LabelSource | None
+    student: str
+    protocol: Protocol
+    seed: int
+    device: torch.device
+    work: Path
+    progress: Progress
+
+
+class Protocol(Settings):
+    """How students are trained and tested. A record names its protocol and version; a table never mixes two."""
+
+    name: str
+    version: int
+    track: Literal["common", "official"]  # one recipe for all methods, or a paper's own
+    title: str
+    methods: tuple[str, ...] = ()  # official: whose recipe this is
+    datasets: tuple[str, ...] = ()  # for these data sets only; empty: for any without one of its own
+
+
+class Evaluator(ABC):
+    """Trains and tests students on what a method made."""
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    Protocol: ClassVar[type[Protocol]]
+    protocols: ClassVar[str]  # the package that holds its protocols as TOML files
+
+    @abstractmethod
+    def evaluate(self, task: EvaluationTask) -> dict[str, Any]:
+        """The metrics of one student, as plain JSON values; ``top1`` (a fraction) is the headline."""

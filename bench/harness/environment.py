@@ -1,0 +1,54 @@
+"""Where a cell was computed: noted in its record, never part of its identity."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+import sys
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import bench
+
+_PACKAGES = ("torch", "torchvision", "timm", "open_clip_torch", "numpy")
+
+
+def _git(*arguments: str) -> str | None:
+    root = Path(bench.__file__).parents[1]
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.decode(errors="replace").strip()
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+@cache
+def environment(device: str, threads: int) -> dict[str, str]:
+    """The facts that may explain a difference: versions, commit (and a hash of local edits), CPU, device."""
+    facts = {"distill-bench": bench.__version__, "python": platform.python_version(), "cpu": _cpu()}
+    for package in _PACKAGES:
+        try:
+            facts[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    if commit := _git("rev-parse", "--short=12", "HEAD"):
+        facts["commit"] = commit
+        if edits := _git("diff", "HEAD", "--", "*.py", "*.toml"):
+            facts["local_edits"] = hashlib.blake2b(edits.encode(), digest_size=5).hexdigest()
+    facts["device"] = device
+    facts["threads"] = str(threads)
+    if device.startswith("cuda") and "torch" in sys.modules:
+        facts["accelerator"] = sys.modules["torch"].cuda.get_device_name(device)
+    return facts

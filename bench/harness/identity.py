@@ -1,0 +1,48 @@
+"""A cell of the grid and its identity.
+
+The id of a cell is a readable prefix and the first ten hex digits of the BLAKE2b hash of what decides its
+result: the stage, who computes it and in which version, the fields that differ from their defaults, and the ids
+of its parents. Where files lie, which device computes and which run asked for it are not part of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Stage = Literal["teacher", "distill", "label", "evaluate"]
+STAGES: tuple[Stage, ...] = ("teacher", "distill", "label", "evaluate")
+
+
+def canonical(value: Any) -> str:
+    """The one JSON text of a plain value: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+
+
+def digest(value: Any) -> str:
+    """Ten hex digits (40 bits) of the BLAKE2b hash of a plain value."""
+    return hashlib.blake2b(canonical(value).encode(), digest_size=5).hexdigest()
+
+
+class Cell(BaseModel):
+    """One computation of the grid."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: Stage
+    by: str  # the plug-in that computes it ("teacher" for teachers)
+    version: int
+    fields: dict[str, Any]  # what decides the result beside the parents; defaults left out
+    parents: dict[str, str] = Field(default_factory=dict)  # role ("teacher", "images", "labels") -> cell id
+    prefix: str  # readable part of the id
+    row: dict[str, Any] = Field(default_factory=dict)  # evaluate cells: where it stands on the board
+
+    @cached_property
+    def id(self) -> str:
+        """Stable across machines, runs and releases that change nothing of the result."""
+        decides = [self.stage, self.by, self.version, self.fields, sorted(self.parents.items())]
+        return f"{self.prefix}-{digest(decides)}"

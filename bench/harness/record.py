@@ -1,0 +1,70 @@
+"""The outcome of one cell: ``record.json``, written last, read by everything that reports."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bench.harness.identity import Cell, digest
+
+SCHEMA_VERSION = 1
+
+
+class FileFacts(BaseModel):
+    """One file of an artifact."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bytes: int
+    sha256: str
+
+
+class PublicFacts(BaseModel):
+    """A public base an artifact stands on; its bytes are counted apart."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    sha256: str
+    bytes: int
+
+
+class RunFacts(BaseModel):
+    """How a cell was computed: everything that may differ between two runs of the same cell."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    started: str  # ISO 8601, UTC
+    seconds: float  # wall time of the last uninterrupted stretch
+    peak_memory: int  # bytes: resident set on the CPU, allocated on an accelerator
+    environment: dict[str, str]
+
+
+class Record(BaseModel):
+    """What is known of a cell. ``result`` and ``files`` are the same in every run on the same kind of CPU with
+    the same number of threads; ``run`` is not."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    id: str
+    cell: Cell
+    state: Literal["done", "failed"]
+    inputs: dict[str, str] = Field(default_factory=dict)  # parent id -> content digest of what was read
+    result: dict[str, Any] = Field(default_factory=dict)
+    files: dict[str, FileFacts] = Field(default_factory=dict)  # relative path -> facts
+    public: tuple[PublicFacts, ...] = ()
+    run: RunFacts
+    error: str | None = None  # failed: one line
+    traceback: str | None = None
+
+    @property
+    def bytes(self) -> int:
+        """The size of the artifact: all its files, record.json itself left out."""
+        return sum(facts.bytes for facts in self.files.values())
+
+    @property
+    def content(self) -> str:
+        """A digest of what this cell made; children note it as their input."""
+        return digest([self.result, {path: facts.sha256 for path, facts in self.files.items()}])

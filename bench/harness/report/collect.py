@@ -1,0 +1,81 @@
+"""Store → entries: what a board says of every evaluate cell that was asked for."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from bench.harness import manifest
+from bench.harness.identity import Cell
+from bench.harness.record import Record
+from bench.harness.report.entries import Entry
+from bench.harness.store import Damaged, Store
+
+
+def collect(store: Store) -> list[Entry]:
+    """One entry for each (row, seed) of all grids of a store; the newest grid decides which cell stands there."""
+    read = cache(lambda cell_id: _read(store, cell_id))
+    found: dict[tuple[Any, ...], Entry] = {}
+    for kept in manifest.newest_first(store):
+        cells = {cell.id: cell for cell in kept.grid.cells}
+        for cell in kept.grid.stage("evaluate"):
+            key = tuple(sorted((name, str(value)) for name, value in cell.row.items()))
+            if key not in found:
+                found[key] = _entry(cell, cells, store, read)
+    return list(found.values())
+
+
+def _read(store: Store, cell_id: str) -> Record | None:
+    try:
+        return store.record(cell_id)
+    except Damaged:
+        return None
+
+
+def _entry(cell: Cell, cells: dict[str, Cell], store: Store, read: Any) -> Entry:
+    row = dict(cell.row)
+    classes = row.pop("classes")
+    facts: dict[str, Any] = {"cell": cell.id, **row, "state": "missing"}
+    lineage = _lineage(cell, cells)
+    for member in lineage:
+        if read(member.id) is None and (failure := store.failure(member.id)) is not None:
+            reason = failure.error if member is cell else f"{member.id}: {failure.error}"
+            facts |= {"state": "failed", "reason": reason}
+    record = read(cell.id)
+    if record is None:
+        return Entry(**facts)
+    result = record.result
+    seconds: dict[str, float] = {}
+    for member in lineage:
+        if (made := read(member.id)) is not None:
+            seconds[member.stage] = seconds.get(member.stage, 0.0) + made.run.seconds
+    full = row["ipc"] is None
+    return Entry(
+        **{
+            **facts,
+            "state": "done",
+            "reason": None,
+            "top1": result["top1"],
+            "oracle_top1": result["oracle_top1"],
+            "image_bytes": result["image_bytes"],
+            "label_bytes": result["label_bytes"],
+            "public": record.public,
+            "full_label_bytes": None if full else result["epochs"] * result["images"] * classes * 2,
+            "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
+            "environment": record.run.environment,
+        }
+    )
+
+
+def _lineage(cell: Cell, cells: dict[str, Cell]) -> list[Cell]:
+    """A cell and everything it stands on, once each; itself last."""
+    found: dict[str, Cell] = {}
+
+    def visit(member: Cell) -> None:
+        for parent in member.parents.values():
+            if parent not in found:
+                visit(cells[parent])
+        found[member.id] = member
+
+    visit(cell)
+    return list(found.values())

@@ -1,0 +1,46 @@
+"""Exact top-1 accuracy on real images: one process, no padding, one host sync at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from bench.kit.data.dataset import Split
+
+
+class TestImages:
+    """A test split at one size, kept on the device as uint8 where it is small enough, else read again each time.
+
+    Args:
+        limit: at most this many images, evenly spread over the split.
+    """
+
+    RESIDENT_BYTES = 8 * 2**30  # ImageNet-1K's 50,000 at 224 px are 7.5 GB (the accelerator's memory has room)
+
+    def __init__(self, split: Split, size: int, device: torch.device, limit: int | None = None):
+        self.split, self.size, self.device = split, size, device
+        self.count = len(split) if limit is None else min(limit, len(split))
+        self.resident: list[tuple[Tensor, Tensor]] | None = None
+        if len(split) * 3 * size * size <= self.RESIDENT_BYTES:
+            self.resident = list(self._read())
+
+    def _read(self) -> Iterable[tuple[Tensor, Tensor]]:
+        if self.count == len(self.split):
+            yield from self.split.centered(self.size, self.device)
+            return
+        chosen = torch.arange(self.count) * len(self.split) // self.count
+        yield from self.split.centered(self.size, self.device, indices=chosen)
+
+    @torch.inference_mode()
+    def top1(self, model: nn.Module) -> float:
+        """The share of images whose largest logit is their class; ``model`` is put in eval mode for it."""
+        training = model.training
+        model.eval()
+        right = torch.zeros((), dtype=torch.int64, device=self.device)
+        for pixels, labels in self.resident if self.resident is not None else self._read():
+            inputs = pixels.float().div_(255).to(memory_format=torch.channels_last)
+            right += (model(inputs).argmax(1) == labels).sum()
+        model.train(training)
+        return int(right) / self.count

@@ -1,0 +1,150 @@
+"""Loads a public CLIP by name, and turns class names into its text embeddings.
+
+    model, tokenizer, base = load_clip("icon-clip", "cpu")
+    words = text_embeddings(model, tokenizer, ["shopping bag", "shirt"], templates)      # (2, 128)
+
+Names: `icon-clip` (its weights are in this package); `ARCH:TAG` of open_clip, e.g. `RN50:openai`, fetched once
+into open_clip's cache or found in `cache`; `ARCH:/path/to/weights`. The model is fp32 and in eval mode, whatever
+the file holds; `model.visual` knows `image_size`, `image_mean` and `image_std`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from open_clip.model import CLIP, set_model_preprocess_cfg
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from bench.contract import PublicBase
+from bench.errors import UserError
+
+ICON_CLIP = "icon-clip"
+ICON_CLIP_FOLDER = Path(__file__).with_name("icon_clip")
+
+Tokenizer = Callable[[list[str]], Tensor]
+
+
+def load_clip(
+    name: str, device: torch.device | str, cache: Path | None = None
+) -> tuple[CLIP, Tokenizer, PublicBase]:
+    """The model on `device`, its tokenizer (list of B strings -> (B, context) int64), and what to count it as.
+
+    Args:
+        name: `icon-clip`, `ARCH:TAG` or `ARCH:/path/to/weights`.
+        device: where the model goes.
+        cache: folder in which open_clip keeps downloads; None is open_clip's own.
+    """
+    if name == ICON_CLIP:
+        return load_clip_folder(ICON_CLIP_FOLDER, device, ICON_CLIP)
+    arch, _, weights = name.partition(":")
+    if not weights or arch not in open_clip.list_models():
+        nearest = difflib.get_close_matches(arch, [ICON_CLIP, *open_clip.list_models()], n=1, cutoff=0.4)
+        hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
+        raise UserError(
+            f"unknown CLIP {name!r}{hint}; expected icon-clip, ARCH:TAG as open_clip lists them, e.g. RN50:openai, "
+            "or ARCH:/path/to/weights"
+        )
+    path = _weights_file(arch, weights, cache)
+    tag = None if Path(weights).is_file() else weights
+    try:
+        model = open_clip.create_model(
+            arch,
+            pretrained=str(path),
+            precision="fp32",
+            force_quick_gelu=tag is not None and bool(_tag_config(arch, tag).get("quick_gelu")),
+            force_preprocess_cfg=_preprocessing(_tag_config(arch, tag)) if tag else None,
+            cache_dir=str(cache) if cache else None,
+        )
+    except (RuntimeError, OSError, SafetensorError, ValueError) as error:
+        raise UserError(
+            f"{path}: not the weights of {arch} ({str(error).splitlines()[0][:120]}); fetch the file again or name "
+            "the architecture that it was made for"
+        ) from None
+    label = name if tag else f"{arch}:{path.name}"
+    return _ready(model, device), open_clip.get_tokenizer(arch), _public_base(label, path)
+
+
+def load_clip_folder(
+    folder: Path, device: torch.device | str, name: str
+) -> tuple[CLIP, Tokenizer, PublicBase]:
+    """A model from `model.safetensors` and `config.json`, as `train_icon_clip` writes them."""
+    path = folder / "model.safetensors"
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        model = CLIP(**config["model_cfg"])
+        model.load_state_dict({key: value.float() for key, value in load_file(path).items()})
+    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{folder}: no usable model there ({str(error).splitlines()[0][:120]}); expected config.json and "
+            "model.safetensors, so install the package again"
+        ) from None
+    set_model_preprocess_cfg(model, config["preprocess_cfg"])
+    tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
+    return _ready(model, device), tokenizer, _public_base(name, path)
+
+
+def _ready(model: CLIP, device: torch.device | str) -> CLIP:
+    return model.float().eval().requires_grad_(False).to(device)
+
+
+def _weights_file(arch: str, weights: str, cache: Path | None) -> Path:
+    if "/" in weights or Path(weights).is_file():
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise UserError(f"{path}: no such weights file; expected a checkpoint of {arch} that open_clip can read")
+        return path
+    tags = open_clip.list_pretrained_tags_by_model(arch)
+    if weights not in tags:
+        known = ", ".join(tags) or "none"
+        raise UserError(f"unknown weights {weights!r} of {arch}; expected one of: {known}; or a path to a file")
+    try:
+        return Path(open_clip.download_pretrained(_tag_config(arch, weights), cache_dir=str(cache) if cache else None))
+    except Exception as error:  # the two download clients share no base class
+        raise UserError(
+            f"{arch}:{weights} is not on this machine and could not be fetched ({type(error).__name__}); on a machine "
+            f"with a network run `python -c \"import open_clip; open_clip.create_model('{arch}', '{weights}')\"`, "
+            f"copy the weights file over and name it: --clip {arch}:/path/to/file"
+        ) from None
+
+
+def _tag_config(arch: str, tag: str) -> dict[str, Any]:
+    config: dict[str, Any] = open_clip.get_pretrained_cfg(arch, tag)
+    return config
+
+
+def _preprocessing(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: config[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in config}
+
+
+def _public_base(name: str, path: Path) -> PublicBase:
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return PublicBase(name=name, sha256=sha256, bytes=path.stat().st_size)
+
+
+@torch.no_grad()
+def text_embeddings(
+    model: CLIP, tokenizer: Tokenizer, class_names: Sequence[str], templates: Sequence[str]
+) -> Tensor:
+    """(C, D) float32, one unit vector a class: the normalised mean of its normalised sentence embeddings.
+
+    Args:
+        class_names: C human-readable names, in class order.
+        templates: sentences with one `{}` each for the name.
+    """
+    device = model.logit_scale.device
+    rows = []
+    for name in class_names:
+        tokens = tokenizer([template.format(name) for template in templates]).to(device)
+        rows.append(F.normalize(model.encode_text(tokens).float(), dim=-1).mean(dim=0))
+    return F.normalize(torch.stack(rows), dim=-1)

@@ -1,0 +1,199 @@
+"""A data set in use: two splits, in memory (``Resident``) or read from files (``Files``), and a class order.
+
+A split hands out views for training, centred images for testing, crops to choose from, and single images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import Tensor
+
+from bench.contract import DatasetInfo
+from bench.kit.data.decoding import centre, decode
+from bench.kit.data.reading import Cut, CutCentre, CutView, cut_view, default_workers, read_batches
+from bench.kit.views import Views, ViewStream, resized_crop
+
+Device = torch.device | str
+
+
+class Split(ABC):
+    """Images with hard labels; ``labels`` is int64 (N,) on the host."""
+
+    def __init__(self, labels: Tensor):
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def views(self, stream: ViewStream, epoch: int, batch_size: int, device: Device) -> Iterator[Views]:
+        """The views of one epoch on ``device``, in the stream's order; the last batch may be shorter.
+
+        Raises:
+            UserError: an image cannot be decoded, or the stream's plan needs images in memory.
+        """
+
+    @abstractmethod
+    def centered(
+        self, size: int, device: Device, batch_size: int = 256, indices: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images in order, resized and centre-cropped as :func:`bench.kit.data.decoding.centre` says.
+
+        Args:
+            indices: int64 on the host, which images and in which order; all where it is None.
+
+        Yields:
+            uint8 (B, 3, size, size) and labels int64 (B,), both on ``device``.
+
+        Raises:
+            UserError: an image cannot be decoded.
+        """
+
+    @abstractmethod
+    def crops(self, stream: ViewStream, indices: Tensor, count: int, device: Device) -> Tensor:
+        """``count`` crops of each image: crop k is what ``stream`` cuts out in epoch k, without flip or mix.
+
+        Args:
+            indices: int64 (B,) on the host.
+
+        Returns:
+            float32 (count, B, 3, S, S) in [0, 1] on ``device``, S being the plan's size.
+
+        Raises:
+            UserError: an image cannot be decoded, or the stream's plan needs images in memory.
+        """
+
+    @abstractmethod
+    def image(self, index: int) -> Tensor:
+        """One image, uint8 (3, H, W) on the host.
+
+        Raises:
+            UserError: it cannot be decoded.
+        """
+
+
+@final
+class Resident(Split):
+    """A split in memory: ``pixels`` uint8 (N, 3, H, W); a copy is kept on each device that asks for one."""
+
+    def __init__(self, pixels: Tensor, labels: Tensor):
+        super().__init__(labels)
+        self.pixels = pixels
+        self._copies: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+    def on(self, device: Device) -> tuple[Tensor, Tensor]:
+        """Pixels and labels on ``device``."""
+        device = torch.device(device)
+        if device not in self._copies:
+            self._copies[device] = self.pixels.to(device), self.labels.to(device)
+        return self._copies[device]
+
+    def views(self, stream: ViewStream, epoch: int, batch_size: int, device: Device) -> Iterator[Views]:
+        pixels, labels = self.on(device)
+        for batch, indices in stream.batches(epoch, batch_size, device):
+            yield stream.make(pixels, labels, indices, epoch, batch)
+
+    def centered(
+        self, size: int, device: Device, batch_size: int = 256, indices: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        pixels, labels = self.on(device)
+        for chosen in _batches(len(self), indices, batch_size):
+            chosen = chosen.to(device)
+            yield centre(pixels[chosen], size), labels[chosen]
+
+    def crops(self, stream: ViewStream, indices: Tensor, count: int, device: Device) -> Tensor:
+        pixels, _ = self.on(device)
+        images = pixels[indices.to(device)].float().div_(255)
+        heights, widths = (torch.full_like(indices, side) for side in pixels.shape[2:])
+        plan = stream.plan
+        crops = [
+            resized_crop(
+                images, stream.boxes(k, indices, heights, widths).to(device), plan.size, plan.antialias
+            )
+            for k in range(count)
+        ]
+        return torch.stack(crops)
+
+    def image(self, index: int) -> Tensor:
+        return self.pixels[index]
+
+
+@final
+class Files(Split):
+    """A split that is read from image files, again in every epoch."""
+
+    def __init__(self, paths: Sequence[Path], labels: Tensor, workers: int | None = None):
+        """
+        Args:
+            paths: one file an image.
+            workers: processes that read ahead (see :func:`bench.kit.data.reading.default_workers`).
+        """
+        super().__init__(labels)
+        self.paths = paths
+        self.workers = default_workers() if workers is None else workers
+
+    def views(self, stream: ViewStream, epoch: int, batch_size: int, device: Device) -> Iterator[Views]:
+        groups = [indices for _, indices in stream.batches(epoch, batch_size)]
+        cropped = self._read(groups, CutView(stream.plan, stream.count, epoch), device)
+        for batch, (indices, pixels) in enumerate(zip(groups, cropped, strict=True)):
+            yield stream.finish(pixels, self.labels[indices], indices, epoch, batch)
+
+    def centered(
+        self, size: int, device: Device, batch_size: int = 256, indices: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        groups = _batches(len(self), indices, batch_size)
+        for chosen, pixels in zip(groups, self._read(groups, CutCentre(size), device), strict=True):
+            yield pixels, self.labels[chosen].to(device, non_blocking=True)
+
+    def crops(self, stream: ViewStream, indices: Tensor, count: int, device: Device) -> Tensor:
+        def crops_of(index: int) -> Tensor:
+            image = decode(self.paths[index])
+            return torch.stack([cut_view(stream, image, index, epoch) for epoch in range(count)])
+
+        # threads: the calls are many and short, and decoding and resizing leave the interpreter to the others
+        with ThreadPoolExecutor(max(1, self.workers)) as pool:
+            crops = torch.stack(list(pool.map(crops_of, indices.tolist())), dim=1)
+        return crops.to(device).float().div_(255)
+
+    def image(self, index: int) -> Tensor:
+        return decode(self.paths[index])
+
+    def _read(self, groups: Sequence[Tensor], cut: Cut, device: Device) -> Iterator[Tensor]:
+        return read_batches(self.paths, groups, cut, torch.device(device), min(self.workers, len(groups)))
+
+
+def _batches(count: int, indices: Tensor | None, batch_size: int) -> tuple[Tensor, ...]:
+    return torch.split(torch.arange(count) if indices is None else indices.cpu(), batch_size)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set, ready for use.
+
+    ``ids`` are its class ids in class order, which teachers and label models are tied to; ``names`` are the
+    same classes in words, for prompts.
+    """
+
+    info: DatasetInfo
+    names: tuple[str, ...]
+    ids: tuple[str, ...]
+    train: Split
+    test: Split
+
+    @property
+    def order_hash(self) -> str:
+        """SHA-256 (hex) of the class ids, joined by newlines."""
+        return order_hash(self.ids)
+
+
+def order_hash(ids: Sequence[str]) -> str:
+    """SHA-256 (hex) of class ids, joined by newlines: two sets with one hash have one class order."""
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()

@@ -1,0 +1,139 @@
+"""Image files as pixels: decoding one or many, checking that all are whole, and the test-time crop.
+
+Reads image files. Writes nothing but stamps below ``~/.cache/distill-bench/checked``: empty files, each named
+for certain files that a long check found whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
+
+from bench.image_folders import UNREADABLE, unreadable
+
+DECODING_ERRORS = (*UNREADABLE, Image.DecompressionBombError)
+WORTH_A_STAMP = 5.0  # seconds; what is checked faster is checked each time
+SMALLEST_ENLARGED = 64  # pixels; smaller images are tested whole
+
+
+def processors() -> int:
+    """The processors this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def decode(path: Path) -> Tensor:
+    """The image at ``path`` as RGB, uint8 (3, H, W).
+
+    Raises:
+        UserError: the file is missing, truncated or no image; it is named.
+    """
+    try:
+        with Image.open(path) as image:
+            pixels = np.array(image.convert("RGB"))
+    except DECODING_ERRORS as error:
+        raise unreadable(path, error) from error
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def side_lengths(path: Path) -> tuple[int, int]:
+    """Height and width of the image at ``path``, from its header.
+
+    Raises:
+        UserError: the header cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except DECODING_ERRORS as error:
+        raise unreadable(path, error) from error
+
+
+def decode_all(paths: Sequence[Path], size: int) -> Tensor:
+    """Images that are all ``size`` pixels square, uint8 (N, 3, S, S).
+
+    Raises:
+        UserError: a file cannot be decoded; the first such is named.
+    """
+    pixels = torch.empty((len(paths), 3, size, size), dtype=torch.uint8)
+
+    def fill(place: int) -> None:
+        pixels[place] = decode(paths[place])
+
+    with ThreadPoolExecutor(processors()) as pool:
+        for _ in pool.map(fill, range(len(paths))):
+            pass
+    return pixels
+
+
+def check_all(paths: Sequence[Path], stamps: Path | None = None) -> None:
+    """Decode every file once, so that a broken one is found before anything is computed.
+
+    JPEGs are decoded at an eighth of their size, which reads every byte for a third of the time. A check that
+    took long is remembered by the files' places, sizes and times of change.
+
+    Args:
+        stamps: the folder of the stamps; ``~/.cache/distill-bench/checked`` where it is None.
+
+    Raises:
+        UserError: a file cannot be decoded; the first such is named.
+    """
+    stamp = (stamps or Path.home() / ".cache" / "distill-bench" / "checked") / _state(paths)
+    if stamp.exists():
+        return
+    started = time.monotonic()
+    with ThreadPoolExecutor(processors()) as pool:
+        for _ in pool.map(_check, paths):
+            pass
+    if time.monotonic() - started > WORTH_A_STAMP:
+        with suppress(OSError):  # a stamp only saves time
+            stamp.parent.mkdir(parents=True, exist_ok=True)
+            stamp.touch()
+
+
+def _check(path: Path) -> None:
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (1, 1))
+            image.load()
+    except DECODING_ERRORS as error:
+        raise unreadable(path, error) from error
+
+
+def _state(paths: Sequence[Path]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        try:
+            facts = path.stat()
+        except OSError as error:
+            raise unreadable(path, error) from error
+        digest.update(f"{path.absolute()}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def centre(pixels: Tensor, size: int) -> Tensor:
+    """The test-time view: the short side resized (bilinear, antialiased), then the central square.
+
+    The short side becomes ``size // 7 * 8``: 256 for 224, 144 for 128, 72 for 64, as in RDED's ``validate``.
+    Below 64 pixels it becomes ``size``; RDED's rule says the same for 32, the only such size there.
+
+    Args:
+        pixels: uint8 (..., 3, H, W).
+
+    Returns:
+        uint8 (..., 3, size, size).
+    """
+    short = size // 7 * 8 if size >= SMALLEST_ENLARGED else size
+    resized = transforms.resize(pixels, [short], antialias=True)
+    square: Tensor = transforms.center_crop(resized, [size, size])
+    return square

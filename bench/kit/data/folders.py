@@ -1,0 +1,170 @@
+"""Data sets of image files: ImageNet and its subsets, Tiny-ImageNet, Places365, icons-100, the user's own.
+
+Each reader finds the files of both splits in class order; whether they are read into memory or lazily follows
+from what is found. Small sets are read or checked whole here, so that a broken file stops a run before it
+computes anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from bench.contract import DatasetInfo
+from bench.errors import UserError
+from bench.image_folders import Listing, fingerprint, list_classes, list_folder
+from bench.kit.data import names
+from bench.kit.data.dataset import Dataset, Files, Resident, Split
+from bench.kit.data.decoding import check_all, decode_all, side_lengths
+
+MOST_RESIDENT = 4 * 2**30  # bytes of uint8; Tiny-ImageNet has 1.4e9
+MOST_CHECKED = 100_000  # files; from here on a broken one is found when it is read
+
+
+def read_listings(info: DatasetInfo, train: Listing, val: Listing, words: Iterable[str]) -> Dataset:
+    """The data set of two listings with the same classes; ``words`` are their names in that order.
+
+    Images that all have ``info.image_size`` pixels a side are read into memory.
+
+    Raises:
+        UserError: a file cannot be decoded.
+    """
+    count = train.count + val.count
+    if _fits(info, count) and all(_has_size(paths_of(part), info.image_size) for part in (val, train)):
+        splits: list[Split] = [
+            Resident(decode_all(paths_of(part), info.image_size), labels_of(part)) for part in (train, val)
+        ]
+    else:
+        if count < MOST_CHECKED:
+            check_all([*paths_of(train), *paths_of(val)])
+        splits = [Files(paths_of(part), labels_of(part)) for part in (train, val)]
+    return Dataset(info, tuple(words), tuple(train.files), *splits)
+
+
+def paths_of(listing: Listing) -> list[Path]:
+    """The files of a listing, class by class."""
+    return [listing.root / path for files in listing.files.values() for path in files]
+
+
+def labels_of(listing: Listing) -> torch.Tensor:
+    """The labels int64 (N,) that belong to :func:`paths_of`."""
+    counts = torch.tensor([len(files) for files in listing.files.values()])
+    return torch.arange(len(counts)).repeat_interleave(counts)
+
+
+def _fits(info: DatasetInfo, count: int) -> bool:
+    return count * 3 * info.image_size**2 <= MOST_RESIDENT
+
+
+def _has_size(paths: list[Path], size: int) -> bool:
+    return all(side_lengths(path) == (size, size) for path in paths)
+
+
+# ------------------------------------------------------------------------------------------------------------
+# The readers; each raises UserError where a class or a file is missing, empty or broken
+
+
+def read_own(info: DatasetInfo, place: Path) -> Dataset:
+    """``folder:PATH``: classes in the sorted order of their folders."""
+    train, val = list_folder(place)
+    if fingerprint(train, val) != info.fingerprint:
+        raise UserError(f"{place}: its files are not those that were planned with; start the run again")
+    return read_listings(info, train, val, map(names.of_folder, train.files))
+
+
+def read_subset(info: DatasetInfo, place: Path) -> Dataset:
+    """Imagenette or Imagewoof: all wnids that are there, in sorted order."""
+    train = list_classes(place / "train")
+    val = list_classes(place / "val", {wnid: wnid for wnid in train.files})
+    return read_listings(info, train, val, map(names.of_folder, train.files))
+
+
+def read_imagenet(info: DatasetInfo, place: Path) -> Dataset:
+    """ImageNet-1K: its wnids in sorted order, as torchvision's models have them."""
+    return _by_wnid(info, place, tuple(names.imagenet()))
+
+
+def imagenet100_ids() -> tuple[str, ...]:
+    """The 100 wnids in the order of IDC (Kim et al., ICML 2022; ``misc/class100.txt``): not sorted."""
+    return tuple(_list_file("imagenet100.txt"))
+
+
+def read_imagenet100(info: DatasetInfo, place: Path) -> Dataset:
+    """ImageNet-100, out of its own folder or out of the whole ImageNet-1K."""
+    return _by_wnid(info, place, imagenet100_ids())
+
+
+def _by_wnid(info: DatasetInfo, place: Path, wnids: tuple[str, ...]) -> Dataset:
+    folders = {wnid: wnid for wnid in wnids}
+    train, val = (list_classes(place / split, folders) for split in ("train", "val"))
+    return read_listings(info, train, val, map(names.of_folder, wnids))
+
+
+def read_tiny(info: DatasetInfo, place: Path) -> Dataset:
+    """Tiny-ImageNet as published, or with ``val/`` sorted into a folder per wnid.
+
+    The class order is that of ``wnids.txt``, as in SRe2L's images, labels and teachers; RDED's are in sorted
+    order, so a checkpoint of RDED's does not fit.
+    """
+    order, words = _required(place / "wnids.txt"), _required(place / "words.txt")
+    folders = {wnid: wnid for wnid in order.read_text(encoding="utf-8").split()}
+    train = list_classes(place / "train", folders)
+    annotations = place / "val" / "val_annotations.txt"
+    if annotations.is_file():
+        val = _annotated(annotations, tuple(folders))
+    else:
+        val = list_classes(place / "val", folders)
+    in_words = names.of_words_file(words)
+    return read_listings(info, train, val, (in_words.get(wnid, wnid) for wnid in folders))
+
+
+def _annotated(annotations: Path, wnids: tuple[str, ...]) -> Listing:
+    """The images that ``val_annotations.txt`` lists (name, wnid and a box, tab-separated), by class."""
+    files: dict[str, list[str]] = {wnid: [] for wnid in wnids}
+    for line in annotations.read_text(encoding="utf-8").splitlines():
+        name, wnid = line.split("\t")[:2]
+        if wnid not in files:
+            raise UserError(
+                f"{annotations}: {name} is of class {wnid!r}, which is not in wnids.txt; unpack it again"
+            )
+        files[wnid].append(name)
+    empty = [wnid for wnid in wnids if not files[wnid]]
+    if empty:
+        raise UserError(f"{annotations}: class {empty[0]!r} has no image; unpack the archive again")
+    return Listing(
+        annotations.parent / "images", {wnid: tuple(sorted(found)) for wnid, found in files.items()}
+    )
+
+
+def read_places(info: DatasetInfo, place: Path) -> Dataset:
+    """Places365-Standard, in the order of ``categories_places365.txt``.
+
+    The folder of ``/a/apartment_building/outdoor`` may be called so or ``apartment_building-outdoor``.
+    """
+    ids = _list_file("places365.txt")
+    folders = {}
+    for name in ids:
+        nested = f"{name[0]}/{name}"
+        folders[name] = nested if (place / "train" / nested).is_dir() else name.replace("/", "-")
+    train, val = (list_classes(place / split, folders) for split in ("train", "val"))
+    return read_listings(info, train, val, map(names.of_place, ids))
+
+
+def read_icons(info: DatasetInfo, place: Path) -> Dataset:
+    """``icons-100`` as its builder writes it; a build without its ``icons-100.json`` is not whole."""
+    _required(place / "icons-100.json")
+    folders = {name: name for name in _list_file("icons_100.txt")}
+    train, val = (list_classes(place / split, folders) for split in ("train", "val"))
+    return read_listings(info, train, val, map(names.spaced, folders))
+
+
+def _list_file(name: str) -> list[str]:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8").split()
+
+
+def _required(path: Path) -> Path:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file, but it is part of the data set; unpack or build it again")
+    return path

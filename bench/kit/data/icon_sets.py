@@ -1,0 +1,232 @@
+"""Reads the npm package `@iconify/json`: icon sets, licences, names, and their drawings as pixels.
+
+    package = read_package(Path("iconify-json-2.2.535.tgz"))     # or the unpacked folder
+    pixels = rasterise(package.icons[0].svg, 64)                 # (64, 64, 3) uint8, dark on white
+
+A set takes part when its licence is permissive (`PERMISSIVE`) and it draws things rather than brands: logo,
+programming-tool and flag sets are left out, because their names name trademarks or countries and because a
+brand's mark may not be changed freely whatever the file's licence says. Hidden icons (withdrawn by their set),
+aliases (the same drawing under a second name) and skin-tone variants of an emoji are left out as duplicates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import tarfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from bench.errors import UserError
+
+# Attribution-only licences (CC-BY) count as permissive: they allow every use and change, and every artifact made
+# here carries the attribution. Left out: share-alike, non-commercial, no-derivatives, GPL, MPL (file-level
+# copyleft), OFL (derived fonts must stay OFL; whether a raster derives from a font is for a lawyer) and unknown.
+PERMISSIVE = frozenset(
+    {"MIT", "Apache-2.0", "ISC", "CC0-1.0", "CC-BY-4.0", "CC-BY-3.0", "Unlicense", "BSD-3-Clause"}
+)
+BRAND_CATEGORIES = frozenset({"Logos", "Programming"})
+BRAND_SETS = frozenset({"circle-flags", "flag", "flagpack", "cif", "fa6-brands", "fa-brands", "file-icons"})
+BRAND_PREFIXES = ("brand-", "logo-", "logos-", "flag-for-", "flag-of-", "flag-")
+
+# Words that say how an icon is drawn, not what it shows. The second group are also ordinary words ("traffic
+# light", "bus line"), so they count as style only in a set where at least 5 % of the names end in them.
+STYLE = frozenset(
+    "outline outlined filled fill bold duotone twotone linear thin regular sharp rounded solid remix alt variant "
+    "icon icons expressive".split()
+)
+STYLE_BY_USE = frozenset(
+    "light line flat small round large broken color duo o tone two stroke tiny sm md lg xs poly pop print "
+    "freehand bolder fine big f".split()
+)
+STYLE_IN_FRONT = frozenset({"baseline", "outline", "round", "sharp", "twotone", "ios", "md", "bxs", "bx", "icon"})
+KEEP_DIGITS_AFTER = frozenset({"number", "numeric", "digit", "counter", "numbers", "letter", "looks"})
+
+
+@dataclass(frozen=True)
+class Icon:
+    """One drawing: its set's prefix, its name there, and its SVG document."""
+
+    set: str
+    name: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class IconPackage:
+    """The permissive, non-brand part of the package. `sets` maps a prefix to its licence and attribution."""
+
+    version: str
+    sets: dict[str, dict[str, str]]
+    styles: dict[str, frozenset[str]]
+    icons: list[Icon]
+    left_out: dict[str, str]
+
+    def concept(self, icon: Icon) -> str:
+        return canonical_name(icon.name, self.styles[icon.set])
+
+
+def read_package(source: Path) -> IconPackage:
+    """Reads sets in alphabetical order and icons in the package's own order, so the list is reproducible."""
+    files = _PackageFiles(source)
+    collections: dict[str, Any] = files.json("collections.json")
+    version = str(files.json("package.json").get("version", "unknown"))
+    sets: dict[str, dict[str, str]] = {}
+    styles: dict[str, frozenset[str]] = {}
+    left_out: dict[str, str] = {}
+    icons: list[Icon] = []
+    for prefix in sorted(collections):
+        entry = collections[prefix]
+        reason = _why_left_out(prefix, entry)
+        if reason:
+            left_out[prefix] = reason
+            continue
+        data = files.json(f"json/{prefix}.json")
+        author = entry.get("author", {})
+        sets[prefix] = {
+            "name": entry.get("name", prefix),
+            "licence": entry["license"]["spdx"],
+            "licence_url": entry["license"].get("url", ""),
+            "author": author.get("name", ""),
+            "author_url": author.get("url", ""),
+        }
+        kept = list(_icons_of_set(prefix, data))
+        styles[prefix] = style_words([icon.name for icon in kept], data)
+        icons.extend(kept)
+    if not icons:
+        raise UserError(f"{source}: no icon with a permissive licence in it; expected the npm package @iconify/json")
+    return IconPackage(version, sets, styles, icons, left_out)
+
+
+class _PackageFiles:
+    """The package's JSON files, from a folder or (read once, in memory) from the .tgz that `npm pack` makes."""
+
+    def __init__(self, source: Path) -> None:
+        self.source = source
+        self.members: dict[str, bytes] = {}
+        if source.is_dir():
+            root = source / "package" if (source / "package").is_dir() else source
+            self.root: Path | None = root
+        elif source.is_file():
+            self.root = None
+            try:
+                with tarfile.open(source, "r:*") as archive:
+                    for member in archive:
+                        handle = archive.extractfile(member) if member.name.endswith(".json") else None
+                        if handle is not None:
+                            self.members[member.name.split("/", 1)[-1]] = handle.read()
+            except (tarfile.TarError, EOFError, OSError) as error:
+                raise UserError(
+                    f"{source}: not a readable .tgz ({error}); fetch it again with `npm pack @iconify/json`"
+                ) from None
+        else:
+            raise UserError(
+                f"{source}: no such file or folder; expected the npm package @iconify/json, "
+                "which `npm pack @iconify/json` fetches as a .tgz"
+            )
+
+    def json(self, name: str) -> Any:
+        try:
+            raw = self.members[name] if self.root is None else (self.root / name).read_bytes()
+            return json.loads(raw)
+        except (KeyError, FileNotFoundError, json.JSONDecodeError) as error:
+            raise UserError(
+                f"{self.source}: {name} is missing or broken ({type(error).__name__}); expected the npm package "
+                "@iconify/json, which `npm pack @iconify/json` fetches"
+            ) from None
+
+
+def _why_left_out(prefix: str, entry: dict[str, Any]) -> str:
+    spdx = entry.get("license", {}).get("spdx")
+    if spdx not in PERMISSIVE:
+        return f"licence {spdx or 'unknown'}"
+    if entry.get("category") in BRAND_CATEGORIES or prefix in BRAND_SETS:
+        return "brands or flags"
+    return ""
+
+
+def _icons_of_set(prefix: str, data: dict[str, Any]) -> Iterator[Icon]:
+    for name, icon in data["icons"].items():
+        if icon.get("hidden") or "skin-tone" in name or name.startswith(BRAND_PREFIXES):
+            continue
+        left, top, width, height = (
+            icon.get(key, data.get(key, default))
+            for key, default in (("left", 0), ("top", 0), ("width", 16), ("height", 16))
+        )
+        svg = (
+            '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+            f'width="100" height="100" color="#000" viewBox="{left} {top} {width} {height}">{icon["body"]}</svg>'
+        )
+        yield Icon(prefix, name, svg)
+
+
+def style_words(names: list[str], data: dict[str, Any]) -> frozenset[str]:
+    """The words at the end of a name that are style in this set: declared by the set, always, or by their use."""
+    declared = {word for suffix in data.get("suffixes") or {} for word in suffix.split("-") if word}
+    last = Counter(name.rsplit("-", 1)[-1] for name in names if "-" in name)
+    by_use = {word for word in STYLE_BY_USE if last[word] >= 0.05 * len(names) and last[word] >= 3}
+    return STYLE | declared | by_use
+
+
+def canonical_name(name: str, styles: frozenset[str] = STYLE) -> str:
+    """`camera-24-filled` -> `camera`; `shopping-cart-2-line` -> `shopping cart`; `number-5` stays `number 5`."""
+    words = [word for word in name.lower().split("-") if word]
+    while len(words) > 1 and words[0] in STYLE_IN_FRONT:
+        words = words[1:]
+    while len(words) > 1 and (words[-1] in styles or _counts_copies(words)):
+        words = words[:-1]
+    if words:
+        words[-1] = re.sub(r"(?<=[a-z]{3})\d+$", "", words[-1])
+    return " ".join(words)
+
+
+def _counts_copies(words: list[str]) -> bool:
+    return re.fullmatch(r"\d+(px)?", words[-1]) is not None and words[-2] not in KEEP_DIGITS_AFTER
+
+
+def rasterise(svg: str, size: int) -> NDArray[np.uint8]:
+    """(size, size, 3) uint8 RGB, the glyph dark on white, aspect ratio kept. ValueError where it will not draw."""
+    import resvg_py
+
+    png = resvg_py.svg_to_bytes(
+        svg_string=svg, width=size, height=size, background="#ffffff", skip_system_fonts=True
+    )
+    pixels = np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGB"))
+    # An animated or text-only icon can be empty in its first frame: nothing there to learn or to test.
+    if int(pixels.max()) - int(pixels.min()) < 32:
+        raise ValueError("draws nothing")
+    return pixels
+
+
+def rasterise_many(
+    icons: list[Icon], size: int, processes: int, progress: Callable[[int, int], None] | None = None
+) -> Iterator[tuple[int, NDArray[np.uint8] | str]]:
+    """(index, pixels) for each icon, in order; in place of pixels a line saying why an icon would not draw."""
+    from multiprocessing import get_context
+
+    jobs = ((icon.svg, size) for icon in icons)
+    with get_context("spawn").Pool(processes) as pool:
+        for index, result in enumerate(pool.imap(_rasterise_or_say_why, jobs, chunksize=256)):
+            yield index, result
+            if progress is not None and (index + 1) % 1000 == 0:
+                progress(index + 1, len(icons))
+
+
+def _rasterise_or_say_why(job: tuple[str, int]) -> NDArray[np.uint8] | str:
+    try:
+        return rasterise(*job)
+    except (ValueError, OSError) as error:
+        return str(error).splitlines()[0][:100]
+
+
+def digest(pixels: NDArray[np.uint8]) -> str:
+    return hashlib.sha256(pixels.tobytes()).hexdigest()

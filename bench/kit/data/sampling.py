@@ -1,0 +1,36 @@
+"""Random samples of real images, class by class."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bench.errors import UserError
+from bench.kit.seeds import seed_for
+from bench.kit.views.draws import Purpose, permutation, uniforms
+
+
+def sample_classes(labels: Tensor, classes: int, count: int, seed: int, most: bool = False) -> Tensor:
+    """``count`` indices of each class, class-major, without replacement: (classes * count,) int64.
+
+    A larger sample begins with the smaller one's images, so IPC 1 is part of IPC 10.
+
+    Args:
+        most: take all images of a class that has fewer than ``count``.
+
+    Raises:
+        UserError: a class has fewer than ``count`` images (unless ``most``).
+    """
+    order = torch.from_numpy(
+        permutation(uniforms(seed_for("sample", seed), Purpose.ORDER, 0, 1, len(labels)))[0]
+    )
+    shuffled = labels[order]
+    chosen = []
+    for index in range(classes):
+        members = order[shuffled == index]
+        if len(members) < count and not most:
+            raise UserError(
+                f"class {index} has {len(members)} training images, fewer than the {count} asked for"
+            )
+        chosen.append(members[:count])
+    return torch.cat(chosen)

@@ -1,0 +1,33 @@
+"""Label sources: saved as a folder whose ``source.json`` names their kind, loaded by that kind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from bench.contract import LabelSource
+from bench.errors import unknown
+
+KINDS = {"teacher": "bench.kit.labels.online:OnlineTeacher"}
+
+
+def load(folder: Path, device: torch.device, own: Mapping[str, str]) -> LabelSource:
+    """Load the label source in a folder.
+
+    Args:
+        own: the kinds that the method behind it brings, as "module:Class".
+
+    Raises:
+        UserError: nothing is known of this kind.
+    """
+    kind = json.loads((folder / "source.json").read_text(encoding="utf-8"))["kind"]
+    known = {**KINDS, **own}
+    if kind not in known:
+        raise unknown("kind of label source", kind, known)
+    module, _, name = known[kind].partition(":")
+    source: LabelSource = getattr(import_module(module), name).load(folder, device)
+    return source

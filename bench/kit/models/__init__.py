@@ -1,0 +1,5 @@
+"""Networks by name; see :mod:`bench.architectures` for the names."""
+
+from bench.kit.models.classifier import Classifier, build
+
+__all__ = ["Classifier", "build"]

@@ -1,0 +1,57 @@
+"""Checkpoints that others trained: state dicts, plain or wrapped, read without unpickling code."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from bench.errors import UserError
+
+_WRAPPERS = ("model", "state_dict", "model_state_dict")  # RDED, torchvision references, timm
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file: safetensors, or torch.save'd with ``weights_only=True``, possibly under one of
+    the usual keys, possibly with DataParallel's ``module.`` in front of every name.
+
+    Raises:
+        UserError: the file holds no state dict.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            found: Any = load_file(path)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError) as error:
+        raise UserError(f"the teacher file {path} can't be read: {str(error).splitlines()[0]}") from None
+    for key in _WRAPPERS:
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise UserError(f"the teacher file {path} holds no state dict (names → tensors), plain or under 'model'")
+    return {name.removeprefix("module."): tensor for name, tensor in found.items()}
+
+
+def load_into(net: nn.Module, state: dict[str, Tensor], classes: int, path: Path) -> None:
+    """Load a state dict; a head of more classes is cut to its first ``classes`` rows (RDED's ``load_model``).
+
+    Raises:
+        UserError: the names or shapes are another architecture's.
+    """
+    wanted = net.state_dict()
+    cut = {}
+    for name, tensor in state.items():
+        target = wanted.get(name)
+        head = target is not None and target.shape[1:] == tensor.shape[1:] and len(target) == classes < len(tensor)
+        cut[name] = tensor[:classes] if head else tensor
+    try:
+        net.load_state_dict(cut)
+    except RuntimeError as error:
+        first = [line.strip() for line in str(error).splitlines() if line.strip()][1]
+        raise UserError(f"the teacher file {path} is of another architecture: {first[:150]}") from None

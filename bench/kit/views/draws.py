@@ -1,0 +1,59 @@
+"""The random numbers behind the views: counter-based, so that any of them can be drawn again on its own.
+
+The generator is Philox-4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011). Its
+raw 64-bit words are fixed by the algorithm, so the draws depend neither on the version of torch or numpy nor
+on what was drawn before. The key is (seed, purpose) and the counter is (block, 0, epoch, 0).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+WORDS_PER_BLOCK = 4  # Philox-4x64 makes four words from one counter value
+
+
+class Purpose(IntEnum):
+    """What a table of draws is for. Each has a key of its own, so that switching one augmentation on or off
+    leaves the others as they were. The values and widths are part of every stored label: never renumber
+    them."""
+
+    IMAGE = 1  # a row an image, columns as in `Column`
+    CROP = 2  # a row an image: the tries of RandomResizedCrop
+    SHUFFLE = 3  # a row an image: a draw for each row strip and column strip, in pairs
+    BATCH = 4  # a row a batch: weight of the mix, centre of its box (row, column), one to spare
+
+
+class Column(IntEnum):
+    """The columns of the IMAGE table; the eighth is to spare."""
+
+    ORDER = 0
+    FLIP = 1
+    PARTNER = 2
+    DOWN = 3
+    RIGHT = 4
+    TOP = 5
+    LEFT = 6
+
+
+IMAGE_WIDTH = 8
+BATCH_WIDTH = 4
+
+
+def uniforms(seed: int, purpose: Purpose, epoch: int, count: int, width: int, first: int = 0) -> Floats:
+    """Uniform draws in [0, 1), float64 (count, width): rows ``first`` to ``first + count`` of the table of an
+    epoch.
+
+    Row i belongs to image (or batch) i whatever else is drawn: ``uniforms(..., 1, w, first=i)`` is row i of
+    the whole table. A double holds the upper 53 bits of a word.
+    """
+    block, skip = divmod(first * width, WORDS_PER_BLOCK)
+    key = np.array([seed, purpose], dtype=np.uint64)
+    counter = np.array([block, 0, epoch, 0], dtype=np.uint64)
+    words = np.random.Philox(key=key, counter=counter).random_raw(skip + count * width)[skip:]
+    draws: Floats = np.multiply(words >> np.uint64(11), 2.0**-53, dtype=np.float64)
+    return draws.reshape(count, width)

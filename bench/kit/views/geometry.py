@@ -1,0 +1,93 @@
+"""Crop, resize, shift, flip and patch shuffle of a whole batch as two batched matrix products.
+
+All of them are separable: what happens to the rows of an image does not depend on its columns. So each image
+has a matrix (S, H) for its rows and one (S, W) for its columns, and a view is ``rows @ image @ columns.T``.
+This is exact, differentiable in the pixels, and the same few kernels for any mixture of boxes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def axis_weights(
+    first: Tensor,
+    length: Tensor,
+    pixels: int,
+    size: int,
+    antialias: bool,
+    *,
+    reverse: Tensor | None = None,
+    shift: Tensor | None = None,
+    places: Tensor | None = None,
+) -> Tensor:
+    """Interpolation weights float32 (B, size, pixels) of one axis: output i is ``weights[b, i] @ line``.
+
+    The weights are ATen's bilinear ones (align_corners False): a triangle around the centre of output i in
+    the box of ``length`` pixels, ``length / size`` wide with antialiasing when that is above one, else one
+    pixel wide; pixels beyond the box do not count.
+
+    Args:
+        first, length: (B,) the box, in pixels of the axis.
+        reverse: (B,) bool, flips the outputs.
+        shift: (B,) output i shows what i + shift would; outputs from outside are black.
+        places: (B, f) the axis is cut into f strips of equal width, and strip s is first moved to place s.
+    """
+    position = torch.arange(pixels, device=first.device)
+    if places is not None:
+        strip = pixels // places.shape[1]
+        position = places[:, position // strip] * strip + position % strip
+    output = torch.arange(size, device=first.device)
+    if reverse is not None:
+        output = torch.where(reverse[:, None], size - 1 - output, output)
+    if shift is not None:
+        output = output + shift[:, None]
+    scale = (length / size)[:, None]
+    centre = (output + 0.5) * scale - 0.5
+    if not antialias:
+        centre = torch.minimum(centre.clamp(min=0), (length - 1)[:, None])
+    reach = scale.clamp(min=1)[:, :, None] if antialias else 1
+    inside = position - first[:, None]
+    # a pixel outside the box gets a position that is too far from every output
+    inside = torch.where((inside >= 0) & (inside < length[:, None]), inside, -4 * pixels - 4)
+    # -reach times the triangle: the norm takes out the factor and the sign
+    weights = (inside[:, None, :] - centre[:, :, None]).abs_().sub_(reach).clamp_(max=0)
+    weights /= weights.sum(2, keepdim=True)
+    if shift is not None:
+        black = (output < 0) | (output >= size)
+        weights = weights.masked_fill_(black[:, :, None], 0)
+    return weights
+
+
+def apply_weights(rows: Tensor, columns: Tensor, pixels: Tensor) -> Tensor:
+    """``rows @ pixels @ columns.T`` for each channel, float32 (B, 3, S, S).
+
+    Args:
+        rows: (B, S, H); columns: (B, S, W); pixels: float32 (B, 3, H, W).
+    """
+    batch, channels, height, width = pixels.shape
+    size = columns.shape[1]
+    # Autocast would halve the precision of the pixels; a view is a fact about an image, not a layer.
+    with torch.autocast(pixels.device.type, enabled=False):
+        across = torch.bmm(pixels.reshape(batch, channels * height, width), columns.transpose(1, 2))
+        return torch.matmul(rows[:, None], across.view(batch, channels, height, size))
+
+
+def resized_crop(pixels: Tensor, boxes: Tensor, size: int, antialias: bool = True) -> Tensor:
+    """Crop a box out of each image and resize it bilinearly to a square, as torchvision's ``resized_crop``
+    does for float tensors, each image with a box of its own; differentiable in ``pixels``.
+
+    Args:
+        pixels: float32 (B, 3, H, W), any range.
+        boxes: integers (B, 4), each (top, left, height, width) inside the image, on the same device.
+        size: pixels a side of the output.
+        antialias: widen the filter where the box is larger than ``size``.
+
+    Returns:
+        float32 (B, 3, size, size).
+    """
+    top, left, height, width = boxes.unbind(1)
+    rows = axis_weights(top, height, pixels.shape[2], size, antialias)
+    columns = axis_weights(left, width, pixels.shape[3], size, antialias)
+    return apply_weights(rows, columns, pixels)

@@ -1,0 +1,60 @@
+"""CutMix and MixUp of a batch: one weight, one permutation and one box a batch.
+
+That is how SRe2L, G_VBSM and RDED mix (SRe2L's ``relabel/utils_fkd.py``, after CutMix, Yun et al., ICCV 2019,
+and mixup, Zhang et al., ICLR 2018). They keep the sampled weight of CutMix though the border may clip the
+box; here the weight is the share of the base image that is really left.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from scipy.special import betaincinv
+from torch import Tensor
+
+from bench.kit.views.draws import BATCH_WIDTH, Purpose, uniforms
+from bench.kit.views.plan import ViewPlan
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """How a batch is mixed, known on the host: ``weight`` is the share of the base image, ``box`` the pixels
+    (top, bottom, left, right) that CutMix pastes, None for MixUp."""
+
+    weight: float
+    box: tuple[int, int, int, int] | None = None
+
+
+def draw_mixture(plan: ViewPlan, epoch: int, batch: int) -> Mixture:
+    """The mixture of batch number ``batch`` of an epoch under a plan that mixes."""
+    draws = uniforms(plan.seed, Purpose.BATCH, epoch, 1, BATCH_WIDTH, first=batch)[0]
+    sampled, row, column = (float(draw) for draw in draws[:3])
+    if plan.alpha != 1:  # Beta(1, 1) is the uniform distribution itself
+        sampled = float(betaincinv(plan.alpha, plan.alpha, sampled))
+    if plan.mix == "mixup":
+        return Mixture(sampled)
+    half = int(plan.size * math.sqrt(1 - sampled)) // 2
+    top, bottom = _clipped(int(row * plan.size), half, plan.size)
+    left, right = _clipped(int(column * plan.size), half, plan.size)
+    share = 1 - (bottom - top) * (right - left) / plan.size**2
+    return Mixture(share, (top, bottom, left, right))
+
+
+def _clipped(centre: int, half: int, size: int) -> tuple[int, int]:
+    return max(centre - half, 0), min(centre + half, size)
+
+
+def mix(pixels: Tensor, partners: Tensor, mixture: Mixture) -> Tensor:
+    """Float ``pixels`` (B, 3, S, S) mixed with ``pixels[partners]``; CutMix overwrites them.
+
+    Args:
+        partners: int64 (B,), rows of the batch, on the device of the pixels.
+    """
+    other = pixels.index_select(0, partners)
+    if mixture.box is None:
+        return torch.lerp(other, pixels, mixture.weight)
+    top, bottom, left, right = mixture.box
+    pixels[:, :, top:bottom, left:right] = other[:, :, top:bottom, left:right]
+    return pixels

@@ -1,0 +1,131 @@
+"""What happens to each image of an epoch: drawn once an epoch on the host and moved to the device once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bench.errors import UserError
+from bench.kit.views.boxes import CROP_WIDTH, random_resized_boxes
+from bench.kit.views.draws import Column, Floats, Purpose, uniforms
+from bench.kit.views.geometry import axis_weights
+from bench.kit.views.plan import ViewPlan
+
+CACHED_BYTES = 8 * 2**20  # of weights; larger ones are made by the batch, which stays in a processor's cache
+
+# Columns of an epoch's table: one for the partner, then pairs, of which the first is about the rows of the
+# image and the second about its columns; the places of f strips are the last f pairs.
+PARTNER, BOX, BOX_SIZE, FLIP, SHIFT, STRIPS = 0, 1, 3, 5, 7, 9
+
+
+@dataclass(frozen=True)
+class EpochTable:
+    """The views of N images of ``height`` x ``width`` pixels.
+
+    ``columns`` int32 (N, 9 + 2f) on the device, see above. ``identity``: but for the flip, views are the
+    images themselves. ``weights``: the matrices of all images, where they are small enough to keep.
+    """
+
+    plan: ViewPlan
+    height: int
+    width: int
+    columns: Tensor
+    identity: bool
+    weights: tuple[Tensor, Tensor] | None
+
+    def flips(self, indices: Tensor) -> Tensor:
+        """Int32 (B,): 1 for the images that are mirrored, else 0."""
+        return self.columns[:, FLIP + 1].index_select(0, indices)
+
+    def partners(self, indices: Tensor) -> Tensor:
+        """Int64 (B,): which row of the batch ``indices`` is mixed into each; a uniform permutation, made on
+        the device from a draw an image."""
+        return self.columns[:, PARTNER].index_select(0, indices).argsort(stable=True)
+
+    def rows_and_columns(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights (B, S, H) of the rows and (B, S, W) of the columns of the images ``indices``."""
+        if self.weights is not None:
+            return self.weights[0].index_select(0, indices), self.weights[1].index_select(0, indices)
+        return _weights(self.plan, self.height, self.width, self.columns.index_select(0, indices))
+
+
+def random_boxes(
+    plan: ViewPlan, tried: Floats, image_draws: Floats, heights: NDArray[np.int64], widths: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Boxes (B, 4) of a plan that crops, from rows (B, 20) of the CROP and (B, 8) of the IMAGE table."""
+    places = image_draws[:, Column.TOP : Column.LEFT + 1]
+    return random_resized_boxes(tried, places, heights, widths, (plan.min_scale, plan.max_scale), plan.ratio)
+
+
+def draw_table(
+    plan: ViewPlan,
+    epoch: int,
+    image_draws: Floats,
+    height: int,
+    width: int,
+    device: torch.device,
+    cropped: bool = False,
+) -> EpochTable:
+    """The table of ``epoch`` for images of one size.
+
+    Args:
+        image_draws: the epoch's IMAGE table, (N, 8).
+        cropped: the images are ``plan.size`` square and the box was already cut out of them.
+
+    Raises:
+        UserError: the images cannot be cut into ``plan.shuffle`` strips of equal width.
+    """
+    f, count = plan.shuffle, len(image_draws)
+    if height % f or width % f:
+        raise UserError(
+            f"images of {height} x {width} pixels cannot be cut into {f} x {f} equal patches; "
+            f"expected sides that {f} divides; choose another `shuffle` or image size"
+        )
+    columns = np.zeros((count, STRIPS + 2 * f), dtype=np.int32)
+    columns[:, PARTNER] = image_draws[:, Column.PARTNER] * 2.0**31
+    whole = cropped or plan.crop != "rrc" or (height == width and plan.keeps_squares)
+    if whole:
+        columns[:, BOX_SIZE:FLIP] = height, width
+    else:
+        tried = uniforms(plan.seed, Purpose.CROP, epoch, count, CROP_WIDTH)
+        boxes = random_boxes(plan, tried, image_draws, np.full(count, height), np.full(count, width))
+        columns[:, BOX:FLIP] = boxes
+    if plan.flip:
+        columns[:, FLIP + 1] = image_draws[:, Column.FLIP] < 0.5
+    if plan.crop == "shift":
+        steps = image_draws[:, Column.DOWN : Column.RIGHT + 1] * (2 * plan.pad + 1)
+        columns[:, SHIFT:STRIPS] = steps.astype(np.int32) - plan.pad
+    if f > 1:
+        draws = uniforms(plan.seed, Purpose.SHUFFLE, epoch, count, 2 * f).reshape(count, f, 2)
+        columns[:, STRIPS:] = np.argsort(draws, axis=1, kind="stable").reshape(count, 2 * f)
+    identity = whole and height == width == plan.size and f == 1 and plan.crop != "shift"
+    on_device = torch.from_numpy(columns).to(device, non_blocking=True)
+    small = not identity and 4 * count * plan.size * (height + width) <= CACHED_BYTES
+    weights = _weights(plan, height, width, on_device) if small else None
+    return EpochTable(plan, height, width, on_device, identity, weights)
+
+
+def _weights(plan: ViewPlan, height: int, width: int, columns: Tensor) -> tuple[Tensor, Tensor]:
+    of_rows, of_columns = columns[:, 1:].view(len(columns), -1, 2).unbind(2)
+    if height != width:
+        return _axis_weights(plan, height, of_rows), _axis_weights(plan, width, of_columns)
+    rows, across = _axis_weights(plan, height, torch.cat([of_rows, of_columns])).chunk(2)
+    return rows, across
+
+
+def _axis_weights(plan: ViewPlan, pixels: int, columns: Tensor) -> Tensor:
+    first, length, reverse, shift = columns[:, :4].unbind(1)
+    return axis_weights(
+        first,
+        length,
+        pixels,
+        plan.size,
+        plan.antialias,
+        reverse=reverse != 0 if plan.flip else None,
+        shift=shift if plan.crop == "shift" else None,
+        places=columns[:, 4:].long() if plan.shuffle > 1 else None,
+    )

@@ -1,0 +1,223 @@
+"""Classification: train a student from random initialisation, test it on the whole real test set.
+
+The headline ``top1`` is the last epoch's. The best of the tested epochs is kept as ``oracle_top1``: it was chosen
+on the test images, as most of the field's published numbers were, so it never headlines.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from bench.contract import EvaluationTask, Evaluator, Protocol, Settings
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from bench.kit.data.dataset import Split
+    from bench.kit.views import Views, ViewStream
+
+ByIpc = int | dict[int, int]  # one number, or the number from an IPC on: {1 = 300, 10 = 100}
+
+
+def by_ipc(value: ByIpc, ipc: int) -> int:
+    """The number that holds at an IPC: that of the largest key not above it."""
+    if isinstance(value, int):
+        return value
+    return value[max((key for key in value if key <= ipc), default=min(value))]
+
+
+class FullData(Settings):
+    """How the same student is trained on the whole training set, for the reference row."""
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+
+
+class ClassificationProtocol(Protocol):
+    """Everything that decides a student's accuracy but its images and labels."""
+
+    epochs: ByIpc
+    batch_size: ByIpc  # never above the number of images
+    full_data: FullData
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = 1e-3
+    lr_by_student: dict[str, float] = {}
+    weight_decay: float = 0.01
+    momentum: float = 0.9  # of SGD
+    schedule: Literal["cosine", "half_cosine", "half_linear", "constant"] = "cosine"
+
+    loss: Literal["kl", "mse"] = "kl"  # against soft labels; hard labels take cross entropy
+    temperature: float = 20.0  # of kl; no T² factor (SRe2L and RDED on ImageNet)
+    ce_weight: float = 0.0  # of the cross entropy to the base image's own label, beside mse (G_VBSM, EDC)
+
+    crop: Literal["rrc", "shift", "none"] = "rrc"
+    min_scale: float = 0.08
+    flip: bool = True  # unless the data set forbids it
+    shuffle: int = 1  # ShufflePatches factor
+    mix: Literal["none", "cutmix", "mixup"] = "cutmix"
+    alpha: float = 1.0
+
+    bn_momentum: float = 0.1
+    ema: float | None = None  # decay of an average of the weights, which is then what is tested (EDC: 0.99)
+    amp: bool = True  # bfloat16 autocast, on accelerators only
+    tests: int = Field(10, ge=1)  # how often the student is tested on its way; always after the last epoch
+
+
+class Classification(Evaluator):
+    """Top-1 accuracy of students."""
+
+    name: ClassVar[str] = "classification"
+    version: ClassVar[int] = 1
+    Protocol: ClassVar[type[Protocol]] = ClassificationProtocol
+    protocols: ClassVar[str] = "evaluators.protocols"
+
+    def evaluate(self, task: EvaluationTask) -> dict[str, Any]:
+        import torch
+
+        from bench.kit.accuracy import TestImages
+        from bench.kit.data.dataset import Resident
+        from bench.kit.models import build
+        from bench.kit.seeds import seed_for
+        from bench.kit.views import ViewStream
+
+        protocol = task.protocol
+        assert isinstance(protocol, ClassificationProtocol)
+        info, size = task.dataset, task.dataset.image_size
+        if task.images is None:
+            train: Split = task.data.train
+            epochs, batch_size = protocol.full_data.epochs, protocol.full_data.batch_size
+        else:
+            train = Resident(task.images.pixels, task.images.labels)
+            ipc = len(task.images) // info.classes
+            epochs, batch_size = by_ipc(protocol.epochs, ipc), by_ipc(protocol.batch_size, ipc)
+        # student seed k means the same initialisation and the same views for every method
+        torch.manual_seed(seed_for("student-init", task.seed))
+        student = build(task.student, info.classes, size, info.mean, info.std, protocol.bn_momentum)
+        student = student.to(task.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        stream = ViewStream(self._views(protocol, task), len(train))
+        tests = TestImages(task.data.test, size, task.device)
+        curve = train_student(student, train, stream, tests, protocol, epochs, min(batch_size, len(train)), task)
+        return {
+            "top1": curve[-1][1],
+            "oracle_top1": max(top1 for _, top1 in curve),
+            "curve": curve,
+            "test_images": tests.count,
+            "epochs": epochs,
+            "images": len(train),
+            "parameters": sum(p.numel() for p in student.parameters()),
+        }
+
+    @staticmethod
+    def _views(protocol: ClassificationProtocol, task: EvaluationTask) -> Any:
+        from bench.kit.seeds import seed_for
+        from bench.kit.views import ViewPlan
+
+        return ViewPlan(
+            size=task.dataset.image_size,
+            crop=protocol.crop,
+            min_scale=protocol.min_scale,
+            flip=protocol.flip and task.dataset.flip,
+            shuffle=protocol.shuffle,
+            mix=protocol.mix,
+            alpha=protocol.alpha,
+            seed=seed_for("student-views", task.seed),
+        )
+
+
+def train_student(
+    student: nn.Module,
+    train: Split,
+    stream: ViewStream,
+    tests: Any,
+    protocol: ClassificationProtocol,
+    epochs: int,
+    batch_size: int,
+    task: EvaluationTask,
+) -> list[tuple[int, float]]:
+    """The loop; returns (epoch, test top-1) pairs, the last epoch's last. Resumable at every epoch."""
+    import time
+
+    import torch
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+    from bench.kit.checkpoint import Checkpoint, restore_training, training_state
+    from bench.kit.optim import lr_factor, set_lr
+    from bench.kit.seeds import seed_for
+
+    lr = protocol.lr_by_student.get(task.student, protocol.lr)
+    optimizer = make_optimizer(student, protocol, lr)
+    average = None
+    if protocol.ema is not None:
+        average = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(protocol.ema), use_buffers=True)
+    tested = average or student
+    trained = torch.nn.ModuleDict({"student": student} | ({"average": average} if average else {}))
+    checkpoint, saved = Checkpoint(task.work), time.monotonic()
+    first, curve = 0, []
+    if found := checkpoint.load():
+        tensors, facts = found
+        restore_training(trained, optimizer, tensors)
+        first, curve = facts["epoch"], [tuple(point) for point in facts["curve"]]
+    test_epochs = {-(-epochs * (index + 1) // protocol.tests) for index in range(protocol.tests)}
+    steps = -(-len(train) // batch_size)
+    amp = torch.autocast(task.device.type, torch.bfloat16, enabled=protocol.amp and task.device.type != "cpu")
+    for epoch in range(first, epochs):
+        student.train()
+        torch.manual_seed(seed_for("student-epoch", task.seed, epoch))  # of dropout and stochastic depth
+        set_lr(optimizer, lr * lr_factor(protocol.schedule, epoch, epochs))
+        for batch, views in enumerate(train.views(stream, epoch, batch_size, task.device)):
+            step = epoch * steps + batch
+            with amp:
+                loss = student_loss(student(views.pixels), views, task, protocol, step)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            if average is not None:
+                average.update_parameters(student)
+            task.progress(step + 1, epochs * steps)
+        if epoch + 1 in test_epochs:
+            curve.append((epoch + 1, tests.top1(tested)))
+        if time.monotonic() - saved > 30 and epoch + 1 < epochs:
+            checkpoint.save(training_state(trained, optimizer), epoch=epoch + 1, curve=curve)
+            saved = time.monotonic()
+    return curve
+
+
+def make_optimizer(student: nn.Module, protocol: ClassificationProtocol, lr: float) -> torch.optim.Optimizer:
+    """AdamW or SGD over the usual two groups, fused."""
+    import torch
+
+    from bench.kit.optim import decay_groups
+
+    groups = decay_groups(student, protocol.weight_decay)
+    if protocol.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, fused=True)
+    return torch.optim.SGD(groups, lr=lr, momentum=protocol.momentum, fused=True)
+
+
+def student_loss(
+    logits: Tensor, views: Views, task: EvaluationTask, protocol: ClassificationProtocol, step: int
+) -> Tensor:
+    """The loss of one batch: soft labels where there are any, else cross entropy to the hard ones.
+
+    ``kl``: batch-mean KL(teacher ‖ student) at a temperature, without T² (SRe2L, RDED). ``mse``: mean squared
+    error over all logits plus ``ce_weight`` times the cross entropy to the base image's unmixed label (G_VBSM and
+    EDC's ``mse_gt``). Hard: cross entropy to both labels of a mixed image by their shares.
+    """
+    from torch.nn import functional as F
+
+    if task.labels is None:
+        base = F.cross_entropy(logits, views.labels)
+        if views.weight == 1:
+            return base
+        return views.weight * base + (1 - views.weight) * F.cross_entropy(logits, views.partner_labels)
+    soft = task.labels.soft_labels(views, step)
+    if protocol.loss == "kl":
+        heat = protocol.temperature
+        return F.kl_div(
+            F.log_softmax(logits / heat, 1), F.log_softmax(soft / heat, 1), reduction="batchmean", log_target=True
+        )
+    return F.mse_loss(logits, soft) + protocol.ce_weight * F.cross_entropy(logits, views.labels)

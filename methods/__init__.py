@@ -1,0 +1,1 @@
+"""The methods that ship with the benchmark, one plug-in each; they come in by entry point like a stranger's."""

@@ -1,0 +1,147 @@
+"""HeLlO's settings: the paper's values as defaults, our readings where the paper is silent, sizes for a CPU.
+
+No code of HeLlO is public. A line marked "assumed" is our reading of arXiv 2408.08201 where it says nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from bench.contract import Settings
+from methods.rded import RDED
+
+# the subset of CLIP's prompts that the paper uses (openai/CLIP, notebooks/Prompt_Engineering_for_ImageNet.ipynb)
+TEMPLATES = (
+    "itap of a {}.",
+    "a bad photo of the {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+)
+
+Convention = Literal["loralib", "peft", "flattened"]
+Layers = Literal["3x3", "3x3-blocks", "all", "no-downsample", "no-stem", "blocks", "layers-3-4"]
+
+
+class Stage(Settings):
+    """A stretch of the teacher's trajectory, whose checkpoints are the weak teachers of sets up to an IPC."""
+
+    up_to_ipc: int | None = Field(ge=1)  # None: any
+    share: tuple[float, float]  # from and to, as fractions of the kept checkpoints
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not 0 <= self.share[0] < self.share[1] <= 1:
+            raise ValueError(f"share {self.share} is not (from, to) with 0 <= from < to <= 1")
+        return self
+
+    def of(self, epochs: tuple[int, ...]) -> tuple[int, ...]:
+        """The kept epochs in this stretch, at least one: of nine, (0, 1/2) takes the first five."""
+        first, last = (round(edge * len(epochs), 6) for edge in self.share)  # 2/3 of 9 is 6, not 6.000…1
+        return epochs[math.floor(first) : math.ceil(last)]
+
+
+# assumed: the paper takes "earlier checkpoints" for small IPC and gives no epochs
+STAGES = {
+    "early": Stage(up_to_ipc=5, share=(0, 1 / 2)),
+    "all": Stage(up_to_ipc=20, share=(0, 1)),
+    "late": Stage(up_to_ipc=None, share=(2 / 3, 1)),
+}
+
+
+class Config(Settings):
+    """What can be chosen. Defaults are the paper's for ImageNet-1K, or assumed as noted."""
+
+    # -- the projector: what must be known to build it again
+    templates: tuple[str, ...] = TEMPLATES
+    adapt: Literal["lora", "head"] = "lora"  # "head": the tower stays as it is (Table 3, linear probe)
+    layers: Layers = "3x3"  # assumed, with the next two: gives the paper's .8, .6, 1.5 M (M = 2^20)
+    convention: Convention = "loralib"
+    attention_pool: bool = False
+    conv_rank: int = Field(8, ge=1)
+    alpha: float | None = None  # the update is alpha / rank * B A; None: alpha = rank (assumed)
+    init: Literal["text", "random"] = "text"
+    head: Literal["low-rank", "full"] = "low-rank"  # "full": trained and stored whole
+    head_rank: int | None = Field(None, ge=1)  # None: 64 up to 100 classes, 128 above
+    features: Literal["normalised", "raw"] = "normalised"  # assumed: "raw" is Eq. 5 to the letter, without scale
+    learn_scale: bool = False  # else the public CLIP's exp(logit_scale), 100 for OpenAI's
+
+    # -- what is stored of it
+    store_dtype: Literal["float32", "float16"] = "float32"
+
+    # -- its training
+    clip: str | None = None  # None: the data set's
+    epochs: int = Field(20, ge=1)
+    batch_size: int = Field(256, ge=1)
+    lr: float = Field(5e-4, gt=0)
+    weight_decay: float = Field(0.01, ge=0)  # assumed: torch's AdamW default
+    schedule: Literal["cosine", "constant"] = "cosine"  # assumed
+    ce_weight: float = Field(0.1, ge=0)
+    min_scale: float | None = Field(None, gt=0, le=1)  # of the random resized crops; None: the teacher's
+    stages: dict[str, Stage] = STAGES
+
+    # -- the images
+    images: RDED.Config = RDED.Config()
+    image_update: bool = False
+    update_lr: float = Field(0.01, gt=0)
+    update_steps: int = Field(300, ge=1)
+    update_factor: int = Field(2, ge=2)  # assumed: how far "down" goes before "up"
+    update_batch: int = Field(100, ge=1)  # images updated at once; of no effect on each of them
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not any(stage.up_to_ipc is None for stage in self.stages.values()):
+            raise ValueError("stages: one of them must have no up_to_ipc, for the largest sets")
+        if self.learn_scale and self.features == "raw":
+            raise ValueError("learn_scale: raw features have no scale to learn")
+        return self
+
+    def stage(self, ipc: int) -> str:
+        """The name of the stage for sets of ``ipc`` images a class: the one with the nearest bound."""
+        fitting = {name: s.up_to_ipc or math.inf for name, s in self.stages.items() if ipc <= (s.up_to_ipc or ipc)}
+        return min(fitting, key=lambda name: fitting[name])
+
+    def rank(self, classes: int, width: int) -> int:
+        """The rank of the head's update on ``width`` features (64 for ImageNet-100, 128 for ImageNet-1K)."""
+        return min(self.head_rank or (64 if classes <= 100 else 128), classes, width)
+
+    def structure(self) -> dict[str, Any]:
+        """The fields that must be known to build the projector again, all of them, as plain JSON values."""
+        return self.model_dump(mode="json", include=_STRUCTURE)
+
+    def label_fields(self, ipc: int) -> dict[str, Any]:
+        """What decides the labels for sets of ``ipc`` images a class, apart from the CLIP, the seed and the
+        teacher: the chosen fields, and the stage instead of the IPC."""
+        name = self.stage(ipc)
+        fields = self.model_dump(mode="json", exclude_defaults=True, include=_STRUCTURE | _TRAINING)
+        share = self.stages[name].share
+        if name not in STAGES or share != STAGES[name].share:
+            fields["share"] = list(share)
+        return {**fields, "stage": name}
+
+    def update_fields(self) -> dict[str, Any]:
+        """What decides the image update, apart from the projector and the images it starts from."""
+        return self.model_dump(mode="json", exclude_defaults=True, include=_UPDATE)
+
+
+_STRUCTURE = {
+    "templates", "adapt", "layers", "convention", "attention_pool", "conv_rank", "alpha", "init", "head",
+    "head_rank", "features", "learn_scale", "store_dtype",
+}  # fmt: skip
+_TRAINING = {"epochs", "batch_size", "lr", "weight_decay", "schedule", "ce_weight", "min_scale"}
+_UPDATE = {"image_update", "update_lr", "update_steps", "update_factor"}
+
+
+# Sizes for data sets that are run on a CPU: few classes, small images and a CLIP to match need fewer epochs, and
+# crops as small as ImageNet's would leave nothing of a digit. Not from the paper.
+SMALL_SETS: dict[str, dict[str, Any]] = {
+    "digits": {"epochs": 10, "batch_size": 64, "lr": 2e-3, "min_scale": 0.5},
+    "mnist": {"epochs": 2, "lr": 2e-3, "min_scale": 0.5},
+    "fashion-mnist": {"epochs": 2, "lr": 2e-3, "min_scale": 0.5},
+    "icons-100": {"epochs": 10, "lr": 2e-3, "min_scale": 0.5},
+}

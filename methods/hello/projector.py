@@ -1,0 +1,182 @@
+"""The projector: an adapted CLIP image tower and a linear head, as a module and as a label source.
+
+On disk (a label source): ``source.json`` names the public CLIP with its SHA-256, the class names and the settings;
+``adapters.safetensors`` holds what was trained, by default the low-rank matrices alone. The head's start is made
+again from the class names by the public CLIP's text tower, so it is not stored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.modified_resnet import ModifiedResNet
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.contract import LabelSource, PublicBase
+from bench.errors import UserError
+from bench.kit.clip.loading import load_clip, text_embeddings
+from bench.kit.views import Views
+from methods.hello import lora
+from methods.hello.config import Config
+
+_ADAPTERS = "adapters.safetensors"
+_DTYPES = {"float32": torch.float32, "float16": torch.float16}
+
+
+class Projector(nn.Module):
+    """Pixels (B, 3, H, W) in [0, 1] of any size -> logits (B, C).
+
+    They are resized to what the tower takes (bilinear, antialiased when they shrink) and normalised as the public
+    CLIP was trained. Everything is frozen but what the settings train; batch norms are never in training mode.
+    """
+
+    def __init__(self, visual: nn.Module, head: Tensor, log_scale: Tensor, config: Config):
+        super().__init__()
+        self.tower = visual.eval().requires_grad_(False)
+        self.head = nn.Linear(head.shape[1], head.shape[0], bias=False, device=head.device)
+        self.head.weight = nn.Parameter(head, requires_grad=config.head == "full")
+        self.log_scale = nn.Parameter(log_scale.detach().clone(), requires_grad=config.learn_scale)
+        self.raw = config.features == "raw"
+        size = visual.image_size
+        self.size: tuple[int, int] = (size, size) if isinstance(size, int) else tuple(size)  # type: ignore[assignment]
+        # a bare open_clip.CLIP says nothing of its pixels; open_clip's own default for that is OpenAI's statistics
+        std = torch.tensor(getattr(visual, "image_std", OPENAI_DATASET_STD), device=head.device).view(1, 3, 1, 1)
+        mean = torch.tensor(getattr(visual, "image_mean", OPENAI_DATASET_MEAN), device=head.device).view(1, 3, 1, 1)
+        self.register_buffer("gain", 1 / std, persistent=False)
+        self.register_buffer("shift", -mean / std, persistent=False)
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Image features (B, D) as the head takes them."""
+        if pixels.shape[2:] != self.size:
+            shrinks = pixels.shape[2] > self.size[0] or pixels.shape[3] > self.size[1]
+            pixels = F.interpolate(pixels, self.size, mode="bilinear", antialias=shrinks)
+        pixels = torch.addcmul(self.shift, pixels, self.gain)
+        found: Tensor = self.tower(pixels.contiguous(memory_format=torch.channels_last))
+        return found if self.raw else F.normalize(found, dim=-1)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(pixels))
+        return logits if self.raw else logits * self.log_scale.exp()
+
+
+def build(clip: nn.Module, tokenizer: Any, names: Sequence[str], config: Config, seed: int = 0) -> Projector:
+    """The projector before training: with the text start, the public CLIP's zero-shot classifier (Proposition 1).
+
+    Args:
+        clip: the public CLIP; its image tower is taken over and altered.
+        names: the classes as prompts name them, in class order.
+        seed: of the factors' and of the random head's start.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    head = text_embeddings(clip, tokenizer, list(names), list(config.templates)).float().clone()
+    if config.init == "random":
+        # a low-rank head without a text start learns its product alone: any other start would have to be stored
+        drawn = torch.empty(head.shape).uniform_(-1, 1, generator=generator) / head.shape[1] ** 0.5  # nn.Linear's
+        head = drawn.to(head.device) if config.head == "full" else torch.zeros_like(head)
+    visual: nn.Module = clip.visual  # type: ignore[assignment]
+    gains = fold_batch_norms(visual) if isinstance(visual, ModifiedResNet) else {}
+    projector = Projector(visual, head, clip.logit_scale, config)  # type: ignore[arg-type]
+    if config.adapt == "lora":
+        chosen = lora.select(visual, config.layers, config.attention_pool)
+        lora.attach(visual, chosen, config.conv_rank, config.convention, config.alpha, gains, generator)
+    if config.head == "low-rank":
+        rank = config.rank(*head.shape)
+        lora.attach(projector, ["head.weight"], rank, config.convention, config.alpha, {}, generator)
+    return projector
+
+
+@torch.no_grad()
+def fold_batch_norms(tower: ModifiedResNet) -> dict[str, Tensor]:
+    """Fold every batch norm, frozen as it is, into the convolution before it, in place: the same function, and a
+    third less memory traffic in training and serving alike.
+
+    Returns the factor (out,) that each convolution's weight was multiplied by, by the weight's name.
+    """
+    gains = {}
+    modules = dict(tower.named_modules())
+    for name, conv in modules.items():
+        if not isinstance(conv, nn.Conv2d):
+            continue
+        parent, _, own = name.rpartition(".")
+        after = "1" if own == "0" else own.replace("conv", "bn")  # conv2 -> bn2; downsample.0 -> downsample.1
+        norm = modules[f"{parent}.{after}".lstrip(".")]
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert norm.running_mean is not None and norm.running_var is not None
+        gain = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        conv.weight.mul_(gain[:, None, None, None])
+        conv.bias = nn.Parameter(norm.bias - norm.running_mean * gain, requires_grad=False)
+        setattr(modules[parent], after, nn.Identity())
+        gains[f"{name}.weight"] = gain
+    return gains
+
+
+class ProjectorLabels(LabelSource):
+    """A merged projector that answers every view; counted are its adapters, its settings and the class names."""
+
+    kind: ClassVar[str] = "projector"
+
+    def __init__(
+        self, base: PublicBase, names: Sequence[str], config: Config, tensors: dict[str, Tensor], device: torch.device
+    ):
+        """Build what is served from what is stored.
+
+        Raises:
+            UserError: the public CLIP is not to be had or is another one, or the adapters do not fit it.
+        """
+        self.base, self.names, self.config, self.tensors = base, tuple(names), config, tensors
+        clip, tokenizer, found = load_clip(base.name, device)
+        if found.sha256 != base.sha256:
+            raise UserError(
+                f"the public CLIP {base.name!r} here has SHA-256 {found.sha256[:12]}…, but these labels were made on "
+                f"{base.sha256[:12]}…; get that one, or make the labels again (--force label)"
+            )
+        self.projector = build(clip, tokenizer, names, config)
+        wanted = lora.adapters(self.projector)
+        if {name: p.shape for name, p in wanted.items()} != {name: t.shape for name, t in tensors.items()}:
+            raise UserError(f"the stored adapters do not fit {base.name!r}; make the labels again (--force label)")
+        with torch.no_grad():
+            for name, parameter in wanted.items():
+                parameter.copy_(tensors[name])
+        lora.merge(self.projector)
+        self.projector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @classmethod
+    def of(
+        cls, projector: Projector, base: PublicBase, names: Sequence[str], config: Config, device: torch.device
+    ) -> Self:
+        """The source that a trained projector makes: what is served is what is stored, rounding included."""
+        dtype = _DTYPES[config.store_dtype]
+        tensors = {name: p.detach().to("cpu", dtype) for name, p in lora.adapters(projector).items()}
+        return cls(base, names, config, tensors, device)
+
+    @torch.no_grad()
+    def soft_labels(self, views: Views, step: int) -> Tensor:
+        return self.projector(views.pixels)  # type: ignore[no-any-return]
+
+    def save(self, folder: Path) -> None:
+        facts = {
+            "kind": self.kind,
+            "clip": asdict(self.base),
+            "config": self.config.structure(),
+            "names": self.names,
+        }
+        text = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
+        (folder / "source.json").write_text(text + "\n", encoding="utf-8")
+        save_file({name: t.contiguous() for name, t in self.tensors.items()}, folder / _ADAPTERS)
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device) -> Self:
+        facts = json.loads((folder / "source.json").read_text(encoding="utf-8"))
+        base, config = PublicBase(**facts["clip"]), Config(**facts["config"])
+        return cls(base, facts["names"], config, load_file(folder / _ADAPTERS), device)
+
+    def public(self) -> tuple[PublicBase, ...]:
+        return (self.base,)

@@ -1,0 +1,90 @@
+"""Training the projector on the whole real training set, towards the mean logits of weak teachers.
+
+The loop is resumable at every epoch to the same bits: order, crops and flips come from counter-based streams, so
+the adapters, their moments and the epoch are all there is to keep (``projector.ckpt`` in the work folder).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.contract import PublicBase, Task
+from bench.kit.checkpoint import Checkpoint, restore_training, training_state
+from bench.kit.clip.loading import load_clip
+from bench.kit.optim import lr_factor, set_lr
+from bench.kit.seeds import seed_for
+from bench.kit.views import ViewPlan, ViewStream
+from methods.hello.config import Config
+from methods.hello.projector import Projector, build
+
+
+def train_projector(task: Task, config: Config, clip_name: str) -> tuple[Projector, PublicBase]:
+    """Make and train the projector for a task; returns it with its adapters apart, and the public CLIP's identity.
+
+    AdamW on what the settings train, 20 epochs in batches of 256 at 5e-4 by default (paper, Sec. 4).
+
+    Raises:
+        UserError: the public CLIP is not to be had.
+    """
+    clip, tokenizer, base = load_clip(clip_name, task.device)
+    projector = build(clip, tokenizer, task.data.names, config, seed_for("hello-init", task.seed))
+    del clip  # with it goes the text tower
+    epochs = config.stages[config.stage(task.ipc)].of(task.teacher.epochs)
+    teachers = [task.teacher.model(epoch) for epoch in epochs]
+    train = task.data.train
+    stream = ViewStream(view_plan(task, config), len(train))
+    trained = [p for p in projector.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, config.lr, weight_decay=config.weight_decay, fused=True)
+    checkpoint = Checkpoint(task.work, "projector")
+    first = 0
+    if found := checkpoint.load():
+        tensors, facts = found
+        restore_training(projector, optimizer, tensors)
+        first = facts["epoch"]
+    steps = -(-len(train) // config.batch_size)
+    total = config.epochs * steps
+    for epoch in range(first, config.epochs):
+        loss = torch.zeros(())
+        for step, views in enumerate(train.views(stream, epoch, config.batch_size, task.device), epoch * steps):
+            set_lr(optimizer, config.lr * lr_factor(config.schedule, step, total))
+            target = mean_logits(teachers, views.pixels)
+            loss = projector_loss(projector(views.pixels), target, views.labels, config.ce_weight)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            task.progress(step + 1, total)
+        checkpoint.save(training_state(projector, optimizer), epoch=epoch + 1)
+        task.progress((epoch + 1) * steps, total, loss=float(loss.detach()))
+    return projector, base
+
+
+def view_plan(task: Task, config: Config) -> ViewPlan:
+    """The views on which teachers and projector are compared: the teacher's size, random resized crops, and flips
+    where a flip keeps the class."""
+    spec = task.teacher.network
+    return ViewPlan(
+        size=spec.image_size,
+        crop="rrc",
+        min_scale=config.min_scale or task.dataset.teacher.min_scale,
+        flip=task.dataset.flip,
+        seed=seed_for("hello-views", task.seed),
+    )
+
+
+@torch.no_grad()
+def mean_logits(teachers: Sequence[nn.Module], pixels: Tensor) -> Tensor:
+    """The target: the mean of the weak teachers' logits (B, C) on the same view."""
+    total: Tensor = teachers[0](pixels)
+    for teacher in teachers[1:]:
+        total = total + teacher(pixels)
+    return total / len(teachers)
+
+
+def projector_loss(logits: Tensor, target: Tensor, labels: Tensor, ce_weight: float) -> Tensor:
+    """Squared error to the target logits, meant over images and classes (assumed: the paper does not say whether
+    classes are summed), + ``ce_weight`` times cross entropy to the hard label."""
+    return F.mse_loss(logits, target) + ce_weight * F.cross_entropy(logits, labels)

@@ -1,0 +1,35 @@
+"""Random real images: the baseline that every distillation method has to beat under the same labels."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from bench.contract import Distiller, Images, MethodInfo, Recipe, Setting, Task, TeacherSpec
+
+
+class RandomReal(Distiller):
+    """IPC random training images of each class, centred and resized as test images are."""
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="random_real",
+        title="Random real",
+        version=1,
+        paper="",
+        labels="hard",
+        baseline=True,
+    )
+
+    def teacher(self, setting: Setting) -> TeacherSpec | None:
+        return None
+
+    def label_recipe(self, setting: Setting) -> Recipe | None:
+        return None
+
+    def distill(self, task: Task) -> Images:
+        import torch
+
+        from bench.kit.data.sampling import sample_classes
+
+        chosen = sample_classes(task.data.train.labels, task.dataset.classes, task.ipc, task.seed)
+        pixels = [batch for batch, _ in task.data.train.centered(task.dataset.image_size, task.device, indices=chosen)]
+        return Images(torch.cat(pixels), task.data.train.labels[chosen])

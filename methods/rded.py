@@ -1,0 +1,145 @@
+"""RDED (Sun et al., CVPR 2024): realistic patches chosen by a teacher, labelled by it online.
+
+Follows the authors' repository (LINs-lab/RDED, ``synthesize/``): for each class a pool of random images, five
+square random crops of each, one kept by the teacher's loss, the best images' crops put together as mosaics.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from bench.contract import Distiller, Images, LabelSource, MethodInfo, Recipe, Setting, Settings, Task
+from bench.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_MOSAIC_FROM = 128  # px a side: below, RDED's factor is 1 and there is no mosaic
+_SAVE_EVERY = 60.0  # seconds between two checkpoints
+
+
+class RDED(Distiller):
+    """Images: the crops of lowest cross entropy, factor² of them on each image. Labels: the teacher, online."""
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="rded", title="RDED", version=1, paper="arXiv 2312.03526", labels="teacher"
+    )
+
+    class Config(Settings):
+        pool: int = Field(300, ge=1)  # real images a class ("mipc", 300 in all scripts)
+        crops: int = Field(5, ge=1)  # random crops of each ("num_crop")
+        min_scale: float = Field(0.08, gt=0, le=1)
+        max_scale: float = Field(1.0, gt=0, le=1)
+        factor: int | None = Field(None, ge=1)  # patches a side; None: 2 from 128 px up, else 1
+        batch_size: int = Field(256, ge=1)  # crops scored at once; of no effect on the result
+
+    config: Config
+
+    def factor(self, size: int) -> int:
+        """Patches a side of the mosaic on images of ``size`` pixels."""
+        return self.config.factor or (2 if size >= _MOSAIC_FROM else 1)
+
+    def check(self, setting: Setting) -> None:
+        patches = setting.ipc * self.factor(setting.dataset.image_size) ** 2
+        pool = min(self.config.pool, setting.dataset.smallest_class)
+        if patches > pool:
+            raise UserError(
+                f"rded at IPC {setting.ipc} on {setting.dataset.name} needs {patches} patches a class, one an image, "
+                f"but its pool has {pool} images; lower --ipc or raise --set rded.pool"
+            )
+
+    def image_recipe(self, setting: Setting) -> Recipe:
+        fields = {**self.config.chosen(), "ipc": setting.ipc, "seed": setting.seed}
+        fields.pop("batch_size", None)
+        return Recipe(self.info.name, self.info.version, fields)
+
+    def label_recipe(self, setting: Setting) -> Recipe | None:
+        return Recipe(self.info.name, self.info.version)  # the teacher alone decides them
+
+    def distill(self, task: Task) -> Images:
+        import torch
+
+        from bench.kit.checkpoint import Checkpoint
+        from bench.kit.data.sampling import sample_classes
+        from bench.kit.images import quantise
+
+        count, classes = task.ipc * self.factor(task.dataset.image_size) ** 2, task.dataset.classes
+        pool = sample_classes(task.data.train.labels, classes, self.config.pool, task.seed, most=True)
+        owner = task.data.train.labels[pool]
+        checkpoint = Checkpoint(task.work)
+        found = checkpoint.load()
+        made: list[Tensor] = list(found[0]["patches"].split(count)) if found else []
+        saved = time.monotonic()
+        for label in range(len(made), classes):
+            members = pool[owner == label]
+            made.append(quantise(self._best_patches(task, members, label, count)).cpu())
+            task.progress(label + 1, classes)
+            if time.monotonic() - saved > _SAVE_EVERY:
+                checkpoint.save({"patches": torch.cat(made)})
+                saved = time.monotonic()
+        pixels = torch.cat([mosaic(patches, task.ipc) for patches in made])
+        return Images(pixels, torch.arange(classes).repeat_interleave(task.ipc))
+
+    def _best_patches(self, task: Task, members: Tensor, label: int, count: int) -> Tensor:
+        """The ``count`` best crops of one class in the order of their score, at most one an image:
+        float (count, 3, s, s) in [0, 1]."""
+        import torch
+
+        from bench.kit.seeds import seed_for
+        from bench.kit.views import ViewPlan, ViewStream
+
+        size = task.dataset.image_size
+        plan = ViewPlan(
+            size=size // self.factor(size), crop="rrc", ratio=(1, 1), min_scale=self.config.min_scale,
+            max_scale=self.config.max_scale, seed=seed_for("rded-crops", task.seed),
+        )  # fmt: skip
+        stream = ViewStream(plan, len(task.data.train))
+        best_crops, best_scores = [], []
+        images_at_once = max(1, self.config.batch_size // self.config.crops)
+        for chunk in members.split(images_at_once):
+            crops = task.data.train.crops(stream, chunk, self.config.crops, task.device)  # (K, B, 3, s, s)
+            scores = score(task.teacher.model(), crops.flatten(0, 1), label, size).view(crops.shape[:2])
+            lowest = scores.min(0)
+            best_crops.append(crops[lowest.indices, torch.arange(len(chunk), device=crops.device)])
+            best_scores.append(lowest.values)
+        ranks = torch.cat(best_scores).argsort(stable=True)[:count]
+        return torch.cat(best_crops)[ranks]
+
+    def label(self, task: Task, images: Images | None) -> LabelSource:
+        from bench.kit.labels.online import OnlineTeacher
+
+        return OnlineTeacher.of(task.teacher)
+
+
+def score(model: object, crops: Tensor, label: int, size: int) -> Tensor:
+    """Cross entropy (N,) of the true class for crops (N, 3, s, s), zero-padded to the centre of ``size`` pixels.
+
+    The padding is in normalised space (RDED pads after its Normalize), so its colour is the mean; padding, not
+    resizing, is part of the score. The paper's realism score is the negative of it.
+    """
+    import torch
+    from torch.nn import functional as F
+
+    from bench.kit.models import Classifier
+
+    assert isinstance(model, Classifier)
+    with torch.inference_mode():
+        border = (size - crops.shape[-1]) // 2
+        normalised = torch.addcmul(model.shift, crops, model.scale)
+        logits = model.net(F.pad(normalised, [border] * 4).contiguous(memory_format=torch.channels_last))
+        targets = torch.full((len(crops),), label, device=crops.device)
+        return F.cross_entropy(logits, targets, reduction="none")
+
+
+def mosaic(patches: Tensor, ipc: int) -> Tensor:
+    """Put a class's ranked patches (ipc * f², 3, s, s) together as images (ipc, 3, f*s, f*s).
+
+    Cell k (row-major) of image q holds rank k * ipc + q, so every image has patches of all qualities.
+    """
+    side = round((len(patches) // ipc) ** 0.5)
+    cells = patches.view(side, side, ipc, *patches.shape[1:])  # (row, column, q, 3, s, s)
+    size = side * patches.shape[-1]
+    return cells.permute(2, 3, 0, 4, 1, 5).reshape(ipc, 3, size, size)

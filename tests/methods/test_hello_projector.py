@@ -1,0 +1,345 @@
+"""The projector: zero-shot start, folding and merging, its loss, training that resumes, and what is stored."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from methods.hello import HeLlO, image_update, lora, projector, train
+from methods.hello.config import STAGES, TEMPLATES, Config
+from methods.hello.projector import Projector, ProjectorLabels, build
+from methods.rded import RDED
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.contract import DatasetInfo, Images, PublicBase, Setting, Task, TeacherSpec
+from bench.errors import UserError
+from bench.kit.data.dataset import Dataset, Resident
+from bench.kit.views import Views
+
+NAMES = ("cat", "dog", "ice cream")
+CPU = torch.device("cpu")
+BASE = PublicBase("tiny", "ab" * 32, 1234)
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+TOKENIZER = open_clip.SimpleTokenizer(context_length=16)
+
+
+def tiny_clip() -> open_clip.CLIP:
+    """A CLIP of 32-px images with random weights and batch norms that do something; always the same."""
+    torch.manual_seed(0)
+    text = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    clip = open_clip.CLIP(16, {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8}, text)
+    for module in clip.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
+            nn.init.normal_(module.running_mean, std=0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    nn.init.constant_(clip.logit_scale, math.log(100))
+    clip.visual.image_mean, clip.visual.image_std = MEAN, STD
+    return clip.eval()
+
+
+def fake_load_clip(name: str, device: torch.device, cache: Path | None = None) -> tuple[Any, Any, PublicBase]:
+    assert name == BASE.name
+    return tiny_clip(), TOKENIZER, BASE
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projector, "load_clip", fake_load_clip)
+    monkeypatch.setattr(train, "load_clip", fake_load_clip)
+
+
+def pixels(count: int = 4, size: int = 32, seed: int = 0) -> Tensor:
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def normalised(x: Tensor) -> Tensor:
+    return (x - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
+
+
+def disturb(model: Projector, seed: int = 5) -> Projector:
+    """As if trained: factors far from their start."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in lora.adapters(model).values():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.05)
+    return model
+
+
+INFO = DatasetInfo(
+    name="toy", title="Toy", classes=3, image_size=16, smallest_class=8, train_images=24, test_images=3, mean=MEAN,
+    std=STD, teacher=TeacherSpec(image_size=16, min_scale=0.5), clip="tiny", student="convnet3",
+)  # fmt: skip
+
+
+class FakeTrajectory:
+    """Nine linear teachers."""
+
+    epochs = tuple(range(10, 100, 10))
+    network = SimpleNamespace(image_size=16)
+
+    def model(self, epoch: int | None = None) -> nn.Module:
+        torch.manual_seed(epoch or 90)
+        return nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3)).requires_grad_(False)
+
+
+def task(work: Path, progress: Any = lambda *a, **k: None, ipc: int = 1) -> Task:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (24, 3, 20, 20), generator=generator, dtype=torch.uint8)
+    split = Resident(images, torch.arange(24) // 8)
+    data = Dataset(INFO, NAMES, NAMES, split, split)
+    return Task(INFO, ipc, 0, data, FakeTrajectory(), CPU, work, progress)  # type: ignore[arg-type]
+
+
+SHORT = {"epochs": 3, "batch_size": 8, "conv_rank": 2, "head_rank": 2, "lr": 5e-3}
+
+
+# -- the start
+
+
+def test_starts_as_the_zero_shot_classifier() -> None:
+    """Proposition 1: before training, the predictions are the public CLIP's."""
+    clip, x = tiny_clip(), pixels(8)
+    with torch.no_grad():
+        weights = []
+        for name in NAMES:
+            one_class = torch.stack([clip.encode_text(TOKENIZER([t.format(name)]))[0] for t in TEMPLATES])
+            mean = torch.stack([v / v.norm() for v in one_class]).mean(0)
+            weights.append(mean / mean.norm())
+        images = clip.encode_image(normalised(x))
+        expected = 100 * (images / images.norm(dim=1, keepdim=True)) @ torch.stack(weights).T
+        found = build(tiny_clip(), TOKENIZER, NAMES, Config())(x)
+    assert torch.equal(found.argmax(1), expected.argmax(1))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+def test_folding_and_resizing_change_nothing() -> None:
+    clip, x = tiny_clip(), pixels(4, size=20)
+    model = build(tiny_clip(), TOKENIZER, NAMES, Config(features="raw"))
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in model.tower.modules())
+    with torch.no_grad():
+        up = F.interpolate(x, (32, 32), mode="bilinear", align_corners=False)
+        torch.testing.assert_close(model.features(x), clip.visual(normalised(up)), rtol=1e-5, atol=1e-5)
+        large = pixels(2, size=48)
+        down = F.interpolate(large, (32, 32), mode="bilinear", align_corners=False, antialias=True)
+        torch.testing.assert_close(model.features(large), clip.visual(normalised(down)), rtol=1e-5, atol=1e-5)
+
+
+def test_adapters_are_updates_of_the_plain_weights() -> None:
+    """Folding comes after the update, as it would if the batch norms were left alone: W + B A, then the norm."""
+    x = pixels()
+    model = disturb(build(tiny_clip(), TOKENIZER, NAMES, Config(features="raw", layers="all", conv_rank=2)))
+    plain = tiny_clip().visual
+    with torch.no_grad():
+        for name, parameter in plain.named_parameters():
+            if parameter.ndim == 4:
+                a, b = (lora.adapters(model)[f"tower.{name}.{factor}"] for factor in "AB")
+                parameter.add_((b @ a).view(parameter.shape))
+        torch.testing.assert_close(model.features(x), plain(normalised(x)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "stored"),
+    [
+        ({}, None),
+        ({"adapt": "head"}, {"head.weight.A", "head.weight.B"}),
+        ({"adapt": "head", "head": "full", "init": "random"}, {"head.weight"}),
+        ({"adapt": "head", "learn_scale": True}, {"head.weight.A", "head.weight.B", "log_scale"}),
+        ({"features": "raw", "init": "random", "convention": "peft"}, None),
+    ],
+)
+def test_what_is_trained(settings: dict[str, Any], stored: set[str] | None) -> None:
+    model = build(tiny_clip(), TOKENIZER, NAMES, Config(**settings))
+    trained = lora.adapters(model)
+    if stored is not None:
+        assert set(trained) == stored
+    elif settings.get("convention", "loralib") == "loralib":
+        assert {"tower.conv1.weight.A", "tower.layer4.0.conv2.weight.B", "head.weight.A"} <= set(trained)
+        assert len(trained) == 2 * (3 + 4 + 1)
+    model(pixels()).square().mean().backward()
+    assert all(p.grad is not None for p in trained.values())
+    assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
+    assert trained.get("head.weight.A", torch.zeros(3)).shape[0] == 3  # the rank is never above the classes
+
+
+# -- training
+
+
+def test_loss_written_plainly() -> None:
+    generator = torch.Generator().manual_seed(1)
+    logits, target = torch.randn(5, 3, generator=generator), torch.randn(5, 3, generator=generator)
+    labels = torch.tensor([0, 2, 1, 1, 0])
+    squares = entropy = 0.0
+    for b in range(5):
+        for c in range(3):
+            squares += float(logits[b, c] - target[b, c]) ** 2
+        entropy -= math.log(math.exp(logits[b, labels[b]]) / sum(math.exp(v) for v in logits[b]))
+    found = train.projector_loss(logits, target, labels, 0.1)
+    assert float(found) == pytest.approx(squares / 15 + 0.1 * entropy / 5, rel=1e-5)
+    teachers = [FakeTrajectory().model(epoch) for epoch in (10, 20, 30)]
+    expected = (teachers[0](pixels(size=16)) + teachers[1](pixels(size=16)) + teachers[2](pixels(size=16))) / 3
+    torch.testing.assert_close(train.mean_logits(teachers, pixels(size=16)), expected)
+
+
+def test_training_lowers_the_loss_and_leaves_the_clip_alone(tmp_path: Path) -> None:
+    config = Config(**{**SHORT, "epochs": 8})
+    job = task(tmp_path)
+    model, base = train.train_projector(job, config, "tiny")
+    fresh = build(tiny_clip(), TOKENIZER, NAMES, config)
+    x = pixels(16, size=16)
+    teachers = [FakeTrajectory().model(epoch) for epoch in (10, 20, 30, 40, 50)]
+    target = train.mean_logits(teachers, x)
+    assert float(F.mse_loss(model(x), target)) < 0.5 * float(F.mse_loss(fresh(x), target))
+    assert base == BASE
+    frozen = {name: p for name, p in model.named_parameters() if not p.requires_grad}
+    for name, parameter in fresh.named_parameters():
+        if name in frozen:
+            assert torch.equal(parameter, frozen[name]), name
+
+
+def test_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    config = Config(**SHORT)
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    whole, _ = train.train_projector(task(tmp_path / "whole"), config, "tiny")
+
+    def kill(done: int, total: int, **metrics: float) -> None:
+        assert total == 9
+        if done == 5:  # in the middle of the second epoch
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train.train_projector(task(tmp_path / "killed", kill), config, "tiny")
+    seen: list[int] = []
+    job = task(tmp_path / "killed", lambda done, total, **metrics: seen.append(done))
+    again, _ = train.train_projector(job, config, "tiny")
+    assert seen[0] == 4
+    for name, parameter in lora.adapters(whole).items():
+        assert torch.equal(parameter, lora.adapters(again)[name]), name
+
+
+# -- what is stored and served
+
+
+def labels_of(config: Config) -> tuple[Projector, ProjectorLabels]:
+    model = disturb(build(tiny_clip(), TOKENIZER, NAMES, config))
+    return model, ProjectorLabels.of(model, BASE, NAMES, config, CPU)
+
+
+def views(x: Tensor) -> Views:
+    zeros = torch.zeros(len(x), dtype=torch.int64)
+    return Views(x, zeros, zeros, zeros, 1.0, 0, 0)
+
+
+@pytest.mark.parametrize("settings", [{}, {"layers": "all", "attention_pool": True, "learn_scale": True, "alpha": 2.0}])
+def test_serves_merged_what_was_trained(settings: dict[str, Any], tmp_path: Path) -> None:
+    model, source = labels_of(Config(conv_rank=2, **settings))
+    x = pixels(size=16)
+    served = source.soft_labels(views(x), 0)
+    torch.testing.assert_close(served, model(x).detach(), rtol=1e-5, atol=1e-5)
+    assert not lora.adapters(source.projector)
+    assert not any(hasattr(m, "parametrizations") for m in source.projector.modules())
+    assert not served.requires_grad
+    F.mse_loss(torch.zeros_like(served, requires_grad=True), served).backward()  # a student's loss may keep them
+    source.save(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapters.safetensors", "source.json"]
+    loaded = ProjectorLabels.load(tmp_path, CPU)
+    assert torch.equal(loaded.soft_labels(views(x), 0), served)
+    assert loaded.public() == (BASE,)
+    stored = load_file(tmp_path / "adapters.safetensors")
+    assert set(stored) == set(lora.adapters(model))
+
+
+def test_half_precision_is_served_as_stored(tmp_path: Path) -> None:
+    model, source = labels_of(Config(conv_rank=2, store_dtype="float16"))
+    source.save(tmp_path)
+    stored = load_file(tmp_path / "adapters.safetensors")
+    assert {t.dtype for t in stored.values()} == {torch.float16}
+    with torch.no_grad():
+        for name, parameter in lora.adapters(model).items():
+            parameter.copy_(stored[name])
+    x = pixels()
+    served = source.soft_labels(views(x), 0)
+    torch.testing.assert_close(served, model(x).detach(), rtol=1e-5, atol=1e-5)
+    assert torch.equal(ProjectorLabels.load(tmp_path, CPU).soft_labels(views(x), 0), served)
+
+
+def test_refuses_another_clip_and_other_adapters(tmp_path: Path) -> None:
+    _, source = labels_of(Config(conv_rank=2))
+    source.base = replace(BASE, sha256="cd" * 32)
+    source.save(tmp_path)
+    with pytest.raises(UserError, match="SHA-256 abab"):
+        ProjectorLabels.load(tmp_path, CPU)
+    with pytest.raises(UserError, match="do not fit"):
+        ProjectorLabels(BASE, NAMES, Config(conv_rank=3), source.tensors, CPU)
+
+
+# -- the method
+
+
+def test_stages_and_recipes() -> None:
+    kept = tuple(range(10, 100, 10))
+    assert STAGES["early"].of(kept) == (10, 20, 30, 40, 50)
+    assert STAGES["all"].of(kept) == kept
+    assert STAGES["late"].of(kept) == (70, 80, 90)
+    assert [stage.of((90,)) for stage in STAGES.values()] == [(90,)] * 3
+    assert [Config().stage(ipc) for ipc in (1, 5, 6, 20, 21, 200)] == ["early", "early", "all", "all", "late", "late"]
+    method = HeLlO.for_dataset(INFO)
+    one, ten, twenty = (method.label_recipe(Setting(INFO, ipc, 0)) for ipc in (1, 10, 20))
+    assert one != ten == twenty
+    assert ten.fields == {"stage": "all", "clip": "tiny", "seed": 0}
+    assert not ten.needs_images
+    other = HeLlO.for_dataset(INFO, conv_rank=4, stages={"all": {"up_to_ipc": None, "share": (0.5, 1)}})
+    assert other.label_recipe(Setting(INFO, 1, 0)).fields == {
+        "conv_rank": 4, "share": [0.5, 1.0], "stage": "all", "clip": "tiny", "seed": 0,
+    }  # fmt: skip
+    setting = Setting(INFO, 1, 0)
+    assert method.image_recipe(setting) == RDED.for_dataset(INFO).image_recipe(setting)
+    fewer = HeLlO.for_dataset(INFO, images={"pool": 5})
+    assert fewer.image_recipe(setting) == RDED.for_dataset(INFO, pool=5).image_recipe(setting)
+    updated = HeLlO.for_dataset(INFO, image_update=True).image_recipe(setting)
+    assert updated.by == "hello" and updated.fields["ipc"] == 1 and updated.fields["stage"] == "early"
+    with pytest.raises(ValueError, match="no up_to_ipc"):
+        Config(stages={"few": {"up_to_ipc": 5, "share": (0, 1)}})
+
+
+def test_labels_through_the_method(tmp_path: Path) -> None:
+    source = HeLlO(Config(**SHORT)).label(task(tmp_path), None)
+    assert HeLlO.label_kinds[source.kind] == f"{ProjectorLabels.__module__}:{ProjectorLabels.__name__}"
+    assert source.soft_labels(views(pixels(5, size=16)), 0).shape == (5, 3)
+
+
+def test_planning_needs_no_torch() -> None:
+    code = "import sys, methods.hello; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_image_update() -> None:
+    _, source = labels_of(Config(conv_rank=2))
+    generator = torch.Generator().manual_seed(2)
+    start = Images(torch.randint(0, 256, (3, 3, 16, 16), generator=generator, dtype=torch.uint8), torch.arange(3))
+    calls: list[int] = []
+
+    def run(batch: int) -> Images:
+        config = Config(update_steps=8, update_batch=batch)
+        return image_update.update(start, source.projector, config, CPU, lambda done, total, **_: calls.append(total))
+
+    updated = run(3)
+    assert updated.pixels.dtype == torch.uint8 and updated.pixels.shape == start.pixels.shape
+    assert torch.equal(updated.labels, start.labels) and calls == [8] * 8
+    assert float((run(2).pixels.float() - updated.pixels.float()).abs().max()) <= 1  # every image for itself
+    before, after = (
+        image_update.detail_loss(source.projector, images.pixels.float() / 255, 2) for images in (start, updated)
+    )
+    assert float(after) < float(before)
