@@ -108,12 +108,14 @@ class Recipe:
     """What decides an artifact; it becomes the identity of the cell that makes it.
 
     Two methods whose recipes are equal share the artifact: HeLlO returns RDED's recipe for its images, and they
-    are computed once.
+    are computed once. ``settings`` configure the method that computes it and are not part of the identity:
+    ``fields`` must tell apart whatever they change.
     """
 
     by: str  # the method whose `distill` or `label` computes it
     version: int
     fields: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     needs_images: bool = False  # of label recipes: are the labels made for particular images?
 
 
@@ -132,7 +134,7 @@ class Task(Setting):
     """
 
     data: Dataset
-    teacher: Trajectory
+    teacher: Trajectory  # None where the method asked for none
     device: torch.device
     work: Path
     progress: Progress
@@ -258,12 +260,12 @@ class Distiller(ABC):
     def image_recipe(self, setting: Setting) -> Recipe:
         """What decides the images."""
         fields = {**self.config.chosen(), "ipc": setting.ipc, "seed": setting.seed}
-        return Recipe(self.info.name, self.info.version, fields)
+        return Recipe(self.info.name, self.info.version, fields, self.config.chosen())
 
     def label_recipe(self, setting: Setting) -> Recipe | None:
         """What decides the native labels; None where the method has hard labels only."""
         fields = {**self.config.chosen(), "ipc": setting.ipc, "seed": setting.seed}
-        return Recipe(self.info.name, self.info.version, fields, needs_images=True)
+        return Recipe(self.info.name, self.info.version, fields, self.config.chosen(), needs_images=True)
 
     # -- running
 

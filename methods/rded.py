@@ -54,7 +54,7 @@ class RDED(Distiller):
     def image_recipe(self, setting: Setting) -> Recipe:
         fields = {**self.config.chosen(), "ipc": setting.ipc, "seed": setting.seed}
         fields.pop("batch_size", None)
-        return Recipe(self.info.name, self.info.version, fields)
+        return Recipe(self.info.name, self.info.version, fields, self.config.chosen())
 
     def label_recipe(self, setting: Setting) -> Recipe | None:
         return Recipe(self.info.name, self.info.version)  # the teacher alone decides them

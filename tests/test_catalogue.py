@@ -85,7 +85,8 @@ def test_a_folder_is_described_by_its_listing(tmp_path: Path) -> None:
 def test_moving_a_folder_keeps_its_identity_and_changing_it_does_not(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "here" / "pets")
     info = catalogue.dataset(f"folder:{folder}")
-    moved = folder.rename((tmp_path / "there").mkdir() or tmp_path / "there" / "pets")
+    (tmp_path / "there").mkdir()
+    moved = folder.rename(tmp_path / "there" / "pets")
     assert catalogue.dataset(f"folder:{moved}") == info
     write_image(moved / "train" / "dog" / "more.png")
     assert catalogue.dataset(f"folder:{moved}").fingerprint != info.fingerprint

@@ -39,6 +39,7 @@ class Cell(BaseModel):
     fields: dict[str, Any]  # what decides the result beside the parents; defaults left out
     parents: dict[str, str] = Field(default_factory=dict)  # role ("teacher", "images", "labels") -> cell id
     prefix: str  # readable part of the id
+    call: dict[str, Any] = Field(default_factory=dict)  # how to compute it: settings of the method, IPC, seed
     row: dict[str, Any] = Field(default_factory=dict)  # evaluate cells: where it stands on the board
 
     @cached_property

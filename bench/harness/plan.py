@@ -153,7 +153,9 @@ class _Planner:
         prefix = f"teacher-{self.dataset.name}-{spec.arch}"
         return self._add(stage="teacher", by="teacher", version=TEACHER_VERSION, fields=fields, prefix=prefix)
 
-    def _recipe_cell(self, stage: Stage, recipe: Recipe, spec: TeacherSpec | None, images: Cell | None) -> Cell:
+    def _recipe_cell(
+        self, stage: Stage, recipe: Recipe, setting: Setting, spec: TeacherSpec | None, images: Cell | None
+    ) -> Cell:
         parents = {}
         if spec is not None:
             parents["teacher"] = self._teacher(spec).id
@@ -164,18 +166,25 @@ class _Planner:
         parts += [f"ipc{fields['ipc']}" if "ipc" in fields else "", f"s{fields['seed']}" if "seed" in fields else ""]
         prefix = "-".join(part for part in parts if part)
         return self._add(
-            stage=stage, by=recipe.by, version=recipe.version, fields=fields, parents=parents, prefix=prefix
+            stage=stage,
+            by=recipe.by,
+            version=recipe.version,
+            fields=fields,
+            parents=parents,
+            prefix=prefix,
+            call={"settings": dict(recipe.settings), "ipc": setting.ipc, "seed": setting.seed},
         )
 
     def _images(self, method: Distiller, setting: Setting) -> Cell:
         recipe = method.image_recipe(setting)
-        return self._recipe_cell("distill", recipe, method.teacher(setting), None)
+        return self._recipe_cell("distill", recipe, setting, method.teacher(setting), None)
 
     def _labels(self, method: Distiller, setting: Setting, images: Cell) -> Cell | None:
         recipe = method.label_recipe(setting)
         if recipe is None:
             return None
-        return self._recipe_cell("label", recipe, method.teacher(setting), images if recipe.needs_images else None)
+        made_for = images if recipe.needs_images else None
+        return self._recipe_cell("label", recipe, setting, method.teacher(setting), made_for)
 
     def _evaluate(
         self,

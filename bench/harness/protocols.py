@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -13,7 +13,10 @@ from bench.contract import DatasetInfo, Evaluator, Protocol, Settings
 from bench.errors import UserError, unknown
 
 
-def read_settings[S: Settings](model: type[S], values: dict[str, Any], where: str) -> S:
+S = TypeVar("S", bound=Settings)
+
+
+def read_settings(model: type[S], values: dict[str, Any], where: str) -> S:
     """Validate plain values as settings.
 
     Raises:

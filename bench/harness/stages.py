@@ -80,24 +80,21 @@ def make_teacher(task: StageTask) -> Made:
 
 
 def _method(task: StageTask) -> Distiller:
-    """The method of a distill or label cell, configured as its identity says."""
+    """The method of a distill or label cell, configured as it was planned."""
     kind = registry.method(task.cell.by)
-    names = set(kind.Config.model_fields)
-    values = {key: value for key, value in task.cell.fields.items() if key in names}
-    return kind(read_settings(kind.Config, values, f"the settings of {task.cell.by}"))
+    return kind(read_settings(kind.Config, task.cell.call["settings"], f"the settings of {task.cell.by}"))
 
 
 def _method_task(task: StageTask) -> Task:
     dataset = load_data(task.dataset, task.data_root)
-    fields = task.cell.fields
     trajectory = None
     if "teacher" in task.parents:
         trajectory = Trajectory.load(task.parents["teacher"][1], task.device)
         gate.check(trajectory, dataset, task.device)
     return Task(
         dataset=task.dataset,
-        ipc=fields.get("ipc", 0),
-        seed=fields.get("seed", 0),
+        ipc=task.cell.call["ipc"],
+        seed=task.cell.call["seed"],
         data=dataset,
         teacher=trajectory,
         device=task.device,

@@ -29,6 +29,8 @@ from bench.errors import UserError
 from bench.harness.record import FileFacts, Record
 
 RECORD = "record.json"
+_UMASK = os.umask(0)  # it can only be read by setting it
+os.umask(_UMASK)
 
 
 class Damaged(Exception):
@@ -41,6 +43,7 @@ def write_atomically(path: Path, text: str) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            os.fchmod(handle, 0o666 & ~_UMASK)  # mkstemp's files are for their owner alone; colleagues read ours
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
@@ -169,6 +172,7 @@ class Store:
             _flush(path)
         write_atomically(draft / RECORD, record.model_dump_json(indent=1) + "\n")
         self.discard(record.id)
+        draft.chmod(0o777 & ~_UMASK)
         draft.rename(self.folder(record.id))
         _flush(self.root / "cells")
         (self.root / "failures" / f"{record.id}.json").unlink(missing_ok=True)

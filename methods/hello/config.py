@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from bench.contract import Settings
 from methods.rded import RDED
 
-# the subset of CLIP's prompts that the paper uses (openai/CLIP, notebooks/Prompt_Engineering_for_ImageNet.ipynb)
+# the subset of CLIP's prompts that the paper uses (openai/CLIP, Prompt_Engineering_for_ImageNet.ipynb)
 TEMPLATES = (
     "itap of a {}.",
     "a bad photo of the {}.",
@@ -68,7 +68,7 @@ class Config(Settings):
     init: Literal["text", "random"] = "text"
     head: Literal["low-rank", "full"] = "low-rank"  # "full": trained and stored whole
     head_rank: int | None = Field(None, ge=1)  # None: 64 up to 100 classes, 128 above
-    features: Literal["normalised", "raw"] = "normalised"  # assumed: "raw" is Eq. 5 to the letter, without scale
+    features: Literal["normalised", "raw"] = "normalised"  # assumed; "raw": Eq. 5 to the letter, no scale
     learn_scale: bool = False  # else the public CLIP's exp(logit_scale), 100 for OpenAI's
 
     # -- what is stored of it
@@ -103,8 +103,8 @@ class Config(Settings):
 
     def stage(self, ipc: int) -> str:
         """The name of the stage for sets of ``ipc`` images a class: the one with the nearest bound."""
-        fitting = {name: s.up_to_ipc or math.inf for name, s in self.stages.items() if ipc <= (s.up_to_ipc or ipc)}
-        return min(fitting, key=lambda name: fitting[name])
+        bounds = {name: stage.up_to_ipc or math.inf for name, stage in self.stages.items()}
+        return min((name for name in bounds if ipc <= bounds[name]), key=lambda name: bounds[name])
 
     def rank(self, classes: int, width: int) -> int:
         """The rank of the head's update on ``width`` features (64 for ImageNet-100, 128 for ImageNet-1K)."""
@@ -137,8 +137,8 @@ _TRAINING = {"epochs", "batch_size", "lr", "weight_decay", "schedule", "ce_weigh
 _UPDATE = {"image_update", "update_lr", "update_steps", "update_factor"}
 
 
-# Sizes for data sets that are run on a CPU: few classes, small images and a CLIP to match need fewer epochs, and
-# crops as small as ImageNet's would leave nothing of a digit. Not from the paper.
+# Not from the paper: for data sets that are run on a CPU. Few classes, small images and a CLIP to match need
+# fewer epochs, and crops as small as ImageNet's would leave nothing of a digit.
 SMALL_SETS: dict[str, dict[str, Any]] = {
     "digits": {"epochs": 10, "batch_size": 64, "lr": 2e-3, "min_scale": 0.5},
     "mnist": {"epochs": 2, "lr": 2e-3, "min_scale": 0.5},

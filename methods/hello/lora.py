@@ -24,7 +24,7 @@ from methods.hello.config import Convention, Layers
 
 Rule = Callable[[str, nn.Conv2d], bool]
 
-# of open_clip's ModifiedResNet: the stem's convolutions have no parent, each stage's first block has a down-sample
+# names are open_clip's ModifiedResNet's: the stem's convolutions have no parent, down-samples are called that
 _RULES: dict[Layers, Rule] = {
     "3x3": lambda name, conv: conv.kernel_size == (3, 3),
     "3x3-blocks": lambda name, conv: conv.kernel_size == (3, 3) and not _in_stem(name),
@@ -47,9 +47,9 @@ def _is_downsample(name: str) -> bool:
 def select(tower: nn.Module, layers: Layers, attention_pool: bool) -> list[str]:
     """The weights of an image tower to adapt, by qualified name.
 
-    A patch embedding (kernel = stride > 1) is never adapted: loralib's factors for it would outweigh all others. A
-    tower without a convolution that ``layers`` means, such as a ViT, has the weights of all its linear layers
-    adapted instead, those of attention included; the paper has no such tower.
+    A patch embedding (kernel = stride > 1) is never adapted: loralib's factors for it would outweigh all
+    others. A tower without a convolution that ``layers`` means, such as a ViT, has the weights of all its
+    linear layers adapted instead, those of attention included; the paper has no such tower.
 
     Raises:
         UserError: the attention pool is asked for and the tower has none.
@@ -65,7 +65,7 @@ def select(tower: nn.Module, layers: Layers, attention_pool: bool) -> list[str]:
                 chosen.append(f"{name}.weight")
     if attention_pool:
         if not hasattr(tower, "attnpool"):
-            raise UserError("attention_pool: this CLIP's image tower has none; expected a ResNet tower, e.g. RN50")
+            raise UserError("attention_pool: this CLIP's tower has none; expected a ResNet's, e.g. RN50")
         chosen += [f"attnpool.{part}_proj.weight" for part in "qkvc"]
     return chosen
 
@@ -93,11 +93,13 @@ def count(tower: nn.Module, weights: Iterable[str], rank: int, convention: Conve
 
 
 class LowRank(nn.Module):
-    """The parametrization W -> gain * alpha/rank * view(B A) + W, with A Kaiming-uniform and B zero (loralib).
+    """The parametrization W -> W + gain * alpha/rank * view(B A); A starts Kaiming-uniform, B zero (loralib).
 
-    ``gain`` (out,): where W is a convolution with a frozen batch norm folded in, the norm's factor on each output
-    channel, which the update must be folded by as well.
+    ``gain`` (out,): where W is a convolution with a frozen batch norm folded in, the norm's factor on each
+    output channel, by which the update must be folded as well.
     """
+
+    rows: Tensor  # what each row of B is multiplied by
 
     def __init__(
         self,
@@ -114,9 +116,9 @@ class LowRank(nn.Module):
         drawn = torch.empty(a_shape).uniform_(-bound, bound, generator=generator)
         self.A = nn.Parameter(drawn.to(weight.device))
         self.B = nn.Parameter(torch.zeros(b_shape, device=weight.device))
-        scale = torch.full((len(weight),), (alpha or rank) / rank) if gain is None else gain * (alpha or rank) / rank
-        rows = scale.repeat_interleave(b_shape[0] // len(weight))[:, None].to(weight.device)
-        self.register_buffer("rows", rows, persistent=False)
+        scale = (torch.ones(len(weight)) if gain is None else gain) * ((alpha or rank) / rank)
+        rows = scale.repeat_interleave(b_shape[0] // len(weight))[:, None]
+        self.register_buffer("rows", rows.to(weight.device), persistent=False)
 
     def forward(self, weight: Tensor) -> Tensor:
         flat = weight.reshape(len(self.B), self.A.shape[1])

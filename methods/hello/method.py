@@ -1,8 +1,8 @@
 """The plug-in: which images and labels HeLlO asks for, and how they are made.
 
-HeLlO (arXiv 2408.08201): a public CLIP's image tower with low-rank updates on its convolutions and on a linear head
-that starts from the class names' text embeddings, trained on the real set to give the mean logits of weak teachers.
-It labels any view online, and all that is stored of it is the low-rank matrices. The images are RDED's.
+HeLlO (arXiv 2408.08201): a public CLIP's image tower with low-rank updates on its convolutions and on a
+linear head that starts from the class names' text embeddings, trained on the real set to give the mean logits
+of weak teachers. It labels any view online; stored are the low-rank matrices alone. The images are RDED's.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from bench.contract import DatasetInfo, Distiller, Images, MethodInfo, Recipe, Setting, Task
-from methods.hello.config import SMALL_SETS, Config
+from methods.hello import config
 from methods.rded import RDED
 
 if TYPE_CHECKING:
@@ -28,14 +28,14 @@ class HeLlO(Distiller):
         labels="projector",
         needs="a public CLIP",
     )
-    Config = Config
+    Config = config.Config
     label_kinds: ClassVar[dict[str, str]] = {"projector": "methods.hello.projector:ProjectorLabels"}
 
-    config: Config
+    config: config.Config
 
     @classmethod
     def for_dataset(cls, dataset: DatasetInfo, **overrides: Any) -> Self:
-        return cls(Config(**{**SMALL_SETS.get(dataset.name, {}), **overrides}))
+        return cls(config.Config(**{**config.SMALL_SETS.get(dataset.name, {}), **overrides}))
 
     def check(self, setting: Setting) -> None:
         self._rded(setting).check(setting)
@@ -46,11 +46,11 @@ class HeLlO(Distiller):
         if not self.config.image_update:
             return start
         fields = {**self._label_fields(setting), **self.config.update_fields(), "start": dict(start.fields)}
-        return Recipe(self.info.name, self.info.version, {**fields, "ipc": setting.ipc})
+        return Recipe(self.info.name, self.info.version, {**fields, "ipc": setting.ipc}, self.config.chosen())
 
     def label_recipe(self, setting: Setting) -> Recipe:
         """The projector is made from real images and shared by all IPC of one stage."""
-        return Recipe(self.info.name, self.info.version, self._label_fields(setting))
+        return Recipe(self.info.name, self.info.version, self._label_fields(setting), self.config.chosen())
 
     def distill(self, task: Task) -> Images:
         images = self._rded(task).distill(task)
@@ -58,7 +58,7 @@ class HeLlO(Distiller):
             return images
         from methods.hello.image_update import update
 
-        # The label cell trains the same projector to the same bits; this stage comes before it and can't wait.
+        # The label cell trains the same projector to the same bits, but only after this stage.
         return update(images, self.label(task, None).projector, self.config, task.device, task.progress)
 
     def label(self, task: Task, images: Images | None) -> ProjectorLabels:
@@ -67,7 +67,7 @@ class HeLlO(Distiller):
 
         clip = self.config.clip or task.dataset.clip
         projector, base = train_projector(task, self.config, clip)
-        return ProjectorLabels.of(projector, base, task.data.names, self.config, task.device)
+        return ProjectorLabels.of(projector, clip, base, task.data.names, self.config, task.device)
 
     def _rded(self, setting: Setting) -> RDED:
         return RDED.for_dataset(setting.dataset, **self.config.images.model_dump(exclude_unset=True))
@@ -75,4 +75,3 @@ class HeLlO(Distiller):
     def _label_fields(self, setting: Setting) -> dict[str, Any]:
         clip = self.config.clip or setting.dataset.clip
         return {**self.config.label_fields(setting.ipc), "clip": clip, "seed": setting.seed}
-

@@ -1,8 +1,8 @@
 """The projector: an adapted CLIP image tower and a linear head, as a module and as a label source.
 
-On disk (a label source): ``source.json`` names the public CLIP with its SHA-256, the class names and the settings;
-``adapters.safetensors`` holds what was trained, by default the low-rank matrices alone. The head's start is made
-again from the class names by the public CLIP's text tower, so it is not stored.
+On disk (a label source): ``source.json`` names the public CLIP with its SHA-256, the class names and the
+settings; ``adapters.safetensors`` holds what was trained, by default the low-rank matrices alone. The head's
+start is made again from the class names by the public CLIP's text tower, so it is not stored.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
+from open_clip import CLIP
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.modified_resnet import ModifiedResNet
 from safetensors.torch import load_file, save_file
@@ -22,7 +23,7 @@ from torch.nn import functional as F
 
 from bench.contract import LabelSource, PublicBase
 from bench.errors import UserError
-from bench.kit.clip.loading import load_clip, text_embeddings
+from bench.kit.clip.loading import Tokenizer, load_clip, text_embeddings
 from bench.kit.views import Views
 from methods.hello import lora
 from methods.hello.config import Config
@@ -34,9 +35,12 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 class Projector(nn.Module):
     """Pixels (B, 3, H, W) in [0, 1] of any size -> logits (B, C).
 
-    They are resized to what the tower takes (bilinear, antialiased when they shrink) and normalised as the public
-    CLIP was trained. Everything is frozen but what the settings train; batch norms are never in training mode.
+    They are resized to what the tower takes (bilinear, antialiased when they shrink) and normalised by the
+    public CLIP's own statistics. All is frozen but what the settings train; nothing is ever in training mode.
     """
+
+    gain: Tensor
+    shift: Tensor
 
     def __init__(self, visual: nn.Module, head: Tensor, log_scale: Tensor, config: Config):
         super().__init__()
@@ -45,11 +49,13 @@ class Projector(nn.Module):
         self.head.weight = nn.Parameter(head, requires_grad=config.head == "full")
         self.log_scale = nn.Parameter(log_scale.detach().clone(), requires_grad=config.learn_scale)
         self.raw = config.features == "raw"
-        size = visual.image_size
-        self.size: tuple[int, int] = (size, size) if isinstance(size, int) else tuple(size)  # type: ignore[assignment]
-        # a bare open_clip.CLIP says nothing of its pixels; open_clip's own default for that is OpenAI's statistics
-        std = torch.tensor(getattr(visual, "image_std", OPENAI_DATASET_STD), device=head.device).view(1, 3, 1, 1)
-        mean = torch.tensor(getattr(visual, "image_mean", OPENAI_DATASET_MEAN), device=head.device).view(1, 3, 1, 1)
+        size: Any = visual.image_size
+        self.size: tuple[int, int] = (size, size) if isinstance(size, int) else tuple(size)
+        # a bare open_clip.CLIP does not say how it wants pixels; open_clip's default for that is OpenAI's
+        mean, std = (
+            torch.tensor(getattr(visual, name, default), device=head.device).view(1, 3, 1, 1)
+            for name, default in (("image_mean", OPENAI_DATASET_MEAN), ("image_std", OPENAI_DATASET_STD))
+        )
         self.register_buffer("gain", 1 / std, persistent=False)
         self.register_buffer("shift", -mean / std, persistent=False)
 
@@ -67,8 +73,8 @@ class Projector(nn.Module):
         return logits if self.raw else logits * self.log_scale.exp()
 
 
-def build(clip: nn.Module, tokenizer: Any, names: Sequence[str], config: Config, seed: int = 0) -> Projector:
-    """The projector before training: with the text start, the public CLIP's zero-shot classifier (Proposition 1).
+def build(clip: CLIP, tokenizer: Tokenizer, names: Sequence[str], config: Config, seed: int = 0) -> Projector:
+    """The projector before training: from the text start, it is CLIP's zero-shot classifier (Proposition 1).
 
     Args:
         clip: the public CLIP; its image tower is taken over and altered.
@@ -76,14 +82,14 @@ def build(clip: nn.Module, tokenizer: Any, names: Sequence[str], config: Config,
         seed: of the factors' and of the random head's start.
     """
     generator = torch.Generator().manual_seed(seed)
-    head = text_embeddings(clip, tokenizer, list(names), list(config.templates)).float().clone()
+    head = text_embeddings(clip, tokenizer, names, config.templates)
     if config.init == "random":
-        # a low-rank head without a text start learns its product alone: any other start would have to be stored
-        drawn = torch.empty(head.shape).uniform_(-1, 1, generator=generator) / head.shape[1] ** 0.5  # nn.Linear's
+        drawn = torch.empty(head.shape).uniform_(-1, 1, generator=generator) / head.shape[1] ** 0.5
+        # a low-rank head starts from zero instead: any other start would have to be stored
         head = drawn.to(head.device) if config.head == "full" else torch.zeros_like(head)
-    visual: nn.Module = clip.visual  # type: ignore[assignment]
+    visual: nn.Module = clip.visual
     gains = fold_batch_norms(visual) if isinstance(visual, ModifiedResNet) else {}
-    projector = Projector(visual, head, clip.logit_scale, config)  # type: ignore[arg-type]
+    projector = Projector(visual, head, clip.logit_scale, config)
     if config.adapt == "lora":
         chosen = lora.select(visual, config.layers, config.attention_pool)
         lora.attach(visual, chosen, config.conv_rank, config.convention, config.alpha, gains, generator)
@@ -95,10 +101,10 @@ def build(clip: nn.Module, tokenizer: Any, names: Sequence[str], config: Config,
 
 @torch.no_grad()
 def fold_batch_norms(tower: ModifiedResNet) -> dict[str, Tensor]:
-    """Fold every batch norm, frozen as it is, into the convolution before it, in place: the same function, and a
-    third less memory traffic in training and serving alike.
+    """Fold every batch norm, frozen as it is, into the convolution before it, in place: the same function
+    with less to read and write, in training and serving alike.
 
-    Returns the factor (out,) that each convolution's weight was multiplied by, by the weight's name.
+    Returns the factor (out,) by which each convolution's weight was multiplied, by the weight's name.
     """
     gains = {}
     modules = dict(tower.named_modules())
@@ -119,43 +125,64 @@ def fold_batch_norms(tower: ModifiedResNet) -> dict[str, Tensor]:
 
 
 class ProjectorLabels(LabelSource):
-    """A merged projector that answers every view; counted are its adapters, its settings and the class names."""
+    """A merged projector that answers every view; adapters, settings and class names are what it counts."""
 
     kind: ClassVar[str] = "projector"
 
     def __init__(
-        self, base: PublicBase, names: Sequence[str], config: Config, tensors: dict[str, Tensor], device: torch.device
+        self,
+        clip: str,
+        base: PublicBase,
+        names: Sequence[str],
+        config: Config,
+        tensors: dict[str, Tensor],
+        device: torch.device,
     ):
-        """Build what is served from what is stored.
+        """Build what is served from what is stored; ``clip`` is what :func:`load_clip` finds ``base`` by.
 
         Raises:
             UserError: the public CLIP is not to be had or is another one, or the adapters do not fit it.
         """
-        self.base, self.names, self.config, self.tensors = base, tuple(names), config, tensors
-        clip, tokenizer, found = load_clip(base.name, device)
+        self.clip, self.base, self.names, self.config, self.tensors = (
+            clip,
+            base,
+            tuple(names),
+            config,
+            tensors,
+        )
+        model, tokenizer, found = load_clip(clip, device)
         if found.sha256 != base.sha256:
             raise UserError(
-                f"the public CLIP {base.name!r} here has SHA-256 {found.sha256[:12]}…, but these labels were made on "
-                f"{base.sha256[:12]}…; get that one, or make the labels again (--force label)"
+                f"the public CLIP {base.name!r} here has SHA-256 {found.sha256[:12]}…, but these labels were "
+                f"made on {base.sha256[:12]}…; get that one, or make the labels again (--force label)"
             )
-        self.projector = build(clip, tokenizer, names, config)
+        self.projector = build(model, tokenizer, names, config)
         wanted = lora.adapters(self.projector)
         if {name: p.shape for name, p in wanted.items()} != {name: t.shape for name, t in tensors.items()}:
-            raise UserError(f"the stored adapters do not fit {base.name!r}; make the labels again (--force label)")
+            raise UserError(
+                f"the stored adapters do not have the names and shapes that {base.name!r} and the stored "
+                "settings ask for; make the labels again (--force label)"
+            )
         with torch.no_grad():
             for name, parameter in wanted.items():
                 parameter.copy_(tensors[name])
         lora.merge(self.projector)
-        self.projector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.projector.to(memory_format=torch.channels_last)
 
     @classmethod
     def of(
-        cls, projector: Projector, base: PublicBase, names: Sequence[str], config: Config, device: torch.device
+        cls,
+        projector: Projector,
+        clip: str,
+        base: PublicBase,
+        names: Sequence[str],
+        config: Config,
+        device: torch.device,
     ) -> Self:
         """The source that a trained projector makes: what is served is what is stored, rounding included."""
         dtype = _DTYPES[config.store_dtype]
         tensors = {name: p.detach().to("cpu", dtype) for name, p in lora.adapters(projector).items()}
-        return cls(base, names, config, tensors, device)
+        return cls(clip, base, names, config, tensors, device)
 
     @torch.no_grad()
     def soft_labels(self, views: Views, step: int) -> Tensor:
@@ -164,7 +191,8 @@ class ProjectorLabels(LabelSource):
     def save(self, folder: Path) -> None:
         facts = {
             "kind": self.kind,
-            "clip": asdict(self.base),
+            "clip": self.clip,
+            "public": asdict(self.base),
             "config": self.config.structure(),
             "names": self.names,
         }
@@ -175,8 +203,8 @@ class ProjectorLabels(LabelSource):
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> Self:
         facts = json.loads((folder / "source.json").read_text(encoding="utf-8"))
-        base, config = PublicBase(**facts["clip"]), Config(**facts["config"])
-        return cls(base, facts["names"], config, load_file(folder / _ADAPTERS), device)
+        base, config = PublicBase(**facts["public"]), Config(**facts["config"])
+        return cls(facts["clip"], base, facts["names"], config, load_file(folder / _ADAPTERS), device)
 
     def public(self) -> tuple[PublicBase, ...]:
         return (self.base,)

@@ -1,7 +1,7 @@
 """Training the projector on the whole real training set, towards the mean logits of weak teachers.
 
-The loop is resumable at every epoch to the same bits: order, crops and flips come from counter-based streams, so
-the adapters, their moments and the epoch are all there is to keep (``projector.ckpt`` in the work folder).
+The loop is resumable at every epoch to the same bits: order, crops and flips come from counter-based streams,
+so the adapters, their moments and the epoch are all there is to keep (``projector.ckpt`` in the work folder).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from methods.hello.projector import Projector, build
 
 
 def train_projector(task: Task, config: Config, clip_name: str) -> tuple[Projector, PublicBase]:
-    """Make and train the projector for a task; returns it with its adapters apart, and the public CLIP's identity.
+    """Make and train the projector for a task: with its adapters unmerged, and the public CLIP's identity.
 
     AdamW on what the settings train, 20 epochs in batches of 256 at 5e-4 by default (paper, Sec. 4).
 
@@ -48,13 +48,14 @@ def train_projector(task: Task, config: Config, clip_name: str) -> tuple[Project
     steps = -(-len(train) // config.batch_size)
     total = config.epochs * steps
     for epoch in range(first, config.epochs):
-        loss = torch.zeros(())
-        for step, views in enumerate(train.views(stream, epoch, config.batch_size, task.device), epoch * steps):
+        loss = torch.zeros(())  # of the last batch
+        batches = train.views(stream, epoch, config.batch_size, task.device)
+        for step, views in enumerate(batches, epoch * steps):
             set_lr(optimizer, config.lr * lr_factor(config.schedule, step, total))
             target = mean_logits(teachers, views.pixels)
             loss = projector_loss(projector(views.pixels), target, views.labels, config.ce_weight)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             task.progress(step + 1, total)
         checkpoint.save(training_state(projector, optimizer), epoch=epoch + 1)
@@ -63,8 +64,8 @@ def train_projector(task: Task, config: Config, clip_name: str) -> tuple[Project
 
 
 def view_plan(task: Task, config: Config) -> ViewPlan:
-    """The views on which teachers and projector are compared: the teacher's size, random resized crops, and flips
-    where a flip keeps the class."""
+    """The views on which teachers and projector are compared: the teacher's size, random resized crops, and
+    flips where a flip keeps the class."""
     spec = task.teacher.network
     return ViewPlan(
         size=spec.image_size,
@@ -85,6 +86,6 @@ def mean_logits(teachers: Sequence[nn.Module], pixels: Tensor) -> Tensor:
 
 
 def projector_loss(logits: Tensor, target: Tensor, labels: Tensor, ce_weight: float) -> Tensor:
-    """Squared error to the target logits, meant over images and classes (assumed: the paper does not say whether
-    classes are summed), + ``ce_weight`` times cross entropy to the hard label."""
+    """Squared error to the target logits, its mean over images and classes (assumed: the paper does not say
+    whether classes are summed), + ``ce_weight`` times cross entropy to the hard label."""
     return F.mse_loss(logits, target) + ce_weight * F.cross_entropy(logits, labels)

@@ -102,10 +102,10 @@ def test_broken_idx_files_are_named(tmp_path: Path) -> None:
     images = tmp_path / "mnist" / "train-images-idx3-ubyte.gz"
     whole = images.read_bytes()
     images.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="train-images-idx3-ubyte.gz: not a whole IDX file"):
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte\.gz: not a whole IDX file"):
         data.load(info, tmp_path)
     images.write_bytes(gzip.compress(gzip.decompress(whole)[:-5]))
-    with pytest.raises(UserError, match="train-images-idx3-ubyte.gz: not a whole IDX file"):
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte\.gz: not a whole IDX file"):
         data.load(info, tmp_path)
     images.unlink()
     with pytest.raises(UserError, match="holds neither train-images-idx3-ubyte nor"):

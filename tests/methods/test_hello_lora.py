@@ -1,22 +1,23 @@
-"""Low-rank updates: parameter counts to the unit, each convention against plain loops, selection and merging."""
+"""Low-rank updates: parameter counts to the unit, each convention against plain loops, choice and merging."""
 
 from __future__ import annotations
 
 import open_clip
 import pytest
 import torch
-from methods.hello import lora
-from methods.hello.config import Config
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from bench.errors import UserError
+from methods.hello import lora
+from methods.hello.config import Config, Convention, Layers
 
 
 @pytest.fixture(scope="module")
 def rn50() -> nn.Module:
-    return open_clip.create_model("RN50", pretrained=None, device="meta").visual  # shapes alone
+    visual: nn.Module = open_clip.create_model("RN50", pretrained=None, device="meta").visual  # shapes alone
+    return visual
 
 
 def tiny_tower(width: int = 8) -> ModifiedResNet:
@@ -37,7 +38,7 @@ def test_clip_rn50_tower(rn50: nn.Module) -> None:
     assert head_numbers(100) == 71_936
 
 
-# one row: layers, attention pool, updates of the convolutions, totals for ImageNet-1K, -100 and -1K's head whole
+# layers, attention pool, updates of the tower, totals: ImageNet-1K, ImageNet-100, and 1K with its head whole
 COUNTS = [
     ("loralib", "all", False, 889_560, 1_148_632, 961_496, 1_913_560),
     ("loralib", "3x3-blocks", False, 543_744, 802_816, 615_680, 1_567_744),
@@ -54,7 +55,14 @@ COUNTS = [
 
 @pytest.mark.parametrize(("convention", "layers", "pool", "convs", "in1k", "in100", "whole"), COUNTS)
 def test_counts(
-    rn50: nn.Module, convention: str, layers: str, pool: bool, convs: int, in1k: int, in100: int, whole: int
+    rn50: nn.Module,
+    convention: Convention,
+    layers: Layers,
+    pool: bool,
+    convs: int,
+    in1k: int,
+    in100: int,
+    whole: int,
 ) -> None:
     config = Config(convention=convention, layers=layers, attention_pool=pool)
     weights = lora.select(rn50, config.layers, config.attention_pool)
@@ -92,11 +100,11 @@ def loops(a: Tensor, b: Tensor, shape: tuple[int, ...], convention: str) -> Tens
 
 @pytest.mark.parametrize("convention", ["loralib", "peft", "flattened"])
 @pytest.mark.parametrize("kernel", [1, 3])
-def test_update_is_the_plain_product(convention: str, kernel: int) -> None:
+def test_update_is_the_plain_product(convention: Convention, kernel: int) -> None:
     generator = torch.Generator().manual_seed(1)
     weight = torch.randn(4, 3, kernel, kernel, generator=generator)
     gain = torch.rand(4, generator=generator) + 0.5
-    update = lora.LowRank(weight, 2, convention, 3.0, gain, generator)  # type: ignore[arg-type]
+    update = lora.LowRank(weight, 2, convention, 3.0, gain, generator)
     assert torch.equal(update(weight), weight)  # B starts at zero
     assert float(update.A.detach().abs().max()) <= update.A.shape[1] ** -0.5
     nn.init.normal_(update.B, generator=generator)
@@ -114,19 +122,20 @@ def test_peft_is_two_convolutions() -> None:
     through = nn.functional.conv2d(x, update.A.view(2, 3, 3, 3), padding=1)
     aside = nn.functional.conv2d(through, update.B.view(4, 2, 1, 1))
     found = nn.functional.conv2d(x, update(weight), padding=1)
-    torch.testing.assert_close(found, nn.functional.conv2d(x, weight, padding=1) + aside, rtol=1e-4, atol=1e-5)
+    expected = nn.functional.conv2d(x, weight, padding=1) + aside
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("convention", ["loralib", "peft", "flattened"])
-def test_merged_equals_unmerged(convention: str) -> None:
+def test_merged_equals_unmerged(convention: Convention) -> None:
     tower = tiny_tower().requires_grad_(False)
     generator = torch.Generator().manual_seed(3)
     weights = lora.select(tower, "all", attention_pool=True)
-    lora.attach(tower, weights, 2, convention, None, {}, generator)  # type: ignore[arg-type]
+    lora.attach(tower, weights, 2, convention, None, {}, generator)
     trained = lora.adapters(tower)
     assert set(trained) == {f"{name}.{factor}" for name in weights for factor in "AB"}
     shapes = tiny_tower()
-    assert sum(p.numel() for p in trained.values()) == lora.count(shapes, weights, 2, convention)  # type: ignore[arg-type]
+    assert sum(p.numel() for p in trained.values()) == lora.count(shapes, weights, 2, convention)
     for name, parameter in trained.items():
         if name.endswith(".B"):
             nn.init.normal_(parameter, std=0.1, generator=generator)
@@ -141,7 +150,7 @@ def test_merged_equals_unmerged(convention: str) -> None:
 
 def test_vit_has_its_linear_layers_adapted() -> None:
     torch.manual_seed(0)
-    tower = VisionTransformer(image_size=32, patch_size=8, width=16, layers=2, heads=2, mlp_ratio=2.0, output_dim=8)
+    tower = VisionTransformer(32, patch_size=8, width=16, layers=2, heads=2, mlp_ratio=2.0, output_dim=8)
     tower.eval().requires_grad_(False)
     weights = lora.select(tower, "3x3", attention_pool=False)
     block = ("attn.in_proj_weight", "attn.out_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")

@@ -1,4 +1,4 @@
-"""The projector: zero-shot start, folding and merging, its loss, training that resumes, and what is stored."""
+"""The projector: zero-shot start, folding and merging, loss, training that resumes, and what is stored."""
 
 from __future__ import annotations
 
@@ -13,10 +13,6 @@ from typing import Any
 import open_clip
 import pytest
 import torch
-from methods.hello import HeLlO, image_update, lora, projector, train
-from methods.hello.config import STAGES, TEMPLATES, Config
-from methods.hello.projector import Projector, ProjectorLabels, build
-from methods.rded import RDED
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,6 +21,10 @@ from bench.contract import DatasetInfo, Images, PublicBase, Setting, Task, Teach
 from bench.errors import UserError
 from bench.kit.data.dataset import Dataset, Resident
 from bench.kit.views import Views
+from methods.hello import HeLlO, image_update, lora, projector, train
+from methods.hello.config import STAGES, TEMPLATES, Config
+from methods.hello.projector import Projector, ProjectorLabels, build
+from methods.rded import RDED
 
 NAMES = ("cat", "dog", "ice cream")
 CPU = torch.device("cpu")
@@ -42,6 +42,7 @@ def tiny_clip() -> open_clip.CLIP:
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, std=0.2)
+            assert module.running_mean is not None and module.running_var is not None
             nn.init.normal_(module.running_mean, std=0.2)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
     nn.init.constant_(clip.logit_scale, math.log(100))
@@ -78,8 +79,8 @@ def disturb(model: Projector, seed: int = 5) -> Projector:
 
 
 INFO = DatasetInfo(
-    name="toy", title="Toy", classes=3, image_size=16, smallest_class=8, train_images=24, test_images=3, mean=MEAN,
-    std=STD, teacher=TeacherSpec(image_size=16, min_scale=0.5), clip="tiny", student="convnet3",
+    name="toy", title="Toy", classes=3, image_size=16, smallest_class=8, train_images=24, test_images=3,
+    mean=MEAN, std=STD, teacher=TeacherSpec(image_size=16, min_scale=0.5), clip="tiny", student="convnet3",
 )  # fmt: skip
 
 
@@ -137,7 +138,7 @@ def test_folding_and_resizing_change_nothing() -> None:
 
 
 def test_adapters_are_updates_of_the_plain_weights() -> None:
-    """Folding comes after the update, as it would if the batch norms were left alone: W + B A, then the norm."""
+    """The update is of the weight before the norm is folded in: W + B A, then the norm."""
     x = pixels()
     model = disturb(build(tiny_clip(), TOKENIZER, NAMES, Config(features="raw", layers="all", conv_rank=2)))
     plain = tiny_clip().visual
@@ -188,8 +189,9 @@ def test_loss_written_plainly() -> None:
     found = train.projector_loss(logits, target, labels, 0.1)
     assert float(found) == pytest.approx(squares / 15 + 0.1 * entropy / 5, rel=1e-5)
     teachers = [FakeTrajectory().model(epoch) for epoch in (10, 20, 30)]
-    expected = (teachers[0](pixels(size=16)) + teachers[1](pixels(size=16)) + teachers[2](pixels(size=16))) / 3
-    torch.testing.assert_close(train.mean_logits(teachers, pixels(size=16)), expected)
+    x = pixels(size=16)
+    expected = (teachers[0](x) + teachers[1](x) + teachers[2](x)) / 3
+    torch.testing.assert_close(train.mean_logits(teachers, x), expected)
 
 
 def test_training_lowers_the_loss_and_leaves_the_clip_alone(tmp_path: Path) -> None:
@@ -200,7 +202,8 @@ def test_training_lowers_the_loss_and_leaves_the_clip_alone(tmp_path: Path) -> N
     x = pixels(16, size=16)
     teachers = [FakeTrajectory().model(epoch) for epoch in (10, 20, 30, 40, 50)]
     target = train.mean_logits(teachers, x)
-    assert float(F.mse_loss(model(x), target)) < 0.5 * float(F.mse_loss(fresh(x), target))
+    with torch.no_grad():
+        assert F.mse_loss(model(x), target) < 0.5 * F.mse_loss(fresh(x), target)
     assert base == BASE
     frozen = {name: p for name, p in model.named_parameters() if not p.requires_grad}
     for name, parameter in fresh.named_parameters():
@@ -234,7 +237,7 @@ def test_resumes_to_the_same_bits(tmp_path: Path) -> None:
 
 def labels_of(config: Config) -> tuple[Projector, ProjectorLabels]:
     model = disturb(build(tiny_clip(), TOKENIZER, NAMES, config))
-    return model, ProjectorLabels.of(model, BASE, NAMES, config, CPU)
+    return model, ProjectorLabels.of(model, "tiny", BASE, NAMES, config, CPU)
 
 
 def views(x: Tensor) -> Views:
@@ -242,7 +245,9 @@ def views(x: Tensor) -> Views:
     return Views(x, zeros, zeros, zeros, 1.0, 0, 0)
 
 
-@pytest.mark.parametrize("settings", [{}, {"layers": "all", "attention_pool": True, "learn_scale": True, "alpha": 2.0}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"layers": "all", "attention_pool": True, "learn_scale": True, "alpha": 2.0}]
+)
 def test_serves_merged_what_was_trained(settings: dict[str, Any], tmp_path: Path) -> None:
     model, source = labels_of(Config(conv_rank=2, **settings))
     x = pixels(size=16)
@@ -251,7 +256,8 @@ def test_serves_merged_what_was_trained(settings: dict[str, Any], tmp_path: Path
     assert not lora.adapters(source.projector)
     assert not any(hasattr(m, "parametrizations") for m in source.projector.modules())
     assert not served.requires_grad
-    F.mse_loss(torch.zeros_like(served, requires_grad=True), served).backward()  # a student's loss may keep them
+    # a student's loss may keep them for its backward pass
+    F.mse_loss(torch.zeros_like(served, requires_grad=True), served).backward()  # type: ignore[no-untyped-call]
     source.save(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["adapters.safetensors", "source.json"]
     loaded = ProjectorLabels.load(tmp_path, CPU)
@@ -281,8 +287,8 @@ def test_refuses_another_clip_and_other_adapters(tmp_path: Path) -> None:
     source.save(tmp_path)
     with pytest.raises(UserError, match="SHA-256 abab"):
         ProjectorLabels.load(tmp_path, CPU)
-    with pytest.raises(UserError, match="do not fit"):
-        ProjectorLabels(BASE, NAMES, Config(conv_rank=3), source.tensors, CPU)
+    with pytest.raises(UserError, match="names and shapes"):
+        ProjectorLabels("tiny", BASE, NAMES, Config(conv_rank=3), source.tensors, CPU)
 
 
 # -- the method
@@ -294,7 +300,8 @@ def test_stages_and_recipes() -> None:
     assert STAGES["all"].of(kept) == kept
     assert STAGES["late"].of(kept) == (70, 80, 90)
     assert [stage.of((90,)) for stage in STAGES.values()] == [(90,)] * 3
-    assert [Config().stage(ipc) for ipc in (1, 5, 6, 20, 21, 200)] == ["early", "early", "all", "all", "late", "late"]
+    stages = [Config().stage(ipc) for ipc in (1, 5, 6, 20, 21, 200)]
+    assert stages == ["early", "early", "all", "all", "late", "late"]
     method = HeLlO.for_dataset(INFO)
     one, ten, twenty = (method.label_recipe(Setting(INFO, ipc, 0)) for ipc in (1, 10, 20))
     assert one != ten == twenty
@@ -328,18 +335,21 @@ def test_planning_needs_no_torch() -> None:
 def test_image_update() -> None:
     _, source = labels_of(Config(conv_rank=2))
     generator = torch.Generator().manual_seed(2)
-    start = Images(torch.randint(0, 256, (3, 3, 16, 16), generator=generator, dtype=torch.uint8), torch.arange(3))
+    drawn = torch.randint(0, 256, (3, 3, 16, 16), generator=generator, dtype=torch.uint8)
+    start = Images(drawn, torch.arange(3))
     calls: list[int] = []
 
     def run(batch: int) -> Images:
         config = Config(update_steps=8, update_batch=batch)
-        return image_update.update(start, source.projector, config, CPU, lambda done, total, **_: calls.append(total))
+        count = lambda done, total, **_: calls.append(total)  # noqa: E731
+        return image_update.update(start, source.projector, config, CPU, count)
 
     updated = run(3)
     assert updated.pixels.dtype == torch.uint8 and updated.pixels.shape == start.pixels.shape
     assert torch.equal(updated.labels, start.labels) and calls == [8] * 8
     assert float((run(2).pixels.float() - updated.pixels.float()).abs().max()) <= 1  # every image for itself
     before, after = (
-        image_update.detail_loss(source.projector, images.pixels.float() / 255, 2) for images in (start, updated)
+        image_update.detail_loss(source.projector, images.pixels.float() / 255, 2)
+        for images in (start, updated)
     )
     assert float(after) < float(before)

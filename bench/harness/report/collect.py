@@ -12,6 +12,9 @@ from bench.harness.report.entries import Entry
 from bench.harness.store import Damaged, Store
 
 
+_ROW = ("dataset", "method", "labels", "ipc", "student", "protocol", "protocol_version", "seed")
+
+
 def collect(store: Store) -> list[Entry]:
     """One entry for each (row, seed) of all grids of a store; the newest grid decides which cell stands there."""
     read = cache(lambda cell_id: _read(store, cell_id))
@@ -19,7 +22,7 @@ def collect(store: Store) -> list[Entry]:
     for kept in manifest.newest_first(store):
         cells = {cell.id: cell for cell in kept.grid.cells}
         for cell in kept.grid.stage("evaluate"):
-            key = tuple(sorted((name, str(value)) for name, value in cell.row.items()))
+            key = tuple(str(cell.row[name]) for name in _ROW)
             if key not in found:
                 found[key] = _entry(cell, cells, store, read)
     return list(found.values())

@@ -37,9 +37,10 @@ AFTER_THE_NOUN = frozenset({"shop", "door", "platform", "ocean_deep"})
 def imagenet() -> dict[str, str]:
     """wnid -> name for the classes of ImageNet-1K, in their sorted order; the names are open_clip's."""
     from open_clip import IMAGENET_CLASSNAMES
-    from timm.data import ImageNetInfo
+    from timm.data.imagenet_info import ImageNetInfo
 
-    return dict(zip(ImageNetInfo("imagenet-1k").label_names(), IMAGENET_CLASSNAMES, strict=True))
+    wnids: list[str] = ImageNetInfo("imagenet-1k").label_names()  # type: ignore[no-untyped-call]
+    return dict(zip(wnids, IMAGENET_CLASSNAMES, strict=True))
 
 
 def spaced(identifier: str) -> str:

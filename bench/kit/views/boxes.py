@@ -8,12 +8,11 @@ from numpy.typing import NDArray
 from bench.kit.views.draws import Floats
 
 TRIES = 10  # torchvision.transforms.RandomResizedCrop.get_params
-CROP_WIDTH = 2 * TRIES  # draws an image: an area and an aspect a try
+CROP_WIDTH = 2 * TRIES + 2  # draws an image: an area and an aspect a try; top, left
 
 
 def random_resized_boxes(
-    tried: Floats,
-    places: Floats,
+    draws: Floats,
     heights: NDArray[np.int64],
     widths: NDArray[np.int64],
     scale: tuple[float, float],
@@ -27,10 +26,10 @@ def random_resized_boxes(
     the identity on square images.
 
     Args:
-        tried: uniforms (B, 20), area and aspect try by try; places: uniforms (B, 2), top and left.
+        draws: uniforms (B, 22): area and aspect try by try, then top and left.
         heights, widths: (B,), of the images, in pixels.
     """
-    tries = tried.reshape(-1, TRIES, 2)
+    tries = draws[:, : 2 * TRIES].reshape(-1, TRIES, 2)
     area = (heights * widths)[:, None] * (scale[0] + (scale[1] - scale[0]) * tries[..., 0])
     low, high = np.log(ratio[0]), np.log(ratio[1])
     aspect = np.exp(low + (high - low) * tries[..., 1])
@@ -44,6 +43,6 @@ def random_resized_boxes(
     height = np.where(found, np.take_along_axis(tried_h, first, axis=1)[:, 0], central_h)
     width = np.where(found, np.take_along_axis(tried_w, first, axis=1)[:, 0], central_w)
     free_h, free_w = heights - height, widths - width
-    top = np.where(found, (places[:, 0] * (free_h + 1)).astype(np.int64), free_h // 2)
-    left = np.where(found, (places[:, 1] * (free_w + 1)).astype(np.int64), free_w // 2)
+    top = np.where(found, (draws[:, -2] * (free_h + 1)).astype(np.int64), free_h // 2)
+    left = np.where(found, (draws[:, -1] * (free_w + 1)).astype(np.int64), free_w // 2)
     return np.stack([top, left, height, width], axis=1)

@@ -15,29 +15,28 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 WORDS_PER_BLOCK = 4  # Philox-4x64 makes four words from one counter value
+GAP = 64  # rows that are drawn and thrown away in less time than it takes to set the generator up again
 
 
 class Purpose(IntEnum):
     """What a table of draws is for. Each has a key of its own, so that switching one augmentation on or off
-    leaves the others as they were. The values and widths are part of every stored label: never renumber
-    them."""
+    leaves the others as they were. Values and widths are part of every stored label: never change them."""
 
     IMAGE = 1  # a row an image, columns as in `Column`
-    CROP = 2  # a row an image: the tries of RandomResizedCrop
+    CROP = 2  # a row an image: area and aspect of ten tries, top, left
     SHUFFLE = 3  # a row an image: a draw for each row strip and column strip, in pairs
     BATCH = 4  # a row a batch: weight of the mix, centre of its box (row, column), one to spare
+    ORDER = 5  # one row: an order of a whole set, from which samples are taken
 
 
 class Column(IntEnum):
-    """The columns of the IMAGE table; the eighth is to spare."""
+    """The columns of the IMAGE table; the others are to spare."""
 
     ORDER = 0
     FLIP = 1
     PARTNER = 2
     DOWN = 3
     RIGHT = 4
-    TOP = 5
-    LEFT = 6
 
 
 IMAGE_WIDTH = 8
@@ -45,11 +44,9 @@ BATCH_WIDTH = 4
 
 
 def uniforms(seed: int, purpose: Purpose, epoch: int, count: int, width: int, first: int = 0) -> Floats:
-    """Uniform draws in [0, 1), float64 (count, width): rows ``first`` to ``first + count`` of the table of an
-    epoch.
+    """Uniform draws in [0, 1), float64 (count, width): rows ``first`` to ``first + count`` of an epoch.
 
-    Row i belongs to image (or batch) i whatever else is drawn: ``uniforms(..., 1, w, first=i)`` is row i of
-    the whole table. A double holds the upper 53 bits of a word.
+    Row i belongs to image (or batch) i whatever else is drawn. A double holds the upper 53 bits of a word.
     """
     block, skip = divmod(first * width, WORDS_PER_BLOCK)
     key = np.array([seed, purpose], dtype=np.uint64)
@@ -57,3 +54,18 @@ def uniforms(seed: int, purpose: Purpose, epoch: int, count: int, width: int, fi
     words = np.random.Philox(key=key, counter=counter).random_raw(skip + count * width)[skip:]
     draws: Floats = np.multiply(words >> np.uint64(11), 2.0**-53, dtype=np.float64)
     return draws.reshape(count, width)
+
+
+def some_uniforms(seed: int, purpose: Purpose, epoch: int, rows: NDArray[np.int64], width: int) -> Floats:
+    """The rows ``rows`` (B,) of an epoch's table, float64 (B, width), without drawing the whole table."""
+    wanted, place = np.unique(rows, return_inverse=True)
+    drawn = []
+    for run in np.split(wanted, np.flatnonzero(np.diff(wanted) > GAP) + 1):
+        table = uniforms(seed, purpose, epoch, int(run[-1] - run[0]) + 1, width, first=int(run[0]))
+        drawn.append(table[run - run[0]])
+    return np.concatenate(drawn)[place]
+
+
+def permutation(draws: Floats) -> NDArray[np.int64]:
+    """The permutations that sort ``draws`` along their last axis: uniformly distributed, same shape."""
+    return np.argsort(draws, axis=-1, kind="stable")

@@ -44,6 +44,11 @@ class ViewPlan(Settings):
         return self
 
     @property
+    def scale(self) -> tuple[float, float]:
+        """Smallest and largest area of a crop, as shares of the image."""
+        return self.min_scale, self.max_scale
+
+    @property
     def keeps_squares(self) -> bool:
         """Does RandomResizedCrop leave square images whole? Where only the whole area will do, no other shape
         fits and the fallback is the whole image (RDED relies on it below 128 pixels)."""

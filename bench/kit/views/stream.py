@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from bench.errors import UserError
-from bench.kit.views.boxes import CROP_WIDTH
-from bench.kit.views.draws import IMAGE_WIDTH, Column, Floats, Purpose, uniforms
+from bench.kit.views.boxes import CROP_WIDTH, random_resized_boxes
+from bench.kit.views.draws import IMAGE_WIDTH, Column, Floats, Purpose, permutation, some_uniforms, uniforms
 from bench.kit.views.geometry import apply_weights
 from bench.kit.views.mixing import draw_mixture, mix
 from bench.kit.views.plan import ViewPlan
-from bench.kit.views.table import EpochTable, draw_table, random_boxes
+from bench.kit.views.table import EpochTable, draw_table
 
 EPOCHS_HELD = 2  # a loader that reads ahead works on the next epoch while this one is being finished
 
@@ -58,12 +58,11 @@ class ViewStream:
         self.plan = plan
         self.count = count
         self._table = lru_cache(EPOCHS_HELD)(self._draw_table)
-        self._draws = lru_cache(2 * EPOCHS_HELD)(self._draw)
+        self._image_draws = lru_cache(EPOCHS_HELD)(self._draw_images)
 
     def order(self, epoch: int) -> Tensor:
         """The order of the images in ``epoch``: a permutation, int64 (count,), on the host."""
-        draws = self._draws(Purpose.IMAGE, IMAGE_WIDTH, epoch)[:, Column.ORDER]
-        return torch.from_numpy(np.argsort(draws, kind="stable"))
+        return torch.from_numpy(permutation(self._image_draws(epoch)[:, Column.ORDER]))
 
     def batches(
         self, epoch: int, batch_size: int, device: torch.device | str = "cpu"
@@ -86,9 +85,8 @@ class ViewStream:
         """
         indices = indices.to(pixels.device, non_blocking=True)
         table = self._table(epoch, pixels.shape[2], pixels.shape[3], pixels.device, False)
-        return self._views(
-            table, pixels.index_select(0, indices), labels.index_select(0, indices), indices, epoch, batch
-        )
+        chosen, labels = pixels.index_select(0, indices), labels.index_select(0, indices)
+        return self._views(table, chosen, labels, indices, epoch, batch)
 
     def boxes(self, epoch: int, indices: Tensor, heights: Tensor, widths: Tensor) -> Tensor:
         """What to cut out of lazily read images: int64 (B, 4) on the host, as (top, left, height, width).
@@ -105,10 +103,9 @@ class ViewStream:
         high, wide = np.asarray(heights, dtype=np.int64), np.asarray(widths, dtype=np.int64)
         if self.plan.crop != "rrc":
             return torch.from_numpy(np.stack([np.zeros_like(high), np.zeros_like(wide), high, wide], axis=1))
-        rows = np.asarray(indices)
-        tried = self._draws(Purpose.CROP, CROP_WIDTH, epoch)[rows]
-        places = self._draws(Purpose.IMAGE, IMAGE_WIDTH, epoch)[rows]
-        return torch.from_numpy(random_boxes(self.plan, tried, places, high, wide))
+        plan, rows = self.plan, np.asarray(indices, dtype=np.int64)
+        draws = some_uniforms(plan.seed, Purpose.CROP, epoch, rows, CROP_WIDTH)
+        return torch.from_numpy(random_resized_boxes(draws, high, wide, plan.scale, plan.ratio))
 
     def finish(self, cropped: Tensor, labels: Tensor, indices: Tensor, epoch: int, batch: int) -> Views:
         """The views of images whose boxes were already cut out: shift, flip and mix.
@@ -144,16 +141,16 @@ class ViewStream:
     def _draw_table(
         self, epoch: int, height: int, width: int, device: torch.device, cropped: bool
     ) -> EpochTable:
-        draws = self._draws(Purpose.IMAGE, IMAGE_WIDTH, epoch)
+        draws = self._image_draws(epoch)
         return draw_table(self.plan, epoch, draws, height, width, device, cropped)
 
-    def _draw(self, purpose: Purpose, width: int, epoch: int) -> Floats:
-        return uniforms(self.plan.seed, purpose, epoch, self.count, width)
+    def _draw_images(self, epoch: int) -> Floats:
+        return uniforms(self.plan.seed, Purpose.IMAGE, epoch, self.count, IMAGE_WIDTH)
 
     def _refuse_shuffle(self) -> None:
         if self.plan.shuffle > 1:
             raise UserError(
-                f"shuffle={self.plan.shuffle} permutes patches before the crop, and needs images in memory; "
+                f"shuffle={self.plan.shuffle} permutes patches before the crop and needs images in memory; "
                 "this set is read from files: use shuffle=1"
             )
 

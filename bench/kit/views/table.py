@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.errors import UserError
 from bench.kit.views.boxes import CROP_WIDTH, random_resized_boxes
-from bench.kit.views.draws import Column, Floats, Purpose, uniforms
+from bench.kit.views.draws import Column, Floats, Purpose, permutation, uniforms
 from bench.kit.views.geometry import axis_weights
 from bench.kit.views.plan import ViewPlan
 
@@ -53,14 +52,6 @@ class EpochTable:
         return _weights(self.plan, self.height, self.width, self.columns.index_select(0, indices))
 
 
-def random_boxes(
-    plan: ViewPlan, tried: Floats, image_draws: Floats, heights: NDArray[np.int64], widths: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Boxes (B, 4) of a plan that crops, from rows (B, 20) of the CROP and (B, 8) of the IMAGE table."""
-    places = image_draws[:, Column.TOP : Column.LEFT + 1]
-    return random_resized_boxes(tried, places, heights, widths, (plan.min_scale, plan.max_scale), plan.ratio)
-
-
 def draw_table(
     plan: ViewPlan,
     epoch: int,
@@ -91,9 +82,9 @@ def draw_table(
     if whole:
         columns[:, BOX_SIZE:FLIP] = height, width
     else:
-        tried = uniforms(plan.seed, Purpose.CROP, epoch, count, CROP_WIDTH)
-        boxes = random_boxes(plan, tried, image_draws, np.full(count, height), np.full(count, width))
-        columns[:, BOX:FLIP] = boxes
+        draws = uniforms(plan.seed, Purpose.CROP, epoch, count, CROP_WIDTH)
+        heights, widths = np.full(count, height), np.full(count, width)
+        columns[:, BOX:FLIP] = random_resized_boxes(draws, heights, widths, plan.scale, plan.ratio)
     if plan.flip:
         columns[:, FLIP + 1] = image_draws[:, Column.FLIP] < 0.5
     if plan.crop == "shift":
@@ -101,7 +92,8 @@ def draw_table(
         columns[:, SHIFT:STRIPS] = steps.astype(np.int32) - plan.pad
     if f > 1:
         draws = uniforms(plan.seed, Purpose.SHUFFLE, epoch, count, 2 * f).reshape(count, f, 2)
-        columns[:, STRIPS:] = np.argsort(draws, axis=1, kind="stable").reshape(count, 2 * f)
+        places = permutation(draws.swapaxes(1, 2)).swapaxes(1, 2)
+        columns[:, STRIPS:] = places.reshape(count, 2 * f)
     identity = whole and height == width == plan.size and f == 1 and plan.crop != "shift"
     on_device = torch.from_numpy(columns).to(device, non_blocking=True)
     small = not identity and 4 * count * plan.size * (height + width) <= CACHED_BYTES

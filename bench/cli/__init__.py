@@ -1,0 +1,61 @@
+"""The command line: one file a verb. Nothing here imports torch; verbs that compute do so in what they call."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from bench import __version__
+from bench.cli.parser import Parser
+from bench.errors import UserError
+
+VERBS = ("run", "status", "report", "list", "show", "check", "data")
+
+_EPILOG = """examples:
+  python -m bench run --methods hello,rded --ipc 1,10,50             the main job, on digits, offline
+  python -m bench run --methods rded --ipc 10 --dry-run               what would be computed
+  python -m bench run --methods hello --ipc 10 --dataset imagenet-1k --data-root /data --cluster slurm
+  python -m bench status                                              what is done, running and failed
+  python -m bench report --check                                      do the boards follow from the records?
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 fine, 1 something failed, 2 the user can put it right."""
+    parser = Parser(
+        prog="bench",
+        description="Dataset distillation weighed by what it really stores: accuracy against bytes of labels.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"distill-bench {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
+    for name in VERBS:
+        module = import_module(f"bench.cli.{name}")
+        verb = verbs.add_parser(
+            name,
+            help=module.HELP,
+            description=module.__doc__,
+            epilog=module.EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.arguments(verb)
+        verb.set_defaults(execute=module.execute)
+    try:
+        parsed = parser.parse_args(arguments)
+        if parsed.verb is None:
+            parser.print_help()
+            return 2
+        return int(parsed.execute(parsed))
+    except UserError as error:
+        sys.stderr.write(f"bench: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("bench: stopped; the same command goes on from here\n")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `bench list | head` is no error
+        return 0

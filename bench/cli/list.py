@@ -1,0 +1,62 @@
+"""List what there is to choose from."""
+
+from __future__ import annotations
+
+import argparse
+
+from bench.cli import screen
+
+HELP = "list methods, datasets, students or protocols"
+EXAMPLES = """examples:
+  python -m bench list methods
+  python -m bench list protocols
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``bench list``."""
+    parser.add_argument("what", choices=("methods", "datasets", "students", "protocols"))
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """``bench list``."""
+    rows = {"methods": _methods, "datasets": _datasets, "students": _students, "protocols": _protocols}
+    columns, lines, right = rows[arguments.what]()
+    screen.console().print(screen.table(columns, lines, right=right))
+    return 0
+
+
+def _methods() -> tuple[list[str], list[list[str]], list[str]]:
+    from bench import registry
+
+    infos = [registry.method(name).info for name in registry.method_names()]
+    lines = [[i.name, i.title, i.labels, "yes" if i.baseline else "", i.paper] for i in infos]
+    return ["name", "title", "labels", "rides along", "paper"], lines, []
+
+
+def _datasets() -> tuple[list[str], list[list[str]], list[str]]:
+    from bench import catalogue
+
+    infos = [catalogue.dataset(name) for name in catalogue.names()]
+    numbers = [[i.classes, i.train_images, i.test_images, i.smallest_class, i.image_size] for i in infos]
+    lines = [[i.name, i.title, *map(str, row)] for i, row in zip(infos, numbers, strict=True)]
+    lines.append(["folder:PATH", "train/ and val/ with a folder a class", "", "", "", "", ""])
+    columns = ["classes", "train", "test", "largest IPC", "px"]
+    return ["name", "title", *columns], lines, columns
+
+
+def _students() -> tuple[list[str], list[list[str]], list[str]]:
+    from bench import architectures
+
+    known = {**architectures.SMALL, **architectures.LARGE, **architectures.FAMILIES}
+    return ["name", "what it is"], [[name, text] for name, text in known.items()], []
+
+
+def _protocols() -> tuple[list[str], list[list[str]], list[str]]:
+    from bench import registry
+    from bench.harness.plan import EVALUATOR
+    from bench.harness.protocols import all_protocols
+
+    found = all_protocols(registry.evaluator(EVALUATOR)).values()
+    lines = [[p.name, str(p.version), p.track, ", ".join(p.datasets) or "any", p.title] for p in found]
+    return ["name", "version", "track", "data sets", "title"], lines, []

@@ -1,0 +1,107 @@
+"""Flags that several verbs share, and the grid they describe."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from bench.cli.parser import names, numbers
+from bench.errors import UserError
+
+STORE_VARIABLE = "DISTILL_BENCH_STORE"
+
+
+def store_flag(parser: argparse.ArgumentParser) -> None:
+    """``--store PATH``."""
+    default = Path(os.environ.get(STORE_VARIABLE, ".bench"))
+    parser.add_argument(
+        "--store",
+        type=Path,
+        default=default,
+        metavar="PATH",
+        help=f"where artifacts and records lie (default: ${STORE_VARIABLE}, else .bench)",
+    )
+
+
+def existing_store(path: Path) -> Path:
+    """A store that is there to be read.
+
+    Raises:
+        UserError: it isn't.
+    """
+    if not (path / "cells").is_dir():
+        raise UserError(f"there is no store at {path}; `bench run` makes one, --store names another")
+    return path
+
+
+def data_root_flag(parser: argparse._ActionsContainer) -> None:
+    """``--data-root PATH``."""
+    parser.add_argument(
+        "--data-root",
+        type=Path,
+        metavar="PATH",
+        help="the folder that holds data sets (default: $DISTILL_BENCH_DATA, else ~/.cache/distill-bench/data)",
+    )
+
+
+def grid_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that say what to compute."""
+    group = parser.add_argument_group("what to compute")
+    group.add_argument("--methods", type=names, required=True, help="e.g. hello,rded; see bench list methods")
+    group.add_argument(
+        "--ipc",
+        type=numbers("images per class"),
+        default=(1, 10, 50),
+        metavar="N,…",
+        help="images per class (default: 1,10,50)",
+    )
+    group.add_argument("--dataset", default="digits", metavar="NAME", help="or folder:PATH (default: digits)")
+    group.add_argument("--students", type=names, default=(), help="default: the data set's own")
+    group.add_argument(
+        "--seeds",
+        type=numbers("seeds"),
+        default=(0, 1, 2),
+        metavar="N,…",
+        help="a list of seeds, each for distillation and student alike (default: 0,1,2)",
+    )
+    group.add_argument(
+        "--protocol",
+        type=names,
+        default=("common",),
+        help="common, official (each paper's own), a protocol's name or a TOML file (default: common)",
+    )
+    group.add_argument("--no-baselines", action="store_true", help="leave out random images, hard labels, full data")
+    group.add_argument("--teacher", type=Path, metavar="PATH", help="a checkpoint to use instead of training one")
+    group.add_argument("--clip", metavar="NAME", help="icon-clip, or an open_clip model as ARCH:pretrained")
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="METHOD.FIELD=VALUE",
+        dest="settings",
+        help="change a method's setting, e.g. hello.conv_rank=4; may be given again",
+    )
+    data_root_flag(group)
+
+
+def overrides(settings: list[str]) -> dict[str, dict[str, Any]]:
+    """``["hello.conv_rank=4"]`` → ``{"hello": {"conv_rank": 4}}``; values are JSON, or else plain text.
+
+    Raises:
+        UserError: a setting of another form.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for setting in settings:
+        place, equals, text = setting.partition("=")
+        method, dot, name = place.partition(".")
+        if not (equals and dot and method and name):
+            raise UserError(f"--set {setting}: expected METHOD.FIELD=VALUE, e.g. --set hello.conv_rank=4")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        found.setdefault(method, {})[name] = value
+    return found

@@ -1,0 +1,61 @@
+"""Write the leaderboards from the records of a store, or check that the committed ones follow from theirs.
+
+A board is a pure function of its records. Beside DATASET.md and DATASET.csv lies DATASET.records.jsonl, from which
+both can be made again without the store: that is what ``--check`` does where no store is named."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from bench.cli import options as flags
+from bench.cli import screen
+from bench.errors import UserError
+
+HELP = "write or check the leaderboards"
+EXAMPLES = """examples:
+  python -m bench report                                   boards of everything in the store
+  python -m bench report --check                           do the committed boards follow from their records?
+  python -m bench report --store /shared/me/bench --check   and from this store?
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``bench report``."""
+    parser.add_argument("--store", type=Path, metavar="PATH", help="where records lie (default as for bench run)")
+    parser.add_argument("--out", type=Path, default=Path("leaderboards"), metavar="DIR", help="default: leaderboards")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file would change")
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """``bench report``; 1 when ``--check`` finds drift."""
+    from bench.harness.report.board_titles import titles_and_baselines
+    from bench.harness.report.collect import collect
+    from bench.harness.report.entries import Entry, read_jsonl
+    from bench.harness.report.publish import drift, publish
+    from bench.harness.store import Store
+
+    out = screen.console()
+    entries: list[Entry]
+    if arguments.check and arguments.store is None:
+        files = sorted(arguments.out.glob("*.records.jsonl"))
+        entries = [entry for path in files for entry in read_jsonl(path)]
+        source = f"{arguments.out}/*.records.jsonl"
+    else:
+        place = arguments.store or Path(os.environ.get(flags.STORE_VARIABLE, ".bench"))
+        entries = collect(Store(flags.existing_store(place)))
+        source = str(place)
+    if not entries:
+        raise UserError(f"there is nothing to report in {source}; bench run makes records")
+    titles, baselines = titles_and_baselines()
+    if not arguments.check:
+        for path in publish(entries, arguments.out, titles, baselines):
+            out.print(f"wrote {path}")
+        return 0
+    found = drift(entries, arguments.out, titles, baselines)
+    for line in found:
+        out.print(f"drift: {line}")
+    if not found:
+        out.print(f"the boards in {arguments.out} follow from {source}")
+    return 1 if found else 0
