@@ -79,7 +79,7 @@ def root_of(name: str, data_root: Path | None = None) -> Path:
 
 
 def locate(name: str, data_root: Path | None = None) -> Path:
-    """The folder that holds the data set ``name`` of the catalogue.
+    """The folder that holds the data set ``name`` of the catalogue; ``digits``, being embedded, has none.
 
     Raises:
         UserError: there is none; the message says where to get the data and where to put it.

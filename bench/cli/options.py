@@ -82,7 +82,7 @@ def grid_flags(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="METHOD.FIELD=VALUE",
         dest="settings",
-        help="change a method's setting, e.g. hello.conv_rank=4; may be given again",
+        help="change a setting of a method or of the teacher, e.g. hello.conv_rank=4, teacher.epochs=30; repeatable",
     )
     data_root_flag(group)
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from bench import architectures, catalogue, registry
 from bench.contract import DatasetInfo, Distiller, Evaluator, Protocol, Recipe, Setting, TeacherSpec
-from bench.errors import UserError
+from bench.errors import UserError, unknown
 from bench.harness.identity import STAGES, Cell, Stage, digest
 from bench.harness.protocols import choose, read_settings
 from bench.harness.store import sha256_of
@@ -94,6 +94,10 @@ class _Planner:
         changes: dict[str, Any] = {}
         if request.clip:
             changes["clip"] = request.clip
+        if chosen := request.overrides.get("teacher"):
+            values = {**info.teacher.chosen(), **chosen}
+            info = info.model_copy(update={"teacher": read_settings(TeacherSpec, values, "the settings of teacher")})
+            architectures.check(info.teacher.arch)
         if request.teacher:
             if not request.teacher.is_file():
                 raise UserError(f"--teacher {request.teacher} is not a file; expected a checkpoint (state dict)")
@@ -104,6 +108,9 @@ class _Planner:
 
     def grid(self) -> Grid:
         self._check_numbers()
+        for name in self.request.overrides:
+            if name not in ("teacher", RANDOM, *self.request.methods):
+                raise unknown("method in --set", name, ("teacher", RANDOM, *self.request.methods))
         for wanted in self.request.protocols:
             for name in dict.fromkeys(self.request.methods):
                 method = self._method(name)
@@ -138,6 +145,7 @@ class _Planner:
             changed["clip"] = self.request.clip
         if self.dataset.teacher.file_sha256:
             changed["teacher"] = self.dataset.teacher.file_sha256[:8]
+        changed |= {f"teacher.{key}": str(value) for key, value in self.request.overrides.get("teacher", {}).items()}
         inner = ",".join(f"{key}={value}" for key, value in changed.items())
         return f"{name}[{inner}]" if inner else name
 

@@ -31,6 +31,7 @@ from bench.harness.plan import Grid
 from bench.harness.protocols import read_settings
 from bench.harness.record import Record
 from bench.kit import data, images, labels
+from bench.kit.accuracy import TestImages
 from bench.kit.data.dataset import Dataset
 from bench.kit.teachers import gate, train
 from bench.kit.teachers.trajectory import Trajectory
@@ -119,7 +120,11 @@ def make_labels(task: StageTask) -> Made:
     method_task = _method_task(task)
     source = _method(task).label(method_task, made_for)
     source.save(task.draft)
-    return Made({"kind": source.kind}, source.public())
+    result: dict[str, Any] = {"kind": source.kind}
+    if source.view_plan() is None:  # it labels any view, so it can be asked how good it is itself
+        tests = TestImages(method_task.data.test, task.dataset.image_size, task.device)
+        result["top1"] = tests.top1_of_labels(source)
+    return Made(result, source.public())
 
 
 def evaluate(task: StageTask) -> Made:

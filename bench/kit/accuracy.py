@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
+from bench.contract import LabelSource
 from bench.kit.data.dataset import Split
+from bench.kit.views import Views
 
 
 class TestImages:
@@ -33,14 +35,28 @@ class TestImages:
         chosen = torch.arange(self.count) * len(self.split) // self.count
         yield from self.split.centered(self.size, self.device, indices=chosen)
 
-    @torch.inference_mode()
     def top1(self, model: nn.Module) -> float:
         """The share of images whose largest logit is their class; ``model`` is put in eval mode for it."""
         training = model.training
         model.eval()
+        share = self.share_right(model)
+        model.train(training)
+        return share
+
+    def top1_of_labels(self, source: LabelSource) -> float:
+        """The same for an online label source, asked for each image as it is."""
+
+        def answer(pixels: Tensor) -> Tensor:
+            nobody = torch.zeros(len(pixels), dtype=torch.int64, device=pixels.device)
+            return source.soft_labels(Views(pixels, nobody, nobody, nobody, 1.0, 0, 0), 0)
+
+        return self.share_right(answer)
+
+    @torch.inference_mode()
+    def share_right(self, answer: Callable[[Tensor], Tensor]) -> float:
+        """``answer`` maps float pixels (B, 3, S, S) in [0, 1] to logits (B, C)."""
         right = torch.zeros((), dtype=torch.int64, device=self.device)
         for pixels, labels in self.resident if self.resident is not None else self._read():
             inputs = pixels.float().div_(255).to(memory_format=torch.channels_last)
-            right += (model(inputs).argmax(1) == labels).sum()
-        model.train(training)
+            right += (answer(inputs).argmax(1) == labels).sum()
         return int(right) / self.count

@@ -61,11 +61,11 @@ class Projector(nn.Module):
 
     def features(self, pixels: Tensor) -> Tensor:
         """Image features (B, D) as the head takes them."""
+        pixels = torch.addcmul(self.shift, pixels, self.gain).contiguous(memory_format=torch.channels_last)
         if pixels.shape[2:] != self.size:
             shrinks = pixels.shape[2] > self.size[0] or pixels.shape[3] > self.size[1]
             pixels = F.interpolate(pixels, self.size, mode="bilinear", antialias=shrinks)
-        pixels = torch.addcmul(self.shift, pixels, self.gain)
-        found: Tensor = self.tower(pixels.contiguous(memory_format=torch.channels_last))
+        found: Tensor = self.tower(pixels)
         return found if self.raw else F.normalize(found, dim=-1)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -74,7 +74,8 @@ class Projector(nn.Module):
 
 
 def build(clip: CLIP, tokenizer: Tokenizer, names: Sequence[str], config: Config, seed: int = 0) -> Projector:
-    """The projector before training: from the text start, it is CLIP's zero-shot classifier (Proposition 1).
+    """The projector before training: from the text start, it predicts what CLIP's zero-shot classifier does, class
+    probabilities included (Proposition 1); centring takes the same number from all logits of an image.
 
     Args:
         clip: the public CLIP; its image tower is taken over and altered.
@@ -83,6 +84,8 @@ def build(clip: CLIP, tokenizer: Tokenizer, names: Sequence[str], config: Config
     """
     generator = torch.Generator().manual_seed(seed)
     head = text_embeddings(clip, tokenizer, names, config.templates)
+    if config.centre:
+        head = head - head.mean(0)
     if config.init == "random":
         drawn = torch.empty(head.shape).uniform_(-1, 1, generator=generator) / head.shape[1] ** 0.5
         # a low-rank head starts from zero instead: any other start would have to be stored

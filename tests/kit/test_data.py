@@ -13,6 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from sklearn.datasets import load_digits
 from torchvision.transforms import v2
 
 from bench import catalogue
@@ -32,6 +33,10 @@ def counts_of(info: DatasetInfo, train: int, test: int) -> DatasetInfo:
 # -- digits
 
 
+def resized_digits(size: int) -> DatasetInfo:
+    return catalogue.dataset("digits").model_copy(update={"image_size": size})
+
+
 def test_the_digits_split_is_written_down_stratified_and_fixed() -> None:
     indices = digits_test_indices()
     assert hashlib.sha256(",".join(map(str, indices)).encode()).hexdigest().startswith("2b34a89618d0d4df")
@@ -43,6 +48,17 @@ def test_the_digits_split_is_written_down_stratified_and_fixed() -> None:
     )
     assert (shares - 0.2).abs().max() < 0.004
     assert digits.info.smallest_class == torch.bincount(digits.train.labels).min()
+
+
+def test_digits_are_scikit_learns_in_its_order() -> None:
+    digits, source = data.load(resized_digits(8)), load_digits()
+    test = torch.zeros(1797, dtype=torch.bool)
+    test[list(digits_test_indices())] = True
+    for split, chosen in ((digits.train, ~test), (digits.test, test)):
+        assert isinstance(split, Resident)
+        ink = torch.from_numpy(source.images)[chosen] * 255 / 16
+        assert torch.equal(split.pixels[:, 0], ink.round().to(torch.uint8))
+        assert torch.equal(split.labels, torch.from_numpy(source.target)[chosen])
 
 
 def test_digits_are_white_on_black_at_their_size_with_the_catalogues_mean() -> None:

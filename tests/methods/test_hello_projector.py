@@ -121,8 +121,11 @@ def test_starts_as_the_zero_shot_classifier() -> None:
         images = clip.encode_image(normalised(x))
         expected = 100 * (images / images.norm(dim=1, keepdim=True)) @ torch.stack(weights).T
         found = build(tiny_clip(), TOKENIZER, NAMES, Config())(x)
+        plain = build(tiny_clip(), TOKENIZER, NAMES, Config(centre=False))(x)
     assert torch.equal(found.argmax(1), expected.argmax(1))
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(plain, expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(found.softmax(1), expected.softmax(1), rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.mean(1), torch.zeros(8), rtol=0, atol=1e-4)
 
 
 def test_folding_and_resizing_change_nothing() -> None:

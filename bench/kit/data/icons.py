@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,3 +111,124 @@ def training_pairs(source: Path) -> TrainingPairs:
         if any(letter.isalnum() for letter in caption):
             (unseen if family(icon.set) in UNSEEN_FAMILIES else train).append((icon, caption))
     return TrainingPairs(train, unseen, held_out, package)
+
+
+def build_icons_100(
+    source: Path, destination: Path, progress: Callable[[int, int], None] | None = None
+) -> dict[str, Any]:
+    """Builds icons-100 into `destination` and returns what `icons-100.json` says.
+
+    The rule: an icon is a rendition of a concept when its name without style words is the concept; icons are taken
+    in the order of `read_package`; one that draws nothing or what an earlier one of its concept drew
+    (`SAME_DRAWING`) is dropped; families of `TEST_FAMILIES` are the test split, which is called `val`. The same
+    package gives the same bytes. The folder appears whole or not at all; one that is there already is kept.
+
+    Args:
+        source: the npm package `@iconify/json`, as .tgz or unpacked folder.
+        destination: the folder to make.
+        progress: called with (icons drawn, icons to draw).
+    """
+    card = destination / "icons-100.json"
+    if card.is_file():
+        there: dict[str, Any] = json.loads(card.read_text(encoding="utf-8"))
+        return {**there, "already_built": True}
+    if destination.exists() and any(destination.iterdir()):
+        raise UserError(f"{destination}: holds something else than icons-100; name an empty or a new folder")
+    package = read_package(source)
+    concepts: dict[str, list[Icon]] = {concept: [] for concept in ICONS_100}
+    for icon in package.icons:
+        concept = package.concept(icon).replace(" ", "-")
+        if concept in concepts:
+            concepts[concept].append(icon)
+    drawings, skipped = _distinct_drawings(concepts, progress)
+    counts = _counts(drawings)
+    _refuse_small_classes(counts, source)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
+    try:
+        files = _write_images(drawings, temporary)
+        report = _report(package, counts, files, skipped)
+        (temporary / card.name).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        temporary.chmod(0o755)
+        if destination.exists():
+            destination.rmdir()
+        os.replace(temporary, destination)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return {**report, "already_built": False}
+
+
+Drawings = dict[str, list[tuple[Icon, NDArray[np.uint8]]]]
+
+
+def _distinct_drawings(
+    concepts: dict[str, list[Icon]], progress: Callable[[int, int], None] | None
+) -> tuple[Drawings, list[str]]:
+    """Per concept the icons kept, with their pixels; and a line for each icon that would not draw."""
+    wanted = [(concept, icon) for concept, icons in concepts.items() for icon in icons]
+    drawings: Drawings = {concept: [] for concept in concepts}
+    greys: dict[str, list[NDArray[np.float32]]] = {concept: [] for concept in concepts}
+    skipped: list[str] = []
+    drawn = rasterise_many([icon for _, icon in wanted], SIZE, os.cpu_count() or 1, progress)
+    for (concept, icon), (_, pixels) in zip(wanted, drawn, strict=True):
+        if isinstance(pixels, str):
+            skipped.append(f"{icon.set}:{icon.name}: {pixels}")
+            continue
+        grey = pixels.mean(axis=2, dtype=np.float32) / np.float32(255)
+        if greys[concept] and float(np.abs(np.stack(greys[concept]) - grey).mean(axis=(1, 2)).min()) < SAME_DRAWING:
+            continue
+        greys[concept].append(grey)
+        drawings[concept].append((icon, pixels))
+    return drawings, skipped
+
+
+def split_of(icon: Icon) -> str:
+    return "val" if family(icon.set) in TEST_FAMILIES else "train"
+
+
+def _counts(drawings: Drawings) -> dict[str, dict[str, int]]:
+    return {
+        concept: {"train": 0, "val": 0} | Counter(split_of(icon) for icon, _ in icons)
+        for concept, icons in drawings.items()
+    }
+
+
+def _refuse_small_classes(counts: dict[str, dict[str, int]], source: Path) -> None:
+    for concept, of in counts.items():
+        if of["train"] < SMALLEST_TRAIN or of["val"] < SMALLEST_TEST or sum(of.values()) < SMALLEST_CLASS:
+            raise UserError(
+                f"{source}: {concept} has {of['train']} train and {of['val']} test renditions, expected at least "
+                f"{SMALLEST_TRAIN} and {SMALLEST_TEST}, {SMALLEST_CLASS} in all; use the whole package, 2.2.535 or later"
+            )
+
+
+def _write_images(drawings: Drawings, folder: Path) -> dict[str, str]:
+    """Writes the images; relative path -> sha256 of the pixels, which no PNG encoder's version changes."""
+    files: dict[str, str] = {}
+    for concept, icons in drawings.items():
+        for icon, pixels in icons:
+            path = folder / split_of(icon) / concept / f"{icon.set}__{icon.name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+            files[path.relative_to(folder).as_posix()] = digest(pixels)
+    return files
+
+
+def _report(
+    package: IconPackage, counts: dict[str, dict[str, int]], files: dict[str, str], skipped: list[str]
+) -> dict[str, Any]:
+    used = sorted({path.rsplit("/", 1)[1].split("__", 1)[0] for path in files})
+    lines = "\n".join(f"{path} {sha256}" for path, sha256 in sorted(files.items()))
+    return {
+        "name": "icons-100",
+        "classes": list(ICONS_100),
+        "image_size": SIZE,
+        "train_images": sum(of["train"] for of in counts.values()),
+        "test_images": sum(of["val"] for of in counts.values()),
+        "counts": counts,
+        "package": f"@iconify/json {package.version}",
+        "sets": {prefix: package.sets[prefix] | {"split": split_of(Icon(prefix, "", ""))} for prefix in used},
+        "not_drawn": skipped,
+        "sha256": hashlib.sha256(lines.encode()).hexdigest(),
+    }

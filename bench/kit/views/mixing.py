@@ -47,14 +47,17 @@ def _clipped(centre: int, half: int, size: int) -> tuple[int, int]:
 
 
 def mix(pixels: Tensor, partners: Tensor, mixture: Mixture) -> Tensor:
-    """Float ``pixels`` (B, 3, S, S) mixed with ``pixels[partners]``; CutMix overwrites them.
+    """``pixels`` (B, 3, S, S), uint8 or float32, mixed with ``pixels[partners]``.
+
+    CutMix overwrites them; MixUp returns float32.
 
     Args:
         partners: int64 (B,), rows of the batch, on the device of the pixels.
     """
-    other = pixels.index_select(0, partners)
     if mixture.box is None:
-        return torch.lerp(other, pixels, mixture.weight)
+        pixels = pixels.float()
+        return torch.lerp(pixels.index_select(0, partners), pixels, mixture.weight)
     top, bottom, left, right = mixture.box
-    pixels[:, :, top:bottom, left:right] = other[:, :, top:bottom, left:right]
+    others = pixels.index_select(0, partners)
+    pixels[:, :, top:bottom, left:right] = others[:, :, top:bottom, left:right]
     return pixels

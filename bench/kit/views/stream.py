@@ -111,7 +111,8 @@ class ViewStream:
         """The views of images whose boxes were already cut out: shift, flip and mix.
 
         Args:
-            cropped: uint8 (B, 3, S, S), S being ``plan.size``, on the device on which the views are wanted.
+            cropped: uint8 (B, 3, S, S), S being ``plan.size``, on the device on which the views are wanted;
+                CutMix may overwrite it.
             labels: int64 (B,) of these images; indices: int64 (B,); both there or on the host.
 
         Raises:
@@ -126,17 +127,17 @@ class ViewStream:
     def _views(
         self, table: EpochTable, pixels: Tensor, labels: Tensor, indices: Tensor, epoch: int, batch: int
     ) -> Views:
-        if table.identity and self.plan.flip:
-            pixels = _mirrored(pixels, table.flips(indices))
-        views = pixels.float().mul_(1 / 255)
         if not table.identity:
-            views = apply_weights(*table.rows_and_columns(indices), views)
-        if self.plan.mix == "none":
-            return Views(views, indices, labels, labels, 1.0, epoch, batch)
-        mixture = draw_mixture(self.plan, epoch, batch)
-        partners = table.partners(indices)
-        views = mix(views, partners, mixture)
-        return Views(views, indices, labels, labels.index_select(0, partners), mixture.weight, epoch, batch)
+            pixels = apply_weights(*table.rows_and_columns(indices), pixels.float())
+        elif self.plan.flip:
+            pixels = _mirrored(pixels, table.flips(indices))
+        weight, partner_labels = 1.0, labels
+        if self.plan.mix != "none":
+            mixture, partners = draw_mixture(self.plan, epoch, batch), table.partners(indices)
+            pixels = mix(pixels, partners, mixture)  # before the conversion: bytes move faster than floats
+            weight, partner_labels = mixture.weight, labels.index_select(0, partners)
+        views = pixels.float().mul_(1 / 255)
+        return Views(views, indices, labels, partner_labels, weight, epoch, batch)
 
     def _draw_table(
         self, epoch: int, height: int, width: int, device: torch.device, cropped: bool

@@ -1,0 +1,81 @@
+"""What tests share: a tiny folder of images, a tiny protocol, and the command line in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the tests run side by side
+
+TINY_PROTOCOL = """
+name = "tiny"
+version = 1
+track = "common"
+title = "two epochs, for tests"
+epochs = 4
+batch_size = 4
+full_data = { epochs = 2, batch_size = 8 }
+lr = 5e-3
+temperature = 4.0
+min_scale = 0.5
+mix = "cutmix"
+tests = 2
+"""
+
+Bench = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def draw_classes(root: Path, classes: int = 3, train: int = 8, test: int = 4, side: int = 16) -> Path:
+    """A folder data set whose classes differ by colour: train/ and val/, PNG files."""
+    stream = np.random.default_rng(0)
+    for split, count in (("train", train), ("val", test)):
+        for label in range(classes):
+            home = root / split / f"colour {label}"
+            home.mkdir(parents=True)
+            for index in range(count):
+                pixels = stream.integers(0, 90, (side, side, 3), dtype=np.uint8)
+                pixels[..., label % 3] += 120
+                Image.fromarray(pixels).save(home / f"{index}.png")
+    return root
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> Path:
+    """Three classes of 16-px images, 8 to train and 4 to test on."""
+    return draw_classes(tmp_path / "colours")
+
+
+@pytest.fixture
+def tiny_protocol(tmp_path: Path) -> Path:
+    """A protocol of four epochs."""
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY_PROTOCOL)
+    return path
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """The command line, run in ``tmp_path`` with a store there; returns the finished process."""
+
+    def run(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command(arguments), cwd=tmp_path, env=environment(env), capture_output=True, text=True)
+
+    return run
+
+
+def command(arguments: Sequence[str | Path]) -> list[str]:
+    """``python -m bench …``."""
+    return [sys.executable, "-m", "bench", *map(str, arguments)]
+
+
+def environment(extra: dict[str, str] | None = None) -> dict[str, str]:
+    """The environment of a command under test: no cluster, a wide screen, nothing of the user's."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("DISTILL_BENCH", "SLURM", "SBATCH"))}
+    return {**kept, "COLUMNS": "200", "NO_COLOR": "1", **(extra or {})}

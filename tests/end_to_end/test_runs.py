@@ -1,0 +1,186 @@
+"""Whole runs on a tiny data set, through the command line: done once, killed, corrupted, side by side."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Bench, command, environment
+
+TEACHER = ("teacher.arch=convnet2-w8", "teacher.epochs=6", "teacher.batch_size=8", "teacher.schedule=cosine")
+
+
+def grid(colours: Path, protocol: Path, *more: str, methods: str = "rded,hello") -> list[str | Path]:
+    """The arguments of a run that takes seconds: one IPC, two seeds, a small teacher and projector."""
+    settings = [*TEACHER, "teacher.lr=0.05"]
+    if "hello" in methods:
+        settings += ["hello.epochs=2", "hello.batch_size=8"]
+    flags = [part for setting in settings for part in ("--set", setting)]
+    return [
+        "run", "--methods", methods, "--ipc", "2", "--seeds", "0,1", "--dataset", f"folder:{colours}",
+        "--students", "convnet2-w8", "--protocol", protocol, "--out", "boards", *flags, *more,
+    ]  # fmt: skip
+
+
+def outcome(store: Path) -> dict[str, Any]:
+    """What must be the same in every run: results and digests of all cells."""
+    found = {}
+    for path in store.glob("cells/*/record.json"):
+        record = json.loads(path.read_text())
+        found[record["id"]] = (record["state"], record["result"], record["files"], record["inputs"])
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A finished run: its folder (data, protocol, store ``.bench``) and its outcome."""
+    from tests.conftest import TINY_PROTOCOL, draw_classes
+
+    place = tmp_path_factory.mktemp("undisturbed")
+    colours = draw_classes(place / "colours")
+    protocol = place / "tiny.toml"
+    protocol.write_text(TINY_PROTOCOL)
+    arguments = grid(colours, protocol, "--cluster", "local", "--jobs", "2")
+    done = subprocess.run(command(arguments), cwd=place, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "where the time went" in done.stdout
+    return place, outcome(place / ".bench")
+
+
+def test_every_cell_is_done_and_the_board_is_whole(undisturbed: tuple[Path, dict[str, Any]]) -> None:
+    place, cells = undisturbed
+    assert len(cells) == 1 + 4 + 3 + 14  # teacher; images; online teacher and two projectors; students
+    assert all(state == "done" for state, *_ in cells.values())
+    board = (place / "boards" / "folder-colours.md").read_text()
+    assert "14 of 14 cells" in board
+    for name in ("HeLlO", "RDED", "Random real", "Full data", "icon-clip"):
+        assert name in board
+
+
+def test_a_second_run_does_no_work(undisturbed: tuple[Path, dict[str, Any]]) -> None:
+    place, cells = undisturbed
+    stamps = {path: path.stat().st_mtime_ns for path in (place / ".bench" / "cells").rglob("*")}
+    board = (place / "boards" / "folder-colours.md").read_bytes()
+    arguments = grid(place / "colours", place / "tiny.toml")
+    done = subprocess.run(command(arguments), cwd=place, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "nothing to do" in done.stdout
+    assert stamps == {path: path.stat().st_mtime_ns for path in (place / ".bench" / "cells").rglob("*")}
+    assert (place / "boards" / "folder-colours.md").read_bytes() == board
+    check = subprocess.run(
+        command(["report", "--check", "--store", ".bench", "--out", "boards"]), cwd=place, env=environment()
+    )
+    assert check.returncode == 0
+    assert outcome(place / ".bench") == cells
+
+
+def test_killed_at_random_moments_a_run_ends_the_same(
+    undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    place, cells = undisturbed
+    arguments = grid(place / "colours", place / "tiny.toml", "--cluster", "local", "--jobs", "2")
+    moments = random.Random(7)
+    for _ in range(4):
+        run = subprocess.Popen(
+            command(arguments), cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        time.sleep(moments.uniform(3, 11))
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        wait_for_orphans(tmp_path)
+    done = subprocess.run(command(arguments), cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert outcome(tmp_path / ".bench") == cells
+    left = [path.name for path in (tmp_path / ".bench" / "cells").iterdir() if path.name.startswith(".")]
+    assert left == [], "drafts of killed workers are swept up"
+
+
+def wait_for_orphans(place: Path) -> None:
+    """Workers end by themselves when the run that started them is killed."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if not any(_works_in(Path("/proc") / pid, place) for pid in os.listdir("/proc") if pid.isdigit()):
+            return
+        time.sleep(0.2)
+    raise AssertionError("a worker outlived the run that started it by 20 seconds")
+
+
+def _works_in(process: Path, place: Path) -> bool:
+    try:
+        return (process / "cwd").resolve() == place and "multiprocessing" in (process / "cmdline").read_text()
+    except OSError:
+        return False
+
+
+def test_two_runs_on_one_store_compute_no_cell_twice(
+    undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    place, cells = undisturbed
+    arguments = grid(place / "colours", place / "tiny.toml", "--cluster", "inline")
+    runs = [
+        subprocess.Popen(command(arguments), cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    printed = [run.communicate()[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0]
+    assert outcome(tmp_path / ".bench") == cells
+    computed = [
+        int(line.split()[1]) for text in printed for line in text.splitlines() if line.startswith("all ")
+    ]
+    assert sum(computed) == len(cells)
+
+
+def test_a_corrupted_artifact_is_noticed_and_made_again(
+    undisturbed: tuple[Path, dict[str, Any]], bench: Bench, tmp_path: Path
+) -> None:
+    place, cells = undisturbed
+    subprocess.run(["cp", "-r", place / ".bench", tmp_path / ".bench"], check=True)
+    weights = next((tmp_path / ".bench" / "cells").glob("teacher-*/epoch-006.safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 1
+    weights.write_bytes(content)
+    half = next((tmp_path / ".bench" / "cells").glob("rded-hard-*"))
+    (half / "record.json").write_text('{"schema_version": 1, "id"')
+    done = bench(*grid(place / "colours", place / "tiny.toml", "--cluster", "inline"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("damaged: ")]
+    assert len(lines) == 2
+    assert "epoch-006.safetensors" in done.stdout and "it is made again" in done.stdout
+    assert outcome(tmp_path / ".bench") == cells
+
+
+def test_forcing_a_stage_computes_it_again(
+    undisturbed: tuple[Path, dict[str, Any]], bench: Bench, tmp_path: Path
+) -> None:
+    place, cells = undisturbed
+    subprocess.run(["cp", "-r", place / ".bench", tmp_path / ".bench"], check=True)
+    done = bench(*grid(place / "colours", place / "tiny.toml", "--cluster", "inline", "--force", "distill"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("all ")] == ["4"]
+    assert outcome(tmp_path / ".bench") == cells
+
+
+def test_status_and_show_read_what_a_run_left(undisturbed: tuple[Path, dict[str, Any]]) -> None:
+    place, cells = undisturbed
+
+    def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command(arguments), cwd=place, env=environment(), capture_output=True, text=True)
+
+    status = ask("status")
+    assert status.returncode == 0
+    assert any(line.split()[:1] == ["evaluate"] and " 14 " in line for line in status.stdout.splitlines())
+    name = next(name for name in cells if name.startswith("hello-projector"))
+    shown = ask("show", name)
+    assert shown.returncode == 0 and '"oracle_top1"' in shown.stdout
+    several = ask("show", "hello-projector")
+    assert several.returncode == 2 and "write more of it" in several.stderr
+    none = ask("show", "helo")
+    assert none.returncode == 2 and none.stderr.count("\n") == 1

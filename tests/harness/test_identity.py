@@ -1,0 +1,75 @@
+"""Identities: stable, blind to defaults and places, sensitive to everything that changes a result."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bench.contract import Settings
+from bench.harness.identity import Cell, canonical, digest
+from bench.harness.plan import Request, plan
+
+
+def cell(**changes: object) -> Cell:
+    facts = {"stage": "distill", "by": "rded", "version": 1, "fields": {"dataset": "digits", "ipc": 1}, "prefix": "p"}
+    return Cell(**{**facts, **changes})  # type: ignore[arg-type]
+
+
+def test_identity_is_pinned() -> None:
+    assert cell().id == "p-" + digest(["distill", "rded", 1, {"dataset": "digits", "ipc": 1}, []])
+    assert digest(["distill", "rded", 1, {"dataset": "digits", "ipc": 1}, []]) == "30d2e61cdf"
+
+
+def test_identity_hangs_on_what_decides() -> None:
+    changes = [
+        {"stage": "label"},
+        {"by": "hello"},
+        {"version": 2},
+        {"fields": {"dataset": "digits", "ipc": 2}},
+        {"parents": {"teacher": "t-1"}},
+    ]
+    ids = {cell().id, *(cell(**change).id for change in changes)}
+    assert len(ids) == len(changes) + 1
+
+
+def test_identity_does_not_hang_on_how() -> None:
+    assert cell(call={"settings": {"batch_size": 3}}, row={"method": "x"}).id == cell().id
+    assert cell(fields={"ipc": 1, "dataset": "digits"}).id == cell().id
+
+
+def test_a_new_setting_with_a_default_orphans_nothing() -> None:
+    class Old(Settings):
+        crops: int = 5
+
+    class New(Settings):
+        crops: int = 5
+        sharpness: float = 1.0
+
+    assert Old().chosen() == New().chosen() == {}
+    assert Old(crops=7).chosen() == New(crops=7).chosen()
+
+
+def test_canonical_refuses_what_is_not_a_number() -> None:
+    with pytest.raises(ValueError):
+        canonical({"lr": float("nan")})
+
+
+def test_moving_the_data_changes_nothing(colours: Path, tmp_path: Path) -> None:
+    before = plan(Request(methods=("rded",), ipc=(1,), dataset=f"folder:{colours}"))
+    colours.rename(tmp_path / "elsewhere")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "elsewhere").rename(tmp_path / "deep" / "colours")
+    after = plan(Request(methods=("rded",), ipc=(1,), dataset=f"folder:{tmp_path / 'deep' / 'colours'}"))
+    assert [c.id for c in before.cells] == [c.id for c in after.cells]
+
+
+def test_ids_are_the_same_in_every_process() -> None:
+    code = (
+        "import json; from bench.harness.plan import Request, plan;"
+        "print(json.dumps([c.id for c in plan(Request(methods=('rded', 'hello'), ipc=(1, 10))).cells]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [c.id for c in plan(Request(methods=("rded", "hello"), ipc=(1, 10))).cells]

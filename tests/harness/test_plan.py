@@ -1,0 +1,125 @@
+"""The plan: which cells a request makes, what is shared, what rides along, and what is refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from bench.errors import UserError
+from bench.harness.plan import Grid, Request, plan
+
+
+def grid_of(**request: object) -> Grid:
+    return plan(Request(**{"methods": ("hello", "rded"), **request}))  # type: ignore[arg-type]
+
+
+def rows(grid: Grid) -> Counter[tuple[str, str]]:
+    return Counter((cell.row["method"], cell.row["labels"]) for cell in grid.stage("evaluate"))
+
+
+def test_the_main_job() -> None:
+    grid = grid_of(ipc=(1, 10, 50))
+    assert {stage: len(grid.stage(stage)) for stage in ("teacher", "distill", "label", "evaluate")} == {
+        "teacher": 1,
+        "distill": 18,  # RDED's and random images, 3 IPC x 3 seeds
+        "label": 10,  # one online teacher for all; a projector for each stage of the trajectory and seed
+        "evaluate": 57,
+    }
+    assert rows(grid) == {
+        ("hello", "projector"): 9,
+        ("rded", "teacher"): 9,
+        ("rded", "hard"): 9,  # HeLlO's images are RDED's: so is their row under hard labels
+        ("random_real", "projector"): 9,
+        ("random_real", "teacher"): 9,
+        ("random_real", "hard"): 9,
+        ("full_data", "hard"): 3,
+    }
+
+
+def test_shared_cells_are_planned_once() -> None:
+    both, rded = grid_of(ipc=(10,)), grid_of(methods=("rded",), ipc=(10,))
+    mine = {cell.id for cell in rded.stage("distill")}
+    assert mine == {cell.id for cell in both.stage("distill")}
+    by_id = {cell.id: cell for cell in both.cells}
+    for cell in both.stage("evaluate"):
+        if cell.row["method"] == "hello":
+            assert by_id[cell.parents["images"]].by == "rded"
+
+
+def test_parents_come_before_children() -> None:
+    grid = grid_of()
+    seen: set[str] = set()
+    for cell in grid.cells:
+        assert set(cell.parents.values()) <= seen
+        seen.add(cell.id)
+
+
+def test_baselines_can_be_left_out() -> None:
+    grid = grid_of(ipc=(10,), baselines=False)
+    assert rows(grid) == {("hello", "projector"): 3, ("rded", "teacher"): 3}
+
+
+def test_a_projector_is_shared_within_a_stage_of_the_trajectory() -> None:
+    grid = grid_of(methods=("hello",), ipc=(8, 10), seeds=(0,))
+    assert len([cell for cell in grid.stage("label") if cell.by == "hello"]) == 1
+
+
+def test_settings_change_the_identity_and_show_on_the_board() -> None:
+    usual, other = grid_of(ipc=(1,)), grid_of(ipc=(1,), overrides={"hello": {"conv_rank": 4}})
+    assert {c.id for c in usual.stage("distill")} == {c.id for c in other.stage("distill")}
+    assert {c.id for c in usual.stage("label")} != {c.id for c in other.stage("label")}
+    assert ("hello[conv_rank=4]", "projector") in rows(other)
+
+
+def test_official_protocols_are_each_methods_own() -> None:
+    grid = grid_of(methods=("hello", "rded"), dataset="imagenet-1k", ipc=(10,), protocols=("official",))
+    named = {(cell.row["method"], cell.row["labels"]): cell.row["protocol"] for cell in grid.stage("evaluate")}
+    assert named["hello", "projector"] == "official-hello"
+    assert named["rded", "teacher"] == "official-rded"
+
+
+def test_a_foreign_teacher_is_known_by_its_content(tmp_path: Path) -> None:
+    one, same, other = (tmp_path / name for name in ("one.pth", "same.pth", "other.pth"))
+    one.write_bytes(b"weights")
+    same.write_bytes(b"weights")
+    other.write_bytes(b"others")
+    ids = [grid_of(ipc=(1,), teacher=path).stage("teacher")[0].id for path in (one, same, other)]
+    assert ids[0] == ids[1] != ids[2]
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        ({"methods": ("rdde",)}, ["unknown method 'rdde'", "did you mean 'rded'?"]),
+        ({"dataset": "digit"}, ["unknown data set 'digit'", "did you mean 'digits'?"]),
+        ({"students": ("resnet8",)}, ["unknown student 'resnet8'", "did you mean"]),
+        ({"protocols": ("comon",)}, ["unknown protocol 'comon'", "did you mean 'common'?"]),
+        ({"ipc": (0,)}, ["--ipc 0", "start at 1"]),
+        ({"ipc": (-3,)}, ["--ipc -3", "start at 1"]),
+        ({"ipc": (140,)}, ["--ipc 140", "smallest class of digits has 139"]),
+        ({"seeds": (-1,)}, ["--seeds -1"]),
+        ({"overrides": {"hello": {"conv_rnk": 4}}}, ["conv_rnk", "did you mean 'conv_rank'?"]),
+        ({"overrides": {"helo": {"conv_rank": 4}}}, ["unknown method in --set 'helo'"]),
+        ({"overrides": {"hello": {"conv_rank": "much"}}}, ["the settings of hello: conv_rank"]),
+        ({"overrides": {"teacher": {"epoch": 3}}}, ["epoch", "did you mean 'epochs'?"]),
+        ({"teacher": Path("nowhere.pth")}, ["--teacher nowhere.pth is not a file"]),
+        ({"dataset": "imagenet-1k", "ipc": (200,), "methods": ("rded",)}, ["800 patches", "pool has 300"]),
+    ],
+)
+def test_what_is_refused_says_so_in_one_line(request_: dict[str, object], words: list[str]) -> None:
+    with pytest.raises(UserError) as raised:
+        grid_of(**request_)
+    text = str(raised.value)
+    assert "\n" not in text
+    for word in words:
+        assert word in text
+
+
+def test_an_unknown_key_of_a_protocol_is_named(tmp_path: Path, tiny_protocol: Path) -> None:
+    tiny_protocol.write_text(tiny_protocol.read_text() + "temprature = 3.0\n")
+    with pytest.raises(UserError, match="temprature.*did you mean 'temperature'"):
+        grid_of(protocols=(str(tiny_protocol),))
+    tiny_protocol.write_text("epochs = [")
+    with pytest.raises(UserError, match="can't be read"):
+        grid_of(protocols=(str(tiny_protocol),))
