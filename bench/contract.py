@@ -241,7 +241,7 @@ class Distiller(ABC):
 
     # -- planning: pure, without torch
 
-    def check(self, setting: Setting) -> None:
+    def check(self, setting: Setting) -> None:  # noqa: B027 — most methods can do every setting
         """Refuse a setting this method can't do, before anything is computed.
 
         Raises:

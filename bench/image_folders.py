@@ -99,9 +99,7 @@ def list_folder(folder: Path) -> tuple[Listing, Listing]:
     if train.files.keys() != val.files.keys():
         missing, extra = train.files.keys() - val.files.keys(), val.files.keys() - train.files.keys()
         wrong = [
-            f"{what} {', '.join(sorted(names)[:3])}"
-            for what, names in (("lacks", missing), ("adds", extra))
-            if names
+            f"{what} {', '.join(sorted(names)[:3])}" for what, names in (("lacks", missing), ("adds", extra)) if names
         ]
         raise UserError(
             f"{folder / 'val'}: its classes are not those of train/: it {' and '.join(wrong)}; "

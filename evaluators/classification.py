@@ -45,7 +45,7 @@ class ClassificationProtocol(Protocol):
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: float = 1e-3
-    lr_by_student: dict[str, float] = {}
+    lr_by_student: dict[str, float] = Field(default_factory=dict)
     weight_decay: float = 0.01
     momentum: float = 0.9  # of SGD
     schedule: Literal["cosine", "half_cosine", "half_linear", "constant"] = "cosine"

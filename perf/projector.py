@@ -41,9 +41,7 @@ def main() -> None:
     """Measure and print."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     names = tuple(f"number {index}" for index in range(CLASSES))
-    teacher = (
-        nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, CLASSES)).requires_grad_(False).to(device)
-    )
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, CLASSES)).requires_grad_(False).to(device)
     bare_training, real_training, bare_serving, real_serving = [], [], [], []
     source, plain = serving(names, device)
     for _ in range(ROUNDS):
@@ -109,9 +107,7 @@ def real_steps(names: tuple[str, ...], teacher: nn.Module, device: torch.device)
     return [after - before for before, after in pairwise(steps)]
 
 
-def serving(
-    names: tuple[str, ...], device: torch.device
-) -> tuple[Callable[[], object], Callable[[], object]]:
+def serving(names: tuple[str, ...], device: torch.device) -> tuple[Callable[[], object], Callable[[], object]]:
     """What answers a batch of views, and the bare encoder on a batch of its own size."""
     model, tokenizer, base = load_clip(ICON_CLIP, device)
     size = model.visual.image_size

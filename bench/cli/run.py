@@ -18,6 +18,8 @@ from bench.errors import UserError
 from bench.harness.identity import STAGES
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from bench.harness.options import Options
     from bench.harness.schedule import Schedule
     from bench.harness.store import Store
@@ -85,9 +87,9 @@ def execute(arguments: argparse.Namespace) -> int:
     out = screen.console()
     grid = plan(request)
     if arguments.dry_run:
-        store_there = (arguments.store / "cells").is_dir()
-        state = {cell.id: "todo" for cell in grid.cells}
-        _show_plan(out, survey(grid, Store(arguments.store), False) if store_there else Schedule(grid, state))
+        there = (arguments.store / "cells").is_dir()
+        empty = Schedule(grid, dict.fromkeys((cell.id for cell in grid.cells), "todo"))
+        _show_plan(out, survey(grid, Store(arguments.store), check_files=False) if there else empty)
         return 0
     from bench.harness.report.board_titles import titles_and_baselines
     from bench.harness.report.collect import collect
@@ -146,7 +148,7 @@ def _default_jobs(threads: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // threads)
 
 
-def _show_plan(out: screen.Console, schedule: Schedule) -> None:
+def _show_plan(out: Console, schedule: Schedule) -> None:
     rows = []
     for stage in STAGES:
         counts = schedule.counts(stage)
@@ -156,7 +158,7 @@ def _show_plan(out: screen.Console, schedule: Schedule) -> None:
     out.print(screen.table(["stage", *numbers], rows, right=numbers))
 
 
-def _show_times(out: screen.Console, schedule: Schedule, store: Store, wall: float) -> None:
+def _show_times(out: Console, schedule: Schedule, store: Store, wall: float) -> None:
     if not schedule.computed:
         out.print("nothing to do: every cell was done before")
         return
@@ -175,7 +177,7 @@ def _show_times(out: screen.Console, schedule: Schedule, store: Store, wall: flo
     out.print(f"{screen.duration(wall)} on the clock")
 
 
-def _show_failures(out: screen.Console, schedule: Schedule, store: Store) -> int:
+def _show_failures(out: Console, schedule: Schedule, store: Store) -> int:
     failed = [cell.id for cell in schedule.grid.cells if schedule.state[cell.id] == "failed"]
     for cell_id in failed:
         record = store.failure(cell_id)

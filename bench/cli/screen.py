@@ -124,5 +124,9 @@ class LiveRun:
             if schedule.state[cell.id] == "running":
                 beat = self.store.heartbeat(cell.id) or {}
                 done, total = int(str(beat.get("done", 0))), int(str(beat.get("total", 1))) or 1
-                running.add_row("  " + cell.id, ProgressBar(total=total, completed=done, width=16), f"{done / total:.0%}")
-        return Group(grid, running, f"{duration(time.monotonic() - self.started)} so far; Ctrl-C stops, nothing is lost")
+                running.add_row(
+                    "  " + cell.id, ProgressBar(total=total, completed=done, width=16), f"{done / total:.0%}"
+                )
+        return Group(
+            grid, running, f"{duration(time.monotonic() - self.started)} so far; Ctrl-C stops, nothing is lost"
+        )

@@ -33,8 +33,10 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.cell in fitting:
         fitting = [arguments.cell]
     if not fitting:
-        raise unknown("cell", arguments.cell, known) if len(known) <= 20 else UserError(
-            f"no cell of {arguments.store} begins with {arguments.cell!r}; bench status lists grids"
+        raise (
+            unknown("cell", arguments.cell, known)
+            if len(known) <= 20
+            else UserError(f"no cell of {arguments.store} begins with {arguments.cell!r}; bench status lists grids")
         )
     if len(fitting) > 1:
         more = f" and {len(fitting) - 3} more" if len(fitting) > 3 else ""

@@ -7,9 +7,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -121,7 +123,7 @@ class _Workbench:
                 raise KeyboardInterrupt
 
         return Task(
-            dataset=self.data.info, ipc=IPC, seed=seed, data=self.data, teacher=self.teacher,
+            dataset=self.data.info, ipc=IPC, seed=seed, data=self.data, teacher=cast(Trajectory, self.teacher),
             device=self.device, work=work, progress=progress,
         )  # fmt: skip
 
@@ -156,10 +158,7 @@ class _Workbench:
 
 
 def _imports_without_torch(bench: _Workbench) -> None:
-    code = (
-        "import sys; from bench import registry; "
-        f"registry.method({bench.name!r}); sys.exit('torch' in sys.modules)"
-    )
+    code = f"import sys; from bench import registry; registry.method({bench.name!r}); sys.exit('torch' in sys.modules)"
     if subprocess.run([sys.executable, "-c", code], check=False).returncode:
         raise Broken("importing the plug-in imports torch: import it inside the functions that compute")
 
@@ -196,10 +195,8 @@ def _images_are_deterministic(bench: _Workbench) -> None:
 
 
 def _distill_resumes(bench: _Workbench) -> None:
-    try:
+    with suppress(KeyboardInterrupt):
         bench.method.distill(bench.task("killed", stop_after=1))
-    except KeyboardInterrupt:
-        pass
     if not torch.equal(bench.method.distill(bench.task("killed")).pixels, bench.images.pixels):
         raise Broken("killed and run again, distill made other images")
 
@@ -225,10 +222,8 @@ def _labels_are_logits(bench: _Workbench) -> None:
 def _labels_resume(bench: _Workbench) -> None:
     if bench.source is None:
         return
-    try:
+    with suppress(KeyboardInterrupt):
         bench.method.label(bench.task("label-killed", stop_after=3), bench.needs_images())
-    except KeyboardInterrupt:
-        pass
     again = bench.method.label(bench.task("label-killed"), bench.needs_images())
     if not torch.equal(bench.logits(again), bench.logits(bench.source)):
         raise Broken("killed and run again, label made another source")

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from bench.contract import DatasetInfo, Evaluator, Protocol, Settings
 from bench.errors import UserError, unknown
 
-
 S = TypeVar("S", bound=Settings)
 
 

@@ -8,8 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bench.harness.identity import Cell, digest
 
-SCHEMA_VERSION = 1
-
 
 class FileFacts(BaseModel):
     """One file of an artifact."""
@@ -47,7 +45,7 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     id: str
     cell: Cell
     state: Literal["done", "failed"]

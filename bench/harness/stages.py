@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -97,7 +97,7 @@ def _method_task(task: StageTask) -> Task:
         ipc=task.cell.call["ipc"],
         seed=task.cell.call["seed"],
         data=dataset,
-        teacher=trajectory,
+        teacher=cast(Trajectory, trajectory),  # None only where the method asks for none
         device=task.device,
         work=task.work,
         progress=task.progress,
@@ -107,8 +107,7 @@ def _method_task(task: StageTask) -> Task:
 def make_images(task: StageTask) -> Made:
     """Distill: real images in, synthetic images out."""
     made = _method(task).distill(_method_task(task))
-    encoding = "jpeg"  # as all four methods publish them (RDED, SRe2L: PIL's JPEG at quality 75)
-    images.save(made, task.draft, encoding)
+    images.save(made, task.draft, "jpeg")  # as the methods publish them (RDED, SRe2L: PIL's JPEG at quality 75)
     return Made({"images": len(made), "side": made.pixels.shape[-1]})
 
 

@@ -15,7 +15,6 @@ import time
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -26,8 +25,8 @@ from bench.harness import stages
 from bench.harness.environment import environment
 from bench.harness.identity import Cell
 from bench.harness.lease import lease
-from bench.harness.plan import Grid
 from bench.harness.options import Options
+from bench.harness.plan import Grid
 from bench.harness.record import PublicFacts, Record, RunFacts
 from bench.harness.schedule import finished
 from bench.harness.store import Damaged, Store
@@ -121,9 +120,7 @@ def _compute(store: Store, grid: Grid, cell: Cell, parents: dict[str, Record], o
 
 def _failed(store: Store, cell: Cell, error: Exception, facts: RunFacts) -> Outcome:
     line = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else '(no message)'}"
-    store.fail(
-        Record(id=cell.id, cell=cell, state="failed", run=facts, error=line, traceback=traceback.format_exc())
-    )
+    store.fail(Record(id=cell.id, cell=cell, state="failed", run=facts, error=line, traceback=traceback.format_exc()))
     return "failed"
 
 

@@ -66,9 +66,9 @@ class Config(Settings):
     conv_rank: int = Field(8, ge=1)
     alpha: float | None = None  # the update is alpha / rank * B A; None: alpha = rank (assumed)
     init: Literal["text", "random"] = "text"
-    # assumed: the mean text embedding is taken out of the head's start. The cosines of one image with all classes share
-    # a large offset, which softmax ignores but the MSE to a teacher's centred logits does not: trained to remove it,
-    # the features collapse (10 % on digits where the centred head reaches 96 %)
+    # assumed: the mean text embedding is taken out of the head's start. The cosines of one image with all classes
+    # share a large offset, which softmax ignores but the MSE to a teacher's centred logits does not: trained to
+    # remove it, the features collapse (10 % on digits where the centred head reaches 96 %)
     centre: bool = True
     head: Literal["low-rank", "full"] = "low-rank"  # "full": trained and stored whole
     head_rank: int | None = Field(None, ge=1)  # None: 64 up to 100 classes, 128 above
@@ -146,6 +146,6 @@ _UPDATE = {"image_update", "update_lr", "update_steps", "update_factor"}
 SMALL_SETS: dict[str, dict[str, Any]] = {
     "digits": {"epochs": 6, "batch_size": 64, "lr": 3e-3, "min_scale": 0.5},
     "mnist": {"epochs": 2, "lr": 2e-3, "min_scale": 0.5},
-    "fashion-mnist": {"epochs": 2, "lr": 2e-3, "min_scale": 0.5},
+    "fashion-mnist": {"epochs": 1, "batch_size": 128, "lr": 3e-3, "min_scale": 0.5},
     "icons-100": {"epochs": 10, "lr": 2e-3, "min_scale": 0.5},
 }

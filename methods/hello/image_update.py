@@ -2,8 +2,8 @@
 
 Each image p is moved by Adam so that the projector's features of p and of p sampled down and up again agree
 (arXiv 2408.08201: learning rate .01, 300 steps). The paper credits it with +0.1 points at ImageNet-1K, IPC
-10. It says neither what p starts from nor how far it is sampled down; assumed here: from RDED's images, to half
-their side, with the gradient through both features. Off by default.
+10, and says neither what p starts from nor how far it is sampled down. Assumed here: from RDED's images, to
+half their side, with the gradient through both features. Off by default.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ from methods.hello.config import Config
 from methods.hello.projector import Projector
 
 
-def update(
-    images: Images, projector: Projector, config: Config, device: torch.device, progress: Progress
-) -> Images:
+def update(images: Images, projector: Projector, config: Config, device: torch.device, progress: Progress) -> Images:
     """Update uint8 images; every image for itself, so ``config.update_batch`` is of no effect on the result.
 
     Starts over when killed: the images' own stage comes before the labels' and holds nothing else.

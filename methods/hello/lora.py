@@ -74,9 +74,7 @@ def _is_patch_embedding(conv: nn.Conv2d) -> bool:
     return conv.kernel_size == conv.stride != (1, 1)
 
 
-def factor_shapes(
-    weight: Sequence[int], rank: int, convention: Convention
-) -> tuple[tuple[int, int], tuple[int, int]]:
+def factor_shapes(weight: Sequence[int], rank: int, convention: Convention) -> tuple[tuple[int, int], tuple[int, int]]:
     """The shapes of A and B for a weight of shape (out, in) or (out, in, k, k)."""
     out, inner = weight[0], weight[1]
     high, wide = (weight[2], weight[3]) if len(weight) == 4 else (1, 1)

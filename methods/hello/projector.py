@@ -74,8 +74,8 @@ class Projector(nn.Module):
 
 
 def build(clip: CLIP, tokenizer: Tokenizer, names: Sequence[str], config: Config, seed: int = 0) -> Projector:
-    """The projector before training: from the text start, it predicts what CLIP's zero-shot classifier does, class
-    probabilities included (Proposition 1); centring takes the same number from all logits of an image.
+    """The projector before training: from the text start, it predicts what CLIP's zero-shot classifier does,
+    class probabilities included (Proposition 1); centring takes the same number from all logits of an image.
 
     Args:
         clip: the public CLIP; its image tower is taken over and altered.

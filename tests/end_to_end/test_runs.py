@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -82,9 +81,7 @@ def test_a_second_run_does_no_work(undisturbed: tuple[Path, dict[str, Any]]) -> 
     assert outcome(place / ".bench") == cells
 
 
-def test_killed_at_random_moments_a_run_ends_the_same(
-    undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path
-) -> None:
+def test_killed_at_random_moments_a_run_ends_the_same(undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     place, cells = undisturbed
     arguments = grid(place / "colours", place / "tiny.toml", "--cluster", "local", "--jobs", "2")
     moments = random.Random(7)
@@ -107,7 +104,7 @@ def wait_for_orphans(place: Path) -> None:
     """Workers end by themselves when the run that started them is killed."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        if not any(_works_in(Path("/proc") / pid, place) for pid in os.listdir("/proc") if pid.isdigit()):
+        if not any(_works_in(process, place) for process in Path("/proc").glob("[0-9]*")):
             return
         time.sleep(0.2)
     raise AssertionError("a worker outlived the run that started it by 20 seconds")
@@ -120,9 +117,7 @@ def _works_in(process: Path, place: Path) -> bool:
         return False
 
 
-def test_two_runs_on_one_store_compute_no_cell_twice(
-    undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path
-) -> None:
+def test_two_runs_on_one_store_compute_no_cell_twice(undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     place, cells = undisturbed
     arguments = grid(place / "colours", place / "tiny.toml", "--cluster", "inline")
     runs = [
@@ -132,9 +127,7 @@ def test_two_runs_on_one_store_compute_no_cell_twice(
     printed = [run.communicate()[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0]
     assert outcome(tmp_path / ".bench") == cells
-    computed = [
-        int(line.split()[1]) for text in printed for line in text.splitlines() if line.startswith("all ")
-    ]
+    computed = [int(line.split()[1]) for text in printed for line in text.splitlines() if line.startswith("all ")]
     assert sum(computed) == len(cells)
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from bench.contract import Settings
 from bench.harness.identity import Cell, canonical, digest
 from bench.harness.plan import Request, plan

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+
 from bench.errors import UserError
 from bench.harness.plan import Grid, Request, plan
 
@@ -118,7 +119,7 @@ def test_what_is_refused_says_so_in_one_line(request_: dict[str, object], words:
 
 def test_an_unknown_key_of_a_protocol_is_named(tmp_path: Path, tiny_protocol: Path) -> None:
     tiny_protocol.write_text(tiny_protocol.read_text() + "temprature = 3.0\n")
-    with pytest.raises(UserError, match="temprature.*did you mean 'temperature'"):
+    with pytest.raises(UserError, match=r"temprature.*did you mean 'temperature'"):
         grid_of(protocols=(str(tiny_protocol),))
     tiny_protocol.write_text("epochs = [")
     with pytest.raises(UserError, match="can't be read"):

@@ -213,7 +213,7 @@ def test_the_command_makes_the_grid_again() -> None:
 
 def test_hostile_names_break_nothing() -> None:
     evil = "a|b`c\n<script>*d*</script>[x](y)\u202e\\"
-    names = {name: evil for name in ("method", "labels", "title", "dataset", "protocol")}
+    names = dict.fromkeys(("method", "labels", "title", "dataset", "protocol"), evil)
     done = entry(**names, environment={evil: evil})
     files = render([done, entry(**names, seed=1, state="failed", reason=evil)], titles={evil: evil})
     (markdown,) = (text for name, text in files.items() if name.endswith(".md"))
@@ -333,8 +333,6 @@ def test_file_names_stay_apart() -> None:
 
 
 def test_entries_import_without_pandas_or_torch() -> None:
-    program = (
-        "import sys, bench.harness.report.entries; print({'pandas', 'scipy', 'torch'} & set(sys.modules))"
-    )
+    program = "import sys, bench.harness.report.entries; print({'pandas', 'scipy', 'torch'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert run.stdout.strip() == "set()"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from bench.errors import UserError
 from bench.harness import store as store_module
 from bench.harness.identity import Cell

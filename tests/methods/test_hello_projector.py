@@ -248,9 +248,7 @@ def views(x: Tensor) -> Views:
     return Views(x, zeros, zeros, zeros, 1.0, 0, 0)
 
 
-@pytest.mark.parametrize(
-    "settings", [{}, {"layers": "all", "attention_pool": True, "learn_scale": True, "alpha": 2.0}]
-)
+@pytest.mark.parametrize("settings", [{}, {"layers": "all", "attention_pool": True, "learn_scale": True, "alpha": 2.0}])
 def test_serves_merged_what_was_trained(settings: dict[str, Any], tmp_path: Path) -> None:
     model, source = labels_of(Config(conv_rank=2, **settings))
     x = pixels(size=16)
@@ -352,7 +350,6 @@ def test_image_update() -> None:
     assert torch.equal(updated.labels, start.labels) and calls == [8] * 8
     assert float((run(2).pixels.float() - updated.pixels.float()).abs().max()) <= 1  # every image for itself
     before, after = (
-        image_update.detail_loss(source.projector, images.pixels.float() / 255, 2)
-        for images in (start, updated)
+        image_update.detail_loss(source.projector, images.pixels.float() / 255, 2) for images in (start, updated)
     )
     assert float(after) < float(before)

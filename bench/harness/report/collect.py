@@ -11,7 +11,6 @@ from bench.harness.record import Record
 from bench.harness.report.entries import Entry
 from bench.harness.store import Damaged, Store
 
-
 _ROW = ("dataset", "method", "labels", "ipc", "student", "protocol", "protocol_version", "seed")
 
 

@@ -179,7 +179,5 @@ def _command(section: Sequence[_Table], names: _Names) -> str:
         "--seeds": [str(seed) for seed in sorted({entry.seed for row in rows for entry in row.entries})],
         "--protocol": [section[0].protocol[0]],
     }
-    options = [
-        f"{flag} {shlex.quote(wording.plain(','.join(values)))}" for flag, values in wanted.items() if values
-    ]
+    options = [f"{flag} {shlex.quote(wording.plain(','.join(values)))}" for flag, values in wanted.items() if values]
     return " ".join(["python -m bench run", *options[:3], "\\\n   ", *options[3:]])

@@ -33,6 +33,9 @@ class Classifier(nn.Module):
     statistics, so no conversion between two normalisations is ever needed.
     """
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, net: nn.Module, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
         self.net = net
@@ -97,7 +100,8 @@ def _net(arch: str, classes: int, image_size: int) -> nn.Module:
         return timm.create_model(name, num_classes=classes)
     if name not in torchvision.models.list_models(module=torchvision.models):
         raise unknown("torchvision model", name, torchvision.models.list_models(module=torchvision.models))
-    return torchvision.models.get_model(name, weights=None, num_classes=classes)  # type: ignore[no-any-return]
+    net: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes)
+    return net
 
 
 def _small_resnet(depth: str, width: int, classes: int) -> nn.Module:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 WORDS_PER_BLOCK = 4  # Philox-4x64 makes four words from one counter value
+NEXT_EPOCH = 1 << 128  # from one value of the third counter word to the next
 GAP = 64  # rows that are drawn and thrown away in less time than it takes to set the generator up again
 
 
@@ -43,17 +44,33 @@ IMAGE_WIDTH = 8
 BATCH_WIDTH = 4
 
 
-def uniforms(seed: int, purpose: Purpose, epoch: int, count: int, width: int, first: int = 0) -> Floats:
-    """Uniform draws in [0, 1), float64 (count, width): rows ``first`` to ``first + count`` of an epoch.
+def span_uniforms(
+    seed: int, purpose: Purpose, epochs: range, count: int, width: int, first: int = 0
+) -> Floats:
+    """Uniform draws in [0, 1): rows ``first`` to ``first + count`` of the tables of several successive epochs,
+    one table below the other, float64 (epochs * count, width).
 
-    Row i belongs to image (or batch) i whatever else is drawn. A double holds the upper 53 bits of a word.
+    Row i of a table belongs to image (or batch) i, whatever else is drawn. A double holds the upper 53 bits
+    of a word.
     """
     block, skip = divmod(first * width, WORDS_PER_BLOCK)
-    key = np.array([seed, purpose], dtype=np.uint64)
-    counter = np.array([block, 0, epoch, 0], dtype=np.uint64)
-    words = np.random.Philox(key=key, counter=counter).random_raw(skip + count * width)[skip:]
-    draws: Floats = np.multiply(words >> np.uint64(11), 2.0**-53, dtype=np.float64)
-    return draws.reshape(count, width)
+    words = skip + count * width
+    generator = np.random.Philox(
+        key=np.array([seed, purpose], dtype=np.uint64),
+        counter=np.array([block, 0, epochs.start, 0], dtype=np.uint64),
+    )
+    tables = []
+    for _ in epochs:
+        tables.append(generator.random_raw(words)[skip:])
+        generator.advance(NEXT_EPOCH - -(-words // WORDS_PER_BLOCK))  # several times as fast as a new one
+    joined = tables[0] if len(tables) == 1 else np.concatenate(tables)
+    draws: Floats = np.multiply(joined >> np.uint64(11), 2.0**-53, dtype=np.float64)
+    return draws.reshape(len(epochs) * count, width)
+
+
+def uniforms(seed: int, purpose: Purpose, epoch: int, count: int, width: int, first: int = 0) -> Floats:
+    """The same of one epoch, float64 (count, width)."""
+    return span_uniforms(seed, purpose, range(epoch, epoch + 1), count, width, first)
 
 
 def some_uniforms(seed: int, purpose: Purpose, epoch: int, rows: NDArray[np.int64], width: int) -> Floats:

@@ -14,7 +14,7 @@ import torch
 from scipy.special import betaincinv
 from torch import Tensor
 
-from bench.kit.views.draws import BATCH_WIDTH, Purpose, uniforms
+from bench.kit.views.draws import Floats
 from bench.kit.views.plan import ViewPlan
 
 
@@ -27,10 +27,9 @@ class Mixture:
     box: tuple[int, int, int, int] | None = None
 
 
-def draw_mixture(plan: ViewPlan, epoch: int, batch: int) -> Mixture:
-    """The mixture of batch number ``batch`` of an epoch under a plan that mixes."""
-    draws = uniforms(plan.seed, Purpose.BATCH, epoch, 1, BATCH_WIDTH, first=batch)[0]
-    sampled, row, column = (float(draw) for draw in draws[:3])
+def draw_mixture(plan: ViewPlan, draws: Floats) -> Mixture:
+    """The mixture of a batch under a plan that mixes, from its row (4,) of the BATCH table."""
+    sampled, row, column, _ = draws.tolist()
     if plan.alpha != 1:  # Beta(1, 1) is the uniform distribution itself
         sampled = float(betaincinv(plan.alpha, plan.alpha, sampled))
     if plan.mix == "mixup":

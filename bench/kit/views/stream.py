@@ -16,13 +16,24 @@ from torch import Tensor
 
 from bench.errors import UserError
 from bench.kit.views.boxes import CROP_WIDTH, random_resized_boxes
-from bench.kit.views.draws import IMAGE_WIDTH, Column, Floats, Purpose, permutation, some_uniforms, uniforms
+from bench.kit.views.draws import (
+    BATCH_WIDTH,
+    IMAGE_WIDTH,
+    Column,
+    Floats,
+    Purpose,
+    permutation,
+    some_uniforms,
+    span_uniforms,
+)
 from bench.kit.views.geometry import apply_weights
-from bench.kit.views.mixing import draw_mixture, mix
+from bench.kit.views.mixing import Mixture, draw_mixture, mix
 from bench.kit.views.plan import ViewPlan
-from bench.kit.views.table import EpochTable, draw_table
+from bench.kit.views.table import SpanTable, draw_table
 
-EPOCHS_HELD = 2  # a loader that reads ahead works on the next epoch while this one is being finished
+SPANS_HELD = 2  # a loader that reads ahead works on the next epoch while this one is being finished
+BATCHES_AT_ONCE = 16  # whose mixtures are drawn together
+SPAN_IMAGES = 512  # smaller sets are drawn several epochs at a time, up to this many views
 
 
 @dataclass(frozen=True)
@@ -57,12 +68,16 @@ class ViewStream:
     def __init__(self, plan: ViewPlan, count: int):
         self.plan = plan
         self.count = count
-        self._table = lru_cache(EPOCHS_HELD)(self._draw_table)
-        self._image_draws = lru_cache(EPOCHS_HELD)(self._draw_images)
+        self._span = max(1, SPAN_IMAGES // max(1, count))  # epochs drawn at a time
+        self._table = lru_cache(SPANS_HELD)(self._draw_table)
+        self._image_draws = lru_cache(SPANS_HELD)(self._draw_images)
+        self._batch_draws = lru_cache(SPANS_HELD)(self._draw_batches)
 
     def order(self, epoch: int) -> Tensor:
         """The order of the images in ``epoch``: a permutation, int64 (count,), on the host."""
-        return torch.from_numpy(permutation(self._image_draws(epoch)[:, Column.ORDER]))
+        span, row = self._row(epoch)
+        draws = self._image_draws(span)[row : row + self.count, Column.ORDER]
+        return torch.from_numpy(permutation(draws))
 
     def batches(
         self, epoch: int, batch_size: int, device: torch.device | str = "cpu"
@@ -84,9 +99,8 @@ class ViewStream:
             UserError: the plan shuffles patches and its factor does not divide the sides of the images.
         """
         indices = indices.to(pixels.device, non_blocking=True)
-        table = self._table(epoch, pixels.shape[2], pixels.shape[3], pixels.device, False)
         chosen, labels = pixels.index_select(0, indices), labels.index_select(0, indices)
-        return self._views(table, chosen, labels, indices, epoch, batch)
+        return self._views(chosen, labels, indices, epoch, batch, cropped=False)
 
     def boxes(self, epoch: int, indices: Tensor, heights: Tensor, widths: Tensor) -> Tensor:
         """What to cut out of lazily read images: int64 (B, 4) on the host, as (top, left, height, width).
@@ -119,34 +133,59 @@ class ViewStream:
             UserError: the plan shuffles patches, which needs the images in memory.
         """
         self._refuse_shuffle()
-        device, size = cropped.device, self.plan.size
-        indices = indices.to(device, non_blocking=True)
-        table = self._table(epoch, size, size, device, True)
-        return self._views(table, cropped, labels.to(device, non_blocking=True), indices, epoch, batch)
+        labels = labels.to(cropped.device, non_blocking=True)
+        indices = indices.to(cropped.device, non_blocking=True)
+        return self._views(cropped, labels, indices, epoch, batch, cropped=True)
 
     def _views(
-        self, table: EpochTable, pixels: Tensor, labels: Tensor, indices: Tensor, epoch: int, batch: int
+        self, pixels: Tensor, labels: Tensor, indices: Tensor, epoch: int, batch: int, cropped: bool
     ) -> Views:
+        span, row = self._row(epoch)
+        table = self._table(span, pixels.shape[2], pixels.shape[3], pixels.device, cropped)
+        rows = indices + row if row else indices
         if not table.identity:
-            pixels = apply_weights(*table.rows_and_columns(indices), pixels.float())
+            pixels = apply_weights(*table.weights_of(rows), pixels.float())
         elif self.plan.flip:
-            pixels = _mirrored(pixels, table.flips(indices))
+            pixels = _mirrored(pixels, table.flips(rows))
         weight, partner_labels = 1.0, labels
         if self.plan.mix != "none":
-            mixture, partners = draw_mixture(self.plan, epoch, batch), table.partners(indices)
+            mixture, partners = self._mixture(epoch, batch), table.partners(rows)
             pixels = mix(pixels, partners, mixture)  # before the conversion: bytes move faster than floats
             weight, partner_labels = mixture.weight, labels.index_select(0, partners)
         views = pixels.float().mul_(1 / 255)
         return Views(views, indices, labels, partner_labels, weight, epoch, batch)
 
-    def _draw_table(
-        self, epoch: int, height: int, width: int, device: torch.device, cropped: bool
-    ) -> EpochTable:
-        draws = self._image_draws(epoch)
-        return draw_table(self.plan, epoch, draws, height, width, device, cropped)
+    def _row(self, epoch: int) -> tuple[int, int]:
+        """The span that ``epoch`` belongs to, and its first row in the tables of that span."""
+        span, within = divmod(epoch, self._span)
+        return span, within * self.count
 
-    def _draw_images(self, epoch: int) -> Floats:
-        return uniforms(self.plan.seed, Purpose.IMAGE, epoch, self.count, IMAGE_WIDTH)
+    def _epochs(self, span: int) -> range:
+        return range(span * self._span, (span + 1) * self._span)
+
+    def _draw_images(self, span: int) -> Floats:
+        return span_uniforms(self.plan.seed, Purpose.IMAGE, self._epochs(span), self.count, IMAGE_WIDTH)
+
+    def _draw_batches(self, span: int, group: int) -> Floats:
+        return span_uniforms(
+            self.plan.seed,
+            Purpose.BATCH,
+            self._epochs(span),
+            BATCHES_AT_ONCE,
+            BATCH_WIDTH,
+            first=group * BATCHES_AT_ONCE,
+        )
+
+    def _mixture(self, epoch: int, batch: int) -> Mixture:
+        span, within = divmod(epoch, self._span)
+        group, place = divmod(batch, BATCHES_AT_ONCE)
+        return draw_mixture(self.plan, self._batch_draws(span, group)[within * BATCHES_AT_ONCE + place])
+
+    def _draw_table(
+        self, span: int, height: int, width: int, device: torch.device, cropped: bool
+    ) -> SpanTable:
+        draws = self._image_draws(span)
+        return draw_table(self.plan, self._epochs(span), draws, height, width, device, cropped)
 
     def _refuse_shuffle(self) -> None:
         if self.plan.shuffle > 1:

@@ -1,4 +1,7 @@
-"""What happens to each image of an epoch: drawn once an epoch on the host and moved to the device once."""
+"""What happens to each image of an epoch: drawn on the host and moved to the device once.
+
+Small sets have many short epochs, so a table spans as many epochs as make it worth its overhead.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from torch import Tensor
 
 from bench.errors import UserError
 from bench.kit.views.boxes import CROP_WIDTH, random_resized_boxes
-from bench.kit.views.draws import Column, Floats, Purpose, permutation, uniforms
+from bench.kit.views.draws import Column, Floats, Purpose, permutation, span_uniforms
 from bench.kit.views.geometry import axis_weights
 from bench.kit.views.plan import ViewPlan
 
@@ -22,10 +25,11 @@ PARTNER, BOX, BOX_SIZE, FLIP, SHIFT, STRIPS = 0, 1, 3, 5, 7, 9
 
 
 @dataclass(frozen=True)
-class EpochTable:
-    """The views of N images of ``height`` x ``width`` pixels.
+class SpanTable:
+    """The views of N images of ``height`` x ``width`` pixels in a span of epochs; rows are numbered epoch by
+    epoch.
 
-    ``columns`` int32 (N, 9 + 2f) on the device, see above. ``identity``: but for the flip, views are the
+    ``columns`` int32 (epochs * N, 9 + 2f) on the device, see above. ``identity``: but for the flip, views are the
     images themselves. ``weights``: the matrices of all images, where they are small enough to keep.
     """
 
@@ -36,54 +40,54 @@ class EpochTable:
     identity: bool
     weights: tuple[Tensor, Tensor] | None
 
-    def flips(self, indices: Tensor) -> Tensor:
+    def flips(self, rows: Tensor) -> Tensor:
         """Int32 (B,): 1 for the images that are mirrored, else 0."""
-        return self.columns[:, FLIP + 1].index_select(0, indices)
+        return self.columns[:, FLIP + 1].index_select(0, rows)
 
-    def partners(self, indices: Tensor) -> Tensor:
-        """Int64 (B,): which row of the batch ``indices`` is mixed into each; a uniform permutation, made on
+    def partners(self, rows: Tensor) -> Tensor:
+        """Int64 (B,): which image of the batch ``rows`` is mixed into each; a uniform permutation, made on
         the device from a draw an image."""
-        return self.columns[:, PARTNER].index_select(0, indices).argsort(stable=True)
+        return self.columns[:, PARTNER].index_select(0, rows).argsort(stable=True)
 
-    def rows_and_columns(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights (B, S, H) of the rows and (B, S, W) of the columns of the images ``indices``."""
+    def weights_of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights (B, S, H) of the rows and (B, S, W) of the columns of the images."""
         if self.weights is not None:
-            return self.weights[0].index_select(0, indices), self.weights[1].index_select(0, indices)
-        return _weights(self.plan, self.height, self.width, self.columns.index_select(0, indices))
+            return self.weights[0].index_select(0, rows), self.weights[1].index_select(0, rows)
+        return _weights(self.plan, self.height, self.width, self.columns.index_select(0, rows))
 
 
 def draw_table(
     plan: ViewPlan,
-    epoch: int,
+    epochs: range,
     image_draws: Floats,
     height: int,
     width: int,
     device: torch.device,
     cropped: bool = False,
-) -> EpochTable:
-    """The table of ``epoch`` for images of one size.
+) -> SpanTable:
+    """The table of ``epochs`` for N images of one size.
 
     Args:
-        image_draws: the epoch's IMAGE table, (N, 8).
+        image_draws: the epochs' IMAGE tables, (epochs * N, 8).
         cropped: the images are ``plan.size`` square and the box was already cut out of them.
 
     Raises:
         UserError: the images cannot be cut into ``plan.shuffle`` strips of equal width.
     """
-    f, count = plan.shuffle, len(image_draws)
+    f, count = plan.shuffle, len(image_draws) // len(epochs)
     if height % f or width % f:
         raise UserError(
             f"images of {height} x {width} pixels cannot be cut into {f} x {f} equal patches; "
             f"expected sides that {f} divides; choose another `shuffle` or image size"
         )
-    columns = np.zeros((count, STRIPS + 2 * f), dtype=np.int32)
+    columns = np.zeros((len(image_draws), STRIPS + 2 * f), dtype=np.int32)
     columns[:, PARTNER] = image_draws[:, Column.PARTNER] * 2.0**31
     whole = cropped or plan.crop != "rrc" or (height == width and plan.keeps_squares)
     if whole:
         columns[:, BOX_SIZE:FLIP] = height, width
     else:
-        draws = uniforms(plan.seed, Purpose.CROP, epoch, count, CROP_WIDTH)
-        heights, widths = np.full(count, height), np.full(count, width)
+        draws = span_uniforms(plan.seed, Purpose.CROP, epochs, count, CROP_WIDTH)
+        heights, widths = np.full(len(draws), height), np.full(len(draws), width)
         columns[:, BOX:FLIP] = random_resized_boxes(draws, heights, widths, plan.scale, plan.ratio)
     if plan.flip:
         columns[:, FLIP + 1] = image_draws[:, Column.FLIP] < 0.5
@@ -91,14 +95,14 @@ def draw_table(
         steps = image_draws[:, Column.DOWN : Column.RIGHT + 1] * (2 * plan.pad + 1)
         columns[:, SHIFT:STRIPS] = steps.astype(np.int32) - plan.pad
     if f > 1:
-        draws = uniforms(plan.seed, Purpose.SHUFFLE, epoch, count, 2 * f).reshape(count, f, 2)
-        places = permutation(draws.swapaxes(1, 2)).swapaxes(1, 2)
-        columns[:, STRIPS:] = places.reshape(count, 2 * f)
+        draws = span_uniforms(plan.seed, Purpose.SHUFFLE, epochs, count, 2 * f)
+        places = permutation(draws.reshape(-1, f, 2).swapaxes(1, 2)).swapaxes(1, 2)
+        columns[:, STRIPS:] = places.reshape(-1, 2 * f)
     identity = whole and height == width == plan.size and f == 1 and plan.crop != "shift"
     on_device = torch.from_numpy(columns).to(device, non_blocking=True)
-    small = not identity and 4 * count * plan.size * (height + width) <= CACHED_BYTES
+    small = not identity and 4 * len(columns) * plan.size * (height + width) <= CACHED_BYTES
     weights = _weights(plan, height, width, on_device) if small else None
-    return EpochTable(plan, height, width, on_device, identity, weights)
+    return SpanTable(plan, height, width, on_device, identity, weights)
 
 
 def _weights(plan: ViewPlan, height: int, width: int, columns: Tensor) -> tuple[Tensor, Tensor]:
