@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from bench.kit.data.dataset import Split
     from bench.kit.views import Views, ViewStream
 
+_SAVE_EVERY = 30.0  # seconds between two checkpoints
+
 ByIpc = int | dict[int, int]  # one number, or the number from an IPC on: {1 = 300, 10 = 100}
 
 
@@ -61,7 +63,7 @@ class ClassificationProtocol(Protocol):
     mix: Literal["none", "cutmix", "mixup"] = "cutmix"
     alpha: float = 1.0
 
-    bn_momentum: float = 0.1
+    bn_momentum: float | None = None  # None: the architecture's own
     ema: float | None = None  # decay of an average of the weights, which is then what is tested (EDC: 0.99)
     amp: bool = True  # bfloat16 autocast, on accelerators only
     tests: int = Field(10, ge=1)  # how often the student is tested on its way; always after the last epoch
@@ -121,7 +123,7 @@ class Classification(Evaluator):
             crop=protocol.crop,
             min_scale=protocol.min_scale,
             flip=protocol.flip and task.dataset.flip,
-            shuffle=protocol.shuffle,
+            shuffle=protocol.shuffle if task.images is not None else 1,  # real photographs are no mosaics
             mix=protocol.mix,
             alpha=protocol.alpha,
             seed=seed_for("student-views", task.seed),
@@ -142,19 +144,16 @@ def train_student(
     import time
 
     import torch
-    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
     from bench.kit.checkpoint import Checkpoint, restore_training, training_state
-    from bench.kit.optim import lr_factor, set_lr
+    from bench.kit.optim import WeightAverage, lr_factor, set_lr
     from bench.kit.seeds import seed_for
 
     lr = protocol.lr_by_student.get(task.student, protocol.lr)
     optimizer = make_optimizer(student, protocol, lr)
-    average = None
-    if protocol.ema is not None:
-        average = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(protocol.ema), use_buffers=True)
-    tested = average or student
-    trained = torch.nn.ModuleDict({"student": student} | ({"average": average} if average else {}))
+    average = None if protocol.ema is None else WeightAverage(student, protocol.ema)
+    tested = student if average is None else average.averaged
+    trained = torch.nn.ModuleDict({"student": student, "tested": tested})
     checkpoint, saved = Checkpoint(task.work), time.monotonic()
     first, curve = 0, []
     if found := checkpoint.load():
@@ -176,11 +175,13 @@ def train_student(
             loss.backward()
             optimizer.step()
             if average is not None:
-                average.update_parameters(student)
+                average.update()
             task.progress(step + 1, epochs * steps)
         if epoch + 1 in test_epochs:
+            if average is not None:
+                average.take_buffers()
             curve.append((epoch + 1, tests.top1(tested)))
-        if time.monotonic() - saved > 30 and epoch + 1 < epochs:
+        if time.monotonic() - saved > _SAVE_EVERY and epoch + 1 < epochs:
             checkpoint.save(training_state(trained, optimizer), epoch=epoch + 1, curve=curve)
             saved = time.monotonic()
     return curve

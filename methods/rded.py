@@ -43,7 +43,13 @@ class RDED(Distiller):
         return self.config.factor or (2 if size >= _MOSAIC_FROM else 1)
 
     def check(self, setting: Setting) -> None:
-        patches = setting.ipc * self.factor(setting.dataset.image_size) ** 2
+        size = setting.dataset.image_size
+        if size % self.factor(size):
+            raise UserError(
+                f"rded.factor {self.factor(size)} does not divide the {size} pixels of {setting.dataset.name}; "
+                "choose one that does"
+            )
+        patches = setting.ipc * self.factor(size) ** 2
         pool = min(self.config.pool, setting.dataset.smallest_class)
         if patches > pool:
             raise UserError(

@@ -82,9 +82,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     measured = {
-        f"views-{case}-{plan}": measure(case, plan, torch.device(options.device))
-        for case in CASES
-        for plan in PLANS
+        f"views-{case}-{plan}": measure(case, plan, torch.device(options.device)) for case in CASES for plan in PLANS
     }
     for name, (making, training) in measured.items():
         print(f"{name}: views {making * 1e3:.3f} ms, student {training * 1e3:.3f} ms")

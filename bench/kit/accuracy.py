@@ -25,7 +25,7 @@ class TestImages:
         self.split, self.size, self.device = split, size, device
         self.count = len(split) if limit is None else min(limit, len(split))
         self.resident: list[tuple[Tensor, Tensor]] | None = None
-        if len(split) * 3 * size * size <= self.RESIDENT_BYTES:
+        if self.count * 3 * size * size <= self.RESIDENT_BYTES:
             self.resident = list(self._read())
 
     def _read(self) -> Iterable[tuple[Tensor, Tensor]]:

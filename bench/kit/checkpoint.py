@@ -68,10 +68,19 @@ def restore_training(model: nn.Module, optimizer: torch.optim.Optimizer, tensors
     """Put back what :func:`training_state` took."""
     weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
     model.load_state_dict(weights, strict=False)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
             _, index, key = name.split(".", 2)
-            state.setdefault(int(index), {})[key] = tensor
+            state.setdefault(int(index), {})[key] = _laid_out_as(parameters[int(index)], tensor)
     if state:
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _laid_out_as(parameter: Tensor, moment: Tensor) -> Tensor:
+    # Fused optimizers walk parameter, gradient and moments by address: a moment that comes back from the disk in
+    # another memory format than its parameter's would be applied to the wrong weights.
+    if moment.shape != parameter.shape:
+        return moment
+    return torch.empty_like(parameter, dtype=moment.dtype).copy_(moment)

@@ -6,11 +6,11 @@ import io
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from PIL import Image
 
 from bench.contract import Images
+from bench.kit.data.decoding import decode
 
 Encoding = Literal["jpeg", "png"]
 _SUFFIX = {"jpeg": "jpg", "png": "png"}
@@ -31,11 +31,14 @@ def save(images: Images, folder: Path, encoding: Encoding) -> None:
 
 
 def load(folder: Path) -> Images:
-    """Read what :func:`save` wrote: class-major, uint8 (N, 3, S, S)."""
+    """Read what :func:`save` wrote: class-major, uint8 (N, 3, S, S).
+
+    Raises:
+        UserError: a file is no whole image; it is named.
+    """
     paths = sorted(path for home in sorted(folder.iterdir()) if home.is_dir() for path in home.iterdir())
-    pixels = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
-    stacked = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
-    return Images(stacked, torch.tensor([int(path.parent.name) for path in paths]))
+    pixels = torch.stack([decode(path) for path in paths]).contiguous()
+    return Images(pixels, torch.tensor([int(path.parent.name) for path in paths]))
 
 
 def quantise(pixels: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Literal
 
@@ -27,7 +28,7 @@ def lr_factor(schedule: Schedule, epoch: int, epochs: int) -> float:
         case "half_linear":
             return 1 - share / 2
         case "step":
-            return 0.1 ** int(3 * share)
+            return 0.1 ** (3 * epoch // epochs)
         case "constant":
             return 1.0
 
@@ -45,6 +46,30 @@ def sgd(model: nn.Module, lr: float, momentum: float, weight_decay: float, neste
     """SGD with decay on every parameter (torchvision's recipe), in the fused form."""
     trained = [p for p in model.parameters() if p.requires_grad]
     return torch.optim.SGD(trained, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True)
+
+
+class WeightAverage:
+    """An exponential moving average of a model's weights, as EDC tests its students
+    (shaoshitong/EDC, ``train_FKD_parallel.py``): it starts at the first weights, and buffers are the model's own.
+
+    ``averaged`` is the model that holds it.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.model, self.decay = model, decay
+        self.averaged = copy.deepcopy(model)
+        self._pairs = list(self.averaged.parameters()), list(model.parameters())
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """After each step: decay times the average + (1 - decay) times the weights."""
+        torch._foreach_lerp_(*self._pairs, 1 - self.decay)
+
+    @torch.no_grad()
+    def take_buffers(self) -> None:
+        """Before the average is tested: statistics of batch norms are not averaged, but the model's last."""
+        for mine, theirs in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
+            mine.copy_(theirs)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -11,12 +11,13 @@ parents failed, without a record.
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
 from bench.errors import UserError
@@ -98,7 +99,7 @@ def submit(schedule: Schedule, options: Options, manifest: Path, jobs: int | Non
         )
         calls = [(str(manifest), cell.id, options.model_dump_json()) for cell in cells]
         try:
-            with _outside_of_jobs():
+            with _outside_of_jobs(), redirect_stderr(io.StringIO()):  # submitit prints what sbatch says, and raises
                 array = executor.map_array(task, *map(list, zip(*calls, strict=True)))
         except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, OSError) as error:
             _cancel(tasks.values())

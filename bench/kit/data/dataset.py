@@ -155,13 +155,13 @@ class Files(Split):
 
     def crops(self, stream: ViewStream, indices: Tensor, count: int, device: Device) -> Tensor:
         def crops_of(index: int) -> Tensor:
-            image = decode(self.paths[index])
+            image = decode(self.paths[index]).float().div_(255)  # first, as RDED does: crops are not rounded
             return torch.stack([cut_view(stream, image, index, epoch) for epoch in range(count)])
 
         # threads: the calls are many and short, and decoding and resizing leave the interpreter to the others
         with ThreadPoolExecutor(max(1, self.workers)) as pool:
             crops = torch.stack(list(pool.map(crops_of, indices.tolist())), dim=1)
-        return crops.to(device).float().div_(255)
+        return crops.to(device)
 
     def image(self, index: int) -> Tensor:
         return decode(self.paths[index])

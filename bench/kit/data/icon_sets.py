@@ -195,8 +195,10 @@ def _counts_copies(words: list[str]) -> bool:
 
 def rasterise(svg: str, size: int) -> NDArray[np.uint8]:
     """(size, size, 3) uint8 RGB, the glyph dark on white, aspect ratio kept. ValueError where it will not draw."""
-    import resvg_py
-
+    try:
+        import resvg_py
+    except ImportError:
+        raise UserError("drawing icons needs the package resvg-py; run `pip install 'distill-bench[icons]'`") from None
     png = resvg_py.svg_to_bytes(
         svg_string=svg, width=size, height=size, background="#ffffff", skip_system_fonts=True
     )

@@ -49,7 +49,8 @@ class Cut(Protocol):
 
 
 def cut_view(stream: ViewStream, image: Tensor, index: int, epoch: int) -> Tensor:
-    """What ``stream`` shows in ``epoch`` of image ``index``, before flip and mix: uint8 (3, S, S).
+    """What ``stream`` shows in ``epoch`` of image ``index``, before flip and mix: (3, S, S), of the dtype of
+    ``image``.
 
     Raises:
         UserError: the stream's plan needs images in memory.

@@ -54,7 +54,7 @@ def build(
     image_size: int,
     mean: Sequence[float],
     std: Sequence[float],
-    bn_momentum: float = 0.1,
+    bn_momentum: float | None = None,
 ) -> Classifier:
     """A classifier with random weights, drawn from torch's global stream.
 
@@ -63,15 +63,16 @@ def build(
         classes: number of logits.
         image_size: pixels a side of its input.
         mean, std: of the pixels in [0, 1], per channel.
-        bn_momentum: of every batch norm.
+        bn_momentum: of every batch norm; None: the architecture's own.
 
     Raises:
         UserError: no such architecture, or it can't take images of this size.
     """
     net = _net(arch, classes, image_size)
-    for module in net.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.momentum = bn_momentum
+    if bn_momentum is not None:
+        for module in net.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.momentum = bn_momentum
     return Classifier(net, mean, std)
 
 
@@ -97,11 +98,23 @@ def _net(arch: str, classes: int, image_size: int) -> nn.Module:
     if library == "timm":
         if not timm.is_model(name):
             raise unknown("timm model", name, timm.list_models())
-        return timm.create_model(name, num_classes=classes)
+        return _tried(arch, timm.create_model(name, num_classes=classes), image_size)
     if name not in torchvision.models.list_models(module=torchvision.models):
         raise unknown("torchvision model", name, torchvision.models.list_models(module=torchvision.models))
-    net: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes)
-    return net
+    return _tried(arch, torchvision.models.get_model(name, weights=None, num_classes=classes), image_size)
+
+
+@torch.no_grad()
+def _tried(arch: str, net: nn.Module, image_size: int) -> nn.Module:
+    """``net``, after one image has gone through: other people's networks do not say which sizes they take."""
+    try:
+        net.eval()(torch.zeros(1, 3, image_size, image_size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = (str(error).splitlines() or ["no reason given"])[0]
+        raise UserError(
+            f"{arch} can't take images of {image_size} px ({reason[:100]}); choose another, see bench list students"
+        ) from None
+    return net.train()
 
 
 def _small_resnet(depth: str, width: int, classes: int) -> nn.Module:

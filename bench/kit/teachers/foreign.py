@@ -28,7 +28,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
             found: Any = load_file(path)
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError) as error:
+    except (pickle.UnpicklingError, EOFError):
+        raise UserError(
+            f"the teacher file {path} is no plain checkpoint: only tensors are read and pickled code is never run; "
+            "save the model's state_dict() with torch.save or safetensors"
+        ) from None
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise UserError(f"the teacher file {path} can't be read: {str(error).splitlines()[0]}") from None
     for key in _WRAPPERS:
         if isinstance(found, dict) and isinstance(found.get(key), dict):
@@ -44,11 +49,10 @@ def load_into(net: nn.Module, state: dict[str, Tensor], classes: int, path: Path
     Raises:
         UserError: the names or shapes are another architecture's.
     """
-    wanted = net.state_dict()
+    wanted = {name: target.shape for name, target in net.state_dict().items()}
     cut = {}
     for name, tensor in state.items():
-        target = wanted.get(name)
-        head = target is not None and target.shape[1:] == tensor.shape[1:] and len(target) == classes < len(tensor)
+        head = wanted.get(name) == (classes, *tensor.shape[1:]) and tensor.ndim > 0
         cut[name] = tensor[:classes] if head else tensor
     try:
         net.load_state_dict(cut)

@@ -2,7 +2,8 @@
 
 The generator is Philox-4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011). Its
 raw 64-bit words are fixed by the algorithm, so the draws depend neither on the version of torch or numpy nor
-on what was drawn before. The key is (seed, purpose) and the counter is (block, 0, epoch, 0).
+on what was drawn before. The key is (seed, purpose) and the counter is (block, 0, epoch, 0), to which numpy
+adds one before it draws.
 """
 
 from __future__ import annotations
@@ -44,11 +45,9 @@ IMAGE_WIDTH = 8
 BATCH_WIDTH = 4
 
 
-def span_uniforms(
-    seed: int, purpose: Purpose, epochs: range, count: int, width: int, first: int = 0
-) -> Floats:
-    """Uniform draws in [0, 1): rows ``first`` to ``first + count`` of the tables of several successive epochs,
-    one table below the other, float64 (epochs * count, width).
+def span_uniforms(seed: int, purpose: Purpose, epochs: range, count: int, width: int, first: int = 0) -> Floats:
+    """Uniform draws in [0, 1): rows ``first`` to ``first + count`` of the tables of successive epochs, one
+    table below the other, float64 (epochs * count, width).
 
     Row i of a table belongs to image (or batch) i, whatever else is drawn. A double holds the upper 53 bits
     of a word.

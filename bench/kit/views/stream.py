@@ -79,9 +79,7 @@ class ViewStream:
         draws = self._image_draws(span)[row : row + self.count, Column.ORDER]
         return torch.from_numpy(permutation(draws))
 
-    def batches(
-        self, epoch: int, batch_size: int, device: torch.device | str = "cpu"
-    ) -> Iterator[tuple[int, Tensor]]:
+    def batches(self, epoch: int, batch_size: int, device: torch.device | str = "cpu") -> Iterator[tuple[int, Tensor]]:
         """The batches of ``epoch`` in its order: their numbers and indices int64 (B,) on ``device``; the last
         one may be shorter."""
         order = self.order(epoch).to(device, non_blocking=True)
@@ -97,7 +95,10 @@ class ViewStream:
 
         Raises:
             UserError: the plan shuffles patches and its factor does not divide the sides of the images.
+            ValueError: ``pixels`` are not ``count`` images.
         """
+        if len(pixels) != self.count:
+            raise ValueError(f"a stream of {self.count} images was given {len(pixels)}")
         indices = indices.to(pixels.device, non_blocking=True)
         chosen, labels = pixels.index_select(0, indices), labels.index_select(0, indices)
         return self._views(chosen, labels, indices, epoch, batch, cropped=False)
@@ -137,9 +138,7 @@ class ViewStream:
         indices = indices.to(cropped.device, non_blocking=True)
         return self._views(cropped, labels, indices, epoch, batch, cropped=True)
 
-    def _views(
-        self, pixels: Tensor, labels: Tensor, indices: Tensor, epoch: int, batch: int, cropped: bool
-    ) -> Views:
+    def _views(self, pixels: Tensor, labels: Tensor, indices: Tensor, epoch: int, batch: int, cropped: bool) -> Views:
         span, row = self._row(epoch)
         table = self._table(span, pixels.shape[2], pixels.shape[3], pixels.device, cropped)
         rows = indices + row if row else indices
@@ -181,9 +180,7 @@ class ViewStream:
         group, place = divmod(batch, BATCHES_AT_ONCE)
         return draw_mixture(self.plan, self._batch_draws(span, group)[within * BATCHES_AT_ONCE + place])
 
-    def _draw_table(
-        self, span: int, height: int, width: int, device: torch.device, cropped: bool
-    ) -> SpanTable:
+    def _draw_table(self, span: int, height: int, width: int, device: torch.device, cropped: bool) -> SpanTable:
         draws = self._image_draws(span)
         return draw_table(self.plan, self._epochs(span), draws, height, width, device, cropped)
 

@@ -1,0 +1,163 @@
+"""The command line: quick without torch, one line and exit code 2 for what the user can put right."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bench.cli import VERBS, main
+
+from tests.conftest import Bench
+
+
+def imports_torch(*arguments: str) -> bool:
+    code = f"import sys; from bench.cli import main; main({list(arguments)!r}); sys.stderr.write(str('torch' in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.endswith(("True", "False")), done.stderr
+    return done.stderr.endswith("True")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list", "methods"],
+        ["list", "datasets"],
+        ["list", "students"],
+        ["list", "protocols"],
+        ["run", "--methods", "hello,rded", "--ipc", "1,10,50", "--dry-run", "--store", "nowhere"],
+        ["report", "--check", "--out", "leaderboards"],
+    ],
+)
+def test_what_only_looks_does_not_import_torch(arguments: list[str]) -> None:
+    assert not imports_torch(*arguments)
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_help_has_examples_and_imports_no_torch(verb: str) -> None:
+    code = "import sys; from bench.cli import main\ntry: main(sys.argv[1:])\nfinally: assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code, *filter(None, [verb]), "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "examples:" in done.stdout and "python -m bench" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "--methods", "rdde"], ["unknown method 'rdde'", "did you mean 'rded'?"]),
+        (["run", "--methods", "rded", "--dataset", "digit"], ["unknown data set", "did you mean 'digits'?"]),
+        (["run", "--methods", "rded", "--students", "resnet-18"], ["unknown student", "did you mean 'resnet18'?"]),
+        (["run", "--methods", "rded", "--ipcs", "1"], ["--ipcs", "did you mean --ipc?"]),
+        (["run", "--methods", "rded", "--ipc", "0"], ["--ipc 0"]),
+        (["run", "--methods", "rded", "--ipc=-1"], ["--ipc -1"]),
+        (["run", "--methods", "rded", "--ipc", "1000"], ["smallest class of digits has 139"]),
+        (["run", "--methods", "rded", "--ipc", "ten"], ["--ipc", "images per class"]),
+        (["run", "--methods", "rded", "--jobs", "0"], ["--jobs", "from 1 on"]),
+        (["run", "--methods", "rded", "--force", "teach"], ["teach", "did you mean teacher?"]),
+        (["run", "--methods", "rded", "--set", "rded.crops"], ["METHOD.FIELD=VALUE"]),
+        (["run"], ["--methods"]),
+        (["rnu"], ["rnu", "did you mean run?"]),
+        (["list", "method"], ["did you mean methods?"]),
+        (["show", "x", "--store", "nowhere"], ["there is no store at nowhere"]),
+        (["status", "--store", "nowhere"], ["there is no store at nowhere"]),
+        (["check", "helo"], ["unknown method 'helo'", "did you mean 'hello'?"]),
+        (["data", "imagenet"], ["unknown data set 'imagenet'"]),
+        (["data", "digits", "--source", "x.tgz"], ["--source builds icons-100"]),
+        (["report", "--check", "--out", "nowhere"], ["nothing to report"]),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1 and printed.err.startswith("bench: ")
+    for word in words:
+        assert word in printed.err
+
+
+def test_a_dry_run_writes_nothing(bench: Bench, tmp_path: Path) -> None:
+    done = bench("run", "--methods", "rded,hello", "--ipc", "1,10,50", "--dry-run")
+    assert done.returncode == 0
+    assert [line.split() for line in done.stdout.splitlines()][-1] == ["total", "86", "0", "86"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_data_says_where_to_get_it_and_where_to_put_it(bench: Bench, tmp_path: Path) -> None:
+    done = bench("run", "--methods", "rded", "--dataset", "imagenet-1k", "--ipc", "1", "--data-root", tmp_path / "data")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "image-net.org" in done.stderr and str(tmp_path / "data") in done.stderr
+    assert not (tmp_path / ".bench").exists()
+    described = bench("data", "imagenet-1k", "--data-root", tmp_path / "data")
+    assert described.returncode == 1 and "image-net.org" in described.stdout
+
+
+def tiny(colours: Path, protocol: Path) -> list[str | Path]:
+    return [
+        "run", "--methods", "rded", "--ipc", "1", "--seeds", "0", "--dataset", f"folder:{colours}", "--cluster", "inline",
+        "--students", "convnet2-w8", "--protocol", protocol, "--no-baselines",
+        "--set", "teacher.arch=convnet2-w8", "--set", "teacher.epochs=2",
+    ]  # fmt: skip
+
+
+def test_an_empty_class_folder_is_named(bench: Bench, colours: Path, tiny_protocol: Path) -> None:
+    for path in (colours / "train" / "colour 1").iterdir():
+        path.unlink()
+    done = bench(*tiny(colours, tiny_protocol))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "colour 1" in done.stderr and "is empty" in done.stderr
+
+
+def test_a_truncated_image_is_named_before_any_training(
+    bench: Bench, colours: Path, tiny_protocol: Path, tmp_path: Path
+) -> None:
+    path = colours / "train" / "colour 2" / "5.png"
+    path.write_bytes(path.read_bytes()[:-200])
+    done = bench(*tiny(colours, tiny_protocol))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert str(path) in done.stderr
+    assert list((tmp_path / ".bench" / "cells").iterdir()) == []
+
+
+def test_a_full_disk_stops_the_run_and_loses_nothing(
+    bench: Bench, colours: Path, tiny_protocol: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "small"
+    store.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", store], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("no file system of its own can be mounted here, so no disk can be filled")
+    try:
+        done = bench(*tiny(colours, tiny_protocol), "--store", store)
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert done.stderr.count("\n") == 1 and "no space left" in done.stderr
+        kept = [json.loads(path.read_text())["state"] for path in store.glob("cells/*/record.json")]
+        assert set(kept) <= {"done"}
+        subprocess.run(["mount", "-o", "remount,size=8m", store], check=True)
+        again = bench(*tiny(colours, tiny_protocol), "--store", store)
+        assert again.returncode == 0, again.stdout + again.stderr
+    finally:
+        subprocess.run(["umount", store], check=True)
+
+
+def test_a_failed_cell_is_kept_shown_and_tried_again(
+    bench: Bench, colours: Path, tiny_protocol: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    hook = "import bench.kit.images as images\ndef save(*_): raise ValueError('no images today')\nimages.save = save\n"
+    (broken / "sitecustomize.py").write_text(hook)
+    done = bench(*tiny(colours, tiny_protocol), env={"PYTHONPATH": str(broken)})
+    assert done.returncode == 1
+    assert "failed: rded-folder-colours-ipc1-s0" in done.stdout and "no images today" in done.stdout
+    board = (tmp_path / "leaderboards" / "folder-colours.md").read_text()
+    assert "fail" in board and "no images today" in board
+    status = bench("status")
+    assert status.returncode == 1 and "no images today" in status.stdout
+    shown = bench("show", "rded-folder-colours-ipc1-s0")
+    assert shown.returncode == 0 and "Traceback" in shown.stdout
+    again = bench(*tiny(colours, tiny_protocol))
+    assert again.returncode == 0
+    assert "fail" not in (tmp_path / "leaderboards" / "folder-colours.md").read_text().split("## How to read")[0]

@@ -1,0 +1,264 @@
+"""RDED against a slow reference: its authors' description, image by image and crop by crop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
+
+from bench.contract import DatasetInfo, Setting, Task, TeacherSpec
+from bench.errors import UserError
+from bench.kit.data.dataset import Dataset, Files, Resident, Split
+from bench.kit.data.sampling import sample_classes
+from bench.kit.images import quantise
+from bench.kit.seeds import seed_for
+from bench.kit.teachers import trajectory
+from bench.kit.teachers.trajectory import Network, Trajectory
+from bench.kit.views import ViewPlan, ViewStream
+from methods import rded
+from methods.hello import HeLlO
+from methods.rded import RDED, mosaic
+
+CLASSES, EACH, SIDE = 3, 20, 16
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+
+
+def info(image_size: int = SIDE, smallest: int = EACH) -> DatasetInfo:
+    return DatasetInfo(
+        name="noise", title="Noise", classes=CLASSES, image_size=image_size, smallest_class=smallest,
+        train_images=CLASSES * EACH, test_images=CLASSES, mean=MEAN, std=STD, clip="icon-clip",
+        teacher=TeacherSpec(arch="convnet2-w8", image_size=image_size), student="convnet2-w8",
+    )  # fmt: skip
+
+
+def labels() -> Tensor:
+    """Not sorted by class, as the labels of real files need not be."""
+    return torch.arange(CLASSES * EACH) % CLASSES
+
+
+def noise(height: int = SIDE, width: int = SIDE) -> Tensor:
+    stream = torch.Generator().manual_seed(3)
+    return torch.randint(0, 256, (CLASSES * EACH, 3, height, width), generator=stream, dtype=torch.uint8)
+
+
+def resident() -> Resident:
+    return Resident(noise(), labels())
+
+
+def files(folder: Path, suffix: str) -> Files:
+    """The images of :func:`noise`, 30 wide and between 20 and 25 high."""
+    paths = []
+    for index, pixels in enumerate(noise(25, 30)):
+        paths.append(folder / f"{index}.{suffix}")
+        Image.fromarray(pixels[:, : 20 + index % 6].permute(1, 2, 0).contiguous().numpy()).save(paths[-1])
+    return Files(paths, labels(), workers=2)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Trajectory:
+    """A random network with random statistics: its scores are as good as any."""
+    folder = tmp_path_factory.mktemp("teacher")
+    network = Network(arch="convnet2-w8", classes=CLASSES, image_size=SIDE, mean=MEAN, std=STD)
+    torch.manual_seed(0)
+    state = network.build().net.state_dict()
+    for name, tensor in state.items():
+        if "running" in name:
+            tensor.uniform_(0.5, 1.5)
+    trajectory.save(folder, network, "none", {1: state}, {1: 0.5}, 0.5)
+    return Trajectory.load(folder, torch.device("cpu"))
+
+
+MakeTask = Callable[..., Task]
+
+
+@pytest.fixture
+def make_task(tmp_path: Path, teacher: Trajectory) -> MakeTask:
+    def make(train: Split, ipc: int, seed: int = 0, place: str = "work", **more: object) -> Task:
+        work = tmp_path / place
+        work.mkdir(exist_ok=True)
+        names = tuple(map(str, range(CLASSES)))
+        data = Dataset(info(), names, names, train, train)
+        rest = {"progress": lambda done, total, **_: None, **more}
+        return Task(
+            dataset=info(), ipc=ipc, seed=seed, data=data, teacher=teacher, device=torch.device("cpu"), work=work, **rest
+        )  # type: ignore[arg-type]
+
+    return make
+
+
+# -- the reference
+
+
+def reference(task: Task, factor: int, pool: int, crops: int) -> list[Tensor]:
+    """Float images in [0, 1], class by class; no two images at once."""
+    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+    net = task.teacher.model().net.eval()
+    small = SIDE // factor
+    plan = ViewPlan(size=small, ratio=(1, 1), min_scale=0.08, max_scale=1, seed=seed_for("rded-crops", task.seed))
+    stream = ViewStream(plan, len(task.data.train))
+    taken = sample_classes(task.data.train.labels, CLASSES, pool, task.seed, most=True)
+    images = []
+    for label in range(CLASSES):
+        candidates: list[tuple[float, Tensor]] = []
+        for index in taken.tolist():
+            if int(task.data.train.labels[index]) != label:
+                continue
+            image = task.data.train.image(index).float() / 255
+            height, width = image.shape[1:]
+            best: tuple[float, Tensor] | None = None
+            for crop in range(crops):
+                sizes = torch.tensor([height]), torch.tensor([width])
+                box = stream.boxes(crop, torch.tensor([index]), *sizes)[0].tolist()
+                assert box[2] == box[3]  # squares
+                patch = transforms.resized_crop(image, *box, [small, small], antialias=True)
+                normalised = (patch - mean) / std
+                padded = torch.zeros(3, SIDE, SIDE)
+                edge = (SIDE - small) // 2
+                padded[:, edge : edge + small, edge : edge + small] = normalised
+                with torch.no_grad():
+                    loss = -float(net(padded[None])[0].softmax(0)[label].log())
+                if best is None or loss < best[0]:
+                    best = loss, normalised
+            assert best is not None
+            candidates.append(best)
+        ranked = [patch for _, patch in sorted(candidates, key=lambda pair: pair[0])]
+        for image_number in range(task.ipc):
+            canvas = torch.zeros(3, SIDE, SIDE)
+            for row in range(factor):
+                for column in range(factor):
+                    patch = ranked[(row * factor + column) * task.ipc + image_number]
+                    place = slice(row * small, (row + 1) * small), slice(column * small, (column + 1) * small)
+                    canvas[:, place[0], place[1]] = patch
+            images.append(canvas * std + mean)
+    return images
+
+
+def assert_same(made: Tensor, wanted: list[Tensor]) -> None:
+    """Equal to a level of 255: normalising and its inverse move a value across a whole number now and then."""
+    levels = (torch.stack(wanted).clamp(0, 1) * 255).floor()
+    assert made.dtype == torch.uint8 and made.shape == levels.shape
+    apart = (made.float() - levels).abs()
+    assert apart.max() <= 1
+    assert (apart > 0).float().mean() < 0.02
+
+
+@pytest.mark.parametrize(("factor", "ipc"), [(1, 1), (1, 7), (2, 3), (4, 1)])
+def test_equals_the_reference_on_images_in_memory(make_task: MakeTask, factor: int, ipc: int) -> None:
+    task = make_task(resident(), ipc)
+    made = RDED(RDED.Config(factor=factor, pool=17, batch_size=20)).distill(task)
+    assert_same(made.pixels, reference(task, factor, 17, 5))
+    assert made.labels.tolist() == [label for label in range(CLASSES) for _ in range(ipc)]
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_equals_the_reference_on_files_of_many_sizes(make_task: MakeTask, tmp_path: Path, suffix: str) -> None:
+    task = make_task(files(tmp_path, suffix), ipc=2)
+    made = RDED(RDED.Config(factor=2, crops=3)).distill(task)
+    assert_same(made.pixels, reference(task, 2, 300, 3))
+
+
+def test_one_crop_an_image_and_at_most_one_patch_of_it(make_task: MakeTask) -> None:
+    """With crops of the whole image, patches tell which image they are from."""
+    task = make_task(resident(), ipc=EACH // 4)
+    made = RDED(RDED.Config(factor=2, crops=1, min_scale=1)).distill(task).pixels
+    shrunk = transforms.resize(task.data.train.pixels.float() / 255, [SIDE // 2, SIDE // 2], antialias=True)
+    shrunk = quantise(shrunk).float()
+    half = SIDE // 2
+    cells = torch.stack([made[:, :, y : y + half, x : x + half] for y in (0, half) for x in (0, half)]).flatten(0, 1)
+    distance = (cells.float()[:, None] - shrunk).abs().amax((2, 3, 4))
+    assert distance.min(1).values.max() <= 1
+    origins = distance.argmin(1)
+    assert len(set(origins.tolist())) == len(origins) == CLASSES * EACH // 4 * 4
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_other_images(make_task: MakeTask) -> None:
+    first, again, other = (
+        RDED().distill(make_task(resident(), 4, seed, place)).pixels
+        for place, seed in (("first", 0), ("again", 0), ("other", 1))
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_the_batch_size_does_not_matter(make_task: MakeTask) -> None:
+    one, other = (
+        RDED(RDED.Config(batch_size=size)).distill(make_task(resident(), 4, 0, str(size))).pixels for size in (1, 64)
+    )
+    assert torch.equal(one, other)
+
+
+def test_killed_in_the_middle_it_goes_on_to_the_same_bits(make_task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = RDED().distill(make_task(resident(), 4, place="whole")).pixels
+    monkeypatch.setattr(rded, "_SAVE_EVERY", 0.0)
+
+    def killed(done: int, total: int, **_: float) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        RDED().distill(make_task(resident(), 4, progress=killed))
+    made: list[int] = []
+    resumed = RDED().distill(make_task(resident(), 4, progress=lambda done, total, **_: made.append(done))).pixels
+    assert made == [2, 3]  # the first class was there
+    assert torch.equal(resumed, whole)
+
+
+def test_mosaic_puts_rank_k_ipc_plus_q_into_cell_k_of_image_q() -> None:
+    ipc = 3
+    patches = torch.arange(4 * ipc).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+    images = mosaic(patches, ipc)
+    assert images.shape == (ipc, 3, 4, 4)
+    for q in range(ipc):
+        corners = [int(images[q, 0, y, x]) for y in (0, 2) for x in (0, 2)]
+        assert corners == [q, q + ipc, q + 2 * ipc, q + 3 * ipc]
+        assert torch.equal(images[q, :, :2, :2], torch.full((3, 2, 2), q))
+    assert torch.equal(mosaic(patches, 4 * ipc), patches)  # factor 1: no mosaic
+
+
+def test_levels_are_truncated_and_never_wrap_around() -> None:
+    values = torch.tensor([-1e-8, 0.0, 0.999 / 255, 1 / 255, 254.999 / 255, 1.0, 1 + 1e-6]).view(1, 1, 1, -1)
+    assert quantise(values.expand(1, 3, 1, -1))[0, 0, 0].tolist() == [0, 0, 0, 1, 254, 255, 255]
+
+
+def test_the_factor_is_2_from_128_px_up() -> None:
+    assert [RDED().factor(size) for size in (16, 28, 32, 64, 128, 224)] == [1, 1, 1, 1, 2, 2]
+    assert RDED(RDED.Config(factor=3)).factor(224) == 3
+
+
+def test_an_ipc_beyond_the_pool_is_refused() -> None:
+    RDED().check(Setting(info(), EACH, 0))
+    with pytest.raises(UserError, match=r"rded at IPC 21 on noise needs 21 patches .* pool has 20 images"):
+        RDED().check(Setting(info(), EACH + 1, 0))
+    with pytest.raises(UserError, match="needs 40 patches a class"):
+        RDED(RDED.Config(factor=2)).check(Setting(info(), 10, 0))
+    with pytest.raises(UserError, match="pool has 300 images"):
+        RDED().check(Setting(info(224, smallest=1300), 76, 0))
+    with pytest.raises(UserError, match=r"rded.factor 3 does not divide the 16 pixels"):
+        RDED(RDED.Config(factor=3)).check(Setting(info(), 1, 0))
+
+
+def test_recipes_hold_what_decides_and_are_shared() -> None:
+    setting, later = Setting(info(), 5, 1), Setting(info(), 10, 2)
+    recipe = RDED(RDED.Config(crops=3, batch_size=7)).image_recipe(setting)
+    assert recipe.fields == {"crops": 3, "ipc": 5, "seed": 1}  # the batch size is of no effect
+    assert recipe.settings == {"crops": 3, "batch_size": 7}
+    labels_of = RDED().label_recipe(setting)
+    assert labels_of is not None and labels_of == RDED().label_recipe(later)  # the teacher alone decides
+    assert not labels_of.needs_images and not labels_of.fields
+    assert HeLlO().image_recipe(setting) == RDED().image_recipe(setting)  # made once for both
+
+
+def test_the_score_is_the_cross_entropy_of_the_true_class(teacher: Trajectory) -> None:
+    model, crops = teacher.model(), torch.rand(6, 3, 8, 8)
+    found = rded.score(model, crops, 1, SIDE)
+    for crop, value in zip(crops, found.tolist(), strict=True):
+        # grey of the mean around the patch is zero after normalising
+        canvas = torch.tensor(MEAN).view(3, 1, 1).expand(3, SIDE, SIDE).clone()
+        canvas[:, 4:12, 4:12] = crop
+        assert math.isclose(value, -float(model(canvas[None])[0].log_softmax(0)[1]), rel_tol=1e-4, abs_tol=1e-5)
