@@ -53,8 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         sys.stderr.write(f"bench: {error}\n")
         return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("bench: stopped; the same command goes on from here\n")
+    except KeyboardInterrupt as stop:
+        sys.stderr.write(f"bench: stopped; {stop if str(stop) else 'the same command goes on from here'}\n")
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `bench list | head` is no error

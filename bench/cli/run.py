@@ -130,7 +130,7 @@ def _launch(
     if cluster == "auto":
         cluster = "slurm" if slurm.answers() else "local"
     if cluster == "slurm":
-        if not slurm.answers():
+        if arguments.cluster == "slurm" and not slurm.answers():
             raise UserError("--cluster slurm: no Slurm answers here (sinfo fails); use --cluster local")
         slurm.run(schedule, options, kept, arguments.jobs, live)
     elif cluster == "local":

@@ -49,6 +49,7 @@ def environment(device: str, threads: int) -> dict[str, str]:
             facts["local_edits"] = hashlib.blake2b(edits.encode(), digest_size=5).hexdigest()
     facts["device"] = device
     facts["threads"] = str(threads)
-    if device.startswith("cuda") and "torch" in sys.modules:
-        facts["accelerator"] = sys.modules["torch"].cuda.get_device_name(device)
+    torch = sys.modules.get("torch")  # not loaded where a launcher notes a death
+    if device.startswith("cuda") and torch is not None and torch.cuda.is_available():
+        facts["accelerator"] = torch.cuda.get_device_name(device)
     return facts

@@ -125,9 +125,12 @@ def _failed(store: Store, cell: Cell, error: Exception, facts: RunFacts) -> Outc
 
 
 def _device(wanted: str) -> str:
+    there = torch.cuda.is_available()
+    if wanted.startswith("cuda") and not there:
+        raise UserError(f"--device {wanted}: torch {torch.__version__} finds no CUDA device here; use --device cpu")
     if wanted != "auto":
         return wanted
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return "cuda" if there else "cpu"
 
 
 def _settle(cell: Cell, threads: int) -> None:

@@ -30,7 +30,7 @@ def update(images: Images, projector: Projector, config: Config, device: torch.d
         for step in range(config.update_steps):
             loss = detail_loss(projector, pixels, config.update_factor)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             with torch.no_grad():
                 pixels.clamp_(0, 1)

@@ -55,7 +55,7 @@ def train_projector(task: Task, config: Config, clip_name: str) -> tuple[Project
             target = mean_logits(teachers, views.pixels)
             loss = projector_loss(projector(views.pixels), target, views.labels, config.ce_weight)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             task.progress(step + 1, total)
         checkpoint.save(training_state(projector, optimizer), epoch=epoch + 1)

@@ -126,7 +126,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(
 ) -> None:
     store = tmp_path / "small"
     store.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", store], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", store], capture_output=True)
     if mounted.returncode != 0:
         pytest.skip("no file system of its own can be mounted here, so no disk can be filled")
     try:

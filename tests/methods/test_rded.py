@@ -140,12 +140,12 @@ def reference(task: Task, factor: int, pool: int, crops: int) -> list[Tensor]:
 
 
 def assert_same(made: Tensor, wanted: list[Tensor]) -> None:
-    """Equal to a level of 255: normalising and its inverse move a value across a whole number now and then."""
-    levels = (torch.stack(wanted).clamp(0, 1) * 255).floor()
+    """Equal; but normalising and its inverse move what is close to a whole level across it now and then."""
+    levels = torch.stack(wanted).clamp(0, 1) * 255
     assert made.dtype == torch.uint8 and made.shape == levels.shape
-    apart = (made.float() - levels).abs()
+    apart = (made.float() - levels.floor()).abs()
     assert apart.max() <= 1
-    assert (apart > 0).float().mean() < 0.02
+    assert not (apart[(levels - levels.round()).abs() > 1e-3] > 0).any()
 
 
 @pytest.mark.parametrize(("factor", "ipc"), [(1, 1), (1, 7), (2, 3), (4, 1)])

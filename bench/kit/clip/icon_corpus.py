@@ -64,9 +64,7 @@ def draw_corpus(
     captions = sorted(set(named))
     number = {caption: position for position, caption in enumerate(captions)}
     caption = [number[name] for name in named]
-    store = np.lib.format.open_memmap(
-        folder / "pixels.npy", mode="w+", dtype=np.uint8, shape=(len(icons), SIZE, SIZE)
-    )
+    store = np.lib.format.open_memmap(folder / "pixels.npy", mode="w+", dtype=np.uint8, shape=(len(icons), SIZE, SIZE))
     not_drawn: list[str] = []
     for row, pixels in rasterise_many([icon for icon, _ in icons], SIZE, processes):
         if isinstance(pixels, str):

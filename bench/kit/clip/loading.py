@@ -34,9 +34,7 @@ ICON_CLIP_FOLDER = Path(__file__).with_name("icon_clip")
 Tokenizer = Callable[[list[str]], Tensor]
 
 
-def load_clip(
-    name: str, device: torch.device | str, cache: Path | None = None
-) -> tuple[CLIP, Tokenizer, PublicBase]:
+def load_clip(name: str, device: torch.device | str, cache: Path | None = None) -> tuple[CLIP, Tokenizer, PublicBase]:
     """The model on `device`, its tokenizer (list of B strings -> (B, context) int64), and what to count it as.
 
     Args:
@@ -74,9 +72,7 @@ def load_clip(
     return _ready(model, device), open_clip.get_tokenizer(arch), _public_base(label, path)
 
 
-def load_clip_folder(
-    folder: Path, device: torch.device | str, name: str
-) -> tuple[CLIP, Tokenizer, PublicBase]:
+def load_clip_folder(folder: Path, device: torch.device | str, name: str) -> tuple[CLIP, Tokenizer, PublicBase]:
     """A model from `model.safetensors` and `config.json`, as `train_icon_clip` writes them."""
     path = folder / "model.safetensors"
     try:
@@ -133,9 +129,7 @@ def _public_base(name: str, path: Path) -> PublicBase:
 
 
 @torch.no_grad()
-def text_embeddings(
-    model: CLIP, tokenizer: Tokenizer, class_names: Sequence[str], templates: Sequence[str]
-) -> Tensor:
+def text_embeddings(model: CLIP, tokenizer: Tokenizer, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
     """(C, D) float32, one unit vector a class: the normalised mean of its normalised sentence embeddings.
 
     Args:

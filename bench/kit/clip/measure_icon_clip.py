@@ -48,9 +48,7 @@ def zero_shot(model: CLIP, tokenizer: Tokenizer, images: Tensor, labels: Tensor,
     return float(((features @ words.T).argmax(dim=1) == labels).float().mean())
 
 
-def known_concepts(
-    model: CLIP, tokenizer: Tokenizer, corpus: Corpus, concepts: int = 100
-) -> tuple[float, int]:
+def known_concepts(model: CLIP, tokenizer: Tokenizer, corpus: Corpus, concepts: int = 100) -> tuple[float, int]:
     """Top-1 among the captions most drawn in training, on the icons of the sets held back: (accuracy, icons)."""
     usable = corpus.caption >= 0
     known = np.bincount(corpus.caption[~corpus.unseen & usable], minlength=len(corpus.captions))

@@ -156,9 +156,7 @@ def _bar(what: str, steps: int) -> Iterator[Any]:
         yield lambda: progress.advance(task)
 
 
-def save_checkpoint(
-    model: CLIP, optimizer: torch.optim.Optimizer, epoch: int, recipe: Recipe, out: Path
-) -> None:
+def save_checkpoint(model: CLIP, optimizer: torch.optim.Optimizer, epoch: int, recipe: Recipe, out: Path) -> None:
     """Model, optimizer and epoch in one file, which is either the last one or this one, never half of it."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for number, state in optimizer.state_dict()["state"].items():

@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torchvision.datasets import CIFAR10, CIFAR100
 
 from bench.contract import DatasetInfo
 from bench.errors import UserError
@@ -22,6 +21,8 @@ def read_cifar(info: DatasetInfo, place: Path) -> Dataset:
     Raises:
         UserError: a file is missing or not the published one.
     """
+    from torchvision.datasets import CIFAR10, CIFAR100  # here: it takes two seconds that other sets need not wait
+
     reader = CIFAR100 if info.name == "cifar100" else CIFAR10
     try:
         parts = [reader(place.parent, train=train, download=False) for train in (True, False)]

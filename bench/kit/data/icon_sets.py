@@ -17,8 +17,10 @@ import json
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -31,24 +33,23 @@ from bench.errors import UserError
 # Attribution-only licences (CC-BY) count as permissive: they allow every use and change, and every artifact made
 # here carries the attribution. Left out: share-alike, non-commercial, no-derivatives, GPL, MPL (file-level
 # copyleft), OFL (derived fonts must stay OFL; whether a raster derives from a font is for a lawyer) and unknown.
-PERMISSIVE = frozenset(
-    {"MIT", "Apache-2.0", "ISC", "CC0-1.0", "CC-BY-4.0", "CC-BY-3.0", "Unlicense", "BSD-3-Clause"}
-)
+PERMISSIVE = frozenset({"MIT", "Apache-2.0", "ISC", "CC0-1.0", "CC-BY-4.0", "CC-BY-3.0", "Unlicense", "BSD-3-Clause"})
 BRAND_CATEGORIES = frozenset({"Logos", "Programming"})
 BRAND_SETS = frozenset({"circle-flags", "flag", "flagpack", "cif", "fa6-brands", "fa-brands", "file-icons"})
 BRAND_PREFIXES = ("brand-", "logo-", "logos-", "flag-for-", "flag-of-", "flag-")
 
 # Words that say how an icon is drawn, not what it shows. The second group are also ordinary words ("traffic
 # light", "bus line"), so they count as style only in a set where at least 5 % of the names end in them.
-STYLE = frozenset(
-    "outline outlined filled fill bold duotone twotone linear thin regular sharp rounded solid remix alt variant "
-    "icon icons expressive".split()
-)
-STYLE_BY_USE = frozenset(
-    "light line flat small round large broken color duo o tone two stroke tiny sm md lg xs poly pop print "
-    "freehand bolder fine big f".split()
-)
+STYLE = frozenset({
+    "outline", "outlined", "filled", "fill", "bold", "duotone", "twotone", "linear", "thin", "regular", "sharp",
+    "rounded", "solid", "remix", "alt", "variant", "icon", "icons", "expressive",
+})  # fmt: skip
+STYLE_BY_USE = frozenset({
+    "light", "line", "flat", "small", "round", "large", "broken", "color", "duo", "o", "tone", "two", "stroke",
+    "tiny", "sm", "md", "lg", "xs", "poly", "pop", "print", "freehand", "bolder", "fine", "big", "f",
+})  # fmt: skip
 STYLE_IN_FRONT = frozenset({"baseline", "outline", "round", "sharp", "twotone", "ios", "md", "bxs", "bx", "icon"})
+WORTH_PROCESSES = 2000  # icons; fewer are drawn before another process has started
 KEEP_DIGITS_AFTER = frozenset({"number", "numeric", "digit", "counter", "numbers", "letter", "looks"})
 
 
@@ -199,9 +200,7 @@ def rasterise(svg: str, size: int) -> NDArray[np.uint8]:
         import resvg_py
     except ImportError:
         raise UserError("drawing icons needs the package resvg-py; run `pip install 'distill-bench[icons]'`") from None
-    png = resvg_py.svg_to_bytes(
-        svg_string=svg, width=size, height=size, background="#ffffff", skip_system_fonts=True
-    )
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, background="#ffffff", skip_system_fonts=True)
     pixels = np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGB"))
     # An animated or text-only icon can be empty in its first frame: nothing there to learn or to test.
     if int(pixels.max()) - int(pixels.min()) < 32:
@@ -213,11 +212,13 @@ def rasterise_many(
     icons: list[Icon], size: int, processes: int, progress: Callable[[int, int], None] | None = None
 ) -> Iterator[tuple[int, NDArray[np.uint8] | str]]:
     """(index, pixels) for each icon, in order; in place of pixels a line saying why an icon would not draw."""
-    from multiprocessing import get_context
-
     jobs = ((icon.svg, size) for icon in icons)
-    with get_context("spawn").Pool(processes) as pool:
-        for index, result in enumerate(pool.imap(_rasterise_or_say_why, jobs, chunksize=256)):
+    with ExitStack() as stack:
+        results: Iterable[NDArray[np.uint8] | str] = map(_rasterise_or_say_why, jobs)
+        if processes > 1 and len(icons) > WORTH_PROCESSES:
+            pool = stack.enter_context(get_context("spawn").Pool(processes))
+            results = pool.imap(_rasterise_or_say_why, jobs, chunksize=256)
+        for index, result in enumerate(results):
             yield index, result
             if progress is not None and (index + 1) % 1000 == 0:
                 progress(index + 1, len(icons))

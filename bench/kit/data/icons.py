@@ -45,7 +45,8 @@ FAMILY = {
     "material-symbols": "google", "material-symbols-light": "google", "ic": "google", "mdi": "google",
     "fa6-solid": "fa", "fa6-regular": "fa", "fa7-solid": "fa", "fa7-regular": "fa", "la": "fa",
     "sidekickicons": "heroicons", "famicons": "ion", "bxs": "bx", "boxicons": "bx",
-    "uim": "uil", "uit": "uil", "uis": "uil", "lucide": "feather", "lucide-lab": "feather", "vadivam": "feather", "covid": "streamline",
+    "uim": "uil", "uit": "uil", "uis": "uil", "lucide": "feather", "lucide-lab": "feather", "vadivam": "feather",
+    "covid": "streamline",
 }  # fmt: skip
 
 # Never seen by icon-clip, so that its accuracy on known concepts in unknown handwriting can be measured.
@@ -215,7 +216,7 @@ def _refuse_small_classes(counts: dict[str, dict[str, int]], source: Path) -> No
         if of["train"] < SMALLEST_TRAIN or of["val"] < SMALLEST_TEST or sum(of.values()) < SMALLEST_CLASS:
             raise UserError(
                 f"{source}: {concept} has {of['train']} train and {of['val']} test renditions, expected at least "
-                f"{SMALLEST_TRAIN} and {SMALLEST_TEST}, {SMALLEST_CLASS} in all; use the whole package, 2.2.535 or later"
+                f"{SMALLEST_TRAIN} and {SMALLEST_TEST}, {SMALLEST_CLASS} in all; use the whole package, version 2.2.535"
             )
 
 

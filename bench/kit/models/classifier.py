@@ -5,11 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-import timm
 import torch
 import torchvision
-from timm.models.swin_transformer import SwinTransformer
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
@@ -82,6 +79,20 @@ def _net(arch: str, classes: int, image_size: int) -> nn.Module:
         return ConvNet(int(match[1]), int(match[2] or 128), classes, image_size)
     if match := re.fullmatch(r"resnet(10|18|34|50)-small(?:-w(\d+))?", arch):
         return _small_resnet(match[1], int(match[2] or 64), classes)
+    if match := re.fullmatch(r"(?:torchvision:)?([a-z0-9_]+)", arch):
+        if match[1] in torchvision.models.list_models(module=torchvision.models):
+            return _tried(arch, torchvision.models.get_model(match[1], weights=None, num_classes=classes), image_size)
+        if arch.startswith("torchvision:"):
+            known = torchvision.models.list_models(module=torchvision.models)
+            raise unknown("torchvision model", match[1], known)
+    return _timm(arch, classes, image_size)
+
+
+def _timm(arch: str, classes: int, image_size: int) -> nn.Module:
+    import timm  # here, because it takes half a second that most cells need not wait
+    from timm.models.swin_transformer import SwinTransformer
+    from timm.models.vision_transformer import VisionTransformer
+
     if arch == "vit-small":
         return VisionTransformer(
             img_size=image_size, patch_size=4, num_classes=classes, embed_dim=192, depth=6, num_heads=3
@@ -94,14 +105,10 @@ def _net(arch: str, classes: int, image_size: int) -> nn.Module:
             img_size=image_size, patch_size=2, num_classes=classes, embed_dim=48, depths=(2, 2),
             num_heads=(3, 6), window_size=4,
         )  # fmt: skip
-    library, _, name = arch.rpartition(":")
-    if library == "timm":
-        if not timm.is_model(name):
-            raise unknown("timm model", name, timm.list_models())
-        return _tried(arch, timm.create_model(name, num_classes=classes), image_size)
-    if name not in torchvision.models.list_models(module=torchvision.models):
-        raise unknown("torchvision model", name, torchvision.models.list_models(module=torchvision.models))
-    return _tried(arch, torchvision.models.get_model(name, weights=None, num_classes=classes), image_size)
+    name = arch.removeprefix("timm:")
+    if not timm.is_model(name):
+        raise unknown("timm model", name, timm.list_models())
+    return _tried(arch, timm.create_model(name, num_classes=classes), image_size)
 
 
 @torch.no_grad()

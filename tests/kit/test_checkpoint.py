@@ -1,0 +1,131 @@
+"""Checkpoints: what was saved comes back, half a file does not, and training goes on to the same bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from bench.kit.checkpoint import Checkpoint, restore_training, training_state
+from bench.kit.models import build
+from bench.kit.optim import decay_groups
+
+MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
+
+OPTIMIZERS: dict[str, MakeOptimizer] = {
+    "adamw": lambda model: torch.optim.AdamW(decay_groups(model, 0.01), 1e-3, fused=True),
+    "sgd": lambda model: torch.optim.SGD(decay_groups(model, 0.01), 0.05, momentum=0.9, fused=True),
+    "plain sgd": lambda model: torch.optim.SGD(model.parameters(), 0.05),
+    "adamw not fused": lambda model: torch.optim.AdamW(model.parameters(), 1e-3, fused=False),
+}
+
+
+def fresh(kind: str) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """The layouts of a real student: channels last, with kernels, vectors and a matrix."""
+    torch.manual_seed(0)
+    model = build("convnet2-w8", 5, 8, (0.5,) * 3, (0.25,) * 3).to(memory_format=torch.channels_last)
+    model.net.features[0].weight.requires_grad_(kind != "adamw not fused")
+    return model, OPTIMIZERS[kind](model)
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
+    stream = torch.Generator().manual_seed(number)
+    optimizer.zero_grad(set_to_none=True)
+    loss = F.cross_entropy(model(torch.rand(10, 3, 8, 8, generator=stream)), torch.arange(10) % 5)
+    loss.backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_training_goes_on_to_the_same_bits(tmp_path: Path, kind: str) -> None:
+    whole = fresh(kind)
+    for number in range(8):
+        step(*whole, number)
+    stopped = fresh(kind)
+    for number in range(4):
+        step(*stopped, number)
+    Checkpoint(tmp_path).save(training_state(*stopped), epoch=4)
+    found = Checkpoint(tmp_path).load()
+    assert found is not None and found[1] == {"epoch": 4}
+    resumed = fresh(kind)
+    restore_training(*resumed, found[0])
+    for number in range(4, 8):
+        step(*resumed, number)
+    wanted, got = whole[0].state_dict(), resumed[0].state_dict()
+    assert all(torch.equal(got[name], tensor) for name, tensor in wanted.items())
+
+
+def test_frozen_weights_are_not_kept(tmp_path: Path) -> None:
+    model, optimizer = fresh("adamw not fused")
+    step(model, optimizer, 0)
+    names = training_state(model, optimizer)
+    assert "model.net.features.0.weight" not in names
+    assert "model.net.features.0.bias" in names and "model.net.features.1.running_mean" in names
+
+
+def test_before_the_first_step_there_are_no_moments(tmp_path: Path) -> None:
+    model, optimizer = fresh("adamw")
+    Checkpoint(tmp_path).save(training_state(model, optimizer))
+    found = Checkpoint(tmp_path).load()
+    assert found is not None
+    restore_training(*fresh("adamw"), found[0])
+
+
+def test_tensors_and_facts_come_back(tmp_path: Path) -> None:
+    tensors = {
+        "transposed": torch.rand(4, 3).t(),
+        "channels last": torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last),
+        "half": torch.rand(3).half(),
+        "whole": torch.arange(5),
+        "scalar": torch.tensor(7.0),
+        "nothing": torch.empty(0, 3),
+        "gradient": torch.rand(2, requires_grad=True),
+    }
+    facts = {"epoch": 3, "curve": [[1, 0.1 + 0.2]], "accuracy": {"1": 0.5}}
+    Checkpoint(tmp_path).save(tensors, **facts)
+    found = Checkpoint(tmp_path).load()
+    assert found is not None
+    assert found[1] == facts
+    assert all(torch.equal(found[0][name], tensor) for name, tensor in tensors.items())
+    assert found[0].keys() == tensors.keys()
+
+
+def test_the_newest_counts_and_names_are_apart(tmp_path: Path) -> None:
+    for epoch in range(3):
+        Checkpoint(tmp_path).save({"x": torch.tensor(epoch)}, epoch=epoch)
+    Checkpoint(tmp_path, "other").save({"x": torch.tensor(9)}, epoch=9)
+    found = Checkpoint(tmp_path).load()
+    assert found is not None and found[1] == {"epoch": 2}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.ckpt", "other.ckpt"]
+
+
+def test_nothing_whole_is_nothing(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path)
+    assert checkpoint.load() is None
+    checkpoint.save({"x": torch.arange(100)}, epoch=1)
+    whole = checkpoint.path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[-1] ^= 1
+    for broken in (b"", whole[:10], whole[:-1], whole + b"x", bytes(flipped)):
+        checkpoint.path.write_bytes(broken)
+        assert checkpoint.load() is None
+    checkpoint.path.write_bytes(whole)
+    assert checkpoint.load() is not None
+
+
+def test_killed_while_it_writes_the_older_one_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = Checkpoint(tmp_path)
+    checkpoint.save({"x": torch.arange(3)}, epoch=1)
+
+    def killed(handle: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save({"x": torch.arange(4)}, epoch=2)
+    found = checkpoint.load()
+    assert found is not None and found[1] == {"epoch": 1}
