@@ -1,6 +1,6 @@
 """Icons as pixels beside their captions: drawn once from the npm package, then mapped from a file.
 
-    corpus = draw_corpus(package, Path("runs/icon-clip"), "strict", limit=0, processes=2, report=print)
+    corpus = draw_corpus(package, Path("runs/icon-clip"), limit=0, processes=2, report=print)
 
 `pixels.npy` holds the drawings and `corpus.json`, written last, everything else: without it nothing is there.
 """
@@ -22,7 +22,7 @@ from torch import Tensor
 from bench.errors import UserError
 from bench.kit.clip.icon_captions import one_name
 from bench.kit.data.icon_sets import rasterise_many
-from bench.kit.data.icons import HeldOut, training_pairs
+from bench.kit.data.icons import training_pairs
 
 SIZE = 32
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as PIL makes grey
@@ -39,20 +39,17 @@ class Corpus:
     unseen: NDArray[np.bool_]
 
 
-def draw_corpus(
-    source: Path, folder: Path, rule: HeldOut, limit: int, processes: int, report: Callable[[str], None]
-) -> Corpus:
+def draw_corpus(source: Path, folder: Path, limit: int, processes: int, report: Callable[[str], None]) -> Corpus:
     """Draws every icon of `training_pairs`, or reads the drawings back where they are those of this source.
 
     Args:
         source: the npm package `@iconify/json`, as .tgz or unpacked folder.
         folder: where `pixels.npy` and `corpus.json` are, or will be.
-        rule: what is held out (see `bench.kit.data.icons.touches_icons_100`).
         limit: train on so many icons, chosen at random; 0 is all.
         processes: that draw at once.
         report: called with a line now and then.
     """
-    pairs = training_pairs(source, rule)
+    pairs = training_pairs(source)
     order = np.random.default_rng(0).permutation(len(pairs.train))[: limit or None]
     icons = [*(pairs.train[i] for i in order), *pairs.unseen]
     key = hashlib.sha256("\n".join(f"{icon.set}:{icon.name}" for icon, _ in icons).encode()).hexdigest()

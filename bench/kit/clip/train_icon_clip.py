@@ -53,7 +53,7 @@ console = Console(highlight=False, soft_wrap=True)
 class Recipe:
     """Everything but the data that decides the weights."""
 
-    epochs: int = 18
+    epochs: int = 7
     batch: int = 1024
     seed: int = 0
     lr: float = 2e-3
@@ -211,17 +211,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     for name, default in asdict(Recipe()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
-    parser.add_argument(
-        "--held-out", choices=("strict", "words"), default="strict", help="the packaged weights are of `words`"
-    )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     arguments = vars(parser.parse_args())
-    source, out, threads, rule = (arguments.pop(name) for name in ("source", "out", "threads", "held_out"))
+    source, out, threads = (arguments.pop(name) for name in ("source", "out", "threads"))
     torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
     recipe = Recipe(**arguments)
     try:
-        train(draw_corpus(source, out, rule, recipe.limit, threads, console.print), recipe, out)
+        train(draw_corpus(source, out, recipe.limit, threads, console.print), recipe, out)
     except UserError as error:
         parser.error(str(error))
 

@@ -115,9 +115,7 @@ class Resident(Split):
         heights, widths = (torch.full_like(indices, side) for side in pixels.shape[2:])
         plan = stream.plan
         crops = [
-            resized_crop(
-                images, stream.boxes(k, indices, heights, widths).to(device), plan.size, plan.antialias
-            )
+            resized_crop(images, stream.boxes(k, indices, heights, widths).to(device), plan.size, plan.antialias)
             for k in range(count)
         ]
         return torch.stack(crops)

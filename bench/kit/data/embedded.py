@@ -36,9 +36,7 @@ def _digits_file() -> Path:
         path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
         if path.is_file():
             return path
-    raise UserError(
-        "digits comes with scikit-learn, which is not installed whole; install scikit-learn again"
-    )
+    raise UserError("digits comes with scikit-learn, which is not installed whole; install scikit-learn again")
 
 
 def read_digits(info: DatasetInfo) -> Dataset:

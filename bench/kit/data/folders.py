@@ -126,16 +126,12 @@ def _annotated(annotations: Path, wnids: tuple[str, ...]) -> Listing:
     for line in annotations.read_text(encoding="utf-8").splitlines():
         name, wnid = line.split("\t")[:2]
         if wnid not in files:
-            raise UserError(
-                f"{annotations}: {name} is of class {wnid!r}, which is not in wnids.txt; unpack it again"
-            )
+            raise UserError(f"{annotations}: {name} is of class {wnid!r}, which is not in wnids.txt; unpack it again")
         files[wnid].append(name)
     empty = [wnid for wnid in wnids if not files[wnid]]
     if empty:
         raise UserError(f"{annotations}: class {empty[0]!r} has no image; unpack the archive again")
-    return Listing(
-        annotations.parent / "images", {wnid: tuple(sorted(found)) for wnid, found in files.items()}
-    )
+    return Listing(annotations.parent / "images", {wnid: tuple(sorted(found)) for wnid, found in files.items()})
 
 
 def read_places(info: DatasetInfo, place: Path) -> Dataset:

@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,6 @@ from bench.kit.data.icon_sets import Icon, IconPackage, digest, rasterise_many, 
 
 ICONS_100: tuple[str, ...] = tuple(Path(__file__).with_name("icons_100.txt").read_text("utf-8").split())
 SIZE = 64
-HeldOut = Literal["strict", "words"]  # see `touches_icons_100`
 SMALLEST_TRAIN, SMALLEST_TEST, SMALLEST_CLASS = 50, 10, 75
 
 # Two renditions of a concept nearer than this (mean absolute difference of grey at 64x64, range 0..1) are one
@@ -69,19 +68,17 @@ def family(prefix: str) -> str:
     return FAMILY.get(prefix, prefix.split("-")[0])
 
 
-def touches_icons_100(name: str, rule: HeldOut = "strict") -> bool:
-    """Whether an icon's full name has an icons-100 concept in it.
+def touches_icons_100(name: str) -> bool:
+    """Whether an icon's full name has an icons-100 concept in it, digits aside ("star2").
 
-    `words`: a word of the name equals a concept, its plural or its synonym; or a concept of five letters or more is
-    anywhere in the name written without dashes ("phone" holds out "microphone"; "light-bulb" counts).
-    `strict`: also with the digits taken out ("star2"), and where a word ends in a concept ("fullmoon") or, from four
-    letters, begins with one ("moonface"); it fires by mistake too ("rhombus" ends in "bus").
+    It has if a word of the name equals a concept, its plural or its synonym, ends in one ("fullmoon") or, from four
+    letters, begins with one ("moonface"); or if a concept of five letters or more is anywhere in the name written
+    without dashes ("phone" holds out "microphone"; "light-bulb" counts). Strict, so it fires by mistake too
+    ("rhombus" ends in "bus").
     """
-    words = name.lower().split("-")
-    if rule == "strict":
-        words = re.sub(r"[0-9]+", "", name.lower()).split("-")
-        if any(_begins_or_ends_in_a_concept(word) for word in words):
-            return True
+    words = re.sub(r"[0-9]+", "", name.lower()).split("-")
+    if any(_begins_or_ends_in_a_concept(word) for word in words):
+        return True
     joined = "".join(words)
     return any(word in _HELD_OUT_WORDS for word in words) or any(part in joined for part in _HELD_OUT_PARTS)
 
@@ -114,14 +111,14 @@ class TrainingPairs:
     package: IconPackage
 
 
-def training_pairs(source: Path, rule: HeldOut = "strict") -> TrainingPairs:
-    """Every permissive icon with its name in words, less those that touch an icons-100 concept by `rule`."""
+def training_pairs(source: Path) -> TrainingPairs:
+    """Every permissive icon with its name in words, less those that touch an icons-100 concept."""
     package = read_package(source)
     train: list[tuple[Icon, str]] = []
     unseen: list[tuple[Icon, str]] = []
     held_out = 0
     for icon in package.icons:
-        if touches_icons_100(icon.name, rule):
+        if touches_icons_100(icon.name):
             held_out += 1
             continue
         caption = package.concept(icon)

@@ -34,9 +34,7 @@ def read_array(path: Path, dimensions: int) -> NDArray[np.uint8]:
             raise ValueError("its header is of another kind")
         return np.frombuffer(raw, dtype=np.uint8, offset=4 + 4 * dimensions).reshape(shape)
     except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
-        raise UserError(
-            f"{path}: not a whole IDX file of {dimensions} dimensions ({error}); fetch it again"
-        ) from error
+        raise UserError(f"{path}: not a whole IDX file of {dimensions} dimensions ({error}); fetch it again") from error
 
 
 def read_idx(info: DatasetInfo, place: Path) -> Dataset:

@@ -36,9 +36,7 @@ def default_workers() -> int:
     if not chosen:
         return min(processors(), MOST_WORKERS)
     if not chosen.isdecimal():
-        raise UserError(
-            f"${WORKERS_VARIABLE} is {chosen!r}; expected a number of worker processes, 0 for none"
-        )
+        raise UserError(f"${WORKERS_VARIABLE} is {chosen!r}; expected a number of worker processes, 0 for none")
     return int(chosen)
 
 

@@ -21,16 +21,12 @@ def sample_classes(labels: Tensor, classes: int, count: int, seed: int, most: bo
     Raises:
         UserError: a class has fewer than ``count`` images (unless ``most``).
     """
-    order = torch.from_numpy(
-        permutation(uniforms(seed_for("sample", seed), Purpose.ORDER, 0, 1, len(labels)))[0]
-    )
+    order = torch.from_numpy(permutation(uniforms(seed_for("sample", seed), Purpose.ORDER, 0, 1, len(labels)))[0])
     shuffled = labels[order]
     chosen = []
     for index in range(classes):
         members = order[shuffled == index]
         if len(members) < count and not most:
-            raise UserError(
-                f"class {index} has {len(members)} training images, fewer than the {count} asked for"
-            )
+            raise UserError(f"class {index} has {len(members)} training images, fewer than the {count} asked for")
         chosen.append(members[:count])
     return torch.cat(chosen)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +27,13 @@ def read_state(path: Path) -> dict[str, Tensor]:
             found: Any = load_file(path)
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError):
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"the teacher file {path} can't be read: {str(error).splitlines()[0]}") from None
+    except Exception:  # the restricted unpickler has no error of its own for what is not a pickle at all
         raise UserError(
             f"the teacher file {path} is no plain checkpoint: only tensors are read and pickled code is never run; "
             "save the model's state_dict() with torch.save or safetensors"
         ) from None
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"the teacher file {path} can't be read: {str(error).splitlines()[0]}") from None
     for key in _WRAPPERS:
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]

@@ -1,0 +1,398 @@
+"""The student loop against a slow one in plain torch, and what its metrics mean."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.contract import DatasetInfo, EvaluationTask, Images, LabelSource, TeacherSpec
+from bench.kit import accuracy, models
+from bench.kit.data.dataset import Dataset, Resident
+from bench.kit.seeds import seed_for
+from bench.kit.views import ViewPlan, Views, ViewStream
+from evaluators import classification
+from evaluators.classification import Classification, ClassificationProtocol, by_ipc
+
+CLASSES, SIDE, TEST = 4, 16, 37
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+STUDENT = "resnet10-small-w8"  # its convolutions have no bias: under a batch norm, that would drift by rounding alone
+CPU = torch.device("cpu")
+
+
+def protocol(**changes: Any) -> ClassificationProtocol:
+    plain = {
+        "name": "test", "version": 1, "track": "common", "title": "test", "epochs": 3, "batch_size": 5, "tests": 2,
+        "full_data": {"epochs": 2, "batch_size": 16}, "min_scale": 0.5, "temperature": 4.0, "lr": 2e-3,
+    }  # fmt: skip
+    return ClassificationProtocol.model_validate(plain | changes)
+
+
+def images(ipc: int = 3, seed: int = 0) -> Images:
+    stream = torch.Generator().manual_seed(seed)
+    labels = torch.arange(CLASSES).repeat_interleave(ipc)
+    pixels = torch.randint(0, 150, (len(labels), 3, SIDE, SIDE), generator=stream)
+    for image, label in zip(pixels, labels.tolist(), strict=True):
+        image[label % 3, label * 4 : label * 4 + 4] += 100
+    return Images(pixels.to(torch.uint8), labels)
+
+
+def dataset() -> Dataset:
+    info = DatasetInfo(
+        name="bars", title="Bars", classes=CLASSES, image_size=SIDE, smallest_class=7, train_images=28,
+        test_images=TEST, mean=MEAN, std=STD, teacher=TeacherSpec(), clip="icon-clip", student=STUDENT,
+    )  # fmt: skip
+    names = tuple(map(str, range(CLASSES)))
+    train, test = images(7, 1), images(10, 2)
+    odd = Resident(test.pixels[:TEST], test.labels[:TEST])
+    return Dataset(info, names, names, Resident(train.pixels, train.labels), odd)
+
+
+class Judge(LabelSource):
+    """A random network that labels any view and remembers what it saw."""
+
+    kind = "judge"
+
+    def __init__(self, seed: int = 9) -> None:
+        torch.manual_seed(seed)
+        self.net = models.build("convnet2-w8", CLASSES, SIDE, MEAN, STD).eval().requires_grad_(False)
+        self.seen: list[tuple[int, Views]] = []
+
+    def soft_labels(self, views: Views, step: int) -> Tensor:
+        self.seen.append((step, views))
+        logits: Tensor = 5 * self.net(views.pixels)
+        return logits
+
+    def save(self, folder: Path) -> None:
+        raise NotImplementedError
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device) -> Self:
+        raise NotImplementedError
+
+
+MakeTask = Callable[..., EvaluationTask]
+
+
+@pytest.fixture
+def make_task(tmp_path: Path) -> MakeTask:
+    def make(rules: ClassificationProtocol, **changes: Any) -> EvaluationTask:
+        data = dataset()
+        facts = {
+            "dataset": data.info, "data": data, "images": images(), "labels": Judge(), "student": STUDENT,
+            "protocol": rules, "seed": 0, "device": CPU, "work": tmp_path, "progress": lambda *_, **__: None,
+        } | changes  # fmt: skip
+        facts["work"].mkdir(exist_ok=True)
+        return EvaluationTask(**facts)
+
+    return make
+
+
+Outcome = tuple[dict[str, Any], nn.Module, dict[str, Tensor]]
+
+
+@pytest.fixture
+def evaluate(monkeypatch: pytest.MonkeyPatch) -> Callable[[EvaluationTask], Outcome]:
+    """The result, the trained student and the weights it began with."""
+
+    def run(task: EvaluationTask) -> Outcome:
+        caught: dict[str, Any] = {}
+        plain = classification.train_student
+
+        def train(student: nn.Module, *rest: Any) -> Any:
+            caught["student"], caught["start"] = student, copy.deepcopy(student.state_dict())
+            return plain(student, *rest)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(classification, "train_student", train)
+            result = Classification().evaluate(task)
+        return result, caught["student"], caught["start"]
+
+    return run
+
+
+# -- the reference
+
+
+@pytest.fixture
+def double(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights in double precision: differences that are no rounding show, and rounding does not grow."""
+    plain = models.build
+    monkeypatch.setattr(models, "build", lambda *names, **more: plain(*names, **more).double())
+
+
+def reference_loss(logits: Tensor, views: Views, rules: ClassificationProtocol, judge: Judge | None) -> Tensor:
+    if judge is None:
+        total = torch.zeros(())
+        for row, label, partner in zip(logits, views.labels.tolist(), views.partner_labels.tolist(), strict=True):
+            log = row - row.exp().sum().log()
+            total = total - views.weight * log[label] - (1 - views.weight) * log[partner]
+        return total / len(logits)
+    soft = judge.soft_labels(views, 0)
+    if rules.loss == "mse":
+        hard = -torch.stack([row.log_softmax(0)[label] for row, label in zip(logits, views.labels, strict=True)]).mean()
+        return ((logits - soft) ** 2).mean() + rules.ce_weight * hard
+    wanted, got = (soft / rules.temperature).softmax(1), (logits / rules.temperature).softmax(1)
+    return (wanted * (wanted.log() - got.log())).sum() / len(logits)
+
+
+def factor(schedule: str, epoch: int, epochs: int) -> float:
+    return {
+        "cosine": (1 + math.cos(math.pi * epoch / epochs)) / 2,
+        "half_cosine": (1 + math.cos(math.pi * epoch / (2 * epochs))) / 2,
+        "half_linear": 1 - epoch / (2 * epochs),
+        "constant": 1.0,
+    }[schedule]
+
+
+def accuracy_of(model: nn.Module, test: Resident) -> float:
+    """One image at a time."""
+    model.eval()
+    with torch.no_grad():
+        found = [int(model(image[None] / 255).argmax()) for image in test.pixels]
+    return sum(a == b for a, b in zip(found, test.labels.tolist(), strict=True)) / len(found)
+
+
+def reference(task: EvaluationTask, twice: bool = False) -> tuple[nn.Module, list[float]]:
+    """Plain layout, plain optimizer, one loop; ``twice``: RDED's second forward in training mode."""
+    rules = task.protocol
+    assert isinstance(rules, ClassificationProtocol) and isinstance(task.data.test, Resident)
+    assert task.images is not None and isinstance(rules.epochs, int) and isinstance(rules.batch_size, int)
+    torch.manual_seed(seed_for("student-init", task.seed))
+    model = models.build(STUDENT, CLASSES, SIDE, MEAN, STD)
+    average = copy.deepcopy(model)
+    groups = [
+        {"params": [p], "weight_decay": rules.weight_decay if "weight" in name and p.ndim > 1 else 0.0}
+        for name, p in model.named_parameters()
+    ]
+    lr = rules.lr_by_student.get(task.student, rules.lr)
+    optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=lr, foreach=False)
+    if rules.optimizer == "sgd":
+        optimizer = torch.optim.SGD(groups, lr=lr, momentum=rules.momentum, foreach=False)
+    plan = ViewPlan(
+        size=SIDE, crop=rules.crop, min_scale=rules.min_scale, flip=rules.flip, shuffle=rules.shuffle, mix=rules.mix,
+        alpha=rules.alpha, seed=seed_for("student-views", task.seed),
+    )  # fmt: skip
+    stream = ViewStream(plan, len(task.images))
+    judge = Judge() if task.labels is not None else None
+    found = []
+    for epoch in range(rules.epochs):
+        model.train()
+        for group in optimizer.param_groups:
+            group["lr"] = lr * factor(rules.schedule, epoch, rules.epochs)
+        for batch, indices in enumerate(stream.order(epoch).split(rules.batch_size)):
+            views = stream.make(task.images.pixels, task.images.labels, indices, epoch, batch)
+            if twice:
+                with torch.no_grad():
+                    model(views.pixels)
+            optimizer.zero_grad()
+            reference_loss(model(views.pixels), views, rules, judge).backward()
+            optimizer.step()
+            with torch.no_grad():
+                for mine, theirs in zip(average.parameters(), model.parameters(), strict=True):
+                    mine.copy_((rules.ema or 0) * mine + (1 - (rules.ema or 0)) * theirs)
+        for mine, theirs in zip(average.buffers(), model.buffers(), strict=True):
+            mine.copy_(theirs)
+        found.append(accuracy_of(average, task.data.test))
+    return model, found
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "kl": {},
+    "kl by rded": {"schedule": "half_cosine", "temperature": 20.0, "bn_momentum": 0.19, "crop": "none", "lr": 1e-3},
+    "kl with a rate of its own": {"lr_by_student": {STUDENT: 1e-3, "convnet3": 9.0}, "weight_decay": 0.3},
+    "mse by edc": {
+        "loss": "mse", "ce_weight": 0.025, "schedule": "half_linear", "ema": 0.9, "shuffle": 2, "epochs": 5,
+    },
+    "mse": {"loss": "mse", "optimizer": "sgd", "lr": 1e-2, "mix": "mixup", "alpha": 0.8},
+    "hard": {"optimizer": "sgd", "lr": 2e-2, "schedule": "constant"},
+    "hard without mix": {"mix": "none", "flip": False, "crop": "shift"},
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("case", CASES)
+def test_equals_a_plain_loop(make_task: MakeTask, evaluate: Callable[[EvaluationTask], Outcome], case: str) -> None:
+    rules = protocol(**{"tests": 100, **CASES[case]})
+    task = make_task(rules, **({"labels": None} if case.startswith("hard") else {}))
+    result, student, _ = evaluate(task)
+    wanted, accuracies = reference(task, twice=case == "kl by rded")
+    got = student.state_dict()
+    for name, tensor in wanted.state_dict().items():
+        if "num_batches" not in name:
+            assert tensor.dtype == torch.float64
+            assert torch.allclose(got[name], tensor, atol=1e-7, rtol=1e-5), name
+    assert result["curve"] == [(epoch + 1, top1) for epoch, top1 in enumerate(accuracies)]
+    assert result["top1"] == accuracies[-1]
+
+
+@pytest.mark.usefixtures("double")
+def test_kl_is_the_divergence_of_teacher_from_student_without_t_squared(make_task: MakeTask) -> None:
+    rules = protocol(temperature=20.0)
+    logits, judge = torch.randn(5, CLASSES), Judge()
+    views = Views(torch.rand(5, 3, SIDE, SIDE), *([torch.arange(5) % CLASSES] * 3), 0.7, 0, 0)
+    loss = classification.student_loss(logits, views, make_task(rules, labels=judge), rules, 3)
+    assert float(loss) == pytest.approx(float(reference_loss(logits, views, rules, judge)), rel=1e-5)
+    assert judge.seen[0][0] == 3
+
+
+# -- killed and gone on
+
+
+@pytest.mark.parametrize("rules", [protocol(ema=0.9, epochs=5, tests=5), protocol(optimizer="sgd", epochs=5, tests=5)])
+def test_killed_in_an_epoch_it_goes_on_to_the_same_bits(
+    make_task: MakeTask,
+    evaluate: Callable[[EvaluationTask], Outcome],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    rules: ClassificationProtocol,
+) -> None:
+    whole, student, _ = evaluate(make_task(rules, work=tmp_path / "whole"))
+    monkeypatch.setattr(classification, "_SAVE_EVERY", -1.0)
+
+    def killed_at(step: int) -> Callable[..., None]:
+        def progress(done: int, total: int, **_: float) -> None:
+            if done == step:
+                raise KeyboardInterrupt
+
+        return progress
+
+    for step in (8, 14):  # of three an epoch: in the third, then in the fifth
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(make_task(rules, progress=killed_at(step)))
+    steps: list[int] = []
+    resumed, again, _ = evaluate(make_task(rules, progress=lambda done, total, **_: steps.append(done)))
+    assert steps == [13, 14, 15]
+    assert resumed == whole
+    assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in student.state_dict().items())
+
+
+# -- what is the same for all methods
+
+
+def test_a_student_seed_means_the_same_start_and_views_for_every_method(
+    make_task: MakeTask, evaluate: Callable[[EvaluationTask], Outcome], tmp_path: Path
+) -> None:
+    rules, judges, starts = protocol(), [Judge(1), Judge(2), Judge(1)], []
+    for index, (judge, seed) in enumerate(zip(judges, (7, 7, 8), strict=True)):
+        torch.manual_seed(index)  # whatever was drawn before
+        starts.append(evaluate(make_task(rules, labels=judge, seed=seed, work=tmp_path / str(index)))[2])
+    pairs = list(zip(judges[0].seen, judges[1].seen, strict=True))
+    assert all(torch.equal(one.pixels, other.pixels) for (_, one), (_, other) in pairs)
+    assert [step for step, _ in judges[0].seen] == list(range(9))
+    assert all(torch.equal(starts[0][name], starts[1][name]) for name in starts[0])
+    assert not torch.equal(starts[0]["net.fc.weight"], starts[2]["net.fc.weight"])
+    assert not torch.equal(judges[0].seen[0][1].pixels, judges[2].seen[0][1].pixels)
+
+
+def test_the_last_epoch_headlines_and_the_best_is_the_oracle(
+    make_task: MakeTask, evaluate: Callable[[EvaluationTask], Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: Iterator[float] = iter([0.2, 0.9, 0.5])
+    monkeypatch.setattr(accuracy.TestImages, "top1", lambda *_: next(answers))
+    result, student, _ = evaluate(make_task(protocol(epochs=7, tests=3)))
+    assert result["curve"] == [(3, 0.2), (5, 0.9), (7, 0.5)]  # even steps, and the last
+    assert (result["top1"], result["oracle_top1"]) == (0.5, 0.9)
+    assert result["parameters"] == sum(p.numel() for p in student.parameters())
+    assert (result["test_images"], result["images"], result["epochs"]) == (TEST, 12, 7)
+
+
+@pytest.mark.parametrize(("epochs", "tests", "at"), [(10, 1, [10]), (2, 10, [1, 2]), (30, 10, range(3, 31, 3))])
+def test_the_last_epoch_is_always_tested(
+    make_task: MakeTask, monkeypatch: pytest.MonkeyPatch, epochs: int, tests: int, at: Any
+) -> None:
+    monkeypatch.setattr(accuracy.TestImages, "top1", lambda *_: 0.0)
+    few = Images(images().pixels[::3], images().labels[::3])
+    result = Classification().evaluate(
+        make_task(protocol(epochs=epochs, tests=tests), images=few, labels=None, student="convnet1-w1")
+    )
+    assert [epoch for epoch, _ in result["curve"]] == list(at)
+
+
+def test_full_data_has_epochs_and_batches_of_its_own_and_no_mosaics(
+    make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[ViewPlan] = []
+    plain = ViewStream.__init__
+
+    def spy(self: ViewStream, plan: ViewPlan, count: int) -> None:
+        plans.append(plan)
+        plain(self, plan, count)
+
+    monkeypatch.setattr(ViewStream, "__init__", spy)
+    steps: list[tuple[int, int]] = []
+    result = Classification().evaluate(
+        make_task(
+            protocol(shuffle=2), images=None, labels=None, progress=lambda done, total, **_: steps.append((done, total))
+        )
+    )
+    assert result["images"] == 28 and result["epochs"] == 2
+    assert steps[-1] == (4, 4)  # two epochs of two batches
+    assert plans[0].shuffle == 1
+
+
+def test_batches_are_never_larger_than_the_set(make_task: MakeTask) -> None:
+    steps: list[int] = []
+    Classification().evaluate(
+        make_task(protocol(batch_size=500), progress=lambda done, total, **_: steps.append(total))
+    )
+    assert steps == [3, 3, 3]
+
+
+def test_a_data_set_can_forbid_the_flip(make_task: MakeTask) -> None:
+    task = make_task(protocol())
+    assert Classification._views(protocol(), task).flip
+    unflipped = task.dataset.model_copy(update={"flip": False})
+    assert not Classification._views(protocol(), make_task(protocol(), dataset=unflipped)).flip
+
+
+def test_numbers_by_ipc() -> None:
+    table: dict[int, int] = {1: 10, 10: 50, 50: 100}
+    assert [by_ipc(table, ipc) for ipc in (1, 2, 9, 10, 49, 50, 200)] == [10, 10, 10, 50, 50, 100, 100]
+    assert by_ipc(100, 7) == 100
+    assert by_ipc({10: 50}, 1) == 50  # below the first: the first
+
+
+# -- exact accuracy
+
+
+class Stripes(nn.Module):
+    """Answers with the brightest quarter of the first channel."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        assert not self.training
+        return pixels[:, 0].reshape(len(pixels), CLASSES, -1).mean(2)
+
+
+@pytest.mark.parametrize("count", [1, 255, 256, 257, 515])
+@pytest.mark.parametrize("resident", [True, False])
+def test_accuracy_counts_every_image_once(monkeypatch: pytest.MonkeyPatch, count: int, resident: bool) -> None:
+    if not resident:
+        monkeypatch.setattr(accuracy.TestImages, "RESIDENT_BYTES", 0)
+    stream = torch.Generator().manual_seed(count)
+    pixels = torch.randint(0, 256, (count, 3, SIDE, SIDE), generator=stream, dtype=torch.uint8)
+    split = Resident(pixels, torch.randint(0, CLASSES, (count,), generator=stream))
+    model = Stripes()
+    tests = accuracy.TestImages(split, SIDE, CPU)
+    assert tests.count == count and (tests.resident is not None) == resident
+    right = sum(
+        int(F.adaptive_avg_pool2d(image[0].float()[None, None] / 255, (CLASSES, 1)).argmax()) == label
+        for image, label in zip(pixels, split.labels.tolist(), strict=True)
+    )
+    assert tests.top1(model) == right / count
+    assert model.training  # as it was
+
+
+def test_a_limit_spreads_the_images_evenly() -> None:
+    split = Resident(torch.zeros(10, 3, 4, 4, dtype=torch.uint8), torch.arange(10))
+    tests = accuracy.TestImages(split, 4, CPU, limit=4)
+    assert tests.resident is not None
+    assert torch.cat([labels for _, labels in tests.resident]).tolist() == [0, 2, 5, 7]
+    assert accuracy.TestImages(split, 4, CPU, limit=99).count == 10
