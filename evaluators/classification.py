@@ -147,7 +147,7 @@ def train_student(
 
     from bench.kit.checkpoint import Checkpoint, restore_training, training_state
     from bench.kit.optim import WeightAverage, lr_factor, set_lr
-    from bench.kit.seeds import seed_for
+    from bench.kit.seeds import seed_for, seed_streams
 
     lr = protocol.lr_by_student.get(task.student, protocol.lr)
     optimizer = make_optimizer(student, protocol, lr)
@@ -165,7 +165,7 @@ def train_student(
     amp = torch.autocast(task.device.type, torch.bfloat16, enabled=protocol.amp and task.device.type != "cpu")
     for epoch in range(first, epochs):
         student.train()
-        torch.manual_seed(seed_for("student-epoch", task.seed, epoch))  # of dropout and stochastic depth
+        seed_streams(seed_for("student-epoch", task.seed, epoch), task.device)  # of dropout and stochastic depth
         set_lr(optimizer, lr * lr_factor(protocol.schedule, epoch, epochs))
         for batch, views in enumerate(train.views(stream, epoch, batch_size, task.device)):
             step = epoch * steps + batch

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from bench.contract import DatasetInfo, Distiller, Images, MethodInfo, Recipe, Setting, Task
+from bench.kit.clip.naming import clip_identity
 from methods.hello import config
 from methods.rded import RDED
 
@@ -74,4 +75,4 @@ class HeLlO(Distiller):
 
     def _label_fields(self, setting: Setting) -> dict[str, Any]:
         clip = self.config.clip or setting.dataset.clip
-        return {**self.config.label_fields(setting.ipc), "clip": clip, "seed": setting.seed}
+        return {**self.config.label_fields(setting.ipc), "clip": clip_identity(clip), "seed": setting.seed}

@@ -27,9 +27,7 @@ from torch import Tensor
 
 from bench.contract import PublicBase
 from bench.errors import UserError
-
-ICON_CLIP = "icon-clip"
-ICON_CLIP_FOLDER = Path(__file__).with_name("icon_clip")
+from bench.kit.clip.naming import ICON_CLIP, ICON_CLIP_FOLDER
 
 Tokenizer = Callable[[list[str]], Tensor]
 

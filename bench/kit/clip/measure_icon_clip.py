@@ -25,7 +25,8 @@ from bench.errors import UserError
 from bench.kit.clip.icon_augment import normalise
 from bench.kit.clip.icon_captions import CLIP_PROMPTS
 from bench.kit.clip.icon_corpus import Corpus, read_corpus
-from bench.kit.clip.loading import ICON_CLIP, ICON_CLIP_FOLDER, Tokenizer, load_clip_folder, text_embeddings
+from bench.kit.clip.loading import Tokenizer, load_clip_folder, text_embeddings
+from bench.kit.clip.naming import ICON_CLIP, ICON_CLIP_FOLDER
 from bench.kit.data import load
 
 SIZE = 32

@@ -1,0 +1,23 @@
+"""What a public CLIP is called in an identity; torch-free, for planning."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+ICON_CLIP = "icon-clip"
+ICON_CLIP_FOLDER = Path(__file__).with_name("icon_clip")
+
+
+def clip_identity(name: str) -> str:
+    """A name that changes with the weights and not with the place of their file.
+
+    ``icon-clip`` and ``ARCH:/path/to/weights`` become ``icon-clip@…`` and ``ARCH@…`` with the beginning of the file's
+    SHA-256; ``ARCH:TAG`` names fixed weights by itself.
+    """
+    arch, _, weights = name.partition(":")
+    path = ICON_CLIP_FOLDER / "model.safetensors" if name == ICON_CLIP else Path(weights)
+    if not path.is_file():
+        return name
+    with path.open("rb") as stream:
+        return f"{arch}@{hashlib.file_digest(stream, 'sha256').hexdigest()[:12]}"
