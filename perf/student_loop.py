@@ -14,6 +14,7 @@ A ratio is bare seconds over the loop's, the median over the blocks; 1 means tha
 from __future__ import annotations
 
 import argparse
+import contextlib
 import statistics
 import tempfile
 import time
@@ -138,10 +139,8 @@ def measure(
         student = build(info.student, info.classes, info.image_size, info.mean, info.std).to(device)
         student = student.to(memory_format=torch.channels_last)
         tests = TestImages(digits.test, info.image_size, device, limit=1)
-        try:
+        with contextlib.suppress(Enough):
             train_student(student, train, stream, tests, protocol, 10**6, batch_size, task)
-        except Enough:
-            pass
     return bare_times[WARM_UP:], loop_times[WARM_UP:]
 
 

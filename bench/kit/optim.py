@@ -7,7 +7,7 @@ import math
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Schedule = Literal["cosine", "half_cosine", "half_linear", "step", "constant"]
 
@@ -58,12 +58,13 @@ class WeightAverage:
     def __init__(self, model: nn.Module, decay: float):
         self.model, self.decay = model, decay
         self.averaged = copy.deepcopy(model)
-        self._pairs = list(self.averaged.parameters()), list(model.parameters())
+        self._pairs: tuple[list[Tensor], list[Tensor]] = list(self.averaged.parameters()), list(model.parameters())
 
     @torch.no_grad()
     def update(self) -> None:
         """After each step: decay times the average + (1 - decay) times the weights."""
-        torch._foreach_lerp_(*self._pairs, 1 - self.decay)
+        mine, theirs = self._pairs
+        torch._foreach_lerp_(mine, theirs, 1 - self.decay)
 
     @torch.no_grad()
     def take_buffers(self) -> None:

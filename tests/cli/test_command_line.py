@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from bench.cli import VERBS, main
 
+from bench.cli import VERBS, main
 from tests.conftest import Bench
 
 
 def imports_torch(*arguments: str) -> bool:
-    code = f"import sys; from bench.cli import main; main({list(arguments)!r}); sys.stderr.write(str('torch' in sys.modules))"
+    look = "sys.stderr.write(str('torch' in sys.modules))"
+    code = f"import sys; from bench.cli import main; main({list(arguments)!r}); {look}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr.endswith(("True", "False")), done.stderr
     return done.stderr.endswith("True")
@@ -96,7 +97,8 @@ def test_missing_data_says_where_to_get_it_and_where_to_put_it(bench: Bench, tmp
 
 def tiny(colours: Path, protocol: Path) -> list[str | Path]:
     return [
-        "run", "--methods", "rded", "--ipc", "1", "--seeds", "0", "--dataset", f"folder:{colours}", "--cluster", "inline",
+        "run", "--methods", "rded", "--ipc", "1", "--seeds", "0", "--dataset", f"folder:{colours}",
+        "--cluster", "inline",
         "--students", "convnet2-w8", "--protocol", protocol, "--no-baselines",
         "--set", "teacher.arch=convnet2-w8", "--set", "teacher.epochs=2",
     ]  # fmt: skip

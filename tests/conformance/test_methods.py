@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import pytest
+
 from bench import registry
 from bench.contract import Distiller, Images, MethodInfo, Recipe, Setting, Task
 from bench.harness.conformance import check

@@ -103,7 +103,10 @@ def test_recipes_sized_for_a_cpu_say_so() -> None:
     [
         ("epoch = 3", r"unknown key in mine.toml 'epoch' \(did you mean 'epochs'\?\)"),
         ("tempreature = 3.0", r"'tempreature' \(did you mean 'temperature'\?\)"),
-        ("full_data = { epochs = 3, batch_size = 4, batchsize = 4 }", r"'full_data.batchsize' \(did you mean 'full_data.batch_size'"),
+        (
+            "full_data = { epochs = 3, batch_size = 4, batchsize = 4 }",
+            r"'full_data.batchsize' \(did you mean 'full_data.batch_size'",
+        ),
         ('loss = "l2"', r"mine.toml: loss: .*'kl' or 'mse'.*not 'l2'"),
         ("tests = 0", r"mine.toml: tests: .*greater than or equal to 1"),
     ],

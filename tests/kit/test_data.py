@@ -43,9 +43,7 @@ def test_the_digits_split_is_written_down_stratified_and_fixed() -> None:
     digits = data.load(catalogue.dataset("digits"))
     assert len(digits.train) == 1437
     assert len(digits.test) == 360
-    shares = torch.bincount(digits.test.labels) / torch.bincount(
-        torch.cat([digits.train.labels, digits.test.labels])
-    )
+    shares = torch.bincount(digits.test.labels) / torch.bincount(torch.cat([digits.train.labels, digits.test.labels]))
     assert (shares - 0.2).abs().max() < 0.004
     assert digits.info.smallest_class == torch.bincount(digits.train.labels).min()
 

@@ -118,9 +118,7 @@ def test_tiny_imagenet_has_the_order_of_wnids_txt(tmp_path: Path, sorted_val: bo
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_places_has_the_order_of_its_categories_under_both_kinds_of_folder(
-    tmp_path: Path, nested: bool
-) -> None:
+def test_places_has_the_order_of_its_categories_under_both_kinds_of_folder(tmp_path: Path, nested: bool) -> None:
     ids = (Path(folders.__file__).with_name("places365.txt")).read_text().split()
     assert len(ids) == 365
     # a folder is searched to its depths, so no class may lie within another
@@ -198,9 +196,7 @@ def test_an_image_that_breaks_later_stops_the_reading_and_is_named(tmp_path: Pat
         list(batches)
 
 
-def test_a_long_check_is_remembered_until_a_file_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_long_check_is_remembered_until_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [tmp_path / f"{i}.png" for i in range(2)]
     for i, path in enumerate(paths):
         write_image(path, (9, 9), i)
@@ -261,9 +257,7 @@ def test_files_and_memory_give_the_same_views(tmp_path: Path) -> None:
     resident = Resident(decoding.decode_all(paths, 32), labels)
     files = Files(paths, labels, workers=0)
     stream = ViewStream(ViewPlan(size=24, flip=True, mix="cutmix", seed=4), 6)
-    for lazily, held in zip(
-        files.views(stream, 1, 4, "cpu"), resident.views(stream, 1, 4, "cpu"), strict=True
-    ):
+    for lazily, held in zip(files.views(stream, 1, 4, "cpu"), resident.views(stream, 1, 4, "cpu"), strict=True):
         assert torch.equal(lazily.labels, held.labels)
         assert torch.equal(lazily.partner_labels, held.partner_labels)
         assert lazily.weight == held.weight

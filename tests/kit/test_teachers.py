@@ -182,9 +182,7 @@ def test_the_gate_stops_at_another_class_order(trained: tuple[Trajectory, dict[s
 
 
 @pytest.mark.parametrize("order", [[1, 0, 2, 3, 4, 5], [3, 4, 5, 0, 1, 2]])
-def test_the_gate_measures_what_names_do_not_tell(
-    trained: tuple[Trajectory, dict[str, Any]], order: list[int]
-) -> None:
+def test_the_gate_measures_what_names_do_not_tell(trained: tuple[Trajectory, dict[str, Any]], order: list[int]) -> None:
     with pytest.raises(UserError, match=r"reaches \d+\.\d% on 60 held-out images .*class order\?"):
         gate.check(trained[0], relabelled(order), CPU)
 

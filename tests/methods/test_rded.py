@@ -86,7 +86,14 @@ def make_task(tmp_path: Path, teacher: Trajectory) -> MakeTask:
         data = Dataset(info(), names, names, train, train)
         rest = {"progress": lambda done, total, **_: None, **more}
         return Task(
-            dataset=info(), ipc=ipc, seed=seed, data=data, teacher=teacher, device=torch.device("cpu"), work=work, **rest
+            dataset=info(),
+            ipc=ipc,
+            seed=seed,
+            data=data,
+            teacher=teacher,
+            device=torch.device("cpu"),
+            work=work,
+            **rest,
         )  # type: ignore[arg-type]
 
     return make

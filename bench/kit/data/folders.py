@@ -112,10 +112,7 @@ def read_tiny(info: DatasetInfo, place: Path) -> Dataset:
     folders = {wnid: wnid for wnid in order.read_text(encoding="utf-8").split()}
     train = list_classes(place / "train", folders)
     annotations = place / "val" / "val_annotations.txt"
-    if annotations.is_file():
-        val = _annotated(annotations, tuple(folders))
-    else:
-        val = list_classes(place / "val", folders)
+    val = _annotated(annotations, tuple(folders)) if annotations.is_file() else list_classes(place / "val", folders)
     in_words = names.of_words_file(words)
     return read_listings(info, train, val, (in_words.get(wnid, wnid) for wnid in folders))
 

@@ -130,7 +130,7 @@ def _small_resnet(depth: str, width: int, classes: int) -> nn.Module:
     Parameter names are torchvision's, so that the field's checkpoints load.
     """
     block, layers = _RESNETS[depth]
-    net = ResNet(block, list(layers), num_classes=classes)
+    net: nn.Module = ResNet(block, list(layers), num_classes=classes)
     net.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
     net.bn1 = nn.BatchNorm2d(width)
     net.maxpool = nn.Identity()
