@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _MOSAIC_FROM = 128  # px a side: below, RDED's factor is 1 and there is no mosaic
 _SAVE_EVERY = 60.0  # seconds between two checkpoints
+_CROP_BYTES = 64 * 2**20  # of crops held at once
 
 
 class RDED(Distiller):
@@ -103,12 +104,13 @@ class RDED(Distiller):
             max_scale=self.config.max_scale, seed=seed_for("rded-crops", task.seed),
         )  # fmt: skip
         stream = ViewStream(plan, len(task.data.train))
+        teacher = task.teacher.model()
         best_crops, best_scores = [], []
-        images_at_once = max(1, self.config.batch_size // self.config.crops)
-        for chunk in members.split(images_at_once):
+        for chunk in members.split(max(1, _CROP_BYTES // (self.config.crops * 12 * plan.size**2))):
             crops = task.data.train.crops(stream, chunk, self.config.crops, task.device)  # (K, B, 3, s, s)
-            scores = score(task.teacher.model(), crops.flatten(0, 1), label, size).view(crops.shape[:2])
-            lowest = scores.min(0)
+            batches = crops.flatten(0, 1).split(self.config.batch_size)
+            scores = torch.cat([score(teacher, batch, label, size) for batch in batches])
+            lowest = scores.view(crops.shape[:2]).min(0)
             best_crops.append(crops[lowest.indices, torch.arange(len(chunk), device=crops.device)])
             best_scores.append(lowest.values)
         ranks = torch.cat(best_scores).argsort(stable=True)[:count]
@@ -132,12 +134,13 @@ def score(model: object, crops: Tensor, label: int, size: int) -> Tensor:
     from bench.kit.models import Classifier
 
     assert isinstance(model, Classifier)
+    inner = slice((size - crops.shape[-1]) // 2, (size + crops.shape[-1]) // 2)
     with torch.inference_mode():
-        border = (size - crops.shape[-1]) // 2
-        normalised = torch.addcmul(model.shift, crops, model.scale)
-        logits = model.net(F.pad(normalised, [border] * 4).contiguous(memory_format=torch.channels_last))
+        shape = len(crops), 3, size, size
+        padded = torch.empty(shape, device=crops.device, memory_format=torch.channels_last).zero_()
+        torch.addcmul(model.shift, crops, model.scale, out=padded[:, :, inner, inner])
         targets = torch.full((len(crops),), label, device=crops.device)
-        return F.cross_entropy(logits, targets, reduction="none")
+        return F.cross_entropy(model.net(padded), targets, reduction="none")
 
 
 def mosaic(patches: Tensor, ipc: int) -> Tensor:

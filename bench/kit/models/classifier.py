@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torchvision
@@ -130,7 +131,7 @@ def _small_resnet(depth: str, width: int, classes: int) -> nn.Module:
     Parameter names are torchvision's, so that the field's checkpoints load.
     """
     block, layers = _RESNETS[depth]
-    net: nn.Module = ResNet(block, list(layers), num_classes=classes)
+    net: Any = ResNet(block, list(layers), num_classes=classes)
     net.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
     net.bn1 = nn.BatchNorm2d(width)
     net.maxpool = nn.Identity()
