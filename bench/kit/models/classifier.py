@@ -143,4 +143,5 @@ def _small_resnet(depth: str, width: int, classes: int) -> nn.Module:
     for module in net.modules():  # as torchvision initialises its own
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    return net
+    made: nn.Module = net
+    return made
