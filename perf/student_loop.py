@@ -52,8 +52,8 @@ def rded_labels(digits: Dataset, device: torch.device) -> LabelSource:
     network = Network(
         arch=info.teacher.arch, classes=info.classes, image_size=info.image_size, mean=info.mean, std=info.std
     )
-    model = network.build().eval().requires_grad_(False)
-    return OnlineTeacher(network, model.to(device, memory_format=torch.channels_last))
+    model = network.build().eval().requires_grad_(False).to(device)
+    return OnlineTeacher(network, model.to(memory_format=torch.channels_last))
 
 
 def hello_labels(digits: Dataset, device: torch.device) -> LabelSource:
@@ -110,7 +110,8 @@ def measure(
     images = Images(digits.train.pixels[chosen], digits.train.labels[chosen])
     train = Resident(images.pixels, images.labels)
     batch_size = min(by_ipc(protocol.batch_size, ipc), len(train))
-    bare_times, loop_times = [], []
+    bare_times: list[float] = []
+    loop_times: list[float] = []
     count, started = 0, 0.0
 
     def progress(done: int, total: int, **_: float) -> None:

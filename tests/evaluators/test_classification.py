@@ -85,7 +85,7 @@ MakeTask = Callable[..., EvaluationTask]
 def make_task(tmp_path: Path) -> MakeTask:
     def make(rules: ClassificationProtocol, **changes: Any) -> EvaluationTask:
         data = dataset()
-        facts = {
+        facts: dict[str, Any] = {
             "dataset": data.info, "data": data, "images": images(), "labels": Judge(), "student": STUDENT,
             "protocol": rules, "seed": 0, "device": CPU, "work": tmp_path, "progress": lambda *_, **__: None,
         } | changes  # fmt: skip
@@ -144,12 +144,13 @@ def reference_loss(logits: Tensor, views: Views, rules: ClassificationProtocol, 
 
 
 def factor(schedule: str, epoch: int, epochs: int) -> float:
-    return {
+    found: dict[str, float] = {
         "cosine": (1 + math.cos(math.pi * epoch / epochs)) / 2,
         "half_cosine": (1 + math.cos(math.pi * epoch / (2 * epochs))) / 2,
         "half_linear": 1 - epoch / (2 * epochs),
         "constant": 1.0,
-    }[schedule]
+    }
+    return found[schedule]
 
 
 def accuracy_of(model: nn.Module, test: Resident) -> float:
@@ -157,7 +158,8 @@ def accuracy_of(model: nn.Module, test: Resident) -> float:
     model.eval()
     with torch.no_grad():
         found = [int(model(image[None] / 255).argmax()) for image in test.pixels]
-    return sum(a == b for a, b in zip(found, test.labels.tolist(), strict=True)) / len(found)
+    right: int = sum(a == b for a, b in zip(found, test.labels.tolist(), strict=True))
+    return right / len(found)
 
 
 def reference(task: EvaluationTask, twice: bool = False) -> tuple[nn.Module, list[float]]:
@@ -198,8 +200,8 @@ def reference(task: EvaluationTask, twice: bool = False) -> tuple[nn.Module, lis
             with torch.no_grad():
                 for mine, theirs in zip(average.parameters(), model.parameters(), strict=True):
                     mine.copy_((rules.ema or 0) * mine + (1 - (rules.ema or 0)) * theirs)
-        for mine, theirs in zip(average.buffers(), model.buffers(), strict=True):
-            mine.copy_(theirs)
+        for old, new in zip(average.buffers(), model.buffers(), strict=True):
+            old.copy_(new)
         found.append(accuracy_of(average, task.data.test))
     return model, found
 
@@ -237,7 +239,8 @@ def test_equals_a_plain_loop(make_task: MakeTask, evaluate: Callable[[Evaluation
 def test_kl_is_the_divergence_of_teacher_from_student_without_t_squared(make_task: MakeTask) -> None:
     rules = protocol(temperature=20.0)
     logits, judge = torch.randn(5, CLASSES), Judge()
-    views = Views(torch.rand(5, 3, SIDE, SIDE), *([torch.arange(5) % CLASSES] * 3), 0.7, 0, 0)
+    numbers = torch.arange(5) % CLASSES
+    views = Views(torch.rand(5, 3, SIDE, SIDE), numbers, numbers, numbers, 0.7, 0, 0)
     loss = classification.student_loss(logits, views, make_task(rules, labels=judge), rules, 3)
     assert float(loss) == pytest.approx(float(reference_loss(logits, views, rules, judge)), rel=1e-5)
     assert judge.seen[0][0] == 3

@@ -28,7 +28,7 @@ def fresh(kind: str) -> tuple[nn.Module, torch.optim.Optimizer]:
     """The layouts of a real student: channels last, with kernels, vectors and a matrix."""
     torch.manual_seed(0)
     model = build("convnet2-w8", 5, 8, (0.5,) * 3, (0.25,) * 3).to(memory_format=torch.channels_last)
-    model.net.features[0].weight.requires_grad_(kind != "adamw not fused")
+    model.get_parameter("net.features.0.weight").requires_grad_(kind != "adamw not fused")
     return model, OPTIMIZERS[kind](model)
 
 

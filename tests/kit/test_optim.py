@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -42,7 +43,8 @@ def test_a_step_comes_exactly_after_each_third(epochs: int) -> None:
 
 def test_only_weights_of_more_than_one_dimension_decay() -> None:
     model = build("resnet10-small-w16", 10, 16, (0.5,) * 3, (0.25,) * 3)
-    decayed, others = decay_groups(model, 0.3)
+    groups: list[dict[str, Any]] = decay_groups(model, 0.3)
+    decayed, others = groups
     assert decayed["weight_decay"] == 0.3 and others["weight_decay"] == 0.0
     named = {id(p): (name, p) for name, p in model.named_parameters()}
     for group, decays in ((decayed, True), (others, False)):
@@ -54,10 +56,12 @@ def test_only_weights_of_more_than_one_dimension_decay() -> None:
 
 def test_tokens_and_frozen_weights_do_not_decay() -> None:
     model = build("vit-small", 10, 16, (0.5,) * 3, (0.25,) * 3)
-    model.net.head.weight.requires_grad_(False)
-    decayed, others = ({id(p) for p in group["params"]} for group in decay_groups(model, 0.1))
-    assert id(model.net.pos_embed) in others and id(model.net.cls_token) in others
-    assert id(model.net.head.weight) not in decayed | others
+    net: Any = model.net
+    net.head.weight.requires_grad_(False)
+    groups: list[dict[str, Any]] = decay_groups(model, 0.1)
+    decayed, others = ({id(p) for p in group["params"]} for group in groups)
+    assert id(net.pos_embed) in others and id(net.cls_token) in others
+    assert id(net.head.weight) not in decayed | others
 
 
 def test_teachers_sgd_decays_everything() -> None:
@@ -84,7 +88,8 @@ def test_the_average_starts_at_the_first_weights_and_takes_the_models_statistics
         average.update()
     for wanted, found in zip(slow.parameters(), average.averaged.parameters(), strict=True):
         assert torch.allclose(wanted, found, atol=1e-6)
-    norm = average.averaged[1]
+    averaged: Any = average.averaged
+    norm = averaged[1]
     assert int(norm.num_batches_tracked) == 0
     average.take_buffers()
-    assert int(norm.num_batches_tracked) == 5 and torch.equal(norm.running_mean, model[1].running_mean)
+    assert int(norm.num_batches_tracked) == 5 and torch.equal(norm.running_mean, model.get_buffer("1.running_mean"))

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from bench.contract import DatasetInfo, Setting, Task, TeacherSpec
+from bench.contract import DatasetInfo, Progress, Setting, Task, TeacherSpec
 from bench.errors import UserError
 from bench.kit.data.dataset import Dataset, Files, Resident, Split
 from bench.kit.data.sampling import sample_classes
@@ -77,24 +77,21 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Trajectory:
 MakeTask = Callable[..., Task]
 
 
+def silent(done: int, total: int, **_: float) -> None:
+    """Tells nobody."""
+
+
 @pytest.fixture
 def make_task(tmp_path: Path, teacher: Trajectory) -> MakeTask:
-    def make(train: Split, ipc: int, seed: int = 0, place: str = "work", **more: object) -> Task:
+    def make(train: Split, ipc: int, seed: int = 0, place: str = "work", progress: Progress = silent) -> Task:
         work = tmp_path / place
         work.mkdir(exist_ok=True)
         names = tuple(map(str, range(CLASSES)))
         data = Dataset(info(), names, names, train, train)
-        rest = {"progress": lambda done, total, **_: None, **more}
         return Task(
-            dataset=info(),
-            ipc=ipc,
-            seed=seed,
-            data=data,
-            teacher=teacher,
-            device=torch.device("cpu"),
-            work=work,
-            **rest,
-        )  # type: ignore[arg-type]
+            dataset=info(), ipc=ipc, seed=seed, data=data, teacher=teacher, device=torch.device("cpu"), work=work,
+            progress=progress,
+        )  # fmt: skip
 
     return make
 
@@ -172,9 +169,10 @@ def test_equals_the_reference_on_files_of_many_sizes(make_task: MakeTask, tmp_pa
 
 def test_one_crop_an_image_and_at_most_one_patch_of_it(make_task: MakeTask) -> None:
     """With crops of the whole image, patches tell which image they are from."""
-    task = make_task(resident(), ipc=EACH // 4)
+    real = resident()
+    task = make_task(real, ipc=EACH // 4)
     made = RDED(RDED.Config(factor=2, crops=1, min_scale=1)).distill(task).pixels
-    shrunk = transforms.resize(task.data.train.pixels.float() / 255, [SIDE // 2, SIDE // 2], antialias=True)
+    shrunk = transforms.resize(real.pixels.float() / 255, [SIDE // 2, SIDE // 2], antialias=True)
     shrunk = quantise(shrunk).float()
     half = SIDE // 2
     cells = torch.stack([made[:, :, y : y + half, x : x + half] for y in (0, half) for x in (0, half)]).flatten(0, 1)
