@@ -127,5 +127,4 @@ def _discard(store: Store, cell: Cell) -> None:
         if ours:
             store.discard(cell.id)
             shutil.rmtree(store.root / "work" / cell.id, ignore_errors=True)
-            for draft in (store.root / "cells").glob(f".{cell.id}.*"):
-                shutil.rmtree(draft, ignore_errors=True)
+            store.sweep(cell.id)

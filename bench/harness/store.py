@@ -14,6 +14,7 @@ What has no record does not exist.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -151,12 +152,21 @@ class Store:
 
     @contextmanager
     def draft(self, cell_id: str) -> Iterator[Path]:
-        """A temp folder to write an artifact in; it is removed on the way out unless :meth:`commit` took it."""
+        """A temp folder to write an artifact in; it is removed on the way out unless :meth:`commit` took it.
+
+        The caller holds the lease of the cell, so drafts that are there already are those of killed workers.
+        """
+        self.sweep(cell_id)
         folder = Path(tempfile.mkdtemp(dir=self.root / "cells", prefix=f".{cell_id}."))
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def sweep(self, cell_id: str) -> None:
+        """Remove the drafts of a cell, of whoever holds no lease on it any more."""
+        for draft in (self.root / "cells").glob(f".{glob.escape(cell_id)}.*"):
+            shutil.rmtree(draft, ignore_errors=True)
 
     @staticmethod
     def facts(folder: Path) -> dict[str, FileFacts]:

@@ -91,7 +91,7 @@ def test_killed_at_random_moments_a_run_ends_the_same(undisturbed: tuple[Path, d
         run = subprocess.Popen(
             command(arguments), cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        time.sleep(moments.uniform(3, 11))
+        time.sleep(moments.uniform(2, 5))
         run.send_signal(signal.SIGKILL)
         run.wait()
         wait_for_orphans(tmp_path)

@@ -1,13 +1,16 @@
 """Reads image files ahead of their use, in worker processes, a batch at a time.
 
 A worker decodes the images of a batch, cuts a square out of each and hands the batch over as uint8; what the
-device can do is left to it. Workers may be forked or spawned.
+device can do is left to it. On Linux workers are forked, also where this process itself was spawned: a fresh
+interpreter would import torch anew in every epoch.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +27,8 @@ from bench.kit.views import ViewPlan, ViewStream
 
 WORKERS_VARIABLE = "DISTILL_BENCH_WORKERS"
 MOST_WORKERS = 16  # more than that wait for the disk or for the device
+_LINUX = sys.platform.startswith("linux")
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
 def default_workers() -> int:
@@ -102,6 +107,8 @@ class _Batches(TorchDataset[tuple[Tensor, str]]):
 
 
 def _start_worker(_: int) -> None:
+    if _LINUX:  # a worker that outlived a killed parent would hold on to what it inherited, its leases too
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     # a job's warning of its end (Slurm sends it to every process) is for the process that can save its work
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
@@ -122,6 +129,7 @@ def read_batches(
         _Batches(paths, groups, cut),
         batch_size=None,
         num_workers=workers,
+        multiprocessing_context="fork" if workers and _LINUX else None,
         worker_init_fn=_start_worker,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # else starting workers would draw from the global stream
