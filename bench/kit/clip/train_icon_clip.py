@@ -53,7 +53,7 @@ console = Console(highlight=False, soft_wrap=True)
 class Recipe:
     """Everything but the data that decides the weights."""
 
-    epochs: int = 7
+    epochs: int = 18
     batch: int = 1024
     seed: int = 0
     lr: float = 2e-3
