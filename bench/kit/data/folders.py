@@ -26,19 +26,17 @@ MOST_CHECKED = 100_000  # files; from here on a broken one is found when it is r
 def read_listings(info: DatasetInfo, train: Listing, val: Listing, words: Iterable[str]) -> Dataset:
     """The data set of two listings with the same classes; ``words`` are their names in that order.
 
-    Images that all have ``info.image_size`` pixels a side are read into memory.
+    Images that are all squares of one size are read into memory, if that is not too much.
 
     Raises:
         UserError: a file cannot be decoded.
     """
-    count = train.count + val.count
-    if _fits(info, count) and all(_has_size(paths_of(part), info.image_size) for part in (val, train)):
-        splits: list[Split] = [
-            Resident(decode_all(paths_of(part), info.image_size), labels_of(part)) for part in (train, val)
-        ]
+    every = [*paths_of(val), *paths_of(train)]
+    if side := _side_in_memory(every):
+        splits: list[Split] = [Resident(decode_all(paths_of(part), side), labels_of(part)) for part in (train, val)]
     else:
-        if count < MOST_CHECKED:
-            check_all([*paths_of(train), *paths_of(val)])
+        if len(every) < MOST_CHECKED:
+            check_all(every)
         splits = [Files(paths_of(part), labels_of(part)) for part in (train, val)]
     return Dataset(info, tuple(words), tuple(train.files), *splits)
 
@@ -54,12 +52,11 @@ def labels_of(listing: Listing) -> torch.Tensor:
     return torch.arange(len(counts)).repeat_interleave(counts)
 
 
-def _fits(info: DatasetInfo, count: int) -> bool:
-    return count * 3 * info.image_size**2 <= MOST_RESIDENT
-
-
-def _has_size(paths: list[Path], size: int) -> bool:
-    return all(side_lengths(path) == (size, size) for path in paths)
+def _side_in_memory(paths: list[Path]) -> int:
+    """The side in pixels that all images share, 0 where they are not squares of one size or together too large."""
+    side, width = side_lengths(paths[0])
+    fits = side == width and len(paths) * 3 * side**2 <= MOST_RESIDENT
+    return side if fits and all(side_lengths(path) == (side, side) for path in paths) else 0
 
 
 # ------------------------------------------------------------------------------------------------------------
