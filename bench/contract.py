@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from bench.kit.data.dataset import Dataset
     from bench.kit.teachers.trajectory import Trajectory
-    from bench.kit.views import ViewPlan, Views
+    from bench.kit.views import Views
+    from bench.view_plan import ViewSchedule
 
 
 class Settings(BaseModel):
@@ -119,6 +120,9 @@ class Recipe:
     needs_images: bool = False  # of label recipes: are the labels made for particular images?
 
 
+TEACHER_LABELS = Recipe(by="teacher", version=1)  # of a label model that is the method's first teacher as it is
+
+
 class Progress(typing.Protocol):
     """How long work tells where it is; cheap to call once per step."""
 
@@ -134,10 +138,16 @@ class Task(Setting):
     """
 
     data: Dataset
-    teacher: Trajectory  # None where the method asked for none
+    teachers: tuple[Trajectory, ...]  # those the method asked for, in its order
     device: torch.device
     work: Path
     progress: Progress
+    prepared: Path | None = None  # what `prepare` wrote, where the method has a recipe for it
+
+    @property
+    def teacher(self) -> Trajectory:
+        """The first teacher, of most methods the only one."""
+        return self.teachers[0]
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -185,10 +195,22 @@ class LabelSource(ABC):
     """
 
     kind: ClassVar[str]
+    complete: bool = True  # does it know the logits of all classes, or only which are likely?
 
-    def view_plan(self) -> ViewPlan | None:
+    def schedule(self) -> ViewSchedule | None:
         """The views the labels belong to; None where they are free."""
         return None
+
+    def replay(self, epoch: int) -> Sequence[tuple[int, int]] | None:
+        """Which (epoch, batch) of the schedule a student sees in its epoch; None: all batches of that epoch."""
+        return None
+
+    def check(self, images: Images, order_hash: str) -> None:  # noqa: B027 — online sources label any image
+        """Refuse images these labels were not made for, or another class order.
+
+        Raises:
+            UserError: what differs, by name.
+        """
 
     @abstractmethod
     def soft_labels(self, views: Views, step: int) -> Tensor:
@@ -224,7 +246,8 @@ class MethodInfo:
     title: str
     version: int  # part of every identity: raise it when results change
     paper: str
-    labels: str  # the board's word for its native labels: "teacher", "projector", "hard", …
+    labels: str  # the board's word for who labels: "teacher", "projector", "ensemble"; "hard" where nobody does
+    stored: str = ""  # the codec in which the method stores its labels ("fp16"); empty: they are given online
     baseline: bool = False  # does it ride along with every run?
     needs: str = ""
 
@@ -253,9 +276,14 @@ class Distiller(ABC):
         """The method as it is run on a data set: its settings there, overlaid by the user's."""
         return cls(cls.Config(**overrides))
 
-    def teacher(self, setting: Setting) -> TeacherSpec | None:
-        """The trajectory this method needs; None where it needs no teacher."""
-        return setting.dataset.teacher
+    def teachers(self, setting: Setting) -> tuple[TeacherSpec, ...]:
+        """The trajectories this method needs; empty where it needs no teacher."""
+        return (setting.dataset.teacher,)
+
+    def prepare_recipe(self, setting: Setting) -> Recipe | None:
+        """What decides the method's preparation, which grid points with equal recipes share: a pass over the real
+        data, scores of a pool. None where there is nothing to prepare."""
+        return None
 
     def image_recipe(self, setting: Setting) -> Recipe:
         """What decides the images."""
@@ -263,19 +291,23 @@ class Distiller(ABC):
         return Recipe(self.info.name, self.info.version, fields, self.config.chosen())
 
     def label_recipe(self, setting: Setting) -> Recipe | None:
-        """What decides the native labels; None where the method has hard labels only."""
-        fields = {**self.config.chosen(), "ipc": setting.ipc, "seed": setting.seed}
-        return Recipe(self.info.name, self.info.version, fields, self.config.chosen(), needs_images=True)
+        """What decides the label model, which can label any view; by default the teacher itself. None where the
+        method has hard labels only. Storing its labels is the harness's work, not the method's."""
+        return TEACHER_LABELS
 
     # -- running
+
+    def prepare(self, task: Task, folder: Path) -> None:
+        """Write what ``prepare_recipe`` stands for into ``folder``: safetensors and JSON only. Resumable."""
+        raise NotImplementedError(f"{self.info.name} prepares nothing")
 
     @abstractmethod
     def distill(self, task: Task) -> Images:
         """Make the synthetic images. Resumable: may be killed and called again with the same ``task.work``."""
 
     def label(self, task: Task, images: Images | None) -> LabelSource:
-        """Make the native label source; ``images`` is None unless the recipe says ``needs_images``."""
-        raise NotImplementedError(f"{self.info.name} has hard labels only")
+        """Make the label model of a recipe of one's own; ``images`` is None unless the recipe ``needs_images``."""
+        raise NotImplementedError(f"{self.info.name} has no label model of its own")
 
 
 @dataclass(frozen=True)
@@ -311,8 +343,13 @@ class Evaluator(ABC):
 
     name: ClassVar[str]
     version: ClassVar[int]
-    Protocol: ClassVar[type[Protocol]]
+    Config: ClassVar[type[Protocol]]
     protocols: ClassVar[str]  # the package that holds its protocols as TOML files
+
+    @abstractmethod
+    def schedule(self, protocol: Protocol, dataset: DatasetInfo, images: int, seed: int) -> ViewSchedule:
+        """The views that a student of ``seed`` sees of a synthetic set under a protocol; torch-free, because
+        stored labels are planned with it."""
 
     @abstractmethod
     def evaluate(self, task: EvaluationTask) -> dict[str, Any]:

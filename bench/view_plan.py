@@ -1,4 +1,8 @@
-"""The plan of a stream of views: plain settings, which a stored label source keeps beside its labels."""
+"""What a student sees, as plain settings: how each view is made, and how many there are in which batches.
+
+Stored labels belong to one such schedule and are kept beside it. Torch-free: grids are planned with it, and
+``bench.kit.views`` makes the views.
+"""
 
 from __future__ import annotations
 
@@ -57,3 +61,32 @@ class ViewPlan(Settings):
     def digest(self) -> str:
         """SHA-256 (hex) of the chosen fields: equal digests make equal views of equal images."""
         return hashlib.sha256(json.dumps(self.chosen(), sort_keys=True).encode()).hexdigest()
+
+
+class ViewSchedule(Settings):
+    """All views of a training: ``epochs`` passes over ``images`` images in batches of ``batch_size``.
+
+    Batch b of epoch e holds the images b * batch_size and following of the epoch's order; the last one may be
+    shorter.
+    """
+
+    plan: ViewPlan
+    images: int = Field(ge=1)
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+
+    @property
+    def batches(self) -> int:
+        """Batches an epoch."""
+        return -(-self.images // self.batch_size)
+
+    def rows(self, batch: int) -> range:
+        """The places in an epoch's order that a batch holds."""
+        return range(batch * self.batch_size, min((batch + 1) * self.batch_size, self.images))
+
+    def differs(self, other: ViewSchedule) -> str:
+        """The first field that differs, by name and with both values, e.g. ``seed 5, expected 7``; empty: none."""
+        mine, theirs = ({**s.plan.model_dump(), **s.model_dump(exclude={"plan"})} for s in (self, other))
+        return next(
+            (f"{name} {theirs[name]}, expected {mine[name]}" for name in mine if mine[name] != theirs[name]), ""
+        )

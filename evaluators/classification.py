@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from bench.contract import EvaluationTask, Evaluator, Protocol, Settings
+from bench.contract import DatasetInfo, EvaluationTask, Evaluator, Images, LabelSource, Protocol, Settings
+from bench.errors import UserError
+from bench.kit.seeds import seed_for
+from bench.view_plan import ViewPlan, ViewSchedule
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
     from bench.kit.data.dataset import Split
-    from bench.kit.views import Views, ViewStream
+    from bench.kit.views import Views
 
 _SAVE_EVERY = 30.0  # seconds between two checkpoints
 
@@ -51,9 +54,12 @@ class ClassificationProtocol(Protocol):
     weight_decay: float = 0.01
     momentum: float = 0.9  # of SGD
     schedule: Literal["cosine", "half_cosine", "half_linear", "constant"] = "cosine"
+    warmup: int = Field(0, ge=0)  # epochs in which the rate rises linearly, from a hundredth (torchvision)
+    accumulate: int = Field(1, ge=1)  # batches whose gradients make one step
 
     loss: Literal["kl", "mse"] = "kl"  # against soft labels; hard labels take cross entropy
-    temperature: float = 20.0  # of kl; no T² factor (SRe2L and RDED on ImageNet)
+    temperature: float = 20.0  # of kl
+    squared_temperature: bool = False  # kl times T²: SRe2L on Tiny-ImageNet has it, SRe2L and RDED on ImageNet don't
     ce_weight: float = 0.0  # of the cross entropy to the base image's own label, beside mse (G_VBSM, EDC)
 
     crop: Literal["rrc", "shift", "none"] = "rrc"
@@ -74,7 +80,7 @@ class Classification(Evaluator):
 
     name: ClassVar[str] = "classification"
     version: ClassVar[int] = 1
-    Protocol: ClassVar[type[Protocol]] = ClassificationProtocol
+    Config: ClassVar[type[Protocol]] = ClassificationProtocol
     protocols: ClassVar[str] = "evaluators.protocols"
 
     def evaluate(self, task: EvaluationTask) -> dict[str, Any]:
@@ -83,61 +89,92 @@ class Classification(Evaluator):
         from bench.kit.accuracy import TestImages
         from bench.kit.data.dataset import Resident
         from bench.kit.models import build
-        from bench.kit.seeds import seed_for
-        from bench.kit.views import ViewStream
 
         protocol = task.protocol
         assert isinstance(protocol, ClassificationProtocol)
         info, size = task.dataset, task.dataset.image_size
         if task.images is None:
             train: Split = task.data.train
-            epochs, batch_size = protocol.full_data.epochs, protocol.full_data.batch_size
+            schedule = self._full_data(protocol, info, len(train), task.seed)
         else:
             train = Resident(task.images.pixels, task.images.labels)
-            ipc = len(task.images) // info.classes
-            epochs, batch_size = by_ipc(protocol.epochs, ipc), by_ipc(protocol.batch_size, ipc)
+            schedule = self.schedule(protocol, info, len(train), task.seed)
+            if task.labels is not None:
+                check_labels(task.labels, schedule, protocol, task.images, task.data.order_hash)
         # student seed k means the same initialisation and the same views for every method
         torch.manual_seed(seed_for("student-init", task.seed))
         student = build(task.student, info.classes, size, info.mean, info.std, protocol.bn_momentum)
         student = student.to(task.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        stream = ViewStream(self._views(protocol, task), len(train))
         tests = TestImages(task.data.test, size, task.device)
-        curve = train_student(student, train, stream, tests, protocol, epochs, min(batch_size, len(train)), task)
+        curve = train_student(student, train, schedule, tests, protocol, task)
         return {
             "top1": curve[-1][1],
             "oracle_top1": max(top1 for _, top1 in curve),
             "curve": curve,
             "test_images": tests.count,
-            "epochs": epochs,
+            "epochs": schedule.epochs,
             "images": len(train),
             "parameters": sum(p.numel() for p in student.parameters()),
         }
 
-    @staticmethod
-    def _views(protocol: ClassificationProtocol, task: EvaluationTask) -> Any:
-        from bench.kit.seeds import seed_for
-        from bench.kit.views import ViewPlan
+    def schedule(self, protocol: Protocol, dataset: DatasetInfo, images: int, seed: int) -> ViewSchedule:
+        assert isinstance(protocol, ClassificationProtocol)
+        ipc = images // dataset.classes
+        return ViewSchedule(
+            plan=self._views(protocol, dataset, protocol.shuffle, seed),
+            images=images,
+            epochs=by_ipc(protocol.epochs, ipc),
+            batch_size=min(by_ipc(protocol.batch_size, ipc), images),
+        )
 
+    def _full_data(
+        self, protocol: ClassificationProtocol, dataset: DatasetInfo, images: int, seed: int
+    ) -> ViewSchedule:
+        full = protocol.full_data
+        plan = self._views(protocol, dataset, 1, seed)  # real photographs are no mosaics
+        return ViewSchedule(plan=plan, images=images, epochs=full.epochs, batch_size=min(full.batch_size, images))
+
+    @staticmethod
+    def _views(protocol: ClassificationProtocol, dataset: DatasetInfo, shuffle: int, seed: int) -> ViewPlan:
         return ViewPlan(
-            size=task.dataset.image_size,
+            size=dataset.image_size,
             crop=protocol.crop,
             min_scale=protocol.min_scale,
-            flip=protocol.flip and task.dataset.flip,
-            shuffle=protocol.shuffle if task.images is not None else 1,  # real photographs are no mosaics
+            flip=protocol.flip and dataset.flip,
+            shuffle=shuffle,
             mix=protocol.mix,
             alpha=protocol.alpha,
-            seed=seed_for("student-views", task.seed),
+            seed=seed_for("student-views", seed),
+        )
+
+
+def check_labels(
+    labels: LabelSource, schedule: ViewSchedule, protocol: ClassificationProtocol, images: Images, order_hash: str
+) -> None:
+    """Refuse labels that a student of this schedule can't learn from.
+
+    Raises:
+        UserError: stored for other views, images or another class order; or incomplete, under a loss on all logits.
+    """
+    labels.check(images, order_hash)
+    theirs = labels.schedule()
+    if theirs is not None and theirs != schedule:
+        raise UserError(
+            f"the stored labels belong to other views than {protocol.name} shows: {schedule.differs(theirs)}"
+        )
+    if protocol.loss == "mse" and not labels.complete:
+        raise UserError(
+            f"{protocol.name} compares all logits (mse), which labels of the likeliest classes alone don't have; "
+            "use topkK instead of renormK, or a protocol with loss kl"
         )
 
 
 def train_student(
     student: nn.Module,
     train: Split,
-    stream: ViewStream,
+    schedule: ViewSchedule,
     tests: Any,
     protocol: ClassificationProtocol,
-    epochs: int,
-    batch_size: int,
     task: EvaluationTask,
 ) -> list[tuple[int, float]]:
     """The loop; returns (epoch, test top-1) pairs, the last epoch's last. Resumable at every epoch."""
@@ -147,8 +184,11 @@ def train_student(
 
     from bench.kit.checkpoint import Checkpoint, restore_training, training_state
     from bench.kit.optim import WeightAverage, lr_factor, set_lr
-    from bench.kit.seeds import seed_for, seed_streams
+    from bench.kit.seeds import seed_streams
+    from bench.kit.views import ViewStream
 
+    epochs, steps, together = schedule.epochs, schedule.batches, protocol.accumulate
+    stream = ViewStream(schedule.plan, schedule.images)
     lr = protocol.lr_by_student.get(task.student, protocol.lr)
     optimizer = make_optimizer(student, protocol, lr)
     average = None if protocol.ema is None else WeightAverage(student, protocol.ema)
@@ -161,21 +201,24 @@ def train_student(
         restore_training(trained, optimizer, tensors)
         first, curve = facts["epoch"], [tuple(point) for point in facts["curve"]]
     test_epochs = {-(-epochs * (index + 1) // protocol.tests) for index in range(protocol.tests)}
-    steps = -(-len(train) // batch_size)
     amp = torch.autocast(task.device.type, torch.bfloat16, enabled=protocol.amp and task.device.type != "cpu")
     for epoch in range(first, epochs):
         student.train()
         seed_streams(seed_for("student-epoch", task.seed, epoch), task.device)  # of dropout and stochastic depth
-        set_lr(optimizer, lr * lr_factor(protocol.schedule, epoch, epochs))
-        for batch, views in enumerate(train.views(stream, epoch, batch_size, task.device)):
+        set_lr(optimizer, lr * lr_factor(protocol.schedule, epoch, epochs, protocol.warmup))
+        replay = None if task.labels is None else task.labels.replay(epoch)
+        for batch, views in enumerate(train.views(stream, epoch, schedule.batch_size, task.device, replay)):
             step = epoch * steps + batch
             with amp:
                 loss = student_loss(student(views.pixels), views, task, protocol, step)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            if average is not None:
-                average.update()
+            first_of_step, last_of_step = batch % together == 0, (batch + 1) % together == 0 or batch + 1 == steps
+            if first_of_step:
+                optimizer.zero_grad(set_to_none=True)
+            (loss / together if together > 1 else loss).backward()
+            if last_of_step:
+                optimizer.step()
+                if average is not None:
+                    average.update()
             task.progress(step + 1, epochs * steps)
         if epoch + 1 in test_epochs:
             if average is not None:
@@ -204,7 +247,7 @@ def student_loss(
 ) -> Tensor:
     """The loss of one batch: soft labels where there are any, else cross entropy to the hard ones.
 
-    ``kl``: batch-mean KL(teacher ‖ student) at a temperature, without T² (SRe2L, RDED). ``mse``: mean squared
+    ``kl``: batch-mean KL(teacher ‖ student) at a temperature, with or without T². ``mse``: mean squared
     error over all logits plus ``ce_weight`` times the cross entropy to the base image's unmixed label (G_VBSM and
     EDC's ``mse_gt``). Hard: cross entropy to both labels of a mixed image by their shares.
     """
@@ -218,7 +261,8 @@ def student_loss(
     soft = task.labels.soft_labels(views, step)
     if protocol.loss == "kl":
         heat = protocol.temperature
-        return F.kl_div(
+        divergence = F.kl_div(
             F.log_softmax(logits / heat, 1), F.log_softmax(soft / heat, 1), reduction="batchmean", log_target=True
         )
+        return divergence * heat**2 if protocol.squared_temperature else divergence
     return F.mse_loss(logits, soft) + protocol.ce_weight * F.cross_entropy(logits, views.labels)

@@ -19,8 +19,8 @@ class RandomReal(Distiller):
         baseline=True,
     )
 
-    def teacher(self, setting: Setting) -> TeacherSpec | None:
-        return None
+    def teachers(self, setting: Setting) -> tuple[TeacherSpec, ...]:
+        return ()
 
     def label_recipe(self, setting: Setting) -> Recipe | None:
         return None

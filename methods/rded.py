@@ -7,18 +7,25 @@ square random crops of each, one kept by the teacher's loss, the best images' cr
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from bench.contract import Distiller, Images, LabelSource, MethodInfo, Recipe, Setting, Settings, Task
+from bench.contract import Distiller, Images, MethodInfo, Recipe, Setting, Settings, Task
 from bench.errors import UserError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
     from torch import Tensor
+
+    from bench.kit.views import ViewStream
 
 _MOSAIC_FROM = 128  # px a side: below, RDED's factor is 1 and there is no mosaic
 _SAVE_EVERY = 60.0  # seconds between two checkpoints
+_SCORES = "scores.safetensors"
 _CROP_BYTES = 64 * 2**20  # of crops held at once
 
 
@@ -58,43 +65,62 @@ class RDED(Distiller):
                 f"but its pool has {pool} images; lower --ipc or raise --set rded.pool"
             )
 
-    def image_recipe(self, setting: Setting) -> Recipe:
-        fields = {**self.config.chosen(), "ipc": setting.ipc, "seed": setting.seed}
+    def prepare_recipe(self, setting: Setting) -> Recipe:
+        """The scores of the pool, which all IPC share."""
+        fields = {**self.config.chosen(), "seed": setting.seed}
         fields.pop("batch_size", None)
         return Recipe(self.info.name, self.info.version, fields, self.config.chosen())
 
-    def label_recipe(self, setting: Setting) -> Recipe | None:
-        return Recipe(self.info.name, self.info.version)  # the teacher alone decides them
+    def image_recipe(self, setting: Setting) -> Recipe:
+        scores = self.prepare_recipe(setting)
+        return replace(scores, fields={**scores.fields, "ipc": setting.ipc})
 
-    def distill(self, task: Task) -> Images:
+    def prepare(self, task: Task, folder: Path) -> None:
         import torch
+        from safetensors.torch import save_file
 
         from bench.kit.checkpoint import Checkpoint
         from bench.kit.data.sampling import sample_classes
-        from bench.kit.images import quantise
 
-        count, classes = task.ipc * self.factor(task.dataset.image_size) ** 2, task.dataset.classes
+        classes = task.dataset.classes
         pool = sample_classes(task.data.train.labels, classes, self.config.pool, task.seed, most=True)
         owner = task.data.train.labels[pool]
-        checkpoint = Checkpoint(task.work)
-        found = checkpoint.load()
-        made: list[Tensor] = list(found[0]["patches"].split(count)) if found else []
-        saved = time.monotonic()
-        for label in range(len(made), classes):
-            members = pool[owner == label]
-            made.append(quantise(self._best_patches(task, members, label, count)).cpu())
+        checkpoint, saved = Checkpoint(task.work), time.monotonic()
+        crops, scores, first = torch.empty(0, dtype=torch.int64), torch.empty(0), 0
+        if found := checkpoint.load():
+            crops, scores, first = found[0]["crops"], found[0]["scores"], found[1]["classes"]
+        for label in range(first, classes):
+            best = self._best_crops(task, pool[owner == label], label)
+            crops, scores = torch.cat([crops, best.indices.cpu()]), torch.cat([scores, best.values.cpu()])
             task.progress(label + 1, classes)
             if time.monotonic() - saved > _SAVE_EVERY:
-                checkpoint.save({"patches": torch.cat(made)})
+                checkpoint.save({"crops": crops, "scores": scores}, classes=label + 1)
                 saved = time.monotonic()
-        pixels = torch.cat([mosaic(patches, task.ipc) for patches in made])
-        return Images(pixels, torch.arange(classes).repeat_interleave(task.ipc))
+        save_file({"images": pool, "crops": crops, "scores": scores}, folder / _SCORES)
 
-    def _best_patches(self, task: Task, members: Tensor, label: int, count: int) -> Tensor:
-        """The ``count`` best crops of one class in the order of their score, at most one an image:
-        float (count, 3, s, s) in [0, 1]."""
+    def distill(self, task: Task) -> Images:
         import torch
+        from safetensors.torch import load_file
 
+        from bench.kit.images import quantise
+
+        assert task.prepared is not None
+        count, classes = task.ipc * self.factor(task.dataset.image_size) ** 2, task.dataset.classes
+        pool = load_file(task.prepared / _SCORES)
+        owner = task.data.train.labels[pool["images"]]
+        made = []
+        for label in range(classes):
+            mine = owner == label
+            ranks = pool["scores"][mine].argsort(stable=True)[:count]
+            chosen, crops = pool["images"][mine][ranks], pool["crops"][mine][ranks]
+            cut = task.data.train.crops(self._stream(task), chosen, self.config.crops, task.device)
+            patches = quantise(cut[crops.to(cut.device), torch.arange(count, device=cut.device)]).cpu()
+            made.append(mosaic(patches, task.ipc))
+            task.progress(label + 1, classes)
+        return Images(torch.cat(made), torch.arange(classes).repeat_interleave(task.ipc))
+
+    def _stream(self, task: Task) -> ViewStream:
+        """The random crops of all real images, as many epochs of them as the config says."""
         from bench.kit.seeds import seed_for
         from bench.kit.views import ViewPlan, ViewStream
 
@@ -103,23 +129,20 @@ class RDED(Distiller):
             size=size // self.factor(size), crop="rrc", ratio=(1, 1), min_scale=self.config.min_scale,
             max_scale=self.config.max_scale, seed=seed_for("rded-crops", task.seed),
         )  # fmt: skip
-        stream = ViewStream(plan, len(task.data.train))
-        teacher = task.teacher.model()
-        best_crops, best_scores = [], []
-        for chunk in members.split(max(1, _CROP_BYTES // (self.config.crops * 12 * plan.size**2))):
+        return ViewStream(plan, len(task.data.train))
+
+    def _best_crops(self, task: Task, members: Tensor, label: int) -> torch.return_types.min:
+        """The lowest score of each image of a class, float32 (B,), and which of its crops has it, int64 (B,)."""
+        import torch
+
+        size, stream, teacher = task.dataset.image_size, self._stream(task), task.teacher.model()
+        scores = []
+        for chunk in members.split(max(1, _CROP_BYTES // (self.config.crops * 12 * stream.plan.size**2))):
             crops = task.data.train.crops(stream, chunk, self.config.crops, task.device)  # (K, B, 3, s, s)
             batches = crops.flatten(0, 1).split(self.config.batch_size)
-            scores = torch.cat([score(teacher, batch, label, size) for batch in batches])
-            lowest = scores.view(crops.shape[:2]).min(0)
-            best_crops.append(crops[lowest.indices, torch.arange(len(chunk), device=crops.device)])
-            best_scores.append(lowest.values)
-        ranks = torch.cat(best_scores).argsort(stable=True)[:count]
-        return torch.cat(best_crops)[ranks]
-
-    def label(self, task: Task, images: Images | None) -> LabelSource:
-        from bench.kit.labels.online import OnlineTeacher
-
-        return OnlineTeacher.of(task.teacher)
+            of_crops = torch.cat([score(teacher, batch, label, size) for batch in batches])
+            scores.append(of_crops.view(crops.shape[:2]))
+        return torch.cat(scores, dim=1).min(0)
 
 
 def score(model: object, crops: Tensor, label: int, size: int) -> Tensor:

@@ -99,7 +99,7 @@ def real_steps(names: tuple[str, ...], teacher: nn.Module, device: torch.device)
     times: list[float] = []
     with tempfile.TemporaryDirectory() as work:
         task = Task(
-            dataset=info, ipc=10, seed=0, data=Dataset(info, names, names, split, split), teacher=trajectory,
+            dataset=info, ipc=10, seed=0, data=Dataset(info, names, names, split, split), teachers=(trajectory,),
             device=device, work=Path(work), progress=lambda *_, **__: times.append(now(device)),
         )  # fmt: skip
         train_projector(task, CONFIG, ICON_CLIP)
@@ -117,7 +117,7 @@ def serving(names: tuple[str, ...], device: torch.device) -> tuple[Callable[[], 
     projector = build(model, tokenizer, names, CONFIG)
     source = ProjectorLabels.of(projector, ICON_CLIP, base, names, CONFIG, device)
     zeros = torch.zeros(SERVED, dtype=torch.int64, device=device)
-    views = Views(torch.rand(SERVED, 3, SIZE, SIZE, device=device), zeros, zeros, zeros, 1.0, 0, 0)
+    views = Views(torch.rand(SERVED, 3, SIZE, SIZE, device=device), zeros, zeros, zeros, zeros, 1.0, 0, 0)
     return lambda: source.soft_labels(views, 0), lambda: plain.encode_image(resident)
 
 

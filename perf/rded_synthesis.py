@@ -93,14 +93,14 @@ def measure(dataset: Dataset, device: torch.device, rounds: int) -> tuple[list[f
     bare, real = [], []
     with tempfile.TemporaryDirectory() as folder:
         task = Task(
-            dataset=info, ipc=1, seed=0, data=dataset, teacher=untrained(info, Path(folder), device), device=device,
+            dataset=info, ipc=1, seed=0, data=dataset, teachers=(untrained(info, Path(folder), device),), device=device,
             work=Path(folder), progress=lambda *_, **__: None,
         )  # fmt: skip
         for _ in range(WARM_UP + rounds):
             started = now(device)
             bare_forward(task.teacher, resident)
             between = now(device)
-            method._best_patches(task, members, 0, method.factor(size) ** 2)
+            method._best_crops(task, members, 0)
             bare.append(between - started)
             real.append(now(device) - between)
     return bare[WARM_UP:], real[WARM_UP:], len(members)

@@ -35,7 +35,7 @@ from bench.kit.labels.online import OnlineTeacher
 from bench.kit.models import build
 from bench.kit.teachers.trajectory import Network
 from bench.kit.views import Views, ViewStream
-from evaluators.classification import Classification, ClassificationProtocol, by_ipc, make_optimizer, train_student
+from evaluators.classification import Classification, ClassificationProtocol, make_optimizer, train_student
 from methods.hello import HeLlO, projector
 
 IPC = (1, 10, 50)
@@ -109,7 +109,7 @@ def measure(
     assert isinstance(digits.train, Resident)
     images = Images(digits.train.pixels[chosen], digits.train.labels[chosen])
     train = Resident(images.pixels, images.labels)
-    batch_size = min(by_ipc(protocol.batch_size, ipc), len(train))
+    schedule = Classification().schedule(protocol, info, len(train), 0).model_copy(update={"epochs": 10**6})
     bare_times: list[float] = []
     loop_times: list[float] = []
     count, started = 0, 0.0
@@ -134,14 +134,14 @@ def measure(
             dataset=info, data=digits, images=images, labels=labels, student=info.student, protocol=protocol, seed=0,
             device=device, work=Path(work), progress=progress,
         )  # fmt: skip
-        stream = ViewStream(Classification._views(protocol, task), len(train))
-        batch = next(iter(train.views(stream, 0, batch_size, device)))
+        stream = ViewStream(schedule.plan, len(train))
+        batch = next(iter(train.views(stream, 0, schedule.batch_size, device)))
         bare = bare_loop(task, protocol, batch)
         student = build(info.student, info.classes, info.image_size, info.mean, info.std).to(device)
         student = student.to(memory_format=torch.channels_last)
         tests = TestImages(digits.test, info.image_size, device, limit=1)
         with contextlib.suppress(Enough):
-            train_student(student, train, stream, tests, protocol, 10**6, batch_size, task)
+            train_student(student, train, schedule, tests, protocol, task)
     return bare_times[WARM_UP:], loop_times[WARM_UP:]
 
 

@@ -6,7 +6,7 @@ import argparse
 
 from bench.cli import screen
 
-HELP = "list methods, datasets, students or protocols"
+HELP = "list methods, datasets, students, labels or protocols"
 EXAMPLES = """examples:
   python -m bench list methods
   python -m bench list protocols
@@ -15,12 +15,18 @@ EXAMPLES = """examples:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``bench list``."""
-    parser.add_argument("what", choices=("methods", "datasets", "students", "protocols"))
+    parser.add_argument("what", choices=tuple(_TABLES))
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """``bench list``."""
-    rows = {"methods": _methods, "datasets": _datasets, "students": _students, "protocols": _protocols}
+    rows = {
+        "methods": _methods,
+        "datasets": _datasets,
+        "students": _students,
+        "labels": _labels,
+        "protocols": _protocols,
+    }
     columns, lines, right = rows[arguments.what]()
     screen.console().print(screen.table(columns, lines, right=right))
     return 0
@@ -28,10 +34,11 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def _methods() -> tuple[list[str], list[list[str]], list[str]]:
     from bench import registry
+    from bench.harness.label_choices import parse
 
     infos = [registry.method(name).info for name in registry.method_names()]
-    lines = [[i.name, i.title, i.labels, "yes" if i.baseline else "", i.paper] for i in infos]
-    return ["name", "title", "labels", "rides along", "paper"], lines, []
+    lines = [[i.name, i.title, parse("native", i).title(i.labels), "yes" if i.baseline else "", i.paper] for i in infos]
+    return ["name", "title", "native labels", "rides along", "paper"], lines, []
 
 
 def _datasets() -> tuple[list[str], list[list[str]], list[str]]:
@@ -52,6 +59,12 @@ def _students() -> tuple[list[str], list[list[str]], list[str]]:
     return ["name", "what it is"], [[name, text] for name, text in known.items()], []
 
 
+def _labels() -> tuple[list[str], list[list[str]], list[str]]:
+    from bench.harness.label_choices import EXPLAINED
+
+    return ["--labels", "what it is"], [[name, text] for name, text in EXPLAINED.items()], []
+
+
 def _protocols() -> tuple[list[str], list[list[str]], list[str]]:
     from bench import registry
     from bench.harness.plan import EVALUATOR
@@ -60,3 +73,12 @@ def _protocols() -> tuple[list[str], list[list[str]], list[str]]:
     found = all_protocols(registry.evaluator(EVALUATOR)).values()
     lines = [[p.name, str(p.version), p.track, ", ".join(p.datasets) or "any", p.title] for p in found]
     return ["name", "version", "track", "data sets", "title"], lines, []
+
+
+_TABLES = {
+    "methods": _methods,
+    "datasets": _datasets,
+    "students": _students,
+    "labels": _labels,
+    "protocols": _protocols,
+}

@@ -73,6 +73,14 @@ def grid_flags(parser: argparse.ArgumentParser) -> None:
         default=("common",),
         help="common, official (each paper's own), a protocol's name or a TOML file (default: common)",
     )
+    group.add_argument(
+        "--labels",
+        type=names,
+        default=("native",),
+        metavar="CHOICE,…",
+        help="native (as each method's authors give them; the default), online, teacher:int8, stored:topk10+fp16, "
+        "static:fp16, hard; see bench list labels",
+    )
     group.add_argument("--no-baselines", action="store_true", help="leave out random images, hard labels, full data")
     group.add_argument("--teacher", type=Path, metavar="PATH", help="a checkpoint to use instead of training one")
     group.add_argument("--clip", metavar="NAME", help="icon-clip, or an open_clip model as ARCH:pretrained")

@@ -31,6 +31,7 @@ EXAMPLES = """examples:
   python -m bench run --methods rded --ipc 10 --dataset folder:/data/pets --students resnet18,vit_b_16 --dry-run
   python -m bench run --methods rded --ipc 10 --dataset imagenet-1k --protocol official --teacher resnet18.pth
   python -m bench run --methods hello --ipc 10 --set hello.conv_rank=4 --force label
+  python -m bench run --methods sre2l,rded --ipc 10 --labels native,stored:prune10+topk10,teacher:int8,hard
 """
 
 
@@ -66,8 +67,9 @@ def execute(arguments: argparse.Namespace) -> int:
     """``bench run``; 1 when a cell failed."""
     from bench import catalogue
     from bench.harness import manifest
+    from bench.harness.grid import Request
     from bench.harness.options import Options
-    from bench.harness.plan import Request, plan
+    from bench.harness.plan import plan
     from bench.harness.schedule import Schedule, prepare, survey
     from bench.harness.store import Store
 
@@ -78,6 +80,7 @@ def execute(arguments: argparse.Namespace) -> int:
         students=arguments.students,
         seeds=arguments.seeds,
         protocols=arguments.protocol,
+        labels=arguments.labels,
         baselines=not arguments.no_baselines,
         teacher=arguments.teacher,
         clip=arguments.clip,
@@ -156,6 +159,23 @@ def _show_plan(out: Console, schedule: Schedule) -> None:
     numbers = ("cells", "done", "to do")
     rows.append(["total", *(str(sum(int(row[i]) for row in rows)) for i in (1, 2, 3))])
     out.print(screen.table(["stage", *numbers], rows, right=numbers))
+    if to_store := _bytes_to_store(schedule):
+        out.print(f"stored labels to write: {screen.human_bytes(to_store)}")
+
+
+def _bytes_to_store(schedule: Schedule) -> int:
+    """What the stored labels that are still to do will weigh."""
+    from bench.label_bytes import stored_bytes
+    from bench.label_codec import LabelCodec
+    from bench.view_plan import ViewSchedule
+
+    return sum(
+        stored_bytes(
+            ViewSchedule(**cell.call["schedule"]), schedule.grid.dataset.classes, LabelCodec.parse(cell.call["codec"])
+        )
+        for cell in schedule.grid.stage("label")
+        if cell.by == "stored" and schedule.state[cell.id] != "done"
+    )
 
 
 def _show_times(out: Console, schedule: Schedule, store: Store, wall: float) -> None:

@@ -11,20 +11,21 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor
 
 from bench import registry
-from bench.contract import DatasetInfo, Distiller, Images, LabelSource, Setting, Task, TeacherSpec
+from bench.contract import TEACHER_LABELS, DatasetInfo, Distiller, Images, LabelSource, Setting, Task, TeacherSpec
 from bench.harness.identity import canonical
 from bench.kit import images as image_files
 from bench.kit import labels as label_folders
 from bench.kit.data.dataset import Dataset, Resident
+from bench.kit.labels.online import OnlineTeacher
 from bench.kit.teachers.train import train_trajectory
 from bench.kit.teachers.trajectory import Trajectory
 from bench.kit.views import ViewPlan, ViewStream
+from bench.label_codec import LabelCodec
 
 CLASSES, SIDE, IPC = 4, 16, 2
 _ALLOWED = {".safetensors", ".json", ".jpg", ".png"}
@@ -100,17 +101,30 @@ class _Workbench:
         return Setting(self.data.info, IPC, seed)
 
     @cached_property
-    def teacher(self) -> Trajectory | None:
-        spec = self.method.teacher(self.setting())
-        if spec is None:
-            return None
-        made, work = self.folder / "teacher", self.folder / "teacher-work"
+    def teachers(self) -> tuple[Trajectory, ...]:
+        return tuple(self._teacher(spec, f"teacher-{k}") for k, spec in enumerate(self.method.teachers(self.setting())))
+
+    def _teacher(self, spec: TeacherSpec, place: str) -> Trajectory:
+        made, work = self.folder / place, self.folder / f"{place}-work"
         made.mkdir()
         work.mkdir()
         train_trajectory(spec, self.data, made, work, self.device, lambda done, total, **_: None)
         return Trajectory.load(made, self.device)
 
-    def task(self, place: str, stop_after: int | None = None, seed: int = 0) -> Task:
+    def prepare(self, place: str, stop_after: int | None = None) -> Path | None:
+        """What the method prepares, in a folder of its own."""
+        if self.method.prepare_recipe(self.setting()) is None:
+            return None
+        folder = self.folder / f"{place}-files"
+        folder.mkdir(exist_ok=True)
+        self.method.prepare(self.task(place, stop_after, prepared=False), folder)
+        return folder
+
+    @cached_property
+    def prepared(self) -> Path | None:
+        return self.prepare("prepare")
+
+    def task(self, place: str, stop_after: int | None = None, seed: int = 0, prepared: bool = True) -> Task:
         work = self.folder / place
         work.mkdir(exist_ok=True)
         calls = 0
@@ -123,8 +137,8 @@ class _Workbench:
                 raise KeyboardInterrupt
 
         return Task(
-            dataset=self.data.info, ipc=IPC, seed=seed, data=self.data, teacher=cast(Trajectory, self.teacher),
-            device=self.device, work=work, progress=progress,
+            dataset=self.data.info, ipc=IPC, seed=seed, data=self.data, teachers=self.teachers,
+            device=self.device, work=work, progress=progress, prepared=self.prepared if prepared else None,
         )  # fmt: skip
 
     @cached_property
@@ -135,11 +149,15 @@ class _Workbench:
         recipe = self.method.label_recipe(self.setting())
         return self.images if recipe is not None and recipe.needs_images else None
 
+    def label(self, place: str, stop_after: int | None = None) -> LabelSource:
+        task = self.task(place, stop_after)
+        if self.method.label_recipe(self.setting()) == TEACHER_LABELS:
+            return OnlineTeacher.of(task.teacher)
+        return self.method.label(task, self.needs_images())
+
     @cached_property
     def source(self) -> LabelSource | None:
-        if self.method.label_recipe(self.setting()) is None:
-            return None
-        return self.method.label(self.task("label"), self.needs_images())
+        return None if self.method.label_recipe(self.setting()) is None else self.label("label")
 
     @cached_property
     def saved(self) -> Path:
@@ -150,7 +168,8 @@ class _Workbench:
         return folder
 
     def logits(self, source: LabelSource) -> Tensor:
-        plan = source.view_plan() or ViewPlan(size=SIDE, min_scale=0.5, flip=True, mix="cutmix")
+        schedule = source.schedule()
+        plan = schedule.plan if schedule is not None else ViewPlan(size=SIDE, min_scale=0.5, flip=True, mix="cutmix")
         stream = ViewStream(plan, len(self.images))
         pixels, labels = Resident(self.images.pixels, self.images.labels).on(self.device)
         batch, indices = next(stream.batches(0, len(self.images)))
@@ -169,16 +188,35 @@ def _describes_itself(bench: _Workbench) -> None:
         raise Broken(f"info.name is {info.name!r}, but the entry point is called {bench.name!r}")
     if info.version < 1 or not info.title or not info.labels:
         raise Broken("info needs a title, a word for its labels and a version from 1 on")
+    if info.stored:
+        LabelCodec.parse(info.stored)
 
 
 def _recipes_are_plain(bench: _Workbench) -> None:
-    for recipe in (bench.method.image_recipe(bench.setting()), bench.method.label_recipe(bench.setting())):
+    method, setting = bench.method, bench.setting()
+    for recipe in (method.prepare_recipe(setting), method.image_recipe(setting), method.label_recipe(setting)):
         if recipe is None:
             continue
         canonical(dict(recipe.fields))  # raises where a value is not plain JSON
-        registry.method(recipe.by)
+        if recipe != TEACHER_LABELS:
+            registry.method(recipe.by)
     if bench.method.image_recipe(bench.setting(0)) == bench.method.image_recipe(bench.setting(1)):
         raise Broken("the recipe of the images is the same for seeds 0 and 1: put the seed into its fields")
+
+
+def _preparation_resumes(bench: _Workbench) -> None:
+    if bench.prepared is None:
+        return
+    with suppress(KeyboardInterrupt):
+        bench.prepare("prepare-killed", stop_after=1)
+    again = bench.prepare("prepare-killed")
+    assert again is not None
+    if _contents(again) != _contents(bench.prepared):
+        raise Broken("killed and run again, prepare wrote other files")
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def _images_are_right(bench: _Workbench) -> None:
@@ -223,8 +261,8 @@ def _labels_resume(bench: _Workbench) -> None:
     if bench.source is None:
         return
     with suppress(KeyboardInterrupt):
-        bench.method.label(bench.task("label-killed", stop_after=3), bench.needs_images())
-    again = bench.method.label(bench.task("label-killed"), bench.needs_images())
+        bench.label("label-killed", stop_after=3)
+    again = bench.label("label-killed")
     if not torch.equal(bench.logits(again), bench.logits(bench.source)):
         raise Broken("killed and run again, label made another source")
 
@@ -255,6 +293,7 @@ _CHECKS: dict[str, Callable[[_Workbench], None]] = {
     "its module imports without torch": _imports_without_torch,
     "info says name, title, labels and version": _describes_itself,
     "recipes are plain values and tell seeds apart": _recipes_are_plain,
+    "prepare: killed and run again, the same files": _preparation_resumes,
     "images: uint8, the data set's size, class-major": _images_are_right,
     "images: the same seed makes the same bits": _images_are_deterministic,
     "images: killed and run again, the same bits": _distill_resumes,

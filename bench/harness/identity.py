@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Stage = Literal["teacher", "distill", "label", "evaluate"]
-STAGES: tuple[Stage, ...] = ("teacher", "distill", "label", "evaluate")
+Stage = Literal["teacher", "prepare", "distill", "label", "evaluate"]
+STAGES: tuple[Stage, ...] = ("teacher", "prepare", "distill", "label", "evaluate")
 
 
 def canonical(value: Any) -> str:
@@ -34,10 +34,10 @@ class Cell(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     stage: Stage
-    by: str  # the plug-in that computes it ("teacher" for teachers)
+    by: str  # the plug-in that computes it, or the harness's own "teacher", "stored" and "static"
     version: int
     fields: dict[str, Any]  # what decides the result beside the parents; defaults left out
-    parents: dict[str, str] = Field(default_factory=dict)  # role ("teacher", "images", "labels") -> cell id
+    parents: dict[str, str] = Field(default_factory=dict)  # role ("teacher", "prepared", "images", "labels") -> id
     prefix: str  # readable part of the id
     call: dict[str, Any] = Field(default_factory=dict)  # how to compute it: settings of the method, IPC, seed
     row: dict[str, Any] = Field(default_factory=dict)  # evaluate cells: where it stands on the board

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from bench.harness.plan import Grid
+from bench.harness.grid import Grid
 from bench.harness.store import Store, write_atomically
 
 

@@ -1,67 +1,39 @@
 """Grid → cells: a pure function of the request, without torch and without reading an image.
 
-Every method of the grid brings its images, its native labels and one student per (student, seed). Unless told
-not to, baselines ride along: random real images under the same labels, the method's images and random real
-images under hard labels, and the whole training set. What two methods share is one cell, because its identity
-is the same.
+Every method of the grid brings its images, their labels in every choice asked for, and one student per (student,
+seed). Unless told not to, baselines ride along: random real images under the same labels, the method's images and
+random real images under hard labels, one static label an image beside stored ones, and the whole training set.
+What two methods share is one cell, because its identity is the same.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from bench import architectures, catalogue, registry
-from bench.contract import DatasetInfo, Distiller, Evaluator, Protocol, Recipe, Setting, TeacherSpec
+from bench.contract import TEACHER_LABELS, DatasetInfo, Distiller, Evaluator, Protocol, Recipe, Setting, TeacherSpec
 from bench.errors import UserError, unknown
-from bench.harness.identity import STAGES, Cell, Stage, digest
+from bench.harness.grid import Grid, Request
+from bench.harness.identity import STAGES, Cell, Stage
+from bench.harness.label_choices import LabelChoice, parse
 from bench.harness.protocols import choose, read_settings
 from bench.harness.store import sha256_of
 
 TEACHER_VERSION = 1  # raise it when teacher training changes its results
+STORED_VERSION = 1  # raise it when stored or static labels change
 RANDOM = "random_real"
 FULL = "full_data"
 EVALUATOR = "classification"
+_NO_NAME = re.compile(r"[^\w.+-]+")  # what file names do better without
 
 
-class Request(BaseModel):
-    """What the user asked for."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    methods: tuple[str, ...]
-    ipc: tuple[int, ...] = (1, 10, 50)
-    dataset: str = "digits"
-    students: tuple[str, ...] = ()  # empty: the data set's own
-    seeds: tuple[int, ...] = (0, 1, 2)
-    protocols: tuple[str, ...] = ("common",)
-    baselines: bool = True
-    teacher: Path | None = None  # a foreign checkpoint
-    clip: str | None = None
-    overrides: dict[str, dict[str, Any]] = {}  # method -> field -> value
-    data_root: Path | None = None
-
-
-class Grid(BaseModel):
-    """The cells of a request, parents before children."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    request: Request
-    dataset: DatasetInfo
-    cells: tuple[Cell, ...]
-
-    @property
-    def id(self) -> str:
-        """Stable for the same set of cells."""
-        return f"{self.dataset.name}-{digest(sorted(cell.id for cell in self.cells))}"
-
-    def stage(self, stage: Stage) -> list[Cell]:
-        """The cells of one stage."""
-        return [cell for cell in self.cells if cell.stage == stage]
+class _RowName(NamedTuple):
+    method: str
+    labels: str
+    asked: str  # the choice of --labels that brought the row; empty: it rides along
 
 
 def plan(request: Request) -> Grid:
@@ -77,7 +49,7 @@ class _Planner:
     def __init__(self, request: Request):
         self.request = request
         self.dataset = self._dataset(request)
-        self.evaluator: type[Evaluator] = registry.evaluator(EVALUATOR)
+        self.evaluator: Evaluator = registry.evaluator(EVALUATOR)()
         self.students = request.students or (self.dataset.student,)
         for student in self.students:
             architectures.check(student)
@@ -114,7 +86,7 @@ class _Planner:
         for wanted in self.request.protocols:
             for name in dict.fromkeys(self.request.methods):
                 method = self._method(name)
-                self._plan_method(method, choose(self.evaluator, wanted, self.dataset, name))
+                self._plan_method(method, choose(type(self.evaluator), wanted, self.dataset, name))
         order = {stage: index for index, stage in enumerate(STAGES)}
         cells = sorted(self.cells.values(), key=lambda cell: order[cell.stage])  # stable: keeps the plan's order
         return Grid(request=self.request, dataset=self.dataset, cells=tuple(cells))
@@ -161,16 +133,16 @@ class _Planner:
         prefix = f"teacher-{self.dataset.name}-{spec.arch}"
         return self._add(stage="teacher", by="teacher", version=TEACHER_VERSION, fields=fields, prefix=prefix)
 
-    def _recipe_cell(
-        self, stage: Stage, recipe: Recipe, setting: Setting, spec: TeacherSpec | None, images: Cell | None
-    ) -> Cell:
-        parents = {}
-        if spec is not None:
-            parents["teacher"] = self._teacher(spec).id
-        if images is not None:
-            parents["images"] = images.id
+    def _teachers(self, specs: Iterable[TeacherSpec]) -> dict[str, str]:
+        """Role -> id: the first is "teacher", the others "teacher-2" and so on."""
+        return {
+            f"teacher-{index}" if index > 1 else "teacher": self._teacher(spec).id
+            for index, spec in enumerate(specs, start=1)
+        }
+
+    def _recipe_cell(self, stage: Stage, recipe: Recipe, setting: Setting, parents: dict[str, str]) -> Cell:
         fields = {**self.identity, **recipe.fields}
-        parts = [stage if stage == "label" else "", recipe.by, self.dataset.name]
+        parts = [stage if stage in ("prepare", "label") else "", recipe.by, self.dataset.name]
         parts += [f"ipc{fields['ipc']}" if "ipc" in fields else "", f"s{fields['seed']}" if "seed" in fields else ""]
         prefix = "-".join(part for part in parts if part)
         return self._add(
@@ -184,20 +156,65 @@ class _Planner:
         )
 
     def _images(self, method: Distiller, setting: Setting) -> Cell:
-        recipe = method.image_recipe(setting)
-        return self._recipe_cell("distill", recipe, setting, method.teacher(setting), None)
+        parents = self._teachers(method.teachers(setting))
+        if recipe := method.prepare_recipe(setting):
+            parents["prepared"] = self._recipe_cell("prepare", recipe, setting, dict(parents)).id
+        return self._recipe_cell("distill", method.image_recipe(setting), setting, parents)
 
-    def _labels(self, method: Distiller, setting: Setting, images: Cell) -> Cell | None:
+    def _labels(
+        self, method: Distiller, choice: LabelChoice, setting: Setting, images: Cell, protocol: Protocol
+    ) -> Cell | None:
+        """The cell of a method's labels for certain images; None: hard labels."""
+        if choice.kind == "hard":
+            return None
+        if choice.kind == "teacher":
+            return self._teacher_labels(method, setting, choice.detail)
         recipe = method.label_recipe(setting)
         if recipe is None:
-            return None
-        made_for = images if recipe.needs_images else None
-        return self._recipe_cell("label", recipe, setting, method.teacher(setting), made_for)
+            raise UserError(
+                f"{method.info.name} has no label model of its own, so no {choice.kind} labels; "
+                "choose --labels hard or teacher:fp32"
+            )
+        if recipe == TEACHER_LABELS:
+            labeller = self._teacher_labels(method, setting, "fp32")
+        else:
+            parents = self._teachers(method.teachers(setting))
+            if recipe.needs_images:
+                parents["images"] = images.id
+            labeller = self._recipe_cell("label", recipe, setting, parents)
+        if choice.kind == "online":
+            return labeller
+        return self._kept_labels(choice, setting, images, labeller, protocol)
+
+    def _teacher_labels(self, method: Distiller, setting: Setting, precision: str) -> Cell:
+        specs = method.teachers(setting)[:1] or (self.dataset.teacher,)
+        recipe = replace(TEACHER_LABELS, fields={} if precision == "fp32" else {"precision": precision})
+        return self._recipe_cell("label", recipe, setting, self._teachers(specs))
+
+    def _kept_labels(
+        self, choice: LabelChoice, setting: Setting, images: Cell, labeller: Cell, protocol: Protocol
+    ) -> Cell:
+        fields: dict[str, Any] = {"codec": choice.detail}
+        call: dict[str, Any] = {"codec": choice.detail}
+        count = setting.ipc * self.dataset.classes
+        schedule = self.evaluator.schedule(protocol, self.dataset, count, setting.seed)
+        choice.codec.check(self.dataset.classes, schedule.epochs, self.dataset.name)
+        if choice.kind == "stored":  # the views are part of what is stored
+            fields["schedule"] = schedule.chosen()
+            call["schedule"] = schedule.model_dump(mode="json")
+        return self._add(
+            stage="label",
+            by=choice.kind,
+            version=STORED_VERSION,
+            fields={**self.identity, **fields},
+            parents={"images": images.id, "labels": labeller.id},
+            prefix=f"{choice.kind}-{choice.detail}-{images.prefix}",
+            call=call,
+        )
 
     def _evaluate(
         self,
-        method: str,
-        label_name: str,
+        name: _RowName,
         setting: Setting | None,
         images: Cell | None,
         labels: Cell | None,
@@ -211,8 +228,9 @@ class _Planner:
             row = {
                 "dataset": self.dataset.name,
                 "title": self.dataset.title,
-                "method": method,
-                "labels": label_name,
+                "method": name.method,
+                "labels": name.labels,
+                "asked": name.asked,
                 "ipc": ipc,
                 "student": student,
                 "protocol": protocol.name,
@@ -227,7 +245,9 @@ class _Planner:
                 version=self.evaluator.version,
                 fields=fields,
                 parents=parents,
-                prefix=f"{method.split('[')[0]}-{label_name}-{self.dataset.name}-{scale}-{student}-s{seed}",
+                prefix=_NO_NAME.sub(
+                    "-", f"{name.method.split('[')[0]}-{name.labels}-{self.dataset.name}-{scale}-{student}-s{seed}"
+                ),
                 row=row,
             )
 
@@ -237,36 +257,29 @@ class _Planner:
                 yield Setting(dataset=self.dataset, ipc=ipc, seed=seed)
 
     def _plan_method(self, method: Distiller, protocol: Protocol) -> None:
-        name = method.info.name
+        name, labeller = method.info.name, method.info.labels
         shown = self._shown(name)
         random = self._method(RANDOM)
+        asked = {parse(text, method.info): text for text in self.request.labels}
         for setting in self._settings():
             method.check(setting)
             images = self._images(method, setting)
-            labels = self._labels(method, setting, images)
-            self._evaluate(shown, method.info.labels, setting, images, labels, protocol, setting.seed)
-            if not self.request.baselines:
-                continue
-            others = self._images(random, setting)
-            if labels is not None:
-                maker = method.image_recipe(setting).by  # HeLlO's images are RDED's: so is their hard-label row
-                self._evaluate(maker, "hard", setting, images, None, protocol, setting.seed)
-                same = self._labels(method, setting, others)
-                self._evaluate(RANDOM, method.info.labels, setting, others, same, protocol, setting.seed)
-            self._evaluate(RANDOM, "hard", setting, others, None, protocol, setting.seed)
+            # HeLlO's images are RDED's: so are their rows under labels that are not HeLlO's own
+            maker = shown if images.by == name else images.by
+            own = method.label_recipe(setting) != TEACHER_LABELS
+            wanted = list(asked)
+            if self.request.baselines:
+                wanted += [LabelChoice("static", "fp16")] if any(one.kind == "stored" for one in asked) else []
+                wanted += [LabelChoice("hard")]
+            for choice in dict.fromkeys(wanted):
+                labels = self._labels(method, choice, setting, images, protocol)
+                who = shown if own and choice.kind not in ("teacher", "hard") else maker
+                row = _RowName(who, choice.title(labeller), asked.get(choice, ""))
+                self._evaluate(row, setting, images, labels, protocol, setting.seed)
+                if self.request.baselines and name != RANDOM and choice.kind != "static":
+                    others = self._images(random, setting)
+                    same = self._labels(method, choice, setting, others, protocol)
+                    self._evaluate(row._replace(method=RANDOM), setting, others, same, protocol, setting.seed)
         if self.request.baselines:
             for seed in dict.fromkeys(self.request.seeds):
-                self._evaluate(FULL, "hard", None, None, None, protocol, seed)
-
-
-def ancestors(cells: Iterable[Cell], grid: Grid) -> set[str]:
-    """The ids of ``cells`` and of everything they stand on."""
-    by_id = {cell.id: cell for cell in grid.cells}
-    found: set[str] = set()
-    todo = [cell.id for cell in cells]
-    while todo:
-        cell_id = todo.pop()
-        if cell_id not in found:
-            found.add(cell_id)
-            todo += by_id[cell_id].parents.values()
-    return found
+                self._evaluate(_RowName(FULL, "hard", ""), None, None, None, protocol, seed)

@@ -43,7 +43,7 @@ def all_protocols(evaluator: type[Evaluator]) -> dict[str, Protocol]:
     found = {}
     for path in sorted(files(evaluator.protocols).iterdir(), key=lambda entry: entry.name):
         if path.name.endswith(".toml"):
-            protocol = read_settings(evaluator.Protocol, tomllib.loads(path.read_text()), path.name)
+            protocol = read_settings(evaluator.Config, tomllib.loads(path.read_text()), path.name)
             found[protocol.name] = protocol
     return found
 
@@ -62,7 +62,7 @@ def choose(evaluator: type[Evaluator], wanted: str, dataset: DatasetInfo, method
             values = tomllib.loads(Path(wanted).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(f"the protocol file {wanted} can't be read: {error}") from None
-        return read_settings(evaluator.Protocol, values, wanted)
+        return read_settings(evaluator.Config, values, wanted)
     known = all_protocols(evaluator)
     if wanted not in ("common", "official"):
         if wanted not in known:

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bench.harness.grid import Grid
 from bench.harness.identity import STAGES, Cell, Stage
 from bench.harness.lease import lease
-from bench.harness.plan import Grid
 from bench.harness.store import Damaged, Store
 
 State = Literal["todo", "running", "done", "failed", "blocked"]

@@ -1,4 +1,4 @@
-"""What each of the four stages does: teacher → distill → label → evaluate.
+"""What each of the five stages does: teacher → prepare → distill → label → evaluate.
 
 Each function reads the artifacts of its parents, writes its own into the draft folder, and returns the numbers
 for the record.
@@ -10,31 +10,36 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from bench import registry
 from bench.contract import (
+    TEACHER_LABELS,
     DatasetInfo,
     Distiller,
     EvaluationTask,
-    Images,
     LabelSource,
     Progress,
     PublicBase,
     Task,
     TeacherSpec,
 )
+from bench.harness.grid import Grid
 from bench.harness.identity import Cell
-from bench.harness.plan import Grid
 from bench.harness.protocols import read_settings
 from bench.harness.record import Record
 from bench.kit import data, images, labels
 from bench.kit.accuracy import TestImages
 from bench.kit.data.dataset import Dataset
+from bench.kit.labels.online import OnlineTeacher
+from bench.kit.labels.static import static_labels
+from bench.kit.labels.storing import store
 from bench.kit.teachers import gate, train
 from bench.kit.teachers.trajectory import Trajectory
+from bench.label_codec import LabelCodec
+from bench.view_plan import ViewSchedule
 
 
 @dataclass(frozen=True)
@@ -81,27 +86,34 @@ def make_teacher(task: StageTask) -> Made:
 
 
 def _method(task: StageTask) -> Distiller:
-    """The method of a distill or label cell, configured as it was planned."""
+    """The method of a cell, configured as it was planned."""
     kind = registry.method(task.cell.by)
     return kind(read_settings(kind.Config, task.cell.call["settings"], f"the settings of {task.cell.by}"))
 
 
 def _method_task(task: StageTask) -> Task:
     dataset = load_data(task.dataset, task.data_root)
-    trajectory = None
-    if "teacher" in task.parents:
-        trajectory = Trajectory.load(task.parents["teacher"][1], task.device)
-        gate.check(trajectory, dataset, task.device)
+    roles = sorted((role for role in task.parents if role.startswith("teacher")), key=lambda role: (len(role), role))
+    teachers = tuple(Trajectory.load(task.parents[role][1], task.device) for role in roles)
+    for teacher in teachers:
+        gate.check(teacher, dataset, task.device)
     return Task(
         dataset=task.dataset,
         ipc=task.cell.call["ipc"],
         seed=task.cell.call["seed"],
         data=dataset,
-        teacher=cast(Trajectory, trajectory),  # None only where the method asks for none
+        teachers=teachers,
         device=task.device,
         work=task.work,
         progress=task.progress,
+        prepared=task.parents["prepared"][1] if "prepared" in task.parents else None,
     )
+
+
+def prepare(task: StageTask) -> Made:
+    """What a method computes once for all its images."""
+    _method(task).prepare(_method_task(task), task.draft)
+    return Made()
 
 
 def make_images(task: StageTask) -> Made:
@@ -112,37 +124,56 @@ def make_images(task: StageTask) -> Made:
 
 
 def make_labels(task: StageTask) -> Made:
-    """Label: stored tensors, or the weights of a model that labels online."""
-    made_for: Images | None = None
-    if "images" in task.parents:
-        made_for = images.load(task.parents["images"][1])
+    """Label: a label model that answers any view, or the answers of one, stored."""
+    if task.cell.by in ("stored", "static"):
+        return _keep_labels(task)
     method_task = _method_task(task)
-    source = _method(task).label(method_task, made_for)
+    if task.cell.by == TEACHER_LABELS.by:
+        source: LabelSource = OnlineTeacher.of(method_task.teacher, task.cell.fields.get("precision", "fp32"))
+    else:
+        made_for = images.load(task.parents["images"][1]) if "images" in task.parents else None
+        source = _method(task).label(method_task, made_for)
     source.save(task.draft)
     result: dict[str, Any] = {"kind": source.kind}
-    if source.view_plan() is None:  # it labels any view, so it can be asked how good it is itself
+    if source.schedule() is None:  # it labels any view, so it can be asked how good it is itself
         tests = TestImages(method_task.data.test, task.dataset.image_size, task.device)
         result["top1"] = tests.top1_of_labels(source)
     return Made(result, source.public())
 
 
+def _keep_labels(task: StageTask) -> Made:
+    """A label model's answers for certain images: for every view of a schedule, or one an image."""
+    made_for = images.load(task.parents["images"][1])
+    labeller, codec = _label_source(task), LabelCodec.parse(task.cell.call["codec"])
+    order_hash = load_data(task.dataset, task.data_root).order_hash
+    if task.cell.by == "static":
+        size = task.dataset.image_size
+        static_labels(labeller, made_for, codec, order_hash, size, task.device).save(task.draft)
+        return Made({"kind": "static"})
+    schedule = read_settings(ViewSchedule, task.cell.call["schedule"], task.cell.id)
+    kept = store(labeller, made_for, schedule, codec, order_hash, task.work, task.device, task.progress)
+    kept.save(task.draft)
+    return Made({"kind": "stored", "schedule": schedule.model_dump(mode="json")})
+
+
+def _label_source(task: StageTask) -> LabelSource:
+    """The labels among the parents of a cell."""
+    record, folder = task.parents["labels"]
+    own = registry.method(record.cell.by).label_kinds if record.cell.by in registry.method_names() else {}
+    return labels.load(folder, task.device, own)
+
+
 def evaluate(task: StageTask) -> Made:
     """Train one student on what a method made and test it on the whole real test set."""
     evaluator = registry.evaluator(task.cell.by)
-    protocol = read_settings(evaluator.Protocol, task.cell.fields["protocol"], task.cell.id)
-    label_source: LabelSource | None = None
-    public: tuple[PublicBase, ...] = ()
-    if "labels" in task.parents:
-        record, folder = task.parents["labels"]
-        own = registry.method(record.cell.by).label_kinds
-        label_source = labels.load(folder, task.device, own)
-        public = label_source.public()
+    protocol = read_settings(evaluator.Config, task.cell.fields["protocol"], task.cell.id)
+    source = _label_source(task) if "labels" in task.parents else None
     result = evaluator().evaluate(
         EvaluationTask(
             dataset=task.dataset,
             data=load_data(task.dataset, task.data_root),
             images=images.load(task.parents["images"][1]) if "images" in task.parents else None,
-            labels=label_source,
+            labels=source,
             student=task.cell.fields["student"],
             protocol=protocol,
             seed=task.cell.fields["seed"],
@@ -153,11 +184,12 @@ def evaluate(task: StageTask) -> Made:
     )
     result["image_bytes"] = task.parents["images"][0].bytes if "images" in task.parents else None
     result["label_bytes"] = task.parents["labels"][0].bytes if "labels" in task.parents else 0
-    return Made(result, public)
+    return Made(result, source.public() if source is not None else ())
 
 
 STAGES: dict[str, Callable[[StageTask], Made]] = {
     "teacher": make_teacher,
+    "prepare": prepare,
     "distill": make_images,
     "label": make_labels,
     "evaluate": evaluate,

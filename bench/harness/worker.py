@@ -23,10 +23,10 @@ import torch
 from bench.errors import UserError
 from bench.harness import stages
 from bench.harness.environment import environment
+from bench.harness.grid import Grid
 from bench.harness.identity import Cell
 from bench.harness.lease import lease
 from bench.harness.options import Options
-from bench.harness.plan import Grid
 from bench.harness.record import PublicFacts, Record, RunFacts
 from bench.harness.schedule import finished
 from bench.harness.store import Damaged, Store

@@ -48,7 +48,7 @@ class TestImages:
 
         def answer(pixels: Tensor) -> Tensor:
             nobody = torch.zeros(len(pixels), dtype=torch.int64, device=pixels.device)
-            return source.soft_labels(Views(pixels, nobody, nobody, nobody, 1.0, 0, 0), 0)
+            return source.soft_labels(Views(pixels, nobody, nobody, nobody, nobody, 1.0, 0, 0), 0)
 
         return self.share_right(answer)
 

@@ -10,15 +10,22 @@ import torch
 from torch import Tensor, nn
 
 Schedule = Literal["cosine", "half_cosine", "half_linear", "step", "constant"]
+_WARMUP_START = 0.01
 
 
-def lr_factor(schedule: Schedule, epoch: int, epochs: int) -> float:
+def lr_factor(schedule: Schedule, epoch: int, epochs: int, warmup: int = 0) -> float:
     """The factor on the base learning rate in epoch ``epoch`` (from 0) of ``epochs``.
+
+    The first ``warmup`` epochs rise linearly from a hundredth and the schedule runs over those that are left, as in
+    torchvision's reference trainer.
 
     ``half_cosine`` is RDED's: 1/2 (1 + cos(pi e / 2E)), which ends at a half, not at zero; ``half_linear`` is what
     EDC's code does where its paper says half cosine: 1 - e / 2E. ``step`` is torchvision's: a tenth after each
     third of the epochs (30 of 90).
     """
+    if epoch < warmup:
+        return _WARMUP_START + (1 - _WARMUP_START) * epoch / warmup
+    epoch, epochs = epoch - warmup, epochs - warmup
     share = epoch / epochs
     match schedule:
         case "cosine":

@@ -15,6 +15,8 @@ from methods.hello import config
 from methods.rded import RDED
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from methods.hello.projector import ProjectorLabels
 
 
@@ -41,6 +43,9 @@ class HeLlO(Distiller):
     def check(self, setting: Setting) -> None:
         self._rded(setting).check(setting)
 
+    def prepare_recipe(self, setting: Setting) -> Recipe:
+        return self._rded(setting).prepare_recipe(setting)
+
     def image_recipe(self, setting: Setting) -> Recipe:
         """RDED's own recipe, so that its images are computed once; with the image update, one of our own."""
         start = self._rded(setting).image_recipe(setting)
@@ -52,6 +57,9 @@ class HeLlO(Distiller):
     def label_recipe(self, setting: Setting) -> Recipe:
         """The projector is made from real images and shared by all IPC of one stage."""
         return Recipe(self.info.name, self.info.version, self._label_fields(setting), self.config.chosen())
+
+    def prepare(self, task: Task, folder: Path) -> None:
+        self._rded(task).prepare(task, folder)
 
     def distill(self, task: Task) -> Images:
         images = self._rded(task).distill(task)

@@ -39,9 +39,9 @@ for facts in json.load(sys.stdin):
     evaluator = registry.evaluator(facts["by"])
     with tempfile.TemporaryDirectory() as work:
         result = evaluator().evaluate(EvaluationTask(
-            dataset=info, data=Dataset(info, (), (), nothing, test), images=images.load(place / "images"),
-            labels=labels.load(place / "labels", cpu, registry.method(facts["method"]).label_kinds),
-            student=facts["student"], protocol=evaluator.Protocol(**facts["protocol"]), seed=facts["seed"],
+            dataset=info, data=Dataset(info, (), tuple(classes), nothing, test), images=images.load(place / "images"),
+            labels=labels.load(place / "labels", cpu, registry.method("hello").label_kinds),
+            student=facts["student"], protocol=evaluator.Config(**facts["protocol"]), seed=facts["seed"],
             device=cpu, work=Path(work), progress=lambda *_, **__: None,
         ))
     print(json.dumps([result["top1"], result["curve"]]))
@@ -81,6 +81,7 @@ def test_the_counted_files_and_the_public_base_give_the_same_accuracy(
     done = bench(
         "run", "--methods", "rded,hello", "--ipc", "2", "--seeds", "0", "--dataset", f"folder:{colours}", "--students",
         "convnet2-w8", "--protocol", tiny_protocol, "--no-baselines", "--cluster", "inline", "--store", "store",
+        "--labels", "native,stored:topk2,teacher:int8",
         *(part for setting in settings for part in ("--set", setting)),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -91,22 +92,22 @@ def test_the_counted_files_and_the_public_base_give_the_same_accuracy(
         if record.cell.stage != "evaluate":
             continue
         images, labels = (cells[record.cell.parents[role]] for role in ("images", "labels"))
-        method = labels.cell.by
         for part, role in ((images, "image"), (labels, "label")):
-            on_disk = copy_counted(part, store, tmp_path / method / f"{role}s")
+            on_disk = copy_counted(part, store, tmp_path / record.id / f"{role}s")
             assert part.bytes == on_disk == record.result[f"{role}_bytes"] > 0
         public = [(base.name, base.bytes > 1e6) for base in record.public]
-        assert public == ([("icon-clip", True)] if method == "hello" else [])
-        wanted[method] = record
-    assert sorted(wanted) == ["hello", "rded"]
+        assert public == ([("icon-clip", True)] if labels.cell.by == "hello" else [])  # not where it only answered
+        wanted[record.id] = record
+    kinds = sorted(record.cell.row["labels"] for record in wanted.values())
+    assert kinds == ["projector", "stored:topk2+fp16", "stored:topk2+fp16 of projector", "teacher", "teacher:int8"]
     shutil.rmtree(store)
     shutil.rmtree(colours / "train")
     facts = [
         {
-            "info": info, "test": str(colours / "val"), "place": str(tmp_path / method), "method": method,
+            "info": info, "test": str(colours / "val"), "place": str(tmp_path / name),
             "by": record.cell.by, **{key: record.cell.fields[key] for key in ("student", "protocol", "seed")},
         }
-        for method, record in wanted.items()
+        for name, record in wanted.items()
     ]  # fmt: skip
     results = [[record.result["top1"], [list(point) for point in record.result["curve"]]] for record in wanted.values()]
     assert train_from(facts, tmp_path) == results

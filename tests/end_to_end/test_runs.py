@@ -19,11 +19,14 @@ pytestmark = pytest.mark.xdist_group("runs")  # they share one undisturbed run
 TEACHER = ("teacher.arch=convnet2-w8", "teacher.epochs=6", "teacher.batch_size=8", "teacher.schedule=cosine")
 
 
-def grid(colours: Path, protocol: Path, *more: str, methods: str = "rded,hello") -> list[str | Path]:
+def grid(colours: Path, protocol: Path, *more: str, methods: str = "rded,hello,sre2l") -> list[str | Path]:
     """The arguments of a run that takes seconds: one IPC, two seeds, a small teacher and projector."""
     settings = [*TEACHER, "teacher.lr=0.05"]
     if "hello" in methods:
         settings += ["hello.epochs=2", "hello.batch_size=8"]
+    if "sre2l" in methods:
+        settings += ["sre2l.iterations=8"]
+        more = ("--labels", "native,stored:prune2+topk2", *more)
     flags = [part for setting in settings for part in ("--set", setting)]
     return [
         "run", "--methods", methods, "--ipc", "2", "--seeds", "0,1", "--dataset", f"folder:{colours}",
@@ -58,11 +61,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
 
 def test_every_cell_is_done_and_the_board_is_whole(undisturbed: tuple[Path, dict[str, Any]]) -> None:
     place, cells = undisturbed
-    assert len(cells) == 1 + 4 + 3 + 14  # teacher; images; online teacher and two projectors; students
+    # teacher; scores; images; online teacher, two projectors, static and stored labels; students
+    assert len(cells) == 1 + 2 + 6 + (1 + 2 + 6 + 14) + 36
     assert all(state == "done" for state, *_ in cells.values())
     board = (place / "boards" / "folder-colours.md").read_text()
-    assert "14 of 14 cells" in board
-    for name in ("HeLlO", "RDED", "Random real", "Full data", "icon-clip"):
+    assert "36 of 36 cells" in board
+    for name in ("HeLlO", "RDED", "SRe2L", "stored:prune2+topk2+fp16 of projector", "Full data", "icon-clip"):
         assert name in board
 
 
@@ -159,7 +163,7 @@ def test_forcing_a_stage_computes_it_again(
     subprocess.run(["cp", "-r", place / ".bench", tmp_path / ".bench"], check=True)
     done = bench(*grid(place / "colours", place / "tiny.toml", "--cluster", "inline", "--force", "distill"))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("all ")] == ["4"]
+    assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("all ")] == ["6"]
     assert outcome(tmp_path / ".bench") == cells
 
 
@@ -171,7 +175,7 @@ def test_status_and_show_read_what_a_run_left(undisturbed: tuple[Path, dict[str,
 
     status = ask("status")
     assert status.returncode == 0
-    assert any(line.split()[:1] == ["evaluate"] and " 14 " in line for line in status.stdout.splitlines())
+    assert any(line.split()[:1] == ["evaluate"] and " 36 " in line for line in status.stdout.splitlines())
     name = next(name for name in cells if name.startswith("hello-projector"))
     shown = ask("show", name)
     assert shown.returncode == 0 and '"oracle_top1"' in shown.stdout

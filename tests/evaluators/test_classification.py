@@ -6,117 +6,34 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.contract import DatasetInfo, EvaluationTask, Images, LabelSource, TeacherSpec
+from bench.contract import EvaluationTask, Images
 from bench.kit import accuracy, models
-from bench.kit.data.dataset import Dataset, Resident
+from bench.kit.data.dataset import Resident
 from bench.kit.seeds import seed_for
 from bench.kit.views import ViewPlan, Views, ViewStream
 from evaluators import classification
 from evaluators.classification import Classification, ClassificationProtocol, by_ipc
-
-CLASSES, SIDE, TEST = 4, 16, 37
-MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
-STUDENT = "resnet10-small-w8"  # its convolutions have no bias: under a batch norm, that would drift by rounding alone
-CPU = torch.device("cpu")
-
-
-def protocol(**changes: Any) -> ClassificationProtocol:
-    plain = {
-        "name": "test", "version": 1, "track": "common", "title": "test", "epochs": 3, "batch_size": 5, "tests": 2,
-        "full_data": {"epochs": 2, "batch_size": 16}, "min_scale": 0.5, "temperature": 4.0, "lr": 2e-3,
-    }  # fmt: skip
-    return ClassificationProtocol.model_validate(plain | changes)
-
-
-def images(ipc: int = 3, seed: int = 0) -> Images:
-    stream = torch.Generator().manual_seed(seed)
-    labels = torch.arange(CLASSES).repeat_interleave(ipc)
-    pixels = torch.randint(0, 150, (len(labels), 3, SIDE, SIDE), generator=stream)
-    for image, label in zip(pixels, labels.tolist(), strict=True):
-        image[label % 3, label * 4 : label * 4 + 4] += 100
-    return Images(pixels.to(torch.uint8), labels)
-
-
-def dataset() -> Dataset:
-    info = DatasetInfo(
-        name="bars", title="Bars", classes=CLASSES, image_size=SIDE, smallest_class=7, train_images=28,
-        test_images=TEST, mean=MEAN, std=STD, teacher=TeacherSpec(), clip="icon-clip", student=STUDENT,
-    )  # fmt: skip
-    names = tuple(map(str, range(CLASSES)))
-    train, test = images(7, 1), images(10, 2)
-    odd = Resident(test.pixels[:TEST], test.labels[:TEST])
-    return Dataset(info, names, names, Resident(train.pixels, train.labels), odd)
-
-
-class Judge(LabelSource):
-    """A random network that labels any view and remembers what it saw."""
-
-    kind = "judge"
-
-    def __init__(self, seed: int = 9) -> None:
-        torch.manual_seed(seed)
-        self.net = models.build("convnet2-w8", CLASSES, SIDE, MEAN, STD).eval().requires_grad_(False)
-        self.seen: list[tuple[int, Views]] = []
-
-    def soft_labels(self, views: Views, step: int) -> Tensor:
-        self.seen.append((step, views))
-        logits: Tensor = 5 * self.net(views.pixels)
-        return logits
-
-    def save(self, folder: Path) -> None:
-        raise NotImplementedError
-
-    @classmethod
-    def load(cls, folder: Path, device: torch.device) -> Self:
-        raise NotImplementedError
-
-
-MakeTask = Callable[..., EvaluationTask]
-
-
-@pytest.fixture
-def make_task(tmp_path: Path) -> MakeTask:
-    def make(rules: ClassificationProtocol, **changes: Any) -> EvaluationTask:
-        data = dataset()
-        facts: dict[str, Any] = {
-            "dataset": data.info, "data": data, "images": images(), "labels": Judge(), "student": STUDENT,
-            "protocol": rules, "seed": 0, "device": CPU, "work": tmp_path, "progress": lambda *_, **__: None,
-        } | changes  # fmt: skip
-        facts["work"].mkdir(exist_ok=True)
-        return EvaluationTask(**facts)
-
-    return make
-
-
-Outcome = tuple[dict[str, Any], nn.Module, dict[str, Tensor]]
-
-
-@pytest.fixture
-def evaluate(monkeypatch: pytest.MonkeyPatch) -> Callable[[EvaluationTask], Outcome]:
-    """The result, the trained student and the weights it began with."""
-
-    def run(task: EvaluationTask) -> Outcome:
-        caught: dict[str, Any] = {}
-        plain = classification.train_student
-
-        def train(student: nn.Module, *rest: Any) -> Any:
-            caught["student"], caught["start"] = student, copy.deepcopy(student.state_dict())
-            return plain(student, *rest)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(classification, "train_student", train)
-            result = Classification().evaluate(task)
-        return result, caught["student"], caught["start"]
-
-    return run
-
+from tests.evaluators.conftest import (
+    CLASSES,
+    CPU,
+    MEAN,
+    SIDE,
+    STD,
+    STUDENT,
+    TEST,
+    Judge,
+    MakeTask,
+    Outcome,
+    images,
+    protocol,
+)
 
 # -- the reference
 
@@ -140,7 +57,8 @@ def reference_loss(logits: Tensor, views: Views, rules: ClassificationProtocol, 
         hard = -torch.stack([row.log_softmax(0)[label] for row, label in zip(logits, views.labels, strict=True)]).mean()
         return ((logits - soft) ** 2).mean() + rules.ce_weight * hard
     wanted, got = (soft / rules.temperature).softmax(1), (logits / rules.temperature).softmax(1)
-    return (wanted * (wanted.log() - got.log())).sum() / len(logits)
+    scale = rules.temperature**2 if rules.squared_temperature else 1
+    return scale * (wanted * (wanted.log() - got.log())).sum() / len(logits)
 
 
 def factor(schedule: str, epoch: int, epochs: int) -> float:
@@ -188,15 +106,19 @@ def reference(task: EvaluationTask, twice: bool = False) -> tuple[nn.Module, lis
     for epoch in range(rules.epochs):
         model.train()
         for group in optimizer.param_groups:
-            group["lr"] = lr * factor(rules.schedule, epoch, rules.epochs)
-        for batch, indices in enumerate(stream.order(epoch).split(rules.batch_size)):
+            rest = factor(rules.schedule, epoch - rules.warmup, rules.epochs - rules.warmup)
+            group["lr"] = lr * (0.01 + 0.99 * epoch / rules.warmup if epoch < rules.warmup else rest)
+        batches = stream.order(epoch).split(rules.batch_size)
+        for batch, indices in enumerate(batches):
             views = stream.make(task.images.pixels, task.images.labels, indices, epoch, batch)
             if twice:
                 with torch.no_grad():
                     model(views.pixels)
-            optimizer.zero_grad()
-            reference_loss(model(views.pixels), views, rules, judge).backward()
+            (reference_loss(model(views.pixels), views, rules, judge) / rules.accumulate).backward()
+            if (batch + 1) % rules.accumulate and batch + 1 < len(batches):
+                continue
             optimizer.step()
+            optimizer.zero_grad()
             with torch.no_grad():
                 for mine, theirs in zip(average.parameters(), model.parameters(), strict=True):
                     mine.copy_((rules.ema or 0) * mine + (1 - (rules.ema or 0)) * theirs)
@@ -214,6 +136,10 @@ CASES: dict[str, dict[str, Any]] = {
         "loss": "mse", "ce_weight": 0.025, "schedule": "half_linear", "ema": 0.9, "shuffle": 2, "epochs": 5,
     },
     "mse": {"loss": "mse", "optimizer": "sgd", "lr": 1e-2, "mix": "mixup", "alpha": 0.8},
+    "kl by sre2l on tiny": {
+        "optimizer": "sgd", "warmup": 2, "epochs": 5, "squared_temperature": True, "mix": "none", "weight_decay": 1e-4,
+    },
+    "mse by g_vbsm on tiny": {"loss": "mse", "ce_weight": 0.1, "optimizer": "sgd", "lr": 1e-2, "accumulate": 2},
     "hard": {"optimizer": "sgd", "lr": 2e-2, "schedule": "constant"},
     "hard without mix": {"mix": "none", "flip": False, "crop": "shift"},
 }  # fmt: skip
@@ -240,7 +166,7 @@ def test_kl_is_the_divergence_of_teacher_from_student_without_t_squared(make_tas
     rules = protocol(temperature=20.0)
     logits, judge = torch.randn(5, CLASSES), Judge()
     numbers = torch.arange(5) % CLASSES
-    views = Views(torch.rand(5, 3, SIDE, SIDE), numbers, numbers, numbers, 0.7, 0, 0)
+    views = Views(torch.rand(5, 3, SIDE, SIDE), numbers, numbers, numbers, numbers, 0.7, 0, 0)
     loss = classification.student_loss(logits, views, make_task(rules, labels=judge), rules, 3)
     assert float(loss) == pytest.approx(float(reference_loss(logits, views, rules, judge)), rel=1e-5)
     assert judge.seen[0][0] == 3
@@ -350,10 +276,9 @@ def test_batches_are_never_larger_than_the_set(make_task: MakeTask) -> None:
 
 
 def test_a_data_set_can_forbid_the_flip(make_task: MakeTask) -> None:
-    task = make_task(protocol())
-    assert Classification._views(protocol(), task).flip
-    unflipped = task.dataset.model_copy(update={"flip": False})
-    assert not Classification._views(protocol(), make_task(protocol(), dataset=unflipped)).flip
+    info = make_task(protocol()).dataset
+    assert Classification().schedule(protocol(), info, 4, 0).plan.flip
+    assert not Classification().schedule(protocol(), info.model_copy(update={"flip": False}), 4, 0).plan.flip
 
 
 def test_numbers_by_ipc() -> None:

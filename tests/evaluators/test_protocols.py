@@ -83,8 +83,38 @@ def test_hellos_own_recipe_is_edcs_where_the_paper_is_silent(dataset: str) -> No
     assert (rules.schedule, rules.ema, rules.shuffle, rules.min_scale) == ("half_linear", 0.99, 2, 0.5)
 
 
+# (epochs, batch, optimizer, rate, decay, loss, temperature or weight of the cross entropy, mix)
+SRE2L = {
+    "imagenet-1k": (300, 1024, "adamw", 1e-3, 0.01, "kl", 20.0, "cutmix"),
+    "tiny-imagenet": (100, 256, "sgd", 0.2, 1e-4, "kl", 20.0, "none"),
+    "cifar100": (400, 128, "adamw", 1e-3, 0.01, "kl", 30.0, "mixup"),
+}
+G_VBSM = {
+    "imagenet-1k": (300, 1024, "adamw", 1e-3, 0.01, "mse", 0.1, "cutmix"),
+    "cifar100": (1000, 64, "sgd", 0.1, 5e-4, "mse", 0.15, "cutmix"),
+    "cifar10": (1000, 100, "adamw", 1e-3, 0.0, "mse", 0.15, "cutmix"),
+    "tiny-imagenet": (100, 100, "sgd", 0.1, 5e-4, "mse", 0.1, "cutmix"),
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "dataset", "expected"),
+    [("sre2l", *item) for item in SRE2L.items()] + [("g_vbsm", *item) for item in G_VBSM.items()],
+)
+def test_the_recipes_of_sre2l_and_g_vbsm(method: str, dataset: str, expected: tuple[object, ...]) -> None:
+    rules = chosen("official", dataset, method)
+    assert rules.schedule == "cosine"
+    last = rules.temperature if rules.loss == "kl" else rules.ce_weight
+    found = by_ipc(rules.epochs, 10), by_ipc(rules.batch_size, 10), rules.optimizer, rules.lr, rules.weight_decay
+    assert (*found, rules.loss, last, rules.mix) == expected
+    on_tiny = dataset == "tiny-imagenet"
+    assert rules.squared_temperature == (on_tiny and method == "sre2l") == (rules.warmup == 5)
+    assert rules.accumulate == (2 if on_tiny and method == "g_vbsm" else 1)
+    assert rules.crop == ("shift" if (method, dataset) == ("sre2l", "cifar100") else "rrc")
+
+
 @pytest.mark.parametrize("dataset", catalogue.names())
-@pytest.mark.parametrize("method", ["rded", "hello"])
+@pytest.mark.parametrize("method", ["rded", "hello", "sre2l", "g_vbsm"])
 def test_every_data_set_has_both_tracks(dataset: str, method: str) -> None:
     assert chosen("common", dataset, method).track == "common"
     official = chosen("official", dataset, method)

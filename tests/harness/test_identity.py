@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from bench.contract import Settings
+from bench.harness.grid import Request
 from bench.harness.identity import Cell, canonical, digest
-from bench.harness.plan import Request, plan
+from bench.harness.plan import plan
 
 
 def cell(**changes: object) -> Cell:

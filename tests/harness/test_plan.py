@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from bench.errors import UserError
-from bench.harness.plan import Grid, Request, plan
+from bench.harness.grid import Grid, Request
+from bench.harness.identity import STAGES
+from bench.harness.plan import plan
 
 
 def grid_of(**request: object) -> Grid:
@@ -21,8 +23,9 @@ def rows(grid: Grid) -> Counter[tuple[str, str]]:
 
 def test_the_main_job() -> None:
     grid = grid_of(ipc=(1, 10, 50))
-    assert {stage: len(grid.stage(stage)) for stage in ("teacher", "distill", "label", "evaluate")} == {
+    assert {stage: len(grid.stage(stage)) for stage in STAGES} == {
         "teacher": 1,
+        "prepare": 3,  # the scores of RDED's pool, which all IPC share
         "distill": 18,  # RDED's and random images, 3 IPC x 3 seeds
         "label": 10,  # one online teacher for all; a projector for each stage of the trajectory and seed
         "evaluate": 57,

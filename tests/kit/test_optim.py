@@ -33,6 +33,13 @@ def test_half_cosine_is_854_half_way() -> None:
     assert lr_factor("half_cosine", 150, 300) == pytest.approx(0.854, abs=5e-4)
 
 
+def test_warm_up_rises_from_a_hundredth_and_the_schedule_has_the_rest() -> None:
+    """torchvision's trainer, 100 epochs with 5 of warm-up."""
+    factors = [lr_factor("cosine", epoch, 100, 5) for epoch in range(100)]
+    assert factors[:5] == pytest.approx([0.01, 0.208, 0.406, 0.604, 0.802])
+    assert factors[5:] == pytest.approx([lr_factor("cosine", epoch, 95) for epoch in range(95)])
+
+
 @pytest.mark.parametrize("epochs", [3, 9, 18, 51, 90, 147, 300])
 def test_a_step_comes_exactly_after_each_third(epochs: int) -> None:
     """Floating point must not move it: torchvision's 90 epochs step at 30 and 60."""

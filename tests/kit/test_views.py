@@ -140,6 +140,29 @@ def test_a_mixed_batch_can_be_made_again(count: int) -> None:
     assert first[0][0].weight != first[1][0].weight
 
 
+@pytest.mark.parametrize("held", [0, 2**20])  # bytes of tables: none is found again, or all are
+@pytest.mark.parametrize("plan", PLANS, ids=["whole", "mosaic", "crop", "shift"])
+@pytest.mark.parametrize("count", [30, 700])
+def test_a_batch_on_its_own_is_the_batch_in_its_turn(
+    plan: ViewPlan, count: int, held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.kit.views.stream.REPLAY_BYTES", held)
+    pixels, labels = random_set(count, 16)
+    plan = plan.model_copy(update={"mix": "cutmix"})
+    ordinary, alone = ViewStream(plan, count), ViewStream(plan, count)
+    for epoch in (EPOCH, 80, EPOCH + 1, EPOCH):
+        for batch, indices in ordinary.batches(epoch, 13):
+            if batch not in (0, 1, -(-count // 13) - 1):  # the last is shorter
+                continue
+            wanted = ordinary.make(pixels, labels, indices, epoch, batch)
+            made = alone.again(pixels, labels, epoch, batch, 13)
+            for name in ("pixels", "indices", "labels", "partner_labels", "partner_indices"):
+                assert torch.equal(getattr(made, name), getattr(wanted, name)), name
+            assert (made.weight, made.epoch, made.batch) == (wanted.weight, epoch, batch)
+    assert len(alone._replayed) == (9 if held else 1)
+    assert alone._replayed_bytes == sum(table.bytes for _, table, _ in alone._replayed.values())
+
+
 @pytest.mark.parametrize("mix", ["none", "cutmix", "mixup"])
 @pytest.mark.parametrize("plan", PLANS, ids=["whole", "mosaic", "crop", "shift"])
 def test_nothing_waits_for_the_device(plan: ViewPlan, mix: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,6 +176,8 @@ def test_nothing_waits_for_the_device(plan: ViewPlan, mix: Any, monkeypatch: pyt
         views = stream.make(pixels, labels, indices, EPOCH, batch)
         assert views.pixels.shape == (len(indices), 3, plan.size, plan.size)
         assert isinstance(views.weight, float)
+        again = stream.again(pixels, labels, EPOCH, batch, 8)
+        assert again.pixels.shape == views.pixels.shape and again.weight == views.weight
 
 
 def test_plan_is_strict_and_its_digest_ignores_defaults() -> None:

@@ -100,7 +100,7 @@ def task(work: Path, progress: Any = lambda *a, **k: None, ipc: int = 1) -> Task
     images = torch.randint(0, 256, (24, 3, 20, 20), generator=generator, dtype=torch.uint8)
     split = Resident(images, torch.arange(24) // 8)
     data = Dataset(INFO, NAMES, NAMES, split, split)
-    return Task(INFO, ipc, 0, data, FakeTrajectory(), CPU, work, progress)  # type: ignore[arg-type]
+    return Task(INFO, ipc, 0, data, (FakeTrajectory(),), CPU, work, progress)  # type: ignore[arg-type]
 
 
 SHORT = {"epochs": 3, "batch_size": 8, "conv_rank": 2, "head_rank": 2, "lr": 5e-3}
@@ -245,7 +245,7 @@ def labels_of(config: Config) -> tuple[Projector, ProjectorLabels]:
 
 def views(x: Tensor) -> Views:
     zeros = torch.zeros(len(x), dtype=torch.int64)
-    return Views(x, zeros, zeros, zeros, 1.0, 0, 0)
+    return Views(x, zeros, zeros, zeros, zeros, 1.0, 0, 0)
 
 
 @pytest.mark.parametrize("settings", [{}, {"layers": "all", "attention_pool": True, "learn_scale": True, "alpha": 2.0}])

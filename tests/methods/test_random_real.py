@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -25,9 +24,8 @@ def distill(tmp_path: Path, ipc: int, seed: int = 0, side: int = 16, size: int =
         test_images=1, mean=(0.5,) * 3, std=(0.25,) * 3, teacher=TeacherSpec(), clip="icon-clip", student="convnet2",
     )  # fmt: skip
     names = tuple(map(str, range(CLASSES)))
-    nobody: Any = None
     task = Task(
-        dataset=info, ipc=ipc, seed=seed, data=Dataset(info, names, names, train, train), teacher=nobody,
+        dataset=info, ipc=ipc, seed=seed, data=Dataset(info, names, names, train, train), teachers=(),
         device=torch.device("cpu"), work=tmp_path, progress=lambda *_, **__: None,
     )  # fmt: skip
     return RandomReal().distill(task), train
@@ -75,5 +73,5 @@ def test_it_needs_no_teacher_and_brings_no_labels() -> None:
         mean=(0.5,) * 3, std=(0.25,) * 3, teacher=TeacherSpec(), clip="icon-clip", student="convnet2",
     )  # fmt: skip
     setting = Setting(info, 3, 1)
-    assert RandomReal().teacher(setting) is None and RandomReal().label_recipe(setting) is None
+    assert RandomReal().teachers(setting) == () and RandomReal().label_recipe(setting) is None
     assert RandomReal().image_recipe(setting).fields == {"ipc": 3, "seed": 1}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from bench.contract import DatasetInfo, Progress, Setting, Task, TeacherSpec
+from bench.contract import TEACHER_LABELS, DatasetInfo, Images, Progress, Setting, Task, TeacherSpec
 from bench.errors import UserError
 from bench.kit.data.dataset import Dataset, Files, Resident, Split
 from bench.kit.data.sampling import sample_classes
@@ -89,11 +91,20 @@ def make_task(tmp_path: Path, teacher: Trajectory) -> MakeTask:
         names = tuple(map(str, range(CLASSES)))
         data = Dataset(info(), names, names, train, train)
         return Task(
-            dataset=info(), ipc=ipc, seed=seed, data=data, teacher=teacher, device=torch.device("cpu"), work=work,
+            dataset=info(), ipc=ipc, seed=seed, data=data, teachers=(teacher,), device=torch.device("cpu"), work=work,
             progress=progress,
         )  # fmt: skip
 
     return make
+
+
+def distill(task: Task, **config: Any) -> Images:
+    """Both stages: the scores of the pool, then the images made from them."""
+    method = RDED(RDED.Config(**config))
+    scores = task.work / "scores"
+    scores.mkdir()
+    method.prepare(task, scores)
+    return method.distill(dataclasses.replace(task, prepared=scores))
 
 
 # -- the reference
@@ -155,7 +166,7 @@ def assert_same(made: Tensor, wanted: list[Tensor]) -> None:
 @pytest.mark.parametrize(("factor", "ipc"), [(1, 1), (1, 7), (2, 3), (4, 1)])
 def test_equals_the_reference_on_images_in_memory(make_task: MakeTask, factor: int, ipc: int) -> None:
     task = make_task(resident(), ipc)
-    made = RDED(RDED.Config(factor=factor, pool=17, batch_size=20)).distill(task)
+    made = distill(task, factor=factor, pool=17, batch_size=20)
     assert_same(made.pixels, reference(task, factor, 17, 5))
     assert made.labels.tolist() == [label for label in range(CLASSES) for _ in range(ipc)]
 
@@ -163,7 +174,7 @@ def test_equals_the_reference_on_images_in_memory(make_task: MakeTask, factor: i
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 def test_equals_the_reference_on_files_of_many_sizes(make_task: MakeTask, tmp_path: Path, suffix: str) -> None:
     task = make_task(files(tmp_path, suffix), ipc=2)
-    made = RDED(RDED.Config(factor=2, crops=3)).distill(task)
+    made = distill(task, factor=2, crops=3)
     assert_same(made.pixels, reference(task, 2, 300, 3))
 
 
@@ -171,7 +182,7 @@ def test_one_crop_an_image_and_at_most_one_patch_of_it(make_task: MakeTask) -> N
     """With crops of the whole image, patches tell which image they are from."""
     real = resident()
     task = make_task(real, ipc=EACH // 4)
-    made = RDED(RDED.Config(factor=2, crops=1, min_scale=1)).distill(task).pixels
+    made = distill(task, factor=2, crops=1, min_scale=1).pixels
     shrunk = transforms.resize(real.pixels.float() / 255, [SIDE // 2, SIDE // 2], antialias=True)
     shrunk = quantise(shrunk).float()
     half = SIDE // 2
@@ -184,7 +195,7 @@ def test_one_crop_an_image_and_at_most_one_patch_of_it(make_task: MakeTask) -> N
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_other_images(make_task: MakeTask) -> None:
     first, again, other = (
-        RDED().distill(make_task(resident(), 4, seed, place)).pixels
+        distill(make_task(resident(), 4, seed, place)).pixels
         for place, seed in (("first", 0), ("again", 0), ("other", 1))
     )
     assert torch.equal(first, again)
@@ -193,13 +204,18 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_other_images(make_ta
 
 def test_the_batch_size_does_not_matter(make_task: MakeTask) -> None:
     one, other = (
-        RDED(RDED.Config(batch_size=size)).distill(make_task(resident(), 4, 0, str(size))).pixels for size in (1, 64)
+        distill(make_task(resident(), 4, 0, str(size)), batch_size=size).pixels for size in (1, 64)
     )
     assert torch.equal(one, other)
 
 
-def test_killed_in_the_middle_it_goes_on_to_the_same_bits(make_task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = RDED().distill(make_task(resident(), 4, place="whole")).pixels
+def test_killed_in_the_middle_it_goes_on_to_the_same_scores(
+    make_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, again = tmp_path / "whole-scores", tmp_path / "scores-again"
+    whole.mkdir()
+    again.mkdir()
+    RDED().prepare(make_task(resident(), 4, place="whole"), whole)
     monkeypatch.setattr(rded, "_SAVE_EVERY", 0.0)
 
     def killed(done: int, total: int, **_: float) -> None:
@@ -207,11 +223,22 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_bits(make_task: MakeTask, m
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        RDED().distill(make_task(resident(), 4, progress=killed))
+        RDED().prepare(make_task(resident(), 4, progress=killed), again)
     made: list[int] = []
-    resumed = RDED().distill(make_task(resident(), 4, progress=lambda done, total, **_: made.append(done))).pixels
+    RDED().prepare(make_task(resident(), 4, progress=lambda done, total, **_: made.append(done)), again)
     assert made == [2, 3]  # the first class was there
-    assert torch.equal(resumed, whole)
+    assert (again / "scores.safetensors").read_bytes() == (whole / "scores.safetensors").read_bytes()
+
+
+def test_one_scoring_serves_every_ipc(make_task: MakeTask) -> None:
+    few, many = make_task(resident(), 1, place="few"), make_task(resident(), 6, place="many")
+    assert RDED().prepare_recipe(few) == RDED().prepare_recipe(many)
+    assert RDED().image_recipe(few) != RDED().image_recipe(many)
+    folder = few.work
+    RDED().prepare(few, folder)
+    best = RDED().distill(dataclasses.replace(few, prepared=folder)).pixels
+    all_six = RDED().distill(dataclasses.replace(many, prepared=folder)).pixels
+    assert torch.equal(best, all_six[::6])
 
 
 def test_mosaic_puts_rank_k_ipc_plus_q_into_cell_k_of_image_q() -> None:
@@ -253,10 +280,9 @@ def test_recipes_hold_what_decides_and_are_shared() -> None:
     recipe = RDED(RDED.Config(crops=3, batch_size=7)).image_recipe(setting)
     assert recipe.fields == {"crops": 3, "ipc": 5, "seed": 1}  # the batch size is of no effect
     assert recipe.settings == {"crops": 3, "batch_size": 7}
-    labels_of = RDED().label_recipe(setting)
-    assert labels_of is not None and labels_of == RDED().label_recipe(later)  # the teacher alone decides
-    assert not labels_of.needs_images and not labels_of.fields
+    assert RDED().label_recipe(setting) == RDED().label_recipe(later) == TEACHER_LABELS  # the teacher alone decides
     assert HeLlO().image_recipe(setting) == RDED().image_recipe(setting)  # made once for both
+    assert HeLlO().prepare_recipe(setting) == RDED().prepare_recipe(setting)
 
 
 def test_the_score_is_the_cross_entropy_of_the_true_class(teacher: Trajectory) -> None:

@@ -15,10 +15,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
 
+from bench.harness.grid import Grid
 from bench.harness.identity import Cell
 from bench.harness.launch import Watcher
 from bench.harness.options import Options
-from bench.harness.plan import Grid
 from bench.harness.schedule import Schedule
 
 _TICK = 0.5  # seconds between two looks

@@ -31,6 +31,7 @@ class Entry(Settings):
     title: str  # of the data set
     method: str  # who made the images
     labels: str  # which labels the student learned from: "projector", "teacher", "hard", ...
+    asked: str = ""  # the choice of --labels that brought it; empty: it rides along
     ipc: Annotated[int, Field(ge=1)] | None  # None: the whole training set
     student: str
     protocol: str

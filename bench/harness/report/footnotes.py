@@ -17,6 +17,8 @@ CELLS_NAMED = 5  # by one footnote; the others are in the records
 
 NOTES = f"""\
 - **Method**: settings in square brackets differ from the method's own. Methods in italics are baselines.
+- **Labels**: the model that labels every view online (teacher, projector, ensemble); *stored*: its logits for every
+  view; *static*: one answer an image; *hard*: none. *of*: who answered, where it is not the teacher.
 - **n**: seeds that are done, of those that should be. {wording.NONE}: nothing measured.
 - **Top-1 %**: accuracy on the whole test set after the last epoch, mean ± sample standard deviation over the
   seeds. The best mean of a student is bold.

@@ -171,6 +171,7 @@ def _command(section: Sequence[_Table], names: _Names) -> str:
     """What makes the cells of a section; baselines ride along by themselves."""
     rows = [row for table in section for row in table.rows]
     methods = sorted({row.method.partition("[")[0] for row in rows if row.ipc is not None})
+    asked = {entry.asked for row in rows for entry in row.entries if entry.asked}
     wanted = {
         "--methods": [method for method in methods if method not in names.baselines] or methods,
         "--ipc": [str(ipc) for ipc in sorted({row.ipc for row in rows if row.ipc is not None})],
@@ -178,6 +179,8 @@ def _command(section: Sequence[_Table], names: _Names) -> str:
         "--students": _students(rows),
         "--seeds": [str(seed) for seed in sorted({entry.seed for row in rows for entry in row.entries})],
         "--protocol": [section[0].protocol[0]],
+        "--labels": [] if asked <= {"native"} else sorted(asked),
     }
     options = [f"{flag} {shlex.quote(wording.plain(','.join(values)))}" for flag, values in wanted.items() if values]
-    return " ".join(["python -m bench run", *options[:3], "\\\n   ", *options[3:]])
+    lines = [" ".join(group) for group in (options[:3], options[3:6], options[6:]) if group]
+    return "python -m bench run " + " \\\n    ".join(lines)

@@ -22,6 +22,7 @@ from bench.kit.data.reading import Cut, CutCentre, CutView, cut_view, default_wo
 from bench.kit.views import Views, ViewStream, resized_crop
 
 Device = torch.device | str
+Replay = Sequence[tuple[int, int]]
 
 
 class Split(ABC):
@@ -34,8 +35,13 @@ class Split(ABC):
         return len(self.labels)
 
     @abstractmethod
-    def views(self, stream: ViewStream, epoch: int, batch_size: int, device: Device) -> Iterator[Views]:
+    def views(
+        self, stream: ViewStream, epoch: int, batch_size: int, device: Device, replay: Replay | None = None
+    ) -> Iterator[Views]:
         """The views of one epoch on ``device``, in the stream's order; the last batch may be shorter.
+
+        Args:
+            replay: of splits in memory, the (epoch, batch) pairs of the stream to show instead.
 
         Raises:
             UserError: an image cannot be decoded, or the stream's plan needs images in memory.
@@ -96,8 +102,13 @@ class Resident(Split):
             self._copies[device] = self.pixels.to(device), self.labels.to(device)
         return self._copies[device]
 
-    def views(self, stream: ViewStream, epoch: int, batch_size: int, device: Device) -> Iterator[Views]:
+    def views(
+        self, stream: ViewStream, epoch: int, batch_size: int, device: Device, replay: Replay | None = None
+    ) -> Iterator[Views]:
         pixels, labels = self.on(device)
+        if replay is not None:
+            yield from (stream.again(pixels, labels, *place, batch_size) for place in replay)
+            return
         for batch, indices in stream.batches(epoch, batch_size, device):
             yield stream.make(pixels, labels, indices, epoch, batch)
 
@@ -138,7 +149,11 @@ class Files(Split):
         self.paths = paths
         self.workers = default_workers() if workers is None else workers
 
-    def views(self, stream: ViewStream, epoch: int, batch_size: int, device: Device) -> Iterator[Views]:
+    def views(
+        self, stream: ViewStream, epoch: int, batch_size: int, device: Device, replay: Replay | None = None
+    ) -> Iterator[Views]:
+        if replay is not None:
+            raise NotImplementedError("labels are stored for synthetic images, which are kept in memory")
         groups = [indices for _, indices in stream.batches(epoch, batch_size)]
         cropped = self._read(groups, CutView(stream.plan, stream.count, epoch), device)
         for batch, (indices, pixels) in enumerate(zip(groups, cropped, strict=True)):

@@ -12,7 +12,11 @@ import torch
 from bench.contract import LabelSource
 from bench.errors import unknown
 
-KINDS = {"teacher": "bench.kit.labels.online:OnlineTeacher"}
+KINDS = {
+    "teacher": "bench.kit.labels.online:OnlineTeacher",
+    "stored": "bench.kit.labels.stored:StoredLabels",
+    "static": "bench.kit.labels.static:StaticLabels",
+}
 
 
 def load(folder: Path, device: torch.device, own: Mapping[str, str]) -> LabelSource:

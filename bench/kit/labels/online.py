@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bench.contract import LabelSource
@@ -15,32 +15,91 @@ from bench.kit.models import Classifier
 from bench.kit.teachers.trajectory import Network, Trajectory
 from bench.kit.views import Views
 
+Precision = Literal["fp32", "fp16", "int8"]
+State = dict[str, Tensor]
+
 _WEIGHTS = "teacher.safetensors"
+_SCALE = ".scale"  # behind the name of an int8 tensor; no parameter has another below it
 
 
 class OnlineTeacher(LabelSource):
-    """The last checkpoint of a trajectory, answering every view. Counted are its weights as stored, fp32."""
+    """The last checkpoint of a trajectory, answering every view in fp32. Counted are its weights as they are stored,
+    in ``precision``; it answers with what comes back from there."""
 
     kind: ClassVar[str] = "teacher"
 
-    def __init__(self, network: Network, model: Classifier):
-        self.network, self.model = network, model
+    def __init__(self, network: Network, model: Classifier, stored: State | None = None, precision: Precision = "fp32"):
+        """
+        Args:
+            stored: the weights as stored, where that is not as the model has them.
+        """
+        self.network, self.model, self.stored, self.precision = network, model, stored, precision
 
     @classmethod
-    def of(cls, teacher: Trajectory) -> Self:
-        """The source that a trajectory's last checkpoint makes."""
-        return cls(teacher.network, teacher.model())
+    def of(cls, teacher: Trajectory, precision: Precision = "fp32") -> Self:
+        """The source that a trajectory's last checkpoint makes.
+
+        Args:
+            precision: of the stored weights. int8: a scale for each output channel of every matrix and convolution,
+                all else in fp16.
+        """
+        if precision == "fp32":
+            return cls(teacher.network, teacher.model())
+        state = rounded(load_file(teacher.weights_file()), precision)
+        return cls(teacher.network, _model(teacher.network, state, teacher.device), state, precision)
 
     @torch.no_grad()
     def soft_labels(self, views: Views, step: int) -> Tensor:
         return self.model(views.pixels)  # type: ignore[no-any-return]
 
     def save(self, folder: Path) -> None:
-        facts = {"kind": self.kind, "network": self.network.model_dump(mode="json")}
+        facts: dict[str, Any] = {"kind": self.kind, "network": self.network.model_dump(mode="json")}
+        if self.stored is not None:
+            facts["precision"] = self.precision
         (folder / "source.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
-        save_file({name: t.contiguous() for name, t in self.model.net.state_dict().items()}, folder / _WEIGHTS)
+        state = self.model.net.state_dict() if self.stored is None else self.stored
+        save_file({name: t.contiguous() for name, t in state.items()}, folder / _WEIGHTS)
 
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> Self:
-        network = Network(**json.loads((folder / "source.json").read_text(encoding="utf-8"))["network"])
-        return cls(network, network.with_weights(folder / _WEIGHTS, device))
+        facts: dict[str, Any] = json.loads((folder / "source.json").read_text(encoding="utf-8"))
+        network = Network(**facts["network"])
+        if "precision" not in facts:
+            return cls(network, network.with_weights(folder / _WEIGHTS, device))
+        state = load_file(folder / _WEIGHTS)
+        return cls(network, _model(network, state, device), state, facts["precision"])
+
+
+def rounded(state: State, precision: Precision) -> State:
+    """A state dict in fp16 or int8. int8 is symmetric: a tensor of two or more axes becomes its scales (O,) in fp32,
+    one for each place on its first axis, and whole numbers from -127 to 127; the rest is fp16. Integers stay."""
+    largest, made = torch.finfo(torch.float16).max, {}
+    for name, tensor in state.items():
+        if not tensor.is_floating_point():
+            made[name] = tensor
+        elif precision == "int8" and tensor.ndim >= 2:
+            weights = tensor.float()
+            scale = weights.flatten(1).abs().amax(1) / 127
+            steps = scale.clamp(min=torch.finfo(torch.float32).tiny).view(-1, *[1] * (tensor.ndim - 1))
+            made[name], made[name + _SCALE] = (weights / steps).round().clamp(-127, 127).to(torch.int8), scale
+        else:
+            made[name] = tensor.float().clamp(-largest, largest).half()
+    return made
+
+
+def restored(state: State) -> State:
+    """The fp32 state dict that :func:`rounded` stands for."""
+    made = {}
+    for name, tensor in state.items():
+        if tensor.dtype == torch.int8:
+            made[name] = tensor.float() * state[name + _SCALE].view(-1, *[1] * (tensor.ndim - 1))
+        elif name.removesuffix(_SCALE) == name or name.removesuffix(_SCALE) not in state:
+            made[name] = tensor.float()
+    return made
+
+
+def _model(network: Network, state: State, device: torch.device) -> Classifier:
+    model = network.build()
+    model.net.load_state_dict(restored(state))
+    model.eval().requires_grad_(False)
+    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

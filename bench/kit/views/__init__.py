@@ -8,7 +8,7 @@ batch; ``resized_crop`` is the batched crop on its own.
 from __future__ import annotations
 
 from bench.kit.views.geometry import resized_crop
-from bench.kit.views.plan import ViewPlan
 from bench.kit.views.stream import Views, ViewStream
+from bench.view_plan import ViewPlan
 
 __all__ = ["ViewPlan", "ViewStream", "Views", "resized_crop"]

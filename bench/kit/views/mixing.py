@@ -15,7 +15,7 @@ from scipy.special import betaincinv
 from torch import Tensor
 
 from bench.kit.views.draws import Floats
-from bench.kit.views.plan import ViewPlan
+from bench.view_plan import ViewPlan
 
 
 @dataclass(frozen=True)

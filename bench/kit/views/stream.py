@@ -6,6 +6,7 @@ box of a mix) is drawn on the host, and what the device must know is sent there 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,12 +29,13 @@ from bench.kit.views.draws import (
 )
 from bench.kit.views.geometry import apply_weights
 from bench.kit.views.mixing import Mixture, draw_mixture, mix
-from bench.kit.views.plan import ViewPlan
 from bench.kit.views.table import SpanTable, draw_table
+from bench.view_plan import ViewPlan
 
 SPANS_HELD = 2  # a loader that reads ahead works on the next epoch while this one is being finished
 BATCHES_AT_ONCE = 16  # whose mixtures are drawn together
 SPAN_IMAGES = 512  # smaller sets are drawn several epochs at a time, up to this many views
+REPLAY_BYTES = 128 * 2**20  # of tables of single batches; 100 bytes a view where a replay has few of them
 
 
 @dataclass(frozen=True)
@@ -41,14 +43,15 @@ class Views:
     """An augmented batch, on one device.
 
     ``pixels`` float32 (B, 3, S, S) in [0, 1]; ``indices`` int64 (B,) of the base images in their set;
-    ``labels`` int64 (B,) of the base images and ``partner_labels`` of the images that were mixed in (the same
-    where none were); ``weight`` the share of the base image in every view, known on the host.
+    ``labels`` int64 (B,) of the base images; ``partner_labels`` and ``partner_indices`` of the images that were
+    mixed in (the same where none were); ``weight`` the share of the base image in every view, known on the host.
     """
 
     pixels: Tensor
     indices: Tensor
     labels: Tensor
     partner_labels: Tensor
+    partner_indices: Tensor
     weight: float
     epoch: int
     batch: int
@@ -72,12 +75,13 @@ class ViewStream:
         self._table = lru_cache(SPANS_HELD)(self._draw_table)
         self._image_draws = lru_cache(SPANS_HELD)(self._draw_images)
         self._batch_draws = lru_cache(SPANS_HELD)(self._draw_batches)
+        self._order = lru_cache(SPANS_HELD)(self._draw_order)
+        self._replayed: OrderedDict[tuple[object, ...], tuple[Tensor, SpanTable, Mixture | None]] = OrderedDict()
+        self._replayed_bytes = 0
 
     def order(self, epoch: int) -> Tensor:
         """The order of the images in ``epoch``: a permutation, int64 (count,), on the host."""
-        span, row = self._row(epoch)
-        draws = self._image_draws(span)[row : row + self.count, Column.ORDER]
-        return torch.from_numpy(permutation(draws))
+        return self._order(epoch)
 
     def batches(self, epoch: int, batch_size: int, device: torch.device | str = "cpu") -> Iterator[tuple[int, Tensor]]:
         """The batches of ``epoch`` in its order: their numbers and indices int64 (B,) on ``device``; the last
@@ -97,11 +101,60 @@ class ViewStream:
             UserError: the plan shuffles patches and its factor does not divide the sides of the images.
             ValueError: ``pixels`` are not ``count`` images.
         """
-        if len(pixels) != self.count:
-            raise ValueError(f"a stream of {self.count} images was given {len(pixels)}")
+        self._expect(pixels)
         indices = indices.to(pixels.device, non_blocking=True)
         chosen, labels = pixels.index_select(0, indices), labels.index_select(0, indices)
-        return self._views(chosen, labels, indices, epoch, batch, cropped=False)
+        return self._views_of_span(chosen, labels, indices, epoch, batch, cropped=False)
+
+    def again(self, pixels: Tensor, labels: Tensor, epoch: int, batch: int, batch_size: int) -> Views:
+        """One batch of an epoch on its own, as :meth:`batches` and :meth:`make` would make it in its turn.
+
+        For replays that jump between epochs: only the batch's own rows are drawn, and they are kept, the latest
+        ``REPLAY_BYTES``.
+
+        Args:
+            pixels, labels: as of :meth:`make`.
+
+        Raises:
+            UserError, ValueError: as :meth:`make`.
+        """
+        self._expect(pixels)
+        key = epoch, batch, batch_size, pixels.shape[2:], pixels.device
+        if key in self._replayed:
+            self._replayed.move_to_end(key)
+        else:
+            indices = self.order(epoch)[batch * batch_size : (batch + 1) * batch_size]
+            table = self.table(epoch, indices, pixels.shape[2], pixels.shape[3], pixels.device)
+            here = indices.to(pixels.device, non_blocking=True)
+            self._replayed[key] = here, table, self.mixture(epoch, batch)
+            self._replayed_bytes += table.bytes
+            while self._replayed_bytes > REPLAY_BYTES and len(self._replayed) > 1:
+                self._replayed_bytes -= self._replayed.popitem(last=False)[1][1].bytes
+        indices, table, mixture = self._replayed[key]
+        chosen, own = pixels.index_select(0, indices), labels.index_select(0, indices)
+        return self._views(chosen, own, indices, table, None, mixture, epoch, batch)
+
+    def table(self, epoch: int, indices: Tensor, height: int, width: int, device: torch.device) -> SpanTable:
+        """What happens in ``epoch`` to the images ``indices`` (B,), given on the host, in their order.
+
+        Args:
+            height, width: of the images, in pixels.
+
+        Raises:
+            UserError: the plan shuffles patches and its factor does not divide the sides of the images.
+        """
+        span, row = self._row(epoch)
+        rows = indices.numpy()
+        draws = self._image_draws(span)[row + rows]
+        return draw_table(self.plan, range(epoch, epoch + 1), draws, height, width, device, rows=rows)
+
+    def mixture(self, epoch: int, batch: int) -> Mixture | None:
+        """How a batch is mixed; None where the plan mixes nothing."""
+        if self.plan.mix == "none":
+            return None
+        span, within = divmod(epoch, self._span)
+        group, place = divmod(batch, BATCHES_AT_ONCE)
+        return draw_mixture(self.plan, self._batch_draws(span, group)[within * BATCHES_AT_ONCE + place])
 
     def boxes(self, epoch: int, indices: Tensor, heights: Tensor, widths: Tensor) -> Tensor:
         """What to cut out of lazily read images: int64 (B, 4) on the host, as (top, left, height, width).
@@ -136,23 +189,44 @@ class ViewStream:
         self._refuse_shuffle()
         labels = labels.to(cropped.device, non_blocking=True)
         indices = indices.to(cropped.device, non_blocking=True)
-        return self._views(cropped, labels, indices, epoch, batch, cropped=True)
+        return self._views_of_span(cropped, labels, indices, epoch, batch, cropped=True)
 
-    def _views(self, pixels: Tensor, labels: Tensor, indices: Tensor, epoch: int, batch: int, cropped: bool) -> Views:
+    def _views_of_span(
+        self, pixels: Tensor, labels: Tensor, indices: Tensor, epoch: int, batch: int, cropped: bool
+    ) -> Views:
         span, row = self._row(epoch)
         table = self._table(span, pixels.shape[2], pixels.shape[3], pixels.device, cropped)
         rows = indices + row if row else indices
+        return self._views(pixels, labels, indices, table, rows, self.mixture(epoch, batch), epoch, batch)
+
+    def _views(
+        self,
+        pixels: Tensor,
+        labels: Tensor,
+        indices: Tensor,
+        table: SpanTable,
+        rows: Tensor | None,
+        mixture: Mixture | None,
+        epoch: int,
+        batch: int,
+    ) -> Views:
+        """The views of a batch, which has ``rows`` of the table (None: all of them, in their order)."""
         if not table.identity:
             pixels = apply_weights(*table.weights_of(rows), pixels.float())
         elif self.plan.flip:
             pixels = _mirrored(pixels, table.flips(rows))
-        weight, partner_labels = 1.0, labels
-        if self.plan.mix != "none":
-            mixture, partners = self._mixture(epoch, batch), table.partners(rows)
+        weight, partner_labels, partner_indices = 1.0, labels, indices
+        if mixture is not None:
+            partners = table.partners(rows)
             pixels = mix(pixels, partners, mixture)  # before the conversion: bytes move faster than floats
-            weight, partner_labels = mixture.weight, labels.index_select(0, partners)
+            weight = mixture.weight
+            partner_labels, partner_indices = labels.index_select(0, partners), indices.index_select(0, partners)
         views = pixels.float().mul_(1 / 255)
-        return Views(views, indices, labels, partner_labels, weight, epoch, batch)
+        return Views(views, indices, labels, partner_labels, partner_indices, weight, epoch, batch)
+
+    def _expect(self, pixels: Tensor) -> None:
+        if len(pixels) != self.count:
+            raise ValueError(f"a stream of {self.count} images was given {len(pixels)}")
 
     def _row(self, epoch: int) -> tuple[int, int]:
         """The span that ``epoch`` belongs to, and its first row in the tables of that span."""
@@ -165,6 +239,11 @@ class ViewStream:
     def _draw_images(self, span: int) -> Floats:
         return span_uniforms(self.plan.seed, Purpose.IMAGE, self._epochs(span), self.count, IMAGE_WIDTH)
 
+    def _draw_order(self, epoch: int) -> Tensor:
+        span, row = self._row(epoch)
+        draws = self._image_draws(span)[row : row + self.count, Column.ORDER]
+        return torch.from_numpy(permutation(draws))
+
     def _draw_batches(self, span: int, group: int) -> Floats:
         return span_uniforms(
             self.plan.seed,
@@ -174,11 +253,6 @@ class ViewStream:
             BATCH_WIDTH,
             first=group * BATCHES_AT_ONCE,
         )
-
-    def _mixture(self, epoch: int, batch: int) -> Mixture:
-        span, within = divmod(epoch, self._span)
-        group, place = divmod(batch, BATCHES_AT_ONCE)
-        return draw_mixture(self.plan, self._batch_draws(span, group)[within * BATCHES_AT_ONCE + place])
 
     def _draw_table(self, span: int, height: int, width: int, device: torch.device, cropped: bool) -> SpanTable:
         draws = self._image_draws(span)

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.errors import UserError
 from bench.kit.views.boxes import CROP_WIDTH, random_resized_boxes
-from bench.kit.views.draws import Column, Floats, Purpose, permutation, span_uniforms
+from bench.kit.views.draws import Column, Floats, Purpose, permutation, some_uniforms, span_uniforms
 from bench.kit.views.geometry import axis_weights
-from bench.kit.views.plan import ViewPlan
+from bench.view_plan import ViewPlan
 
 CACHED_BYTES = 8 * 2**20  # of weights; larger ones are made by the batch, which stays in a processor's cache
 
@@ -39,20 +40,26 @@ class SpanTable:
     identity: bool
     weights: tuple[Tensor, Tensor] | None
 
-    def flips(self, rows: Tensor) -> Tensor:
-        """Int32 (B,): 1 for the images that are mirrored, else 0."""
-        return self.columns[:, FLIP + 1].index_select(0, rows)
+    @property
+    def bytes(self) -> int:
+        """Memory that the table takes."""
+        return self.columns.nbytes + sum(weights.nbytes for weights in self.weights or ())
 
-    def partners(self, rows: Tensor) -> Tensor:
+    def flips(self, rows: Tensor | None) -> Tensor:
+        """Int32 (B,): 1 for the images that are mirrored, else 0. Here and below ``rows`` (B,) are those of the
+        images, None standing for all rows in their order."""
+        return _chosen(self.columns[:, FLIP + 1], rows)
+
+    def partners(self, rows: Tensor | None) -> Tensor:
         """Int64 (B,): which image of the batch ``rows`` is mixed into each; a uniform permutation, made on
         the device from a draw an image."""
-        return self.columns[:, PARTNER].index_select(0, rows).argsort(stable=True)
+        return _chosen(self.columns[:, PARTNER], rows).argsort(stable=True)
 
-    def weights_of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def weights_of(self, rows: Tensor | None) -> tuple[Tensor, Tensor]:
         """Weights (B, S, H) of the rows and (B, S, W) of the columns of the images."""
         if self.weights is not None:
-            return self.weights[0].index_select(0, rows), self.weights[1].index_select(0, rows)
-        return _weights(self.plan, self.height, self.width, self.columns.index_select(0, rows))
+            return _chosen(self.weights[0], rows), _chosen(self.weights[1], rows)
+        return _weights(self.plan, self.height, self.width, _chosen(self.columns, rows))
 
 
 def draw_table(
@@ -63,17 +70,25 @@ def draw_table(
     width: int,
     device: torch.device,
     cropped: bool = False,
+    rows: NDArray[np.int64] | None = None,
 ) -> SpanTable:
     """The table of ``epochs`` for N images of one size.
 
     Args:
         image_draws: the epochs' IMAGE tables, (epochs * N, 8).
         cropped: the images are ``plan.size`` square and the box was already cut out of them.
+        rows: (B,) only these images of a single epoch, of which ``image_draws`` are given.
 
     Raises:
         UserError: the images cannot be cut into ``plan.shuffle`` strips of equal width.
     """
-    f, count = plan.shuffle, len(image_draws) // len(epochs)
+    f = plan.shuffle
+
+    def drawn(purpose: Purpose, columns: int) -> Floats:
+        if rows is not None:
+            return some_uniforms(plan.seed, purpose, epochs.start, rows, columns)
+        return span_uniforms(plan.seed, purpose, epochs, len(image_draws) // len(epochs), columns)
+
     if height % f or width % f:
         raise UserError(
             f"images of {height} x {width} pixels cannot be cut into {f} x {f} equal patches; "
@@ -85,7 +100,7 @@ def draw_table(
     if whole:
         columns[:, BOX_SIZE:FLIP] = height, width
     else:
-        draws = span_uniforms(plan.seed, Purpose.CROP, epochs, count, CROP_WIDTH)
+        draws = drawn(Purpose.CROP, CROP_WIDTH)
         heights, widths = np.full(len(draws), height), np.full(len(draws), width)
         columns[:, BOX:FLIP] = random_resized_boxes(draws, heights, widths, plan.scale, plan.ratio)
     if plan.flip:
@@ -94,7 +109,7 @@ def draw_table(
         steps = image_draws[:, Column.DOWN : Column.RIGHT + 1] * (2 * plan.pad + 1)
         columns[:, SHIFT:STRIPS] = steps.astype(np.int32) - plan.pad
     if f > 1:
-        draws = span_uniforms(plan.seed, Purpose.SHUFFLE, epochs, count, 2 * f)
+        draws = drawn(Purpose.SHUFFLE, 2 * f)
         places = permutation(draws.reshape(-1, f, 2).swapaxes(1, 2)).swapaxes(1, 2)
         columns[:, STRIPS:] = places.reshape(-1, 2 * f)
     identity = whole and height == width == plan.size and f == 1 and plan.crop != "shift"
@@ -102,6 +117,10 @@ def draw_table(
     small = not identity and 4 * len(columns) * plan.size * (height + width) <= CACHED_BYTES
     weights = _weights(plan, height, width, on_device) if small else None
     return SpanTable(plan, height, width, on_device, identity, weights)
+
+
+def _chosen(values: Tensor, rows: Tensor | None) -> Tensor:
+    return values if rows is None else values.index_select(0, rows)
 
 
 def _weights(plan: ViewPlan, height: int, width: int, columns: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,148 @@
+"""How logits become the numbers of a file and back, a row a view: whole or the largest alone, at some precision."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import final
+
+import torch
+from torch import Tensor
+
+from bench.label_codec import LabelCodec
+from bench.label_layout import index_dtype
+
+Parts = dict[str, Tensor]  # by the names of bench.label_layout, each (B, width)
+
+_INDEX = {"U8": torch.uint8, "I16": torch.int16, "I32": torch.int32}
+_LARGEST = torch.finfo(torch.float16).max
+_SMALLEST_STEP = torch.finfo(torch.float16).tiny  # the smallest fp16 that is rounded as finely as the larger ones
+
+# Below the largest logit: a probability of zero at every temperature up to 90 (exp(-104) is no float32), and finite,
+# so that zero times its logarithm is zero.
+_FLOOR = 1e4
+
+
+class Codec(ABC):
+    """Encodes logits (B, C) float32 and decodes them, on any device, without waiting for it."""
+
+    @abstractmethod
+    def encode(self, logits: Tensor) -> Parts:
+        """The parts that are stored, each with B rows."""
+
+    @abstractmethod
+    def decode(self, parts: Parts) -> Tensor:
+        """Logits (B, C), float32."""
+
+
+@final
+class Fp32(Codec):
+    """The logits as they are."""
+
+    def encode(self, logits: Tensor) -> Parts:
+        return {"logits": logits.float()}
+
+    def decode(self, parts: Parts) -> Tensor:
+        return parts["logits"]
+
+
+@final
+class Fp16(Codec):
+    """Half precision, clamped to what it can hold."""
+
+    def encode(self, logits: Tensor) -> Parts:
+        return {"logits": logits.clamp(-_LARGEST, _LARGEST).half()}
+
+    def decode(self, parts: Parts) -> Tensor:
+        return parts["logits"].float()
+
+
+@final
+class Int8(Codec):
+    """A byte a logit, and for each row an offset and a step in fp16.
+
+    The error is at most half a step, of which there are 254 in a row's range: the offset is rounded first and the
+    step made to fit.
+    """
+
+    def encode(self, logits: Tensor) -> Parts:
+        logits = logits.clamp(-_LARGEST, _LARGEST)
+        low, high = logits.amin(1, keepdim=True), logits.amax(1, keepdim=True)
+        offset = ((low + high) / 2).half()
+        reach = torch.maximum(high - offset.float(), offset.float() - low)
+        step = (reach / 127).clamp(min=_SMALLEST_STEP).half()
+        levels = ((logits - offset.float()) / step.float()).round().clamp(-127, 127)
+        return {"logits": levels.to(torch.int8), "range": torch.cat([offset, step], 1)}
+
+    def decode(self, parts: Parts) -> Tensor:
+        offset, step = parts["range"].float().split(1, 1)
+        return torch.addcmul(offset, parts["logits"].float(), step)
+
+
+class _Largest(Codec):
+    """The ``keep`` largest logits of C, with their classes."""
+
+    def __init__(self, keep: int, classes: int, numbers: Codec):
+        self.keep, self.classes, self.numbers = keep, classes, numbers
+        self.dtype = _INDEX[index_dtype(classes)]
+
+    def encode(self, logits: Tensor) -> Parts:
+        values, indexes = logits.float().topk(self.keep, 1)
+        stored = self.numbers.encode(self._stored(values, logits.float(), indexes))
+        return stored | {"indexes": indexes.to(self.dtype)}
+
+    def decode(self, parts: Parts) -> Tensor:
+        values, indexes = self.numbers.decode(parts), parts["indexes"].long()
+        if self.dtype == torch.int16:
+            indexes = indexes & 0xFFFF
+        kept, rest = values[:, : self.keep], self._rest(values)
+        return rest.expand(-1, self.classes).scatter(1, indexes, kept)
+
+    @abstractmethod
+    def _stored(self, values: Tensor, logits: Tensor, indexes: Tensor) -> Tensor:
+        """The values to store, of which the first are the kept logits."""
+
+    @abstractmethod
+    def _rest(self, values: Tensor) -> Tensor:
+        """The logit (B, 1) of every class that was not kept."""
+
+
+@final
+class TopK(_Largest):
+    """FKD's marginal smoothing: the other classes share their probability evenly, by one more logit."""
+
+    def _stored(self, values: Tensor, logits: Tensor, indexes: Tensor) -> Tensor:
+        if self.keep == self.classes:
+            return values
+        others = logits.scatter(1, indexes, -math.inf).logsumexp(1, keepdim=True)
+        return torch.cat([values, others - math.log(self.classes - self.keep)], 1)
+
+    def _rest(self, values: Tensor) -> Tensor:
+        return values[:, -1:]
+
+
+@final
+class Renorm(_Largest):
+    """LPQLD's marginal re-normalisation (MR-k): the other classes get no probability."""
+
+    def _stored(self, values: Tensor, logits: Tensor, indexes: Tensor) -> Tensor:
+        return values
+
+    def _rest(self, values: Tensor) -> Tensor:
+        return values.amax(1, keepdim=True) - _FLOOR
+
+
+_NUMBERS: dict[str, type[Codec]] = {"fp32": Fp32, "fp16": Fp16, "int8": Int8}
+
+
+def codec_for(spec: LabelCodec, classes: int) -> Codec:
+    """What the user asked for, of ``classes`` logits."""
+    numbers = _NUMBERS[spec.numbers]()
+    if not spec.keep:
+        return numbers
+    return (Renorm if spec.renorm else TopK)(spec.keep, classes, numbers)
+
+
+def is_complete(spec: LabelCodec, classes: int) -> bool:
+    """Does every class come back with a logit of its own or a share of the rest?"""
+    return not spec.renorm or spec.keep in (0, classes)

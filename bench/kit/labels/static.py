@@ -1,0 +1,86 @@
+"""Static labels: one soft label an image, shown for whatever view of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bench.contract import Images, LabelSource
+from bench.errors import UserError
+from bench.kit.labels.codecs import Parts, codec_for, is_complete
+from bench.kit.labels.stored import MadeFor, images_digest
+from bench.kit.views import ViewPlan, Views, ViewStream
+from bench.label_codec import LabelCodec
+
+_LABELS = "labels.safetensors"
+_AT_ONCE = 100  # images
+
+
+class StaticLabels(LabelSource):
+    """A table of logits, a row an image; a mixed view gets the mean of both rows by their shares."""
+
+    kind: ClassVar[str] = "static"
+
+    def __init__(self, parts: Parts, codec: LabelCodec, classes: int, made_for: MadeFor, device: torch.device):
+        """
+        Args:
+            parts: the encoded logits, N rows each, on the host.
+        """
+        self.parts, self.codec, self.classes, self.made_for = parts, codec, classes, made_for
+        self.complete = is_complete(codec, classes)
+        self.logits = codec_for(codec, classes).decode({name: part.to(device) for name, part in parts.items()})
+
+    def check(self, images: Images, order_hash: str) -> None:
+        self.made_for.check(images, order_hash)
+
+    def soft_labels(self, views: Views, step: int) -> Tensor:
+        base = self.logits.index_select(0, views.indices)
+        if views.weight == 1:
+            return base
+        return torch.lerp(self.logits.index_select(0, views.partner_indices), base, views.weight)
+
+    def save(self, folder: Path) -> None:
+        facts = {
+            "kind": self.kind,
+            "codec": self.codec.model_dump(mode="json"),
+            "classes": self.classes,
+            "images": self.made_for.images,
+            "order_hash": self.made_for.order_hash,
+            "labeller": self.made_for.labeller,
+        }
+        (folder / "source.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
+        save_file(self.parts, folder / _LABELS)
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device) -> Self:
+        facts: dict[str, Any] = json.loads((folder / "source.json").read_text(encoding="utf-8"))
+        made_for = MadeFor(facts["images"], facts["order_hash"], facts["labeller"])
+        return cls(load_file(folder / _LABELS), LabelCodec(**facts["codec"]), facts["classes"], made_for, device)
+
+
+@torch.no_grad()
+def static_labels(
+    labeller: LabelSource, images: Images, codec: LabelCodec, order_hash: str, size: int, device: torch.device
+) -> StaticLabels:
+    """The answers of ``labeller`` to the images as they are, at ``size`` pixels a side.
+
+    Raises:
+        UserError: the codec prunes or writes coordinates, of which static labels have none.
+    """
+    if codec.prune > 1 or codec.coords:
+        raise UserError(f"labels static:{codec}: one label an image has no batches to prune and no coordinates")
+    answers, stream = [], ViewStream(ViewPlan(size=size, crop="none"), len(images))
+    pixels, labels = images.pixels.to(device), images.labels.to(device)
+    for batch, chosen in enumerate(torch.arange(len(images)).split(_AT_ONCE)):
+        answers.append(labeller.soft_labels(stream.make(pixels, labels, chosen, 0, batch), batch))
+    classes = answers[0].shape[1]
+    codec.check(classes, 1, "this image set")
+    encoded = [codec_for(codec, classes).encode(answer) for answer in answers]
+    parts = {name: torch.cat([part[name] for part in encoded]).cpu() for name in encoded[0]}
+    made_for = MadeFor(images_digest(images), order_hash, labeller.kind)
+    return StaticLabels(parts, codec, classes, made_for, device)

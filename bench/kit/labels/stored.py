@@ -1,0 +1,177 @@
+"""Stored labels: the logits of every view of a schedule, read from memory-mapped shards batch by batch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from bench.contract import Images, LabelSource
+from bench.errors import UserError
+from bench.kit.labels.codecs import codec_for, is_complete
+from bench.kit.views import Views
+from bench.label_codec import LabelCodec
+from bench.label_layout import LabelLayout, label_columns, shard_name
+from bench.view_plan import ViewSchedule
+
+_OPEN = 2  # shards that are mapped at a time: memory stays flat however many there are
+
+
+@dataclass(frozen=True)
+class MadeFor:
+    """What labels belong to beside their views: the images (:func:`images_digest`), their class order (the SHA-256 of
+    the class ids), and the kind of source that answered."""
+
+    images: str
+    order_hash: str
+    labeller: str
+
+    def check(self, images: Images, order_hash: str) -> None:
+        """Refuse other images or another class order.
+
+        Raises:
+            UserError: what differs.
+        """
+        if self.order_hash != order_hash:
+            raise UserError(
+                f"these labels have another class order (sha256 {self.order_hash[:12]}, expected {order_hash[:12]}); "
+                "label the images again with this data set's teacher"
+            )
+        if self.images != (found := images_digest(images)):
+            raise UserError(
+                f"these labels were made for another image set (sha256 {self.images[:12]}, this one has {found[:12]}); "
+                "use the images they were made for, or label these again"
+            )
+
+
+class StoredLabels(LabelSource):
+    """Logits of the views of a schedule in a folder of shards, see :class:`bench.label_layout.LabelLayout`."""
+
+    kind: ClassVar[str] = "stored"
+
+    def __init__(self, folder: Path, layout: LabelLayout, made_for: MadeFor, device: torch.device):
+        """
+        Args:
+            folder: where the shards lie, whole ones.
+        """
+        self.folder, self.layout, self.made_for, self.device = folder, layout, made_for, device
+        self.codec = codec_for(layout.codec, layout.classes)
+        self.complete = is_complete(layout.codec, layout.classes)
+        self._names = [column.name for column in label_columns(layout.codec, layout.classes)]
+        self._shard = lru_cache(_OPEN)(partial(_mapped, folder, self._names))
+
+    def schedule(self) -> ViewSchedule:
+        return self.layout.schedule
+
+    def replay(self, epoch: int) -> Sequence[tuple[int, int]] | None:
+        return self.layout.replay(epoch)
+
+    def check(self, images: Images, order_hash: str) -> None:
+        self.made_for.check(images, order_hash)
+
+    def soft_labels(self, views: Views, step: int) -> Tensor:
+        """Logits (B, C) of the batch ``views.batch`` of ``views.epoch``.
+
+        Raises:
+            ValueError: that batch is not stored, or is of another size.
+        """
+        shard, start, stop = self.layout.place(views.epoch, views.batch)
+        if stop - start != len(views):
+            raise ValueError(
+                f"batch {views.batch} of epoch {views.epoch} has {len(views)} views but {stop - start} stored labels"
+            )
+        tensors = self._shard(shard)
+        return self.codec.decode({name: self._moved(tensors[name][start:stop]) for name in self._names})
+
+    def _moved(self, mapped: Tensor) -> Tensor:
+        if self.device.type == "cpu":
+            return mapped.clone()  # so that no answer keeps a shard mapped
+        return mapped.pin_memory().to(self.device, non_blocking=True)
+
+    def save(self, folder: Path) -> None:
+        layout = self.layout
+        facts = {
+            "kind": self.kind,
+            "schedule": layout.schedule.model_dump(mode="json"),
+            "codec": layout.codec.model_dump(mode="json"),
+            "classes": layout.classes,
+            "images": self.made_for.images,
+            "order_hash": self.made_for.order_hash,
+            "labeller": self.made_for.labeller,
+            "shard_bytes": layout.shard_bytes,
+            # first epoch, last epoch and bytes of each; for people, since it follows from the above
+            "shards": [
+                [layout.kept(shard)[0][0], layout.kept(shard)[-1][0], layout.size(shard)]
+                for shard in range(layout.shards)
+            ],
+        }
+        (folder / "source.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
+        for shard in range(layout.shards):
+            _link(self.folder / shard_name(shard), folder / shard_name(shard))
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device) -> Self:
+        """Read back what :meth:`save` wrote; every shard's header and size are compared with what they must be.
+
+        Raises:
+            UserError: a shard is missing, cut short or another one; it is named.
+        """
+        facts: dict[str, Any] = json.loads((folder / "source.json").read_text(encoding="utf-8"))
+        schedule, codec = ViewSchedule(**facts["schedule"]), LabelCodec(**facts["codec"])
+        layout = LabelLayout(schedule, codec, facts["classes"], facts["shard_bytes"])
+        for shard in range(layout.shards):
+            if problem := shard_problem(folder, layout, shard):
+                raise UserError(f"{folder / shard_name(shard)} {problem}; label the images again")
+        return cls(folder, layout, MadeFor(facts["images"], facts["order_hash"], facts["labeller"]), device)
+
+
+def shard_problem(folder: Path, layout: LabelLayout, shard: int) -> str:
+    """What is wrong with a shard's file, by its size and header; empty where nothing is."""
+    path, header, size = folder / shard_name(shard), layout.header(shard), layout.size(shard)
+    try:
+        found = path.stat().st_size
+        with path.open("rb") as stream:
+            begins = stream.read(len(header))
+    except FileNotFoundError:
+        return "is missing"
+    if found != size:
+        return f"holds {found:,} bytes instead of {size:,}"
+    return "" if begins == header else "holds labels of another shape than source.json says"
+
+
+def images_digest(images: Images) -> str:
+    """SHA-256 (hex) of the shape, pixels and labels of images, as they are loaded from their files."""
+    digest = hashlib.sha256(str(tuple(images.pixels.shape)).encode())
+    digest.update(images.pixels.cpu().contiguous().numpy().data)
+    digest.update(images.labels.cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def different(a: ViewSchedule, b: ViewSchedule) -> str:
+    """The first field in which ``a`` differs from the expected ``b``, with both values: "seed 5, expected 7"; empty
+    where they are equal."""
+    ours, theirs = ({**s.plan.model_dump(), **s.model_dump(exclude={"plan"})} for s in (a, b))
+    return next((f"{name} {ours[name]}, expected {theirs[name]}" for name in ours if ours[name] != theirs[name]), "")
+
+
+def _mapped(folder: Path, names: list[str], shard: int) -> dict[str, Tensor]:
+    """Tensors on the pages of the file, which are read when they are touched and unmapped with the last tensor."""
+    with safe_open(folder / shard_name(shard), framework="pt") as file:
+        return {name: file.get_tensor(name) for name in names}
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)

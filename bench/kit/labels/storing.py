@@ -1,0 +1,94 @@
+"""Storing labels: every view of a schedule is made, shown to a label source, encoded and written, shard by shard."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bench.contract import Images, LabelSource, Progress
+from bench.errors import UserError
+from bench.kit.labels.codecs import codec_for
+from bench.kit.labels.coordinates import coordinates
+from bench.kit.labels.stored import MadeFor, StoredLabels, images_digest, shard_problem
+from bench.kit.views import ViewStream
+from bench.label_codec import LabelCodec
+from bench.label_layout import SHARD_BYTES, LabelLayout, shard_name
+from bench.view_plan import ViewSchedule
+
+
+@torch.no_grad()
+def store(
+    labeller: LabelSource,
+    images: Images,
+    schedule: ViewSchedule,
+    codec: LabelCodec,
+    order_hash: str,
+    work: Path,
+    device: torch.device,
+    progress: Progress,
+    shard_bytes: int = SHARD_BYTES,
+) -> StoredLabels:
+    """Store the answers of ``labeller`` to the views of ``schedule``.
+
+    Each shard is written at once and then renamed, so that a call after a kill goes on where whole shards end, to the
+    same bits. ``progress`` is told once a batch.
+
+    Args:
+        order_hash: SHA-256 of the class ids that the labeller knows.
+        work: where the shards are left; :meth:`StoredLabels.save` links them from there.
+
+    Raises:
+        UserError: the codec asks for what the schedule or the classes do not have, or the disk is too small.
+        OSError: the disk is full after all.
+    """
+    pixels, labels = images.pixels.to(device), images.labels.to(device)
+    stream, batch_size = ViewStream(schedule.plan, schedule.images), schedule.batch_size
+    classes = labeller.soft_labels(stream.again(pixels, labels, 0, 0, batch_size), 0).shape[1]
+    codec.check(classes, schedule.epochs, "this image set")
+    layout = LabelLayout(schedule, codec, classes, shard_bytes)
+    missing = [shard for shard in range(layout.shards) if shard_problem(work, layout, shard)]
+    _check_space(layout, missing, work)
+    encoder, done = codec_for(codec, classes), len(layout) - sum(len(layout.kept(shard)) for shard in missing)
+    for shard in missing:
+        parts: list[dict[str, Tensor]] = []
+        for epoch, batch in layout.kept(shard):
+            if codec.prune > 1:
+                views = stream.again(pixels, labels, epoch, batch, batch_size)
+            else:
+                indices = stream.order(epoch)[batch * batch_size : (batch + 1) * batch_size]
+                views = stream.make(pixels, labels, indices, epoch, batch)
+            encoded = encoder.encode(labeller.soft_labels(views, epoch * schedule.batches + batch))
+            if codec.coords:
+                encoded |= coordinates(stream, epoch, batch, batch_size, images.pixels.shape[2], images.pixels.shape[3])
+            parts.append(encoded)
+            done += 1
+            progress(done, len(layout))
+        joined = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
+        tensors = (joined[column.name] for column in layout.columns)
+        _write(work / shard_name(shard), layout.header(shard), tensors)
+    return StoredLabels(work, layout, MadeFor(images_digest(images), order_hash, labeller.kind), device)
+
+
+def _check_space(layout: LabelLayout, missing: list[int], work: Path) -> None:
+    needed, free = sum(layout.size(shard) for shard in missing), shutil.disk_usage(work).free
+    if needed > free:
+        raise UserError(
+            f"these labels take {needed / 2**30:,.2f} GiB but {work} has {free / 2**30:,.2f} GiB left; make room, or "
+            "store less (prune10, topk10, int8)"
+        )
+
+
+def _write(path: Path, header: bytes, tensors: Iterable[Tensor]) -> None:
+    temporary = path.with_suffix(".part")
+    with temporary.open("wb") as stream:
+        stream.write(header)
+        for tensor in tensors:
+            stream.write(tensor.contiguous().numpy().data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)

@@ -1,0 +1,530 @@
+"""Stored and static labels, and quantised teachers: made, written, read back, replayed and refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from bench.contract import Images, LabelSource
+from bench.errors import UserError
+from bench.kit import images as image_files
+from bench.kit import labels as label_sources
+from bench.kit import models
+from bench.kit.data.dataset import Resident
+from bench.kit.labels.codecs import codec_for
+from bench.kit.labels.online import OnlineTeacher
+from bench.kit.labels.static import StaticLabels, static_labels
+from bench.kit.labels.stored import StoredLabels, different
+from bench.kit.labels.storing import store
+from bench.kit.teachers import trajectory
+from bench.kit.teachers.trajectory import Network, Trajectory
+from bench.kit.views import Views, ViewStream
+from bench.label_bytes import stored_bytes
+from bench.label_codec import LabelCodec
+from bench.label_layout import SHARD_BYTES
+from bench.view_plan import ViewPlan, ViewSchedule
+
+CPU = torch.device("cpu")
+CLASSES, SIDE, ORDER = 4, 16, "0" * 64
+
+NETWORK = Network(arch="convnet2-w8", classes=CLASSES, image_size=SIDE, mean=(0.4, 0.5, 0.6), std=(0.2, 0.2, 0.3))
+
+
+def image_set(ipc: int = 6, seed: int = 0) -> Images:
+    stream = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (CLASSES * ipc, 3, SIDE, SIDE), generator=stream, dtype=torch.uint8)
+    return Images(pixels, torch.arange(CLASSES).repeat_interleave(ipc))
+
+
+def views_of(images: Images, plan: ViewPlan) -> ViewStream:
+    return ViewStream(plan, len(images))
+
+
+PLAN = ViewPlan(size=SIDE, min_scale=0.3, flip=True, mix="cutmix", seed=5)
+
+
+def schedule(images: Images, epochs: int = 5, batch_size: int = 10, plan: ViewPlan = PLAN) -> ViewSchedule:
+    return ViewSchedule(plan=plan, images=len(images), epochs=epochs, batch_size=batch_size)
+
+
+class Judge(LabelSource):
+    """A random network that labels any view; its answers hang on the batch too, as those of G_VBSM's ensemble."""
+
+    kind = "judge"
+
+    def __init__(self, classes: int = CLASSES) -> None:
+        torch.manual_seed(9)
+        self.net = models.build("convnet2-w8", classes, SIDE, NETWORK.mean, NETWORK.std).eval().requires_grad_(False)
+        self.steps: list[int] = []
+
+    def soft_labels(self, views: Views, step: int) -> Tensor:
+        self.steps.append(step)
+        logits: Tensor = 5 * self.net(views.pixels)
+        return logits / logits.norm()
+
+    def save(self, folder: Path) -> None:
+        raise NotImplementedError
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device) -> Self:
+        raise NotImplementedError
+
+
+def stored(
+    work: Path, codec: str = "fp32", images: Images | None = None, plan: ViewSchedule | None = None, **more: Any
+) -> StoredLabels:
+    work.mkdir(exist_ok=True)
+    images = images or image_set()
+    facts = {"shard_bytes": 400, "progress": lambda *_, **__: None, "labeller": Judge()} | more
+    return store(
+        facts.pop("labeller"), images, plan or schedule(images), LabelCodec.parse(codec), ORDER, work, CPU, **facts
+    )
+
+
+def saved(source: LabelSource, folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    source.save(folder)
+    return folder
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("labels-*")}
+
+
+# -- what is read is what was said
+
+
+@pytest.mark.parametrize("mix", ["cutmix", "mixup", "none"])
+@pytest.mark.parametrize("batch_size", [1, 10, 24, 100])
+def test_every_batch_of_every_epoch_is_labelled_as_by_the_labeller(tmp_path: Path, mix: Any, batch_size: int) -> None:
+    images = image_set()
+    plan = PLAN.model_copy(update={"mix": mix})
+    stored(tmp_path / "work", images=images, plan=schedule(images, 5, batch_size, plan)).save(tmp_path)
+    source = label_sources.load(tmp_path, CPU, {})
+    assert isinstance(source, StoredLabels) and source.complete
+    assert source.schedule() == schedule(images, 5, batch_size, plan)
+    judge, train = Judge(), Resident(images.pixels, images.labels)
+    for epoch in (3, 0, 4, 1, 2):  # whatever the order
+        assert source.replay(epoch) is None
+        stream = views_of(images, plan)
+        for views in train.views(stream, epoch, batch_size, CPU):
+            found = source.soft_labels(views, 0)
+            assert found.dtype == torch.float32
+            assert torch.equal(found, judge.soft_labels(views, 0))
+
+
+@pytest.mark.parametrize("codec", ["fp16", "int8", "topk2", "topk2+int8", "renorm2+fp16", "topk4+fp32"])
+def test_codecs_answer_as_they_would_without_a_file(tmp_path: Path, codec: str) -> None:
+    images = image_set()
+    source = StoredLabels.load(saved(stored(tmp_path / "work", codec), tmp_path / "made"), CPU)
+    judge, coder = Judge(), codec_for(LabelCodec.parse(codec), CLASSES)
+    assert source.complete == (codec != "renorm2+fp16")
+    for epoch in range(5):
+        for views in Resident(images.pixels, images.labels).views(views_of(images, PLAN), epoch, 10, CPU):
+            wanted = coder.decode(coder.encode(judge.soft_labels(views, 0)))
+            assert torch.equal(source.soft_labels(views, 0), wanted)
+
+
+def test_the_labeller_is_told_the_step_that_the_student_will_be_at(tmp_path: Path) -> None:
+    judge, seen = Judge(), []
+    stored(tmp_path / "work", labeller=judge, progress=lambda done, total, **_: seen.append((done, total)))
+    assert judge.steps[1:] == list(range(15))  # the first question is how many classes there are
+    assert seen == [(done, 15) for done in range(1, 16)]
+
+
+def test_an_answer_may_be_changed_and_outlives_its_shard(tmp_path: Path) -> None:
+    images, source = image_set(), stored(tmp_path / "work")
+    views = next(Resident(images.pixels, images.labels).views(views_of(images, PLAN), 0, 10, CPU))
+    first = source.soft_labels(views, 0)
+    first.zero_()
+    assert source.soft_labels(views, 0).abs().min() > 0
+
+
+def test_a_batch_of_another_size_or_unheard_of_is_no_answer(tmp_path: Path) -> None:
+    images, source = image_set(), stored(tmp_path / "work")
+    train = Resident(images.pixels, images.labels)
+    with pytest.raises(ValueError, match="batch 0 of epoch 0 has 7 views but 10 stored labels"):
+        source.soft_labels(next(train.views(views_of(images, PLAN), 0, 7, CPU)), 0)
+    with pytest.raises(ValueError, match="no stored labels for batch 0 of epoch 5"):
+        source.soft_labels(next(train.views(views_of(images, PLAN), 5, 10, CPU)), 0)
+
+
+# -- pruned
+
+
+@pytest.mark.parametrize(("ipc", "batch_size"), [(6, 10), (5, 10), (6, 100), (6, 1)])
+@pytest.mark.parametrize("count", [1, 8])  # times as many images: more or fewer than a table of views spans
+def test_a_pruned_replay_visits_kept_batches_alone(tmp_path: Path, ipc: int, batch_size: int, count: int) -> None:
+    images = image_set(ipc * count)
+    plan = schedule(images, 6, batch_size * count)
+    source = stored(tmp_path / "work", "prune3+fp32", images, plan)
+    kept = [pair for shard in range(source.layout.shards) for pair in source.layout.kept(shard)]
+    judge, train, stream = Judge(), Resident(images.pixels, images.labels), views_of(images, PLAN)
+    ordinary = {
+        (epoch, views.batch): views
+        for epoch in range(plan.epochs)
+        for views in train.views(views_of(images, PLAN), epoch, plan.batch_size, CPU)
+    }
+    visited: set[tuple[int, int]] = set()
+    for epoch in (9, 0, 1, 2, 3, 4, 5, 6):
+        places = source.replay(epoch)
+        assert places is not None and places == source.replay(epoch)
+        assert len(places) == len(set(places)) == plan.batches and set(places) <= set(kept)
+        replayed = list(train.views(stream, epoch, plan.batch_size, CPU, replay=places))
+        assert sum(map(len, replayed)) == len(images)
+        for place, views in zip(places, replayed, strict=True):
+            assert (views.epoch, views.batch) == place
+            assert torch.equal(views.pixels, ordinary[place].pixels) and views.weight == ordinary[place].weight
+            for name in ("indices", "labels", "partner_labels", "partner_indices"):
+                assert torch.equal(getattr(views, name), getattr(ordinary[place], name)), name
+            assert torch.equal(source.soft_labels(views, 0), judge.soft_labels(views, 0))
+        visited |= set(places)
+    assert len(visited) > plan.batches
+    assert source.replay(0) != source.replay(1) or plan.batches == 1
+
+
+def test_prune_beyond_one_epoch_and_too_many_logits_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"one batch in 6 of 5 epochs .* prune5 is the most"):
+        stored(tmp_path / "work", "prune6")
+    with pytest.raises(UserError, match="has 4 classes; keep at most so many logits"):
+        stored(tmp_path / "work", "topk5")
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+# -- bytes
+
+
+@pytest.mark.parametrize("batch_size", [10, 24, 7])
+@pytest.mark.parametrize("codec", ["fp32", "fp16", "int8", "topk2+int8", "prune3", "coords", "prune2+topk1+coords"])
+def test_files_have_the_bytes_that_were_planned(tmp_path: Path, codec: str, batch_size: int) -> None:
+    images = image_set()
+    plan = schedule(images, 5, batch_size)
+    stored(tmp_path / "work", codec, images, plan, shard_bytes=SHARD_BYTES).save(tmp_path)
+    on_disk = sum(path.stat().st_size for path in tmp_path.glob("labels-*"))
+    assert on_disk == stored_bytes(plan, CLASSES, LabelCodec.parse(codec))
+    many = stored(tmp_path / "many", codec, images, plan, shard_bytes=60)
+    assert sum(map(len, files(tmp_path / "many").values())) == many.layout.total
+    assert len(files(tmp_path / "many")) == many.layout.shards > 1
+
+
+def test_save_links_the_shards_and_counts_nothing_else(tmp_path: Path) -> None:
+    made = saved(stored(tmp_path / "work"), tmp_path / "made")
+    assert sorted(path.name for path in made.iterdir()) == [
+        *(path.name for path in sorted((tmp_path / "work").iterdir())), "source.json"
+    ]  # fmt: skip
+    assert all(path.stat().st_nlink == 2 for path in made.glob("labels-*"))
+    again = saved(StoredLabels.load(made, CPU), tmp_path / "again")
+    assert files(again) == files(made)
+    assert (again / "source.json").read_bytes() == (made / "source.json").read_bytes()
+
+
+def test_another_disk_gets_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    source = stored(tmp_path / "work")
+    monkeypatch.setattr("os.link", refuse)
+    assert files(saved(source, tmp_path / "made")) == files(tmp_path / "work")
+
+
+@pytest.mark.parametrize("mix", ["cutmix", "mixup", "none"])
+def test_coordinates_make_the_views_again(tmp_path: Path, mix: Any) -> None:
+    """Cropped, flipped and mixed by hand, with nothing but what the files hold beside the order."""
+    images = image_set()
+    plan = PLAN.model_copy(update={"mix": mix})
+    stored(tmp_path / "work", "coords", images, schedule(images, 2, 10, plan), shard_bytes=SHARD_BYTES)
+    held = load_file(tmp_path / "work" / "labels-00000.safetensors")
+    assert {name: (part.dtype, tuple(part.shape)) for name, part in held.items() if name != "logits"} == {
+        "coords": (torch.float32, (48, 4)), "flip": (torch.bool, (48, 1)), "partner": (torch.int64, (48, 1)),
+        "weight": (torch.float64, (6, 1)), "box": (torch.int32, (6, 4)),
+    }  # fmt: skip
+    stream, at = views_of(images, plan), 0
+    for epoch in range(2):
+        for number, views in enumerate(Resident(images.pixels, images.labels).views(stream, epoch, 10, CPU)):
+            rows = slice(at, at := at + len(views))
+            weight, box = held["weight"][3 * epoch + number].item(), held["box"][3 * epoch + number].tolist()
+            single = []
+            for index, coords, flip in zip(views.indices, held["coords"][rows], held["flip"][rows], strict=True):
+                top, left, height, width = (round(x * SIDE) for x in coords.tolist())
+                part = images.pixels[index, :, top : top + height, left : left + width].float()[None] / 255
+                view = torch.nn.functional.interpolate(part, (SIDE, SIDE), mode="bilinear", antialias=True)[0]
+                single.append(view.flip(2) if flip else view)
+            made = torch.stack(single)
+            other = made[held["partner"][rows][:, 0]]
+            if mix == "mixup":
+                made = weight * made + (1 - weight) * other
+            top, left, bottom, right = box
+            made[:, :, top:bottom, left:right] = other[:, :, top:bottom, left:right]
+            torch.testing.assert_close(views.pixels, made, atol=1e-5, rtol=0)
+            assert views.weight == weight
+
+
+# -- killed
+
+
+@pytest.mark.parametrize("codec", ["fp16", "prune2+int8"])
+def test_killed_it_goes_on_to_the_same_bits(tmp_path: Path, codec: str) -> None:
+    whole = stored(tmp_path / "whole", codec)
+
+    def killed_at(step: int) -> Callable[..., None]:
+        def progress(done: int, total: int, **_: float) -> None:
+            if done == step:
+                raise KeyboardInterrupt
+
+        return progress
+
+    for step in (4, 7):
+        with pytest.raises(KeyboardInterrupt):
+            stored(tmp_path / "work", codec, progress=killed_at(step), shard_bytes=200)
+    names = sorted(files(tmp_path / "work"))
+    assert names
+    half = tmp_path / "work" / names[0]
+    before = half.stat().st_mtime_ns
+    cut = tmp_path / "work" / names[-1]
+    cut.write_bytes(cut.read_bytes()[:-3]) if len(names) > 1 else None
+    (tmp_path / "work" / "labels-00001.part").write_bytes(b"half of one")
+    seen: list[int] = []
+    stored(tmp_path / "work", codec, progress=lambda done, total, **_: seen.append(done), shard_bytes=200)
+    assert half.stat().st_mtime_ns == before
+    assert 0 < len(seen) < len(whole.layout) and seen[-1] == len(whole.layout)
+    reference = tmp_path / "reference"
+    stored(reference, codec, shard_bytes=200)
+    assert files(tmp_path / "work") == files(reference)
+    assert not (tmp_path / "work" / "labels-00001.part").exists()
+
+
+def test_a_disk_that_cannot_hold_them_is_told_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=500)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    with pytest.raises(UserError, match=r"take 0.00 GiB but .* has 0.00 GiB left; make room"):
+        stored(tmp_path / "work", progress=lambda *_, **__: pytest.fail("it began"))
+    monkeypatch.undo()
+    stored(tmp_path / "work")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=0))
+    stored(tmp_path / "work")  # all is there
+
+
+# -- refused by name
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"plan": {"seed": 7}}, "seed 5, expected 7"),
+        ({"plan": {"min_scale": 0.5}}, "min_scale 0.3, expected 0.5"),
+        ({"plan": {"mix": "mixup"}}, "mix cutmix, expected mixup"),
+        ({"epochs": 6}, "epochs 5, expected 6"),
+        ({"batch_size": 12}, "batch_size 10, expected 12"),
+        ({"images": 4}, "images 24, expected 4"),
+        ({}, ""),
+    ],
+)
+def test_another_schedule_is_told_by_its_first_difference(changes: dict[str, Any], message: str) -> None:
+    ours = schedule(image_set())
+    plan = PLAN.model_copy(update=changes.get("plan", {}))
+    theirs = ours.model_copy(update={**changes, "plan": plan})
+    assert different(ours, theirs) == message
+
+
+@pytest.mark.parametrize("make", [stored, lambda work: static(image_set())])
+def test_another_image_set_or_class_order_is_refused(tmp_path: Path, make: Callable[..., LabelSource]) -> None:
+    source = label_sources.load(saved(make(tmp_path / "work"), tmp_path / "made"), CPU, {})
+    images = image_set()
+    source.check(images, ORDER)
+    changed = images.pixels.clone()
+    changed[3, 0, 0, 0] ^= 1
+    for other in (Images(changed, images.labels), Images(images.pixels, images.labels.flip(0)), image_set(5)):
+        with pytest.raises(UserError, match="made for another image set .* or label these again"):
+            source.check(other, ORDER)
+    with pytest.raises(UserError, match="another class order .*000000, expected 111111"):
+        source.check(images, "1" * 64)
+
+
+def test_images_are_the_same_ones_when_read_from_their_files(tmp_path: Path) -> None:
+    images = image_set()
+    image_files.save(images, tmp_path / "images", "png")
+    stored(tmp_path / "work", images=image_files.load(tmp_path / "images")).check(images, ORDER)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), r"labels-00001.safetensors holds \d+ bytes instead of"),
+        (lambda path: path.write_bytes(path.read_bytes() + b"x"), "labels-00001.safetensors holds"),
+        (lambda path: path.unlink(), "labels-00001.safetensors is missing; label the images again"),
+        (
+            lambda path: path.write_bytes(path.read_bytes().replace(b'"F32"', b'"I32"')),
+            "labels-00001.safetensors holds labels of another shape",
+        ),
+    ],
+)
+def test_a_damaged_shard_is_found_before_training(tmp_path: Path, damage: Callable[[Path], Any], message: str) -> None:
+    made = saved(stored(tmp_path / "work"), tmp_path / "made")
+    path = made / "labels-00001.safetensors"
+    whole = path.read_bytes()
+    path.unlink()  # it is linked
+    path.write_bytes(whole)
+    StoredLabels.load(made, CPU)
+    damage(path)
+    with pytest.raises(UserError, match=message) as caught:
+        StoredLabels.load(made, CPU)
+    assert "\n" not in str(caught.value)
+
+
+# -- memory
+
+READ_ALL = """
+import sys
+from pathlib import Path
+import torch
+from bench.kit.labels.stored import StoredLabels
+
+def resident():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssFile"))) / 1024
+
+class Shown:
+    def __init__(self, epoch, batch, rows):
+        self.epoch, self.batch, self.rows = epoch, batch, rows
+    def __len__(self):
+        return self.rows
+
+source = StoredLabels.load(Path(sys.argv[1]), torch.device("cpu"))
+layout, total = source.layout, torch.zeros(())
+places = [pair for shard in range(layout.shards) for pair in layout.kept(shard)]
+total += source.soft_labels(Shown(*places[0], len(layout.schedule.rows(places[0][1]))), 0).sum()
+start = most = resident()
+for place in places:
+    total += source.soft_labels(Shown(*place, len(layout.schedule.rows(place[1]))), 0).sum()
+    if place[1] == 0:
+        most = max(most, resident())
+print(most - start, float(total))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks the kernel for the memory in use")
+def test_reading_takes_the_memory_of_two_shards_however_many_there_are(tmp_path: Path) -> None:
+    """64 MB of labels in shards of 2 MB."""
+
+    class Constant(Judge):
+        def soft_labels(self, views: Views, step: int) -> Tensor:
+            return torch.full((len(views), 8000), 0.5)
+
+    images = Images(torch.zeros(100, 3, 2, 2, dtype=torch.uint8), torch.arange(100) % CLASSES)
+    plan = schedule(images, 40, 20, ViewPlan(size=2, crop="none"))
+    source = stored(tmp_path / "work", "fp16", images, plan, labeller=Constant(), shard_bytes=2_000_000)
+    assert source.layout.total > 64e6 and source.layout.shards >= 32
+    saved(source, tmp_path / "made")
+    done = subprocess.run(
+        [sys.executable, "-c", READ_ALL, tmp_path / "made"], capture_output=True, text=True, cwd=Path.cwd()
+    )
+    assert done.returncode == 0, done.stderr
+    growth, total = map(float, done.stdout.split())
+    assert total == pytest.approx(0.5 * (40 * 100 + 20) * 8000, rel=1e-5)
+    assert growth < 10  # MiB
+
+
+# -- one label an image
+
+
+def static(images: Images, codec: str = "fp16", size: int = SIDE) -> StaticLabels:
+    return static_labels(Judge(), images, LabelCodec.parse(codec), ORDER, size, CPU)
+
+
+@pytest.mark.parametrize("mix", ["cutmix", "mixup", "none"])
+@pytest.mark.parametrize("codec", ["fp32", "fp16", "int8", "topk2"])
+def test_static_labels_are_those_of_the_plain_images_by_their_shares(tmp_path: Path, mix: Any, codec: str) -> None:
+    images = image_set()
+    plain = Views(images.pixels.float() / 255, *[torch.arange(24)] * 4, 1.0, 0, 0)
+    coder = codec_for(LabelCodec.parse(codec), CLASSES)
+    own = coder.decode(coder.encode(Judge().soft_labels(plain, 0)))
+    source = label_sources.load(saved(static(images, codec), tmp_path), CPU, {})
+    assert source.schedule() is None and source.replay(0) is None
+    stream = views_of(images, PLAN.model_copy(update={"mix": mix}))
+    for views in Resident(images.pixels, images.labels).views(stream, 3, 10, CPU):
+        assert torch.equal(images.labels[views.partner_indices], views.partner_labels)
+        if mix == "none":
+            assert torch.equal(views.partner_indices, views.indices)
+        for row, index, partner in zip(
+            source.soft_labels(views, 0), views.indices.tolist(), views.partner_indices.tolist(), strict=True
+        ):
+            wanted = views.weight * own[index] + (1 - views.weight) * own[partner]
+            torch.testing.assert_close(row, wanted, atol=1e-6, rtol=1e-5)
+
+
+def test_static_labels_weigh_a_row_an_image(tmp_path: Path) -> None:
+    saved(static(image_set()), tmp_path)
+    assert load_file(tmp_path / "labels.safetensors")["logits"].nbytes == 24 * CLASSES * 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.safetensors", "source.json"]
+
+
+@pytest.mark.parametrize("codec", ["prune2", "coords"])
+def test_static_labels_have_nothing_to_prune(codec: str) -> None:
+    with pytest.raises(UserError, match=f"static:.*{codec}.*no batches to prune and no coordinates"):
+        static(image_set(), codec)
+
+
+# -- the teacher at some precision
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Trajectory:
+    """A ResNet with statistics and biases that are not what they start as."""
+    folder = tmp_path_factory.mktemp("teacher")
+    network = NETWORK.model_copy(update={"arch": "resnet18-small-w16"})
+    torch.manual_seed(3)
+    model = network.build()
+    for _ in range(3):
+        model(torch.rand(20, 3, SIDE, SIDE))
+    trajectory.save(folder, network, ORDER, {1: model.net.state_dict()}, {1: 0.5}, 0.5)
+    return Trajectory.load(folder, CPU)
+
+
+@pytest.mark.parametrize(
+    ("precision", "share", "error"), [("fp32", 1, 0.0), ("fp16", 1 / 2, 1e-2), ("int8", 1 / 4, 0.2)]
+)
+def test_a_rounded_teacher_is_smaller_and_nearly_as_good(
+    tmp_path: Path, teacher: Trajectory, precision: Any, share: float, error: float
+) -> None:
+    views = next(Resident(image_set().pixels, image_set().labels).views(views_of(image_set(), PLAN), 0, 24, CPU))
+    exact = OnlineTeacher.of(teacher).soft_labels(views, 0)
+    source = OnlineTeacher.of(teacher, precision)
+    answer = source.soft_labels(views, 0)
+    assert (answer - exact).abs().max() <= error * exact.std()
+    assert precision == "fp32" or not torch.equal(answer, exact)
+    folder = saved(source, tmp_path / "made")
+    again = label_sources.load(folder, CPU, {})
+    assert torch.equal(again.soft_labels(views, 0), answer)
+    assert files_of(saved(again, tmp_path / "again")) == files_of(folder)
+    tensors = load_file(folder / "teacher.safetensors")
+    numbers = sum(tensor.nbytes for tensor in tensors.values())
+    assert numbers == pytest.approx(share * sum(t.nbytes for t in load_file(teacher.weights_file()).values()), rel=0.05)
+    facts = json.loads((folder / "source.json").read_text())
+    assert facts.get("precision", "fp32") == precision
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_int8_weights_have_a_scale_for_each_output_channel(tmp_path: Path, teacher: Trajectory) -> None:
+    saved(OnlineTeacher.of(teacher, "int8"), tmp_path)
+    small, full = load_file(tmp_path / "teacher.safetensors"), load_file(teacher.weights_file())
+    for name, weights in full.items():
+        if weights.ndim < 2:
+            assert small[name].dtype == (torch.float16 if weights.is_floating_point() else weights.dtype)
+            continue
+        assert small[name].dtype == torch.int8 and small[name + ".scale"].dtype == torch.float32
+        for channel, steps, scale in zip(weights, small[name], small[name + ".scale"], strict=True):
+            assert float(scale) == pytest.approx(float(channel.abs().max()) / 127)
+            assert (steps.float() * scale - channel).abs().max() <= scale * 0.501
