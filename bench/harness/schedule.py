@@ -75,6 +75,19 @@ class Schedule:
         """Is nothing left to do or running?"""
         return not any(state in ("todo", "running") for state in self.state.values())
 
+    def waves(self, stage: Stage) -> list[list[Cell]]:
+        """The cells of a stage that are to do, in groups that stand on earlier groups alone: stored labels come after
+        the label model that answers."""
+        waves: list[list[Cell]] = []
+        wave_of: dict[str, int] = {}
+        for cell in self.grid.stage(stage):  # parents come before children
+            if self.state[cell.id] == "todo":
+                wave = max((wave_of[p] + 1 for p in cell.parents.values() if p in wave_of), default=0)
+                wave_of[cell.id] = wave
+                waves += [[]] if wave == len(waves) else []
+                waves[wave].append(cell)
+        return waves
+
     def counts(self, stage: Stage) -> Counter[str]:
         """How many cells of a stage are in which state."""
         return Counter(self.state[cell.id] for cell in self.grid.stage(stage))

@@ -12,6 +12,7 @@ from bench.harness.grid import Grid, Request
 from bench.harness.label_choices import LabelChoice, parse
 from bench.harness.plan import plan
 from bench.harness.protocols import all_protocols
+from bench.harness.schedule import Schedule
 from bench.view_plan import ViewSchedule
 from evaluators.classification import Classification
 
@@ -123,3 +124,16 @@ def test_other_views_are_other_stored_labels() -> None:
     assert not one & seed and not one & recipe
     students = grid_of("stored:fp16", students=("convnet3-w32", "resnet10-small-w16")).stage("label")
     assert {cell.id for cell in students if cell.by == "stored"} == one  # whoever learns from them
+
+
+def test_stored_labels_come_in_a_wave_after_who_answers() -> None:
+    """A job array has no order inside."""
+    grid = grid_of("native", "stored:int8", methods=("hello", "sre2l"))
+    schedule = Schedule(grid, dict.fromkeys((cell.id for cell in grid.cells), "todo"))
+    models, kept = schedule.waves("label")
+    assert {cell.by for cell in models} == {"teacher", "hello"} and {cell.by for cell in kept} == {"stored", "static"}
+    assert [len(schedule.waves(stage)) for stage in ("teacher", "prepare", "distill", "evaluate")] == [1, 1, 1, 1]
+    schedule.state.update(dict.fromkeys((cell.id for cell in models), "done"))
+    assert schedule.waves("label") == [kept]
+    schedule.state.update(dict.fromkeys((cell.id for cell in kept), "done"))
+    assert schedule.waves("label") == []

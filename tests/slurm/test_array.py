@@ -117,8 +117,9 @@ def place(tmp_path: Path, slurm_conf: str) -> Place:
 def finished(tmp_path_factory: pytest.TempPathFactory, slurm_conf: str) -> tuple[Place, Done, Done]:
     """A place where the same grid was run twice, through Slurm and in a process of its own (store ``inline``)."""
     place = _make(tmp_path_factory.mktemp("finished"), slurm_conf)
-    beside = place.start(*command(place.arguments("--out", "inline-boards", cluster="inline", store="inline")))
-    through = place.bench(place.arguments())
+    stored = ("--labels", "stored:topk2")
+    beside = place.start(*command(place.arguments(*stored, "--out", "inline-boards", cluster="inline", store="inline")))
+    through = place.bench(place.arguments(*stored))
     return place, through, _finish(beside)
 
 
@@ -127,15 +128,15 @@ def test_stages_are_arrays_one_after_the_other(finished: tuple[Place, Done, Done
     assert through.returncode == 0, through.stdout + through.stderr
     assert "where the time went" in through.stdout
     _await(lambda: place.queue() == [])  # a record is there before its task has ended
-    assert [record["state"] for record in place.records().values()] == ["done"] * 6
+    assert [record["state"] for record in place.records().values()] == ["done"] * 10
     assert (place.home / "boards" / "folder-colours.md").is_file()
-    teacher, distill, label, evaluate = place.scripts()
-    assert "--array=0-1%2" in distill and "--array=0-1%2" in evaluate
+    teacher, prepare, distill, label, stored, evaluate = scripts = place.scripts()
+    assert all("--array=0-1%2" in script for script in (prepare, distill, stored, evaluate))
     assert "--array" not in teacher + label, "a stage of one cell is a plain job"
     assert "--dependency" not in teacher
-    assert all("--dependency=afterany:" in script for script in (distill, label, evaluate))
-    assert all(f" {sys.executable} " in script for script in (teacher, distill, label, evaluate))
-    assert "wckey" not in teacher + distill + label + evaluate
+    assert all("--dependency=afterany:" in script for script in scripts[1:])
+    assert all(f" {sys.executable} " in script for script in scripts)
+    assert "wckey" not in "".join(scripts)
 
 
 def test_the_records_are_those_of_a_run_without_slurm(finished: tuple[Place, Done, Done]) -> None:
@@ -154,7 +155,7 @@ def test_the_records_are_those_of_a_run_without_slurm(finished: tuple[Place, Don
 def test_a_second_run_submits_nothing(finished: tuple[Place, Done, Done]) -> None:
     place, _, _ = finished
     before = sorted((place.home / STORE / "slurm").iterdir())
-    again = place.bench(place.arguments())
+    again = place.bench(place.arguments("--labels", "stored:topk2"))
     assert again.returncode == 0
     assert "nothing to do" in again.stdout
     assert sorted((place.home / STORE / "slurm").iterdir()) == before
@@ -188,7 +189,7 @@ def test_what_fails_is_told_and_holds_up_only_what_stands_on_it(place: Place) ->
 def test_refused_jobs_leave_nothing_submitted(place: Place) -> None:
     done = place.bench(place.arguments("--seeds", "0,1,2,3,4,5"))  # the cluster's MaxArraySize is 5
     assert done.returncode == 2
-    assert "Slurm refused the distill jobs (6), and nothing is left submitted" in done.stderr
+    assert "Slurm refused the prepare jobs (6), and nothing is left submitted" in done.stderr
     assert "Invalid job array specification" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     _await(lambda: place.queue() == [])

@@ -1,4 +1,5 @@
-"""Slurm job arrays through submitit: one array a stage, each after the one before, the same worker in every task.
+"""Slurm job arrays through submitit: one or two arrays a stage, each after the one before, the same worker in every
+task.
 
 Partition, account, time and the like are the user's: sbatch reads them from SBATCH_PARTITION, SBATCH_ACCOUNT,
 SBATCH_TIMELIMIT and so on, over what is set here. Scripts and logs lie in ``STORE/slurm/``.
@@ -18,6 +19,7 @@ import subprocess
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
+from itertools import chain
 from pathlib import Path
 
 from bench.errors import UserError
@@ -32,7 +34,7 @@ from bench.harness.store import Damaged, Store
 _TICK = 2.0  # seconds between two looks at the store
 _ASK_EVERY = 15.0  # seconds between two questions to Slurm, whose controller serves everybody
 _GRACE = 60.0  # seconds that a record may come after its job is gone: as long as NFS remembers a folder (acdirmax)
-_MINUTES = {"teacher": 24 * 60, "distill": 24 * 60, "label": 24 * 60, "evaluate": 8 * 60}
+_MINUTES = {"teacher": 24 * 60, "prepare": 24 * 60, "distill": 24 * 60, "label": 24 * 60, "evaluate": 8 * 60}
 
 
 def answers() -> bool:
@@ -72,7 +74,7 @@ def run(schedule: Schedule, options: Options, manifest: Path, jobs: int | None, 
 
 
 def submit(schedule: Schedule, options: Options, manifest: Path, jobs: int | None) -> dict[str, str]:
-    """Submit one array a stage, each depending on the one before; returns cell id → job id.
+    """Submit one array for each wave of a stage, each depending on the one before; returns cell id → job id.
 
     A job id is ``ARRAY_INDEX``, or a plain number where a stage has one cell: submitit makes no array of that.
     """
@@ -80,10 +82,8 @@ def submit(schedule: Schedule, options: Options, manifest: Path, jobs: int | Non
 
     tasks: dict[str, str] = {}
     previous = None
-    for stage in STAGES:
-        cells = [cell for cell in schedule.grid.stage(stage) if schedule.state[cell.id] == "todo"]
-        if not cells:
-            continue
+    for cells in chain.from_iterable(map(schedule.waves, STAGES)):
+        stage = cells[0].stage
         # not AutoExecutor: it takes None for "not given", and a wckey that is given at all, even an empty one,
         # makes some clusters refuse the job (submitit issues 1632 and 1758)
         executor = submitit.SlurmExecutor(_folder(options.store))
