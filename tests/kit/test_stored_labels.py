@@ -24,7 +24,7 @@ from bench.kit.data.dataset import Resident
 from bench.kit.labels.codecs import codec_for
 from bench.kit.labels.online import OnlineTeacher
 from bench.kit.labels.static import StaticLabels, static_labels
-from bench.kit.labels.stored import StoredLabels, different
+from bench.kit.labels.stored import StoredLabels
 from bench.kit.labels.storing import store
 from bench.kit.teachers import trajectory
 from bench.kit.teachers.trajectory import Network, Trajectory
@@ -333,7 +333,7 @@ def test_another_schedule_is_told_by_its_first_difference(changes: dict[str, Any
     ours = schedule(image_set())
     plan = PLAN.model_copy(update=changes.get("plan", {}))
     theirs = ours.model_copy(update={**changes, "plan": plan})
-    assert different(ours, theirs) == message
+    assert theirs.differs(ours) == message
 
 
 @pytest.mark.parametrize("make", [stored, lambda work: static(image_set())])

@@ -157,13 +157,6 @@ def images_digest(images: Images) -> str:
     return digest.hexdigest()
 
 
-def different(a: ViewSchedule, b: ViewSchedule) -> str:
-    """The first field in which ``a`` differs from the expected ``b``, with both values: "seed 5, expected 7"; empty
-    where they are equal."""
-    ours, theirs = ({**s.plan.model_dump(), **s.model_dump(exclude={"plan"})} for s in (a, b))
-    return next((f"{name} {ours[name]}, expected {theirs[name]}" for name in ours if ours[name] != theirs[name]), "")
-
-
 def _mapped(folder: Path, names: list[str], shard: int) -> dict[str, Tensor]:
     """Tensors on the pages of the file, which are read when they are touched and unmapped with the last tensor."""
     with safe_open(folder / shard_name(shard), framework="pt") as file:

@@ -35,7 +35,7 @@ from bench.view_plan import ViewPlan
 SPANS_HELD = 2  # a loader that reads ahead works on the next epoch while this one is being finished
 BATCHES_AT_ONCE = 16  # whose mixtures are drawn together
 SPAN_IMAGES = 512  # smaller sets are drawn several epochs at a time, up to this many views
-REPLAY_BYTES = 128 * 2**20  # of tables of single batches; 100 bytes a view where a replay has few of them
+REPLAY_BYTES = 128 * 2**20  # of tables of single batches: 40 bytes a view, and small ones' weights
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from bench.kit.views.geometry import axis_weights
 from bench.view_plan import ViewPlan
 
 CACHED_BYTES = 8 * 2**20  # of weights; larger ones are made by the batch, which stays in a processor's cache
+BATCH_CACHED_BYTES = 64 * 2**10  # the same of a single batch, because many of them are held
 
 # Columns of an epoch's table: one for the partner, then pairs, of which the first is about the rows of the
 # image and the second about its columns; the places of f strips are the last f pairs.
@@ -114,7 +115,8 @@ def draw_table(
         columns[:, STRIPS:] = places.reshape(-1, 2 * f)
     identity = whole and height == width == plan.size and f == 1 and plan.crop != "shift"
     on_device = torch.from_numpy(columns).to(device, non_blocking=True)
-    small = not identity and 4 * len(columns) * plan.size * (height + width) <= CACHED_BYTES
+    limit = CACHED_BYTES if rows is None else BATCH_CACHED_BYTES
+    small = not identity and 4 * len(columns) * plan.size * (height + width) <= limit
     weights = _weights(plan, height, width, on_device) if small else None
     return SpanTable(plan, height, width, on_device, identity, weights)
 
