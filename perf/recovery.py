@@ -1,0 +1,221 @@
+"""One recovery iteration against the bare teacher, and against the plain way to write it.
+
+`bare`: forward of the teacher and backward to its input, with a cross entropy, on a batch that is there. `sre2l`: all
+of an iteration: views, forward with the statistics, loss, backward, Adam, clamp. `sre2l-hooks`: the same written
+plainly, as the field does: forward hooks that read a permuted copy of each activation, torchvision transforms made
+anew and a `.item()` in every iteration, a clamp channel by channel. They take turns, round by round.
+
+    python perf/recovery.py [--device cuda] [--threads 1] [--rounds 7] [--cases resnet18-small-32px]
+
+A ratio is a variant's seconds over the bare teacher's in the same round, the median over the rounds. Memory is the
+peak beyond what the process held before its first iteration, each variant in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.transforms import v2 as transforms
+
+from bench.kit.models import Classifier, build
+from bench.kit.recovery import BatchNormInputs, GroupViews, noise, recover
+from methods.sre2l import SRe2L, SRe2LLoss
+
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+Steps = Callable[[int], None]  # runs that many iterations
+
+
+@dataclass(frozen=True)
+class Case:
+    """A teacher and an official batch of it; ``steps`` iterations are measured at a time."""
+
+    arch: str
+    size: int
+    batch: int
+    steps: int
+    groups: int = 1
+    classes: int = 100
+
+    def teacher(self, device: torch.device) -> Classifier:
+        """With random weights, which answers as fast."""
+        model = build(self.arch, self.classes, self.size, MEAN, STD).eval().requires_grad_(False)
+        return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    def labels(self, device: torch.device) -> Tensor:
+        """(G, B)."""
+        return (torch.arange(self.batch, device=device) % self.classes).expand(self.groups, -1)
+
+
+CASES = {
+    "resnet18-small-32px": Case("resnet18-small", 32, 100, steps=1),
+    "convnet3-w32-16px": Case("convnet3-w32", 16, 10, steps=60, classes=10),
+    "convnet3-w32-16px-10-groups": Case("convnet3-w32", 16, 10, steps=20, groups=10, classes=10),
+}
+CUDA_CASES = {
+    "resnet18-small-32px": Case("resnet18-small", 32, 100, steps=50),
+    "resnet18-small-32px-10-groups": Case("resnet18-small", 32, 100, steps=10, groups=10),
+    "resnet18-224px": Case("resnet18", 224, 100, steps=10, classes=1000),
+}
+
+
+def bare(case: Case, device: torch.device) -> Steps:
+    """The teacher alone, on all groups as one batch."""
+    net, labels = case.teacher(device).net, case.labels(device).flatten()
+    images = noise([0], len(labels), case.size, device)[0].contiguous(memory_format=torch.channels_last)
+    images.requires_grad_()
+
+    def steps(count: int) -> None:
+        for _ in range(count):
+            images.grad = None
+            F.cross_entropy(net(images), labels).backward()
+
+    return steps
+
+
+def sre2l(case: Case, device: torch.device) -> Steps:
+    """The method's own loop."""
+    config, net, labels = SRe2L.Config(), case.teacher(device).net, case.labels(device)
+    seeds = list(range(case.groups))
+    start = noise(seeds, case.batch, case.size, device)
+
+    def steps(count: int) -> None:
+        views = GroupViews(config.views(), seeds, case.size, count, device)
+        with BatchNormInputs(net, case.groups) as inputs:
+            recover(start, SRe2LLoss(net, inputs, labels, config), views, lr=config.lr, mean=MEAN, std=STD)
+
+    return steps
+
+
+class Hook:
+    """The distance of a batch norm's input to its running statistics, by a forward hook."""
+
+    def __init__(self, module: nn.BatchNorm2d):
+        module.register_forward_hook(self.read)
+        self.distance = torch.zeros(())
+
+    def read(self, module: nn.BatchNorm2d, given: tuple[Tensor], _: Tensor) -> None:
+        """Through a permuted copy."""
+        channels = given[0].shape[1]
+        mean = given[0].mean([0, 2, 3])
+        variance = given[0].permute(1, 0, 2, 3).contiguous().view(channels, -1).var(1, unbiased=False)
+        assert module.running_mean is not None and module.running_var is not None
+        self.distance = torch.norm(module.running_var - variance, 2) + torch.norm(module.running_mean - mean, 2)
+
+
+def sre2l_hooks(case: Case, device: torch.device) -> Steps:
+    """The plain way, a group after the other."""
+    config, net, labels = SRe2L.Config(), case.teacher(device).net, case.labels(device)
+    hooks = [Hook(module) for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+
+    def steps(count: int) -> None:
+        for group in range(case.groups):
+            images = noise([group], case.batch, case.size, device)[0].requires_grad_()
+            optimizer = torch.optim.Adam([images], config.lr, betas=(0.5, 0.9), eps=1e-8)
+            best = 1e4
+            for _ in range(count):
+                augment = transforms.Compose(
+                    [transforms.RandomResizedCrop(case.size, antialias=False), transforms.RandomHorizontalFlip()]
+                )
+                down, right = torch.randint(0, 33, (2,)).tolist()
+                views = torch.roll(augment(images), (down, right), (2, 3))
+                optimizer.zero_grad()
+                loss = F.cross_entropy(net(views), labels[group])
+                weights = [config.first_bn] + [1.0] * (len(hooks) - 1)
+                loss = loss + config.r_bn * sum(w * hook.distance for w, hook in zip(weights, hooks, strict=True))
+                loss.backward()
+                optimizer.step()
+                for channel, (m, s) in enumerate(zip(MEAN, STD, strict=True)):
+                    images.data[:, channel] = torch.clamp(images.data[:, channel], -m / s, (1 - m) / s)
+                if loss.item() < best:
+                    kept = images.data.clone()  # noqa: F841 — what the field pays for its dead "best" images
+
+    return steps
+
+
+VARIANTS: dict[str, Callable[[Case, torch.device], Steps]] = {"bare": bare, "sre2l": sre2l, "sre2l-hooks": sre2l_hooks}
+
+
+def seconds(steps: Steps, count: int, device: torch.device) -> float:
+    """Of an accelerator when it is done; else of the processor, which other people's work does not lengthen."""
+    if device.type == "cpu":
+        started = time.process_time()
+        steps(count)
+        return time.process_time() - started
+    torch.accelerator.synchronize()
+    started = time.perf_counter()
+    steps(count)
+    torch.accelerator.synchronize()
+    return time.perf_counter() - started
+
+
+def peak_of(variant: str, case: Case, device: torch.device) -> float:
+    """MiB beyond what is held before the first iteration; meant for a fresh process."""
+    steps = VARIANTS[variant](case, device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        steps(2)
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak so far
+    before = resident("VmRSS")
+    steps(2)
+    return resident("VmHWM") - before
+
+
+def resident(kind: str) -> float:
+    """MiB of this process: now ("VmRSS") or at its peak ("VmHWM"); `ru_maxrss` would begin with the parent's."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(kind)) / 2**10
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--cases", nargs="+", help="some of them; default: all of the device")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--peak", action="store_true", help="print the peak memory of one variant and case alone")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    device = torch.device(options.device)
+    cases = CUDA_CASES if device.type == "cuda" else CASES
+    if options.peak:
+        print(f"{peak_of(options.variants[0], cases[options.cases[0]], device):.1f}")
+        return
+    for name in options.cases or cases:
+        case = cases[name]
+        runs = {variant: VARIANTS[variant](case, device) for variant in dict.fromkeys(["bare", *options.variants])}
+        taken: dict[str, list[float]] = {variant: [] for variant in runs}
+        for number in range(options.rounds + 1):
+            for variant, steps in runs.items():
+                spent = seconds(steps, case.steps, device)
+                if number:  # the first round warms up
+                    taken[variant].append(spent)
+        updates = case.steps * case.groups * case.batch
+        for variant, spent_each in taken.items():
+            shares = [one / other for one, other in zip(spent_each, taken["bare"], strict=True)]
+            same = [sys.executable, __file__, "--device", options.device, "--threads", str(options.threads)]
+            peak = subprocess.check_output([*same, "--cases", name, "--variants", variant, "--peak"], text=True)
+            print(
+                f"{name} {variant}: {1e6 * statistics.median(spent_each) / updates:.1f} us an image-iteration, "
+                f"{statistics.median(shares):.3f} of bare ({min(shares):.3f} to {max(shares):.3f}); "
+                f"peak {float(peak):.0f} MiB"
+            )
+            print(f"ratio recovery_{name}_{variant} {statistics.median(shares):.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
