@@ -19,6 +19,9 @@ SMALL = {
     "resnet18-small": "ResNet-18 with a 3x3 stem and no max-pool, for images up to 64 px",
     "resnet34-small": "ResNet-34 with a 3x3 stem and no max-pool",
     "resnet50-small": "ResNet-50 with a 3x3 stem and no max-pool",
+    "wrn16-2": "Wide ResNet of depth 16, twice as wide, for images up to 64 px",
+    "mobilenetv2-small": "MobileNetV2 of half the width whose images shrink by 16, not 32, for images up to 64 px",
+    "shufflenetv2-small": "ShuffleNetV2 x0.5 with a 1x1 stem and no max-pool, for images up to 64 px",
     "vit-small": "ViT with 4-px patches, width 192, 6 blocks, 3 heads, for images up to 64 px",
     "swin-small": "Swin with 2-px patches, width 48, windows of 4, for images of 16, 32 or 64 px",
 }
@@ -37,10 +40,11 @@ LARGE = {
 FAMILIES = {
     "convnetD-wN": "ConvNet with D blocks of width N",
     "resnetD-small-wN": "small-image ResNet whose first stage has N channels instead of 64",
+    "wrnD-W": "Wide ResNet of depth D (10, 16, 22, ...), W times as wide",
     "timm:NAME": "any classifier of timm",
     "torchvision:NAME": "any classifier of torchvision",
 }
-_SIZED = re.compile(r"(convnet[1-8]|resnet(10|18|34|50)-small)-w[1-9]\d*")
+_SIZED = re.compile(r"(convnet[1-8]|resnet(10|18|34|50)-small)-w[1-9]\d*|wrn(10|16|22|28|34|40)-[1-9]\d?")
 
 
 def check(name: str) -> None:

@@ -87,6 +87,95 @@ def test_the_input_is_normalised_inside() -> None:
     assert not model.state_dict()  # the statistics are not weights
 
 
+def conv_bn(into: int, out: int, kernel: int, groups: int = 1) -> int:
+    return into // groups * out * kernel**2 + 2 * out
+
+
+def wide_resnet(blocks: int, widen: int, classes: int) -> int:
+    """A bare stem; blocks that normalise first, a 1x1 shortcut where the width changes; a last norm."""
+    total, width = 3 * 16 * 9, 16
+    for out in (16 * widen, 32 * widen, 64 * widen):
+        for into in [width] + [out] * (blocks - 1):
+            total += 2 * into + into * out * 9 + 2 * out + out * out * 9 + (into * out if into != out else 0)
+        width = out
+    return total + 2 * width + width * classes + classes
+
+
+def half_mobilenet(classes: int) -> int:
+    total, width = conv_bn(3, 16, 3), 16
+    for expansion, out, count in [(1, 8, 1), (6, 12, 2), (6, 16, 3), (6, 32, 4), (6, 48, 3), (6, 80, 3), (6, 160, 1)]:
+        for _ in range(count):
+            hidden = expansion * width
+            total += conv_bn(width, hidden, 1) + conv_bn(hidden, hidden, 3, hidden) + conv_bn(hidden, out, 1)
+            width = out
+    return total + conv_bn(160, 1280, 1) + 1280 * classes + classes
+
+
+def half_shufflenet(classes: int) -> int:
+    total, width = conv_bn(3, 24, 1), 24
+    for out, count in [(48, 3), (96, 7), (192, 3)]:
+        half = out // 2
+        total += conv_bn(width, width, 3, width) + 2 * conv_bn(width, half, 1)
+        total += conv_bn(half, half, 3, half) + conv_bn(half, half, 1)
+        total += count * (2 * conv_bn(half, half, 1) + conv_bn(half, half, 3, half))
+        width = out
+    return total + conv_bn(192, 1024, 1) + 1024 * classes + classes
+
+
+@pytest.mark.parametrize(
+    ("arch", "wanted"),
+    [
+        ("wrn16-2", wide_resnet(2, 2, 100)),
+        ("wrn16-1", wide_resnet(2, 1, 100)),
+        ("wrn10-3", wide_resnet(1, 3, 100)),
+        ("wrn40-1", wide_resnet(6, 1, 100)),
+        ("mobilenetv2-small", half_mobilenet(100)),
+        ("shufflenetv2-small", half_shufflenet(100)),
+    ],
+)
+def test_the_small_networks_of_g_vbsms_pool_have_the_counts_worked_out_by_hand(arch: str, wanted: int) -> None:
+    assert count(net(arch, 100)) == wanted
+    if arch == "wrn16-2":
+        assert wanted == 703_284  # 0.70 M in CRD's tables
+    if arch == "mobilenetv2-small":
+        assert wanted == 812_836  # 0.81 M
+
+
+@pytest.mark.parametrize("arch", ["wrn16-2", "wrn10-1", "mobilenetv2-small", "shufflenetv2-small"])
+def test_they_take_images_of_any_size_and_keep_images_apart(arch: str) -> None:
+    for size in (16, 28, 32, 64):
+        model = net(arch, 7, size).eval()
+        pixels = torch.rand(3, 3, size, size)
+        with torch.no_grad():
+            logits = model(pixels)
+            assert logits.shape == (3, 7)
+            assert torch.allclose(model(pixels[1:2])[0], logits[1], rtol=1e-3, atol=float(logits.abs().max()) * 1e-3)
+            assert not torch.equal(logits[0], logits[1])
+
+
+def test_how_far_they_shrink_images() -> None:
+    """By 4, 16 and 8: what their last normalised maps of 32-px images measure."""
+    for arch, side in {"wrn16-2": 8, "mobilenetv2-small": 2, "shufflenetv2-small": 4}.items():
+        model, sides = net(arch).eval(), []
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.register_forward_hook(lambda module, given, made, sides=sides: sides.append(made.shape[-1]))
+        model(torch.rand(1, 3, 32, 32))
+        assert sides[-1] == side
+
+
+@pytest.mark.parametrize(
+    ("arch", "names"),
+    [
+        ("wrn16-2", ["block1.layer.0.convShortcut.weight", "block3.layer.1.bn2.running_var", "bn1.bias", "fc.weight"]),
+        ("mobilenetv2-small", ["conv1.0.weight", "blocks.3.2.conv.6.weight", "conv2.1.bias", "classifier.0.bias"]),
+        ("shufflenetv2-small", ["layer1.0.conv5.weight", "layer2.7.bn3.bias", "conv2.weight", "linear.bias"]),
+    ],
+)
+def test_their_parameters_have_the_names_of_crds_checkpoints(arch: str, names: list[str]) -> None:
+    assert set(names) <= set(net(arch).state_dict())
+
+
 def test_the_same_stream_gives_the_same_weights() -> None:
     states = []
     for _ in range(2):
@@ -118,6 +207,7 @@ def test_a_doubled_update_of_the_statistics_is_one_of_momentum_019() -> None:
 @pytest.mark.parametrize(
     ("arch", "size", "message"),
     [
+        ("wrn17-2", 32, r"unknown student 'wrn17-2' \(did you mean 'wrn16-2'\?\)"),
         ("resnet81", 32, r"unknown student 'resnet81' \(did you mean 'resnet18'\?\)"),
         ("timm:resnet18_", 32, r"unknown timm model 'resnet18_' \(did you mean"),
         ("torchvision:resnet19", 32, r"unknown torchvision model 'resnet19' \(did you mean 'resnet1"),

@@ -14,6 +14,9 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from bench import architectures
 from bench.errors import UserError, unknown
 from bench.kit.models.convnet import ConvNet
+from bench.kit.models.small_mobilenet import SmallMobileNet
+from bench.kit.models.small_shufflenet import SmallShuffleNet
+from bench.kit.models.wide_resnet import WideResNet
 
 # blocks a stage; ResNet-10 is one BasicBlock a stage
 _RESNETS = {
@@ -80,6 +83,12 @@ def _net(arch: str, classes: int, image_size: int) -> nn.Module:
         return ConvNet(int(match[1]), int(match[2] or 128), classes, image_size)
     if match := re.fullmatch(r"resnet(10|18|34|50)-small(?:-w(\d+))?", arch):
         return _small_resnet(match[1], int(match[2] or 64), classes)
+    if match := re.fullmatch(r"wrn(\d+)-(\d+)", arch):
+        return WideResNet(int(match[1]), int(match[2]), classes)
+    if arch == "mobilenetv2-small":
+        return SmallMobileNet(0.5, classes)
+    if arch == "shufflenetv2-small":
+        return SmallShuffleNet(0.5, classes)
     if match := re.fullmatch(r"(?:torchvision:)?([a-z0-9_]+)", arch):
         if match[1] in torchvision.models.list_models(module=torchvision.models):
             return _tried(arch, torchvision.models.get_model(match[1], weights=None, num_classes=classes), image_size)

@@ -1,0 +1,198 @@
+"""The statistics of a convolution's input that G_VBSM matches: of its channels and of its patches.
+
+The authors' hook makes a permuted copy of every activation for the channels and a second one for the patches
+(shaoshitong/G_VBSM_Dataset_Condensation, ``recover/utils.py``, ConvFeatureHook). Here an activation is read once:
+mean and variance over the batch at each place (C, H, W) are all that both need, by the law of total variance, and
+they are a batch size smaller. The gradient is affine in the activation and joins the one that flows by.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ConvMoments(NamedTuple):
+    """Of each group: ``mean`` and ``var`` (G, C) of the channels; ``patch_mean`` and ``patch_var`` (G, K) of the
+    places of the grid of patches, row by row, over images, channels and the pixels of the patch. Variances are
+    biased."""
+
+    mean: Tensor
+    var: Tensor
+    patch_mean: Tensor
+    patch_var: Tensor
+
+
+def conv_moments(x: Tensor, groups: int, patch: int) -> tuple[Tensor, ConvMoments]:
+    """The moments of activations (G * B, C, H, W) in ``groups`` equal parts, and the activations.
+
+    Sides that are no multiple of ``patch`` are resized to the next one, bilinearly, before they are cut into patches
+    of ``patch`` pixels a side. Go on with the activations returned: their gradient holds that of the moments.
+    """
+    height, width = x.shape[2:]
+    if height == width == 1:  # enlarged, it is the same pixel all over
+        x, *found = _Tap.apply(x, groups, 1)
+        return x, ConvMoments(*found)
+    if height % patch == 0 and width % patch == 0:
+        x, *found = _Tap.apply(x, groups, patch)
+        return x, ConvMoments(*found)
+    x, mean, var, _, _ = _Tap.apply(x, groups, 1)
+    if height <= patch and width <= patch:
+        x, patch_mean, patch_var = _OnePatch.apply(x, groups, patch)
+        return x, ConvMoments(mean, var, patch_mean, patch_var)
+    resized = F.interpolate(x, [-(-side // patch) * patch for side in (height, width)], mode="bilinear")
+    _, _, _, patch_mean, patch_var = _Tap.apply(resized, groups, patch)
+    return x, ConvMoments(mean, var, patch_mean, patch_var)
+
+
+class _Tap(torch.autograd.Function):
+    """x, unchanged, and its moments; sides are multiples of ``patch``."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, groups: int, patch: int) -> tuple[Tensor, ...]:
+        if not x.is_contiguous(memory_format=torch.channels_last):
+            x = x.contiguous()  # nothing to do, unless it is a part of a tensor
+        means, variances = _over_batch(x, groups)
+        mean = means.mean((2, 3), keepdim=True)
+        var = (variances + (means - mean).square_()).mean((2, 3))
+        # channels differ more among one another than rounding can hide: here the plain formula is exact enough
+        patch_mean = _over_patches(means.mean(1), patch)
+        patch_var = _over_patches((variances + means.square()).mean(1), patch) - patch_mean.square()
+        ctx.save_for_backward(x, mean, patch_mean)
+        ctx.patch = patch
+        return x, mean.flatten(1), var, patch_mean, patch_var
+
+    @staticmethod
+    def backward(ctx: Any, *into: Tensor) -> tuple[Tensor, None, None]:
+        x, mean, patch_mean = ctx.saved_tensors
+        into_x, into_mean, into_var, into_patch_mean, into_patch_var = into
+        groups, batch = len(mean), len(x) // len(mean)
+        _, channels, height, width = x.shape
+        of_channel = 1 / (batch * height * width)
+        of_patch = 1 / (batch * channels * ctx.patch**2)
+        # of each kind: the gradient is constant + slope * x; (G, 1, 1, C) and (G, rows, columns)
+        slope_c = into_var * (2 * of_channel)
+        constant_c = (into_mean * of_channel).addcmul_(slope_c, mean.flatten(1), value=-1)
+        slope_p = into_patch_var * (2 * of_patch)
+        constant_p = (into_patch_mean * of_patch).addcmul_(slope_p, patch_mean, value=-1)
+        small = torch.stack([slope_p, constant_p]).view(2, groups, height // ctx.patch, 1, width // ctx.patch, 1)
+        small = small.expand(-1, -1, -1, ctx.patch, -1, ctx.patch).reshape(2, groups, height, width, 1)
+        # laid out as channels_last, like the activations
+        slope, constant = (small + torch.stack([slope_c, constant_c])[:, :, None, None]).permute(0, 1, 4, 2, 3)
+        parts = x.unflatten(0, (groups, batch))
+        gradient = torch.addcmul(into_x.unflatten(0, (groups, batch)), parts, slope[:, None])
+        whole: Tensor = gradient.add_(constant[:, None]).flatten(0, 1)
+        return whole, None, None
+
+
+class _OnePatch(torch.autograd.Function):
+    """x, unchanged, and the moments (G, 1) of x resized to one patch, which is larger.
+
+    Resized is R x Rᵀ, so that the sum of its squares is that of x * (A x Aᵀ) with A = RᵀR: all is done at the size of
+    x, be it 16 times smaller.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, groups: int, patch: int) -> tuple[Tensor, Tensor, Tensor]:
+        _, channels, height, width = x.shape
+        (sums_h, squares_h), (sums_w, squares_w) = (_resizing(side, patch, x.device) for side in (height, width))
+        rows = x.permute(0, 2, 3, 1)  # contiguous, if x is channels_last
+        turned = torch.matmul(squares_h, torch.matmul(squares_w, rows).flatten(2)).view(rows.shape)
+        count = len(x) // groups * channels * patch**2
+        weights = sums_h[:, None] * sums_w
+        mean = (rows.sum(3).view(groups, -1, height, width).sum(1) * weights).sum((1, 2)) / count
+        squares = (rows * turned).reshape(groups, -1).sum(1) / count
+        ctx.save_for_backward(turned, weights, mean)
+        ctx.count = count
+        return x, mean[:, None], (squares - mean.square())[:, None]
+
+    @staticmethod
+    def backward(ctx: Any, *into: Tensor) -> tuple[Tensor, None, None]:
+        turned, weights, mean = ctx.saved_tensors
+        into_x, into_mean, into_var = into
+        slope = into_var * (2 / ctx.count)
+        constant = (into_mean / ctx.count).addcmul_(slope, mean[:, None], value=-1)
+        added = torch.addcmul(
+            constant.view(-1, 1, 1, 1, 1) * weights[:, :, None],
+            slope.view(-1, 1, 1, 1, 1),
+            turned.unflatten(0, (len(mean), -1)),
+        )
+        return into_x + added.flatten(0, 1).permute(0, 3, 1, 2), None, None
+
+
+@cache
+def _resizing(side: int, patch: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Of the matrix R (patch, side) that resizes a line of ``side`` pixels: its column sums and RᵀR."""
+    lines = F.interpolate(torch.eye(side, dtype=torch.float64)[:, None], patch, mode="linear")[:, 0]  # Rᵀ
+    return lines.sum(1).float().to(device), (lines @ lines.T).float().to(device)
+
+
+def _over_batch(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance (G, C, H, W) over the images of each group, at each place."""
+    _, channels, height, width = x.shape
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    rows = (x.permute(0, 2, 3, 1) if last else x).reshape(groups, len(x) // groups, -1)
+    if x.device.type == "cpu":
+        # the kernel of batch norms in training, with places for channels: 20 times as fast as var_mean on a CPU
+        found = [torch.batch_norm_update_stats(group.t()[None, :, :, None], None, None, 0.0) for group in rows]
+        means, variances = (torch.stack(list(parts)) for parts in zip(*found, strict=True))
+    else:
+        variances, means = torch.var_mean(rows, 1, correction=0)
+    if last:
+        shape = groups, height, width, channels
+        return means.view(shape).permute(0, 3, 1, 2), variances.view(shape).permute(0, 3, 1, 2)
+    return means.view(groups, channels, height, width), variances.view(groups, channels, height, width)
+
+
+def _over_patches(maps: Tensor, patch: int) -> Tensor:
+    """The means (G, K) of the patches of maps (G, H, W)."""
+    return maps.unflatten(2, (-1, patch)).unflatten(1, (-1, patch)).mean((2, 4)).flatten(1)  # type: ignore[no-any-return]
+
+
+class ConvInputs:
+    """While it is open, the convolutions of a network record the moments of their inputs.
+
+    ``names`` and ``modules`` are the network's Conv2d in module order; those in ``skipped`` (a set of their places)
+    record nothing in the next forward.
+    """
+
+    def __init__(self, net: nn.Module, groups: int, patch: int):
+        found = [(name, module) for name, module in net.named_modules() if isinstance(module, nn.Conv2d)]
+        self.names = [name for name, _ in found]
+        self.modules = [module for _, module in found]
+        self.skipped: frozenset[int] = frozenset()
+        self._groups, self._patch = groups, patch
+        self._found: dict[int, ConvMoments] = {}
+        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+
+    def __enter__(self) -> Self:
+        for place, module in enumerate(self.modules):
+            self._hooks.append(module.register_forward_pre_hook(self._recorder(place)))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+        self._found.clear()
+
+    def take(self) -> dict[int, ConvMoments]:
+        """The moments of the last forward by the places of the convolutions; forgets them."""
+        found, self._found = self._found, {}
+        return found
+
+    def _recorder(self, place: int) -> Any:
+        def record(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
+            if place in self.skipped:
+                return None
+            x, self._found[place] = conv_moments(inputs[0], self._groups, self._patch)
+            return (x,)
+
+        return record

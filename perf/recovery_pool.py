@@ -1,0 +1,260 @@
+"""G_VBSM's recovery against its bare networks in turn, and against the plain way to write it.
+
+`bare`: forward of the network whose turn it is and backward to its input, with a cross entropy, on a batch that is
+there. `g_vbsm`: all of an iteration: views, forward with the statistics of batch norms and convolutions, densification,
+backward, Adam, clamp. `g_vbsm-hooks`: the same written plainly, as its authors do: forward hooks that read a permuted
+copy of each activation and a rearranged one, general eigenvalues class by class, a `.item()` in every iteration. They
+take turns, round by round.
+
+    python perf/recovery_pool.py [--device cuda] [--threads 1] [--rounds 5] [--cases narrow-16px]
+
+A ratio is a variant's seconds over the bare networks' in the same round, the median over the rounds. Memory is the
+peak beyond what the process held before its first iteration, each variant in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from recovery import MEAN, STD, resident, seconds  # beside this file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.transforms import v2 as transforms
+
+from bench.kit.models import build
+from bench.kit.recovery import GroupViews, noise, recover
+from methods.g_vbsm import GVBSM
+from methods.g_vbsm.config import IMAGENET_POOL, NARROW_POOL, SMALL_POOL
+from methods.g_vbsm.matching import Layout, Matcher, Targets
+from methods.g_vbsm.moments import ConvInputs, ConvMoments
+from methods.g_vbsm.recover import PoolLoss, recovery_views
+
+CLASSES = 10
+Steps = Callable[[int], None]  # runs that many iterations, a multiple of the pool's networks
+
+
+@dataclass(frozen=True)
+class Case:
+    """A pool and an official batch of it: class-major, 10 images a class."""
+
+    pool: tuple[str, ...]
+    size: int
+    batch: int
+    rounds: int = 1  # of the pool that are measured at a time
+    patch: int = 4
+    beta_dr: float = 0.4
+
+    def networks(self, device: torch.device) -> list[nn.Module]:
+        """With random weights, which answer as fast."""
+        models = [build(arch, CLASSES, self.size, MEAN, STD).eval().requires_grad_(False) for arch in self.pool]
+        return [model.to(device, memory_format=torch.channels_last).net for model in models]  # type: ignore[call-overload]
+
+    def labels(self, device: torch.device) -> Tensor:
+        """(B,)."""
+        return torch.arange(self.batch, device=device) // 10 % CLASSES
+
+    def config(self, iterations: int) -> GVBSM.Config:
+        """The method's settings."""
+        return GVBSM.Config(
+            pool=self.pool, patch=self.patch, beta_dr=self.beta_dr, iterations=iterations, batch_size=self.batch
+        )
+
+    def targets(self, net: nn.Module, device: torch.device) -> Targets:
+        """Those of a batch of noise."""
+        with torch.no_grad(), ConvInputs(net, 1, self.patch) as inputs:
+            net(noise([0], self.batch, self.size, device)[0])
+            found = inputs.take()
+        return {inputs.names[place]: ConvMoments(*(each[0] for each in found[place])) for place in found}
+
+
+CASES = {
+    "narrow-16px": Case(NARROW_POOL, 16, 100, rounds=2),
+    "narrow-16px-all-matched": Case(NARROW_POOL, 16, 100, rounds=2, beta_dr=0),
+    "small-32px-of-10": Case(SMALL_POOL, 32, 10),
+}
+CUDA_CASES = {
+    "small-32px": Case(SMALL_POOL, 32, 100, rounds=10),
+    "imagenet-224px": Case(IMAGENET_POOL, 224, 80, rounds=2, patch=16, beta_dr=0),
+}
+
+
+def bare(case: Case, device: torch.device) -> Steps:
+    """The networks alone."""
+    nets, labels = case.networks(device), case.labels(device)
+    images = noise([0], case.batch, case.size, device)[0].contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():  # the other variants have measured their targets: what a first call allocates is there
+        for net in nets:
+            net(images)
+    images.requires_grad_()
+
+    def steps(count: int) -> None:
+        for index in range(count):
+            images.grad = None
+            F.cross_entropy(nets[index % len(nets)](images), labels).backward()
+
+    return steps
+
+
+def g_vbsm(case: Case, device: torch.device) -> Steps:
+    """The method's own loop."""
+    nets, labels = case.networks(device), case.labels(device)[None]
+    layouts = [Layout(net, case.targets(net, device), 10) for net in nets]
+    start = noise([0], case.batch, case.size, device)
+
+    def steps(count: int) -> None:
+        config = case.config(count)
+        views = GroupViews(recovery_views(config), [0], case.size, count, device)
+        with ExitStack() as opened:
+            matchers = [
+                opened.enter_context(Matcher(net, layout, 1, patch=case.patch, alpha=config.alpha, init="zero"))
+                for net, layout in zip(nets, layouts, strict=True)
+            ]
+            loss = PoolLoss(matchers, labels, [0], config, 0)
+            recover(start, loss, views, lr=config.lr, mean=MEAN, std=STD)
+
+    return steps
+
+
+class Hook:
+    """The distance of a layer's input to its target, by a forward hook with running statistics."""
+
+    def __init__(self, module: nn.Module, targets: list[Tensor], case: Case):
+        module.register_forward_hook(self.read)
+        self.targets, self.case = targets, case
+        self.distance = torch.zeros(())
+        self.mixture = [torch.zeros_like(target) for target in targets]
+
+    def read(self, module: nn.Module, given: tuple[Tensor], _: Tensor) -> None:
+        """Through a permuted copy, and for a convolution a rearranged one."""
+        x = given[0]
+        if isinstance(module, nn.Conv2d) and random.random() < self.case.beta_dr:
+            self.distance = torch.zeros((), device=x.device)
+            return
+        found = [x.mean([0, 2, 3]), x.permute(1, 0, 2, 3).contiguous().view(x.shape[1], -1).var(1, unbiased=False)]
+        if isinstance(module, nn.Conv2d):
+            side = self.case.patch
+            height, width = (-(-pixels // side) * side for pixels in x.shape[2:])
+            cells = F.interpolate(x, [height, width], mode="bilinear").unflatten(3, (-1, side)).unflatten(2, (-1, side))
+            rows = cells.permute(2, 4, 0, 1, 3, 5).reshape(height * width // side**2, -1)
+            found += [rows.mean(1), rows.var(1, unbiased=False)]
+        with torch.no_grad():
+            self.mixture = [0.4 * old + 0.6 * new for old, new in zip(self.mixture, found, strict=True)]
+        pairs = zip(self.targets, self.mixture, found, strict=True)
+        self.distance = sum((torch.norm(t - (old + new - new.detach()), 2) for t, old, new in pairs), torch.zeros(()))
+
+
+def g_vbsm_hooks(case: Case, device: torch.device) -> Steps:
+    """The plain way."""
+    nets, labels, config = case.networks(device), case.labels(device), case.config(1)
+    hooks: list[list[Hook]] = []
+    for net in nets:
+        targets = case.targets(net, device)
+        hooks.append([])
+        for name, module in net.named_modules():
+            if isinstance(module, nn.Conv2d):
+                hooks[-1].append(Hook(module, list(targets[name]), case))
+            elif isinstance(module, nn.BatchNorm2d):
+                assert module.running_mean is not None and module.running_var is not None
+                hooks[-1].append(Hook(module, [module.running_mean, module.running_var], case))
+
+    def steps(count: int) -> None:
+        images = noise([0], case.batch, case.size, device)[0].requires_grad_()
+        optimizer = torch.optim.Adam([images], config.lr, betas=(0.5, 0.9), eps=1e-8)
+        best = 1e4
+        for index in range(count):
+            augment = transforms.Compose(
+                [transforms.RandomResizedCrop(case.size, antialias=False), transforms.RandomHorizontalFlip()]
+            )
+            views = torch.roll(augment(images), (random.randint(0, 32), random.randint(0, 32)), (2, 3))
+            optimizer.zero_grad()
+            loss = F.cross_entropy(nets[index % len(nets)](views), labels)
+            asked = hooks[index % len(nets)]
+            weights = [config.first_multiplier] + [1.0] * (len(asked) - 1)
+            loss = loss + config.r_loss * sum(w * hook.distance for w, hook in zip(weights, asked, strict=True))
+            features = F.adaptive_avg_pool2d(views, 32).flatten(1)
+            for label in set(labels.tolist()):
+                same = features[labels == label]
+                spectrum = torch.linalg.eigvals(same @ same.t()).real
+                aim = (spectrum / config.tau).softmax(0).detach()
+                loss = loss + F.kl_div(spectrum.log_softmax(0), aim, reduction="sum")
+            loss.backward()
+            optimizer.step()
+            for channel, (m, s) in enumerate(zip(MEAN, STD, strict=True)):
+                images.data[:, channel] = torch.clamp(images.data[:, channel], -m / s, (1 - m) / s)
+            if loss.item() < best:
+                kept = images.data.clone()  # noqa: F841 — what the authors pay for their dead "best" images
+
+    return steps
+
+
+VARIANTS: dict[str, Callable[[Case, torch.device], Steps]] = {
+    "bare": bare,
+    "g_vbsm": g_vbsm,
+    "g_vbsm-hooks": g_vbsm_hooks,
+}
+
+
+def peak_of(variant: str, case: Case, device: torch.device) -> float:
+    """MiB beyond what is held before the first iteration; meant for a fresh process."""
+    steps = VARIANTS[variant](case, device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        steps(len(case.pool))
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak so far
+    before = resident("VmRSS")
+    steps(len(case.pool))
+    return resident("VmHWM") - before
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cases", nargs="+", help="some of them; default: all of the device")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--peak", action="store_true", help="print the peak memory of one variant and case alone")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    device = torch.device(options.device)
+    cases = CUDA_CASES if device.type == "cuda" else CASES
+    if options.peak:
+        print(f"{peak_of(options.variants[0], cases[options.cases[0]], device):.1f}")
+        return
+    for name in options.cases or cases:
+        case = cases[name]
+        count = case.rounds * len(case.pool)
+        runs = {variant: VARIANTS[variant](case, device) for variant in dict.fromkeys(["bare", *options.variants])}
+        taken: dict[str, list[float]] = {variant: [] for variant in runs}
+        for number in range(options.rounds + 1):
+            for variant, steps in runs.items():
+                spent = seconds(steps, count, device)
+                if number:  # the first round warms up
+                    taken[variant].append(spent)
+        for variant, spent_each in taken.items():
+            shares = [one / other for one, other in zip(spent_each, taken["bare"], strict=True)]
+            same = [sys.executable, __file__, "--device", options.device, "--threads", str(options.threads)]
+            peak = subprocess.check_output([*same, "--cases", name, "--variants", variant, "--peak"], text=True)
+            print(
+                f"{name} {variant}: {1e6 * statistics.median(spent_each) / (count * case.batch):.1f} us an "
+                f"image-iteration, {statistics.median(shares):.3f} of bare ({min(shares):.3f} to {max(shares):.3f}); "
+                f"peak {float(peak):.0f} MiB"
+            )
+            print(f"ratio recovery_{name}_{variant} {statistics.median(shares):.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
