@@ -3,26 +3,18 @@
 `bare`: forward of the teacher and backward to its input, with a cross entropy, on a batch that is there. `sre2l`: all
 of an iteration: views, forward with the statistics, loss, backward, Adam, clamp. `sre2l-hooks`: the same written
 plainly, as the field does: forward hooks that read a permuted copy of each activation, torchvision transforms made
-anew and a `.item()` in every iteration, a clamp channel by channel. They take turns, round by round.
+anew and a `.item()` in every iteration, a clamp channel by channel.
 
     python perf/recovery.py [--device cuda] [--threads 1] [--rounds 7] [--cases resnet18-small-32px]
-
-A ratio is a variant's seconds over the bare teacher's in the same round, the median over the rounds. Memory is the
-peak beyond what the process held before its first iteration, each variant in a process of its own.
 """
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
+from side_by_side import Comparison, Steps  # beside this file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms import v2 as transforms
@@ -32,7 +24,6 @@ from bench.kit.recovery import BatchNormInputs, GroupViews, noise, recover
 from methods.sre2l import SRe2L, SRe2LLoss
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-Steps = Callable[[int], None]  # runs that many iterations
 
 
 @dataclass(frozen=True)
@@ -45,6 +36,12 @@ class Case:
     steps: int
     groups: int = 1
     classes: int = 100
+    to_peak = 2
+
+    @property
+    def updates(self) -> int:
+        """Images an iteration."""
+        return self.groups * self.batch
 
     def teacher(self, device: torch.device) -> Classifier:
         """With random weights, which answers as fast."""
@@ -145,77 +142,5 @@ def sre2l_hooks(case: Case, device: torch.device) -> Steps:
 VARIANTS: dict[str, Callable[[Case, torch.device], Steps]] = {"bare": bare, "sre2l": sre2l, "sre2l-hooks": sre2l_hooks}
 
 
-def seconds(steps: Steps, count: int, device: torch.device) -> float:
-    """Of an accelerator when it is done; else of the processor, which other people's work does not lengthen."""
-    if device.type == "cpu":
-        started = time.process_time()
-        steps(count)
-        return time.process_time() - started
-    torch.accelerator.synchronize()
-    started = time.perf_counter()
-    steps(count)
-    torch.accelerator.synchronize()
-    return time.perf_counter() - started
-
-
-def peak_of(variant: str, case: Case, device: torch.device) -> float:
-    """MiB beyond what is held before the first iteration; meant for a fresh process."""
-    steps = VARIANTS[variant](case, device)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        steps(2)
-        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak so far
-    before = resident("VmRSS")
-    steps(2)
-    return resident("VmHWM") - before
-
-
-def resident(kind: str) -> float:
-    """MiB of this process: now ("VmRSS") or at its peak ("VmHWM"); `ru_maxrss` would begin with the parent's."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith(kind)) / 2**10
-
-
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--cases", nargs="+", help="some of them; default: all of the device")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--peak", action="store_true", help="print the peak memory of one variant and case alone")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-    device = torch.device(options.device)
-    cases = CUDA_CASES if device.type == "cuda" else CASES
-    if options.peak:
-        print(f"{peak_of(options.variants[0], cases[options.cases[0]], device):.1f}")
-        return
-    for name in options.cases or cases:
-        case = cases[name]
-        runs = {variant: VARIANTS[variant](case, device) for variant in dict.fromkeys(["bare", *options.variants])}
-        taken: dict[str, list[float]] = {variant: [] for variant in runs}
-        for number in range(options.rounds + 1):
-            for variant, steps in runs.items():
-                spent = seconds(steps, case.steps, device)
-                if number:  # the first round warms up
-                    taken[variant].append(spent)
-        updates = case.steps * case.groups * case.batch
-        for variant, spent_each in taken.items():
-            shares = [one / other for one, other in zip(spent_each, taken["bare"], strict=True)]
-            same = [sys.executable, __file__, "--device", options.device, "--threads", str(options.threads)]
-            peak = subprocess.check_output([*same, "--cases", name, "--variants", variant, "--peak"], text=True)
-            print(
-                f"{name} {variant}: {1e6 * statistics.median(spent_each) / updates:.1f} us an image-iteration, "
-                f"{statistics.median(shares):.3f} of bare ({min(shares):.3f} to {max(shares):.3f}); "
-                f"peak {float(peak):.0f} MiB"
-            )
-            print(f"ratio recovery_{name}_{variant} {statistics.median(shares):.3f}", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    Comparison(__file__, __doc__, VARIANTS, CASES, CUDA_CASES).main()

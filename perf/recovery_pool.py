@@ -3,29 +3,21 @@
 `bare`: forward of the network whose turn it is and backward to its input, with a cross entropy, on a batch that is
 there. `g_vbsm`: all of an iteration: views, forward with the statistics of batch norms and convolutions, densification,
 backward, Adam, clamp. `g_vbsm-hooks`: the same written plainly, as its authors do: forward hooks that read a permuted
-copy of each activation and a rearranged one, general eigenvalues class by class, a `.item()` in every iteration. They
-take turns, round by round.
+copy of each activation and a rearranged one, general eigenvalues class by class, a `.item()` in every iteration.
 
     python perf/recovery_pool.py [--device cuda] [--threads 1] [--rounds 5] [--cases narrow-16px]
-
-A ratio is a variant's seconds over the bare networks' in the same round, the median over the rounds. Memory is the
-peak beyond what the process held before its first iteration, each variant in a process of its own.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
-import statistics
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from recovery import MEAN, STD, resident, seconds  # beside this file
+from recovery import MEAN, STD  # beside this file, as the next
+from side_by_side import Comparison, Steps
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms import v2 as transforms
@@ -39,7 +31,6 @@ from methods.g_vbsm.moments import ConvInputs, ConvMoments
 from methods.g_vbsm.recover import PoolLoss, recovery_views
 
 CLASSES = 10
-Steps = Callable[[int], None]  # runs that many iterations, a multiple of the pool's networks
 
 
 @dataclass(frozen=True)
@@ -52,6 +43,21 @@ class Case:
     rounds: int = 1  # of the pool that are measured at a time
     patch: int = 4
     beta_dr: float = 0.4
+
+    @property
+    def to_peak(self) -> int:
+        """Every network has its turn."""
+        return len(self.pool)
+
+    @property
+    def steps(self) -> int:
+        """Iterations at a time."""
+        return self.rounds * len(self.pool)
+
+    @property
+    def updates(self) -> int:
+        """Images an iteration."""
+        return self.batch
 
     def networks(self, device: torch.device) -> list[nn.Module]:
         """With random weights, which answer as fast."""
@@ -203,58 +209,5 @@ VARIANTS: dict[str, Callable[[Case, torch.device], Steps]] = {
 }
 
 
-def peak_of(variant: str, case: Case, device: torch.device) -> float:
-    """MiB beyond what is held before the first iteration; meant for a fresh process."""
-    steps = VARIANTS[variant](case, device)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        steps(len(case.pool))
-        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak so far
-    before = resident("VmRSS")
-    steps(len(case.pool))
-    return resident("VmHWM") - before
-
-
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--cases", nargs="+", help="some of them; default: all of the device")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--peak", action="store_true", help="print the peak memory of one variant and case alone")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-    device = torch.device(options.device)
-    cases = CUDA_CASES if device.type == "cuda" else CASES
-    if options.peak:
-        print(f"{peak_of(options.variants[0], cases[options.cases[0]], device):.1f}")
-        return
-    for name in options.cases or cases:
-        case = cases[name]
-        count = case.rounds * len(case.pool)
-        runs = {variant: VARIANTS[variant](case, device) for variant in dict.fromkeys(["bare", *options.variants])}
-        taken: dict[str, list[float]] = {variant: [] for variant in runs}
-        for number in range(options.rounds + 1):
-            for variant, steps in runs.items():
-                spent = seconds(steps, count, device)
-                if number:  # the first round warms up
-                    taken[variant].append(spent)
-        for variant, spent_each in taken.items():
-            shares = [one / other for one, other in zip(spent_each, taken["bare"], strict=True)]
-            same = [sys.executable, __file__, "--device", options.device, "--threads", str(options.threads)]
-            peak = subprocess.check_output([*same, "--cases", name, "--variants", variant, "--peak"], text=True)
-            print(
-                f"{name} {variant}: {1e6 * statistics.median(spent_each) / (count * case.batch):.1f} us an "
-                f"image-iteration, {statistics.median(shares):.3f} of bare ({min(shares):.3f} to {max(shares):.3f}); "
-                f"peak {float(peak):.0f} MiB"
-            )
-            print(f"ratio recovery_{name}_{variant} {statistics.median(shares):.3f}", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    Comparison(__file__, __doc__, VARIANTS, CASES, CUDA_CASES).main()
