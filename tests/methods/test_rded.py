@@ -203,9 +203,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_other_images(make_ta
 
 
 def test_the_batch_size_does_not_matter(make_task: MakeTask) -> None:
-    one, other = (
-        distill(make_task(resident(), 4, 0, str(size)), batch_size=size).pixels for size in (1, 64)
-    )
+    one, other = (distill(make_task(resident(), 4, 0, str(size)), batch_size=size).pixels for size in (1, 64))
     assert torch.equal(one, other)
 
 
