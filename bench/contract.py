@@ -156,10 +156,14 @@ class Task(Setting):
 
 @dataclass(frozen=True)
 class Images:
-    """A synthetic set: ``pixels`` uint8 (N, 3, S, S) and hard ``labels`` int64 (N,), class-major, IPC a class."""
+    """A synthetic set: ``pixels`` uint8 (N, 3, S, S) and hard ``labels`` int64 (N,), class-major, IPC a class.
+
+    ``encoding`` is how the method's authors publish them; JPEG is PIL's, at quality 75.
+    """
 
     pixels: Tensor
     labels: Tensor
+    encoding: Literal["jpeg", "png"] = "jpeg"
 
     def __len__(self) -> int:
         return len(self.labels)

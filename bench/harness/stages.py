@@ -119,7 +119,7 @@ def prepare(task: StageTask) -> Made:
 def make_images(task: StageTask) -> Made:
     """Distill: real images in, synthetic images out."""
     made = _method(task).distill(_method_task(task))
-    images.save(made, task.draft, "jpeg")  # as the methods publish them (RDED, SRe2L: PIL's JPEG at quality 75)
+    images.save(made, task.draft, made.encoding)
     return Made({"images": len(made), "side": made.pixels.shape[-1]})
 
 

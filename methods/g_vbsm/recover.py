@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from typing import Literal
 
 import numpy as np
 import torch
@@ -54,7 +55,9 @@ def recover_images(task: Task, config: Config) -> Images:
             Checkpoint(task.work, f"batch-{len(made):05d}").save({"pixels": pixels, **memory})
             made.append(pixels)
     by_class = order.argsort(stable=True)
-    return Images(torch.cat(made)[by_class], order[by_class])
+    # the authors save JPEG at ImageNet size, PNG for CIFAR and Tiny-ImageNet
+    encoding: Literal["jpeg", "png"] = "jpeg" if task.dataset.image_size > 64 else "png"
+    return Images(torch.cat(made)[by_class], order[by_class], encoding)
 
 
 def next_batches(sizes: Sequence[int], first: int, most: int) -> range:

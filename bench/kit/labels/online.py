@@ -46,7 +46,7 @@ class OnlineTeacher(LabelSource):
         if precision == "fp32":
             return cls(teacher.network, teacher.model())
         state = rounded(load_file(teacher.weights_file()), precision)
-        return cls(teacher.network, _model(teacher.network, state, teacher.device), state, precision)
+        return cls(teacher.network, teacher.network.with_state(restored(state), teacher.device), state, precision)
 
     @torch.no_grad()
     def soft_labels(self, views: Views, step: int) -> Tensor:
@@ -67,7 +67,7 @@ class OnlineTeacher(LabelSource):
         if "precision" not in facts:
             return cls(network, network.with_weights(folder / _WEIGHTS, device))
         state = load_file(folder / _WEIGHTS)
-        return cls(network, _model(network, state, device), state, facts["precision"])
+        return cls(network, network.with_state(restored(state), device), state, facts["precision"])
 
 
 def rounded(state: State, precision: Precision) -> State:
@@ -96,10 +96,3 @@ def restored(state: State) -> State:
         elif name.removesuffix(_SCALE) == name or name.removesuffix(_SCALE) not in state:
             made[name] = tensor.float()
     return made
-
-
-def _model(network: Network, state: State, device: torch.device) -> Classifier:
-    model = network.build()
-    model.net.load_state_dict(restored(state))
-    model.eval().requires_grad_(False)
-    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -32,8 +32,12 @@ class Network(Settings):
 
     def with_weights(self, weights: Path, device: torch.device) -> Classifier:
         """With the weights of a safetensors file; frozen, in eval mode."""
+        return self.with_state({name: t.float() for name, t in load_file(weights).items()}, device)
+
+    def with_state(self, state: dict[str, Tensor], device: torch.device) -> Classifier:
+        """With the weights of a state dict; frozen, in eval mode."""
         model = self.build()
-        model.net.load_state_dict({name: t.float() for name, t in load_file(weights).items()})
+        model.net.load_state_dict(state)
         model.eval().requires_grad_(False)
         return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
