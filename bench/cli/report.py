@@ -1,7 +1,7 @@
 """Write the leaderboards from the records of a store, or check that the committed ones follow from theirs.
 
 A board is a pure function of its records. Beside DATASET.md and DATASET.csv lies DATASET.records.jsonl, from which
-both can be made again without the store: that is what ``--check`` does where no store is named."""
+both are made again where there is no store, and which ``--check`` takes unless a store is named."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def execute(arguments: argparse.Namespace) -> int:
 
     out = screen.console()
     entries: list[Entry]
-    if arguments.check and arguments.store is None:
-        files = sorted(arguments.out.glob("*.records.jsonl"))
-        entries = [entry for path in files for entry in read_jsonl(path)]
+    place = arguments.store or Path(os.environ.get(flags.STORE_VARIABLE, ".bench"))
+    kept = sorted(arguments.out.glob("*.records.jsonl"))
+    if arguments.store is None and (arguments.check or (kept and not (place / "cells").is_dir())):
+        entries = [entry for path in kept for entry in read_jsonl(path)]
         source = f"{arguments.out}/*.records.jsonl"
     else:
-        place = arguments.store or Path(os.environ.get(flags.STORE_VARIABLE, ".bench"))
         entries = collect(Store(flags.existing_store(place)))
         source = str(place)
     if not entries:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -163,3 +164,18 @@ def test_a_failed_cell_is_kept_shown_and_tried_again(
     again = bench(*tiny(colours, tiny_protocol))
     assert again.returncode == 0
     assert "fail" not in (tmp_path / "leaderboards" / "folder-colours.md").read_text().split("## How to read")[0]
+
+
+def test_without_a_store_boards_are_made_again_from_their_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boards = Path(__file__).parents[2] / "leaderboards"
+    monkeypatch.chdir(tmp_path)
+    Path("out").mkdir()
+    shutil.copy(boards / "digits.records.jsonl", "out")
+    assert main(["report", "--out", "out"]) == 0
+    assert capsys.readouterr().out.count("wrote") == 3
+    for name in ("digits.md", "digits.csv", "digits.records.jsonl"):
+        assert Path("out", name).read_bytes() == (boards / name).read_bytes()
+    assert main(["report", "--out", "elsewhere"]) == 2  # no records there, and no store
+    assert "there is no store" in capsys.readouterr().err
