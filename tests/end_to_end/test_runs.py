@@ -14,8 +14,6 @@ import pytest
 
 from tests.conftest import Bench, command, environment
 
-pytestmark = pytest.mark.xdist_group("runs")  # they share one undisturbed run
-
 TEACHER = ("teacher.arch=convnet2-w8", "teacher.epochs=6", "teacher.batch_size=8", "teacher.schedule=cosine")
 
 

@@ -21,8 +21,6 @@ from bench.cli import main
 from bench.harness.launch import local, slurm
 from tests.conftest import TINY_PROTOCOL, command, draw_classes, environment
 
-pytestmark = pytest.mark.xdist_group("slurm")  # one cluster, and one finished run, for all of them
-
 STORE = "the store"  # a blank in a path is nothing special
 SMALL = "convnet2-w8"
 TEACHER = (f"arch={SMALL}", "epochs=3", "batch_size=8", "schedule=cosine", "lr=0.05")
@@ -171,8 +169,8 @@ def test_what_fails_is_told_and_holds_up_only_what_stands_on_it(place: Place) ->
     assert "not a readable image" in done.stdout
     assert "1 failed, 2 waiting for them" in done.stdout
     _await(lambda: place.queue() == [])
-    (log,) = (place.home / STORE / "slurm").glob("*.err")  # the tasks of blocked cells never start
-    assert "not a readable image" in log.read_text()
+    told = [log.read_text() for log in (place.home / STORE / "slurm").glob("*.err")]
+    assert sum("not a readable image" in text for text in told) == 1  # blocked ones end at once
 
     broken.write_bytes(whole)
     # as if in another job, whose variables would make three tasks of each of ours
