@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from pathlib import Path
 
 ICON_CLIP = "icon-clip"
@@ -19,5 +20,11 @@ def clip_identity(name: str) -> str:
     path = ICON_CLIP_FOLDER / "model.safetensors" if name == ICON_CLIP else Path(weights)
     if not path.is_file():
         return name
+    facts = path.stat()
+    return f"{arch}@{_digest(path, facts.st_size, facts.st_mtime_ns)[:12]}"
+
+
+@cache  # a plan asks once for every cell it makes; size and time tell a changed file
+def _digest(path: Path, size: int, changed: int) -> str:
     with path.open("rb") as stream:
-        return f"{arch}@{hashlib.file_digest(stream, 'sha256').hexdigest()[:12]}"
+        return hashlib.file_digest(stream, "sha256").hexdigest()
