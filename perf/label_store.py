@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Self
 
 import torch
+from clock import now  # beside this file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -65,14 +66,6 @@ class Resting(LabelSource):
 
 def quiet(done: int, total: int, **_: float) -> None:
     """Tell nobody."""
-
-
-def now(device: torch.device) -> float:
-    """Seconds: of an accelerator when it is done; else of the processor, which others' work does not lengthen."""
-    if device.type == "cpu":
-        return time.process_time()
-    torch.accelerator.synchronize()
-    return time.perf_counter()
 
 
 class Loop:

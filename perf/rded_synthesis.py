@@ -14,11 +14,11 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from clock import now, quartiles_of_shares  # beside this file
 from torch import Tensor
 
 from bench import catalogue
@@ -60,15 +60,6 @@ def untrained(info: DatasetInfo, folder: Path, device: torch.device) -> Trajecto
     network = Network(arch=arch, classes=info.classes, image_size=size, mean=info.mean, std=info.std)
     trajectory.save(folder, network, "untrained", {1: network.build().net.state_dict()}, {1: 0.0}, 0.0)
     return Trajectory.load(folder, device)
-
-
-def now(device: torch.device) -> float:
-    """Seconds: of an accelerator when it is done; else of the processor, which other people's work on the machine
-    does not lengthen as it does the clock's."""
-    if device.type == "cpu":
-        return time.process_time()
-    torch.accelerator.synchronize()
-    return time.perf_counter()
 
 
 @torch.inference_mode()
@@ -118,12 +109,11 @@ def main() -> None:
     ratios = {}
     for case, make in CASES.items():
         bare, real, images = measure(make(), torch.device(options.device), options.rounds)
-        shares = [one / other for one, other in zip(bare, real, strict=True)]
-        low, middle, high = statistics.quantiles(shares, n=4)
+        low, middle, high = quartiles_of_shares(bare, real)
         ratios[f"rded_synthesis_{case}"] = middle
         print(
             f"{case}: {images} images a class; bare {images / statistics.median(bare):.0f} images/s, RDED "
-            f"{images / statistics.median(real):.0f}; share of {len(shares)} rounds {low:.3f} to {high:.3f}"
+            f"{images / statistics.median(real):.0f}; share of {len(bare)} rounds {low:.3f} to {high:.3f}"
         )
     for name, ratio in ratios.items():
         print(f"ratio {name} {ratio:.3f}")

@@ -23,6 +23,7 @@ from bench.kit.models import Classifier, build
 from bench.kit.recovery import BatchNormInputs, GroupViews, noise, recover
 from methods.sre2l import SRe2L, SRe2LLoss
 
+BEST = 1e4
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 
@@ -109,6 +110,17 @@ class Hook:
         self.distance = torch.norm(module.running_var - variance, 2) + torch.norm(module.running_mean - mean, 2)
 
 
+def plain_step(loss: Tensor, optimizer: torch.optim.Optimizer, images: Tensor) -> None:
+    """The end of an iteration as the field writes it: a clamp channel by channel, a wait for the loss, and a copy for
+    its dead "best" images, whose bound is never lowered."""
+    loss.backward()
+    optimizer.step()
+    for channel, (m, s) in enumerate(zip(MEAN, STD, strict=True)):
+        images.data[:, channel] = torch.clamp(images.data[:, channel], -m / s, (1 - m) / s)
+    if loss.item() < BEST:
+        images.data.clone()
+
+
 def sre2l_hooks(case: Case, device: torch.device) -> Steps:
     """The plain way, a group after the other."""
     config, net, labels = SRe2L.Config(), case.teacher(device).net, case.labels(device)
@@ -118,7 +130,6 @@ def sre2l_hooks(case: Case, device: torch.device) -> Steps:
         for group in range(case.groups):
             images = noise([group], case.batch, case.size, device)[0].requires_grad_()
             optimizer = torch.optim.Adam([images], config.lr, betas=(0.5, 0.9), eps=1e-8)
-            best = 1e4
             for _ in range(count):
                 augment = transforms.Compose(
                     [transforms.RandomResizedCrop(case.size, antialias=False), transforms.RandomHorizontalFlip()]
@@ -129,12 +140,7 @@ def sre2l_hooks(case: Case, device: torch.device) -> Steps:
                 loss = F.cross_entropy(net(views), labels[group])
                 weights = [config.first_bn] + [1.0] * (len(hooks) - 1)
                 loss = loss + config.r_bn * sum(w * hook.distance for w, hook in zip(weights, hooks, strict=True))
-                loss.backward()
-                optimizer.step()
-                for channel, (m, s) in enumerate(zip(MEAN, STD, strict=True)):
-                    images.data[:, channel] = torch.clamp(images.data[:, channel], -m / s, (1 - m) / s)
-                if loss.item() < best:
-                    kept = images.data.clone()  # noqa: F841 — what the field pays for its dead "best" images
+                plain_step(loss, optimizer, images)
 
     return steps
 

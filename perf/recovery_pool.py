@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
-from recovery import MEAN, STD  # beside this file, as the next
+from recovery import MEAN, STD, plain_step  # beside this file, as the next
 from side_by_side import Comparison, Steps
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -175,7 +175,6 @@ def g_vbsm_hooks(case: Case, device: torch.device) -> Steps:
     def steps(count: int) -> None:
         images = noise([0], case.batch, case.size, device)[0].requires_grad_()
         optimizer = torch.optim.Adam([images], config.lr, betas=(0.5, 0.9), eps=1e-8)
-        best = 1e4
         for index in range(count):
             augment = transforms.Compose(
                 [transforms.RandomResizedCrop(case.size, antialias=False), transforms.RandomHorizontalFlip()]
@@ -192,12 +191,7 @@ def g_vbsm_hooks(case: Case, device: torch.device) -> Steps:
                 spectrum = torch.linalg.eigvals(same @ same.t()).real
                 aim = (spectrum / config.tau).softmax(0).detach()
                 loss = loss + F.kl_div(spectrum.log_softmax(0), aim, reduction="sum")
-            loss.backward()
-            optimizer.step()
-            for channel, (m, s) in enumerate(zip(MEAN, STD, strict=True)):
-                images.data[:, channel] = torch.clamp(images.data[:, channel], -m / s, (1 - m) / s)
-            if loss.item() < best:
-                kept = images.data.clone()  # noqa: F841 — what the authors pay for their dead "best" images
+            plain_step(loss, optimizer, images)
 
     return steps
 

@@ -10,13 +10,13 @@ import argparse
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from clock import now  # beside this file
 
 Steps = Callable[[int], None]  # runs that many iterations
 
@@ -85,16 +85,9 @@ class Comparison:
 
 
 def _seconds(steps: Steps, count: int, device: torch.device) -> float:
-    """Of an accelerator when it is done; else of the processor, which other people's work does not lengthen."""
-    if device.type == "cpu":
-        started = time.process_time()
-        steps(count)
-        return time.process_time() - started
-    torch.accelerator.synchronize()
-    started = time.perf_counter()
+    started = now(device)
     steps(count)
-    torch.accelerator.synchronize()
-    return time.perf_counter() - started
+    return now(device) - started
 
 
 def _peak(steps: Steps, count: int, device: torch.device) -> float:

@@ -17,11 +17,11 @@ import argparse
 import contextlib
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from clock import now, quartiles_of_shares  # beside this file
 from torch.nn import functional as F
 
 from bench import catalogue
@@ -65,15 +65,6 @@ def hello_labels(digits: Dataset, device: torch.device) -> LabelSource:
 
 
 LABELS: dict[str, Callable[[Dataset, torch.device], LabelSource]] = {"rded": rded_labels, "hello": hello_labels}
-
-
-def now(device: torch.device) -> float:
-    """Seconds: of an accelerator when it is done; else of the processor, which other people's work on the machine
-    does not lengthen as it does the clock's."""
-    if device.type == "cpu":
-        return time.process_time()
-    torch.accelerator.synchronize()
-    return time.perf_counter()
 
 
 def bare_loop(task: EvaluationTask, protocol: ClassificationProtocol, views: Views) -> Callable[[], None]:
@@ -161,12 +152,11 @@ def main() -> None:
         labels = make(digits, device)
         for ipc in IPC:
             bare, loop = measure(digits, labels, ipc, device, options.blocks, options.steps)
-            shares = sorted(one / other for one, other in zip(bare, loop, strict=True))
-            low, middle, high = statistics.quantiles(shares, n=4)
+            low, middle, high = quartiles_of_shares(bare, loop)
             ratios[f"student_loop_{method}_ipc{ipc}"] = middle
             print(
                 f"{method}, IPC {ipc}: bare {1e3 * statistics.median(bare):.2f} ms a step, loop "
-                f"{1e3 * statistics.median(loop):.2f} ms; share of {len(shares)} blocks {low:.3f} to {high:.3f}"
+                f"{1e3 * statistics.median(loop):.2f} ms; share of {len(bare)} blocks {low:.3f} to {high:.3f}"
             )
     for name, ratio in ratios.items():
         print(f"ratio {name} {ratio:.3f}")

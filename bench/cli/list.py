@@ -20,14 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """``bench list``."""
-    rows = {
-        "methods": _methods,
-        "datasets": _datasets,
-        "students": _students,
-        "labels": _labels,
-        "protocols": _protocols,
-    }
-    columns, lines, right = rows[arguments.what]()
+    columns, lines, right = _TABLES[arguments.what]()
     screen.console().print(screen.table(columns, lines, right=right))
     return 0
 

@@ -60,8 +60,8 @@ def store(
             if codec.prune > 1:
                 views = stream.again(pixels, labels, epoch, batch, batch_size)
             else:
-                indices = stream.order(epoch)[batch * batch_size : (batch + 1) * batch_size]
-                views = stream.make(pixels, labels, indices, epoch, batch)
+                rows = schedule.rows(batch)
+                views = stream.make(pixels, labels, stream.order(epoch)[rows.start : rows.stop], epoch, batch)
             encoded = encoder.encode(labeller.soft_labels(views, epoch * schedule.batches + batch))
             if codec.coords:
                 encoded |= coordinates(stream, epoch, batch, batch_size, images.pixels.shape[2], images.pixels.shape[3])
