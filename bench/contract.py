@@ -254,6 +254,7 @@ class MethodInfo:
     stored: str = ""  # the codec in which the method stores its labels ("fp16"); empty: they are given online
     baseline: bool = False  # does it ride along with every run?
     needs: str = ""
+    shared: tuple[str, ...] = ()  # stages whose work several processes can share: of prepare, distill and label
 
 
 class Distiller(ABC):

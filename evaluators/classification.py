@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from bench.kit.data.dataset import Split
     from bench.kit.views import Views
 
-_SAVE_EVERY = 30.0  # seconds between two checkpoints
-
 ByIpc = int | dict[int, int]  # one number, or the number from an IPC on: {1 = 300, 10 = 100}
 
 
@@ -177,9 +175,7 @@ def train_student(
     protocol: ClassificationProtocol,
     task: EvaluationTask,
 ) -> list[tuple[int, float]]:
-    """The loop; returns (epoch, test top-1) pairs, the last epoch's last. Resumable at every epoch."""
-    import time
-
+    """The loop; returns (epoch, test top-1) pairs, the last epoch's last. Resumable at every step of the optimizer."""
     import torch
 
     from bench.kit.checkpoint import Checkpoint, restore_training, training_state
@@ -194,20 +190,22 @@ def train_student(
     average = None if protocol.ema is None else WeightAverage(student, protocol.ema)
     tested = student if average is None else average.averaged
     trained = torch.nn.ModuleDict({"student": student, "tested": tested})
-    checkpoint, saved = Checkpoint(task.work), time.monotonic()
-    first, curve = 0, []
+    checkpoint = Checkpoint(task.work)
+    first, done, curve = 0, 0, []  # the epoch to go on with, how many of its batches were shown, the tests
     if found := checkpoint.load():
         tensors, facts = found
         restore_training(trained, optimizer, tensors)
-        first, curve = facts["epoch"], [tuple(point) for point in facts["curve"]]
+        first, done, curve = facts["epoch"], facts["batches"], [tuple(point) for point in facts["curve"]]
     test_epochs = {-(-epochs * (index + 1) // protocol.tests) for index in range(protocol.tests)}
     amp = torch.autocast(task.device.type, torch.bfloat16, enabled=protocol.amp and task.device.type != "cpu")
     for epoch in range(first, epochs):
         student.train()
-        seed_streams(seed_for("student-epoch", task.seed, epoch), task.device)  # of dropout and stochastic depth
+        if not done:  # else the streams of dropout and stochastic depth came with the checkpoint
+            seed_streams(seed_for("student-epoch", task.seed, epoch), task.device)
         set_lr(optimizer, lr * lr_factor(protocol.schedule, epoch, epochs, protocol.warmup))
         replay = None if task.labels is None else task.labels.replay(epoch)
-        for batch, views in enumerate(train.views(stream, epoch, schedule.batch_size, task.device, replay)):
+        shown = train.views(stream, epoch, schedule.batch_size, task.device, replay, first=done)
+        for batch, views in enumerate(shown, done):
             step = epoch * steps + batch
             with amp:
                 loss = student_loss(student(views.pixels), views, task, protocol, step)
@@ -220,13 +218,13 @@ def train_student(
                 if average is not None:
                     average.update()
             task.progress(step + 1, epochs * steps)
+            if last_of_step and checkpoint.due():
+                checkpoint.save(training_state(trained, optimizer), epoch=epoch, batches=batch + 1, curve=curve)
+        done = 0
         if epoch + 1 in test_epochs:
             if average is not None:
                 average.take_buffers()
             curve.append((epoch + 1, tests.top1(tested)))
-        if time.monotonic() - saved > _SAVE_EVERY and epoch + 1 < epochs:
-            checkpoint.save(training_state(trained, optimizer), epoch=epoch + 1, curve=curve)
-            saved = time.monotonic()
     return curve
 
 

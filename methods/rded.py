@@ -6,7 +6,6 @@ square random crops of each, one kept by the teacher's loss, the best images' cr
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from bench.kit.views import ViewStream
 
 _MOSAIC_FROM = 128  # px a side: below, RDED's factor is 1 and there is no mosaic
-_SAVE_EVERY = 60.0  # seconds between two checkpoints
 _SCORES = "scores.safetensors"
 _CROP_BYTES = 64 * 2**20  # of crops held at once
 
@@ -33,7 +31,7 @@ class RDED(Distiller):
     """Images: the crops of lowest cross entropy, factor² of them on each image. Labels: the teacher, online."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
-        name="rded", title="RDED", version=1, paper="arXiv 2312.03526", labels="teacher"
+        name="rded", title="RDED", version=1, paper="arXiv 2312.03526", labels="teacher", shared=("prepare",)
     )
 
     class Config(Settings):
@@ -79,44 +77,60 @@ class RDED(Distiller):
         import torch
         from safetensors.torch import save_file
 
+        from bench.kit import team
         from bench.kit.checkpoint import Checkpoint
         from bench.kit.data.sampling import sample_classes
 
         classes = task.dataset.classes
         pool = sample_classes(task.data.train.labels, classes, self.config.pool, task.seed, most=True)
-        owner = task.data.train.labels[pool]
-        checkpoint, saved = Checkpoint(task.work), time.monotonic()
-        crops, scores, first = torch.empty(0, dtype=torch.int64), torch.empty(0), 0
-        if found := checkpoint.load():
-            crops, scores, first = found[0]["crops"], found[0]["scores"], found[1]["classes"]
-        for label in range(first, classes):
-            best = self._best_crops(task, pool[owner == label], label)
+        owner, stream = task.data.train.labels[pool], self._stream(task)
+        at_once = max(1, _CROP_BYTES // (self.config.crops * 12 * stream.plan.size**2))
+        chunks = [chunk for label in range(classes) for chunk in pool[owner == label].split(at_once)]
+        mine = team.share(len(chunks))
+        before, most = sum(map(len, chunks[: mine.start])), sum(map(len, chunks[mine]))
+        checkpoint = Checkpoint(task.work, team.own("checkpoint"))
+        crops, scores, first = torch.empty(0, dtype=torch.int64), torch.empty(0), mine.start
+        if (found := checkpoint.load()) and found[1]["mine"] == [mine.start, mine.stop]:
+            crops, scores, first = found[0]["crops"], found[0]["scores"], found[1]["chunks"]
+        for done, chunk in enumerate(chunks[first : mine.stop], first + 1):
+            best = self._best_crops(task, stream, chunk)
             crops, scores = torch.cat([crops, best.indices.cpu()]), torch.cat([scores, best.values.cpu()])
-            task.progress(label + 1, classes)
-            if time.monotonic() - saved > _SAVE_EVERY:
-                checkpoint.save({"crops": crops, "scores": scores}, classes=label + 1)
-                saved = time.monotonic()
-        save_file({"images": pool, "crops": crops, "scores": scores}, folder / _SCORES)
+            task.progress(len(scores), most)
+            if checkpoint.due():
+                checkpoint.save({"crops": crops, "scores": scores}, chunks=done, mine=[mine.start, mine.stop])
+        best_crops, best_scores = torch.zeros(len(pool), dtype=torch.int64), torch.zeros(len(pool))
+        best_crops[before : before + most], best_scores[before : before + most] = crops, scores
+        of_all = {"crops": team.add_up(best_crops), "scores": team.add_up(best_scores)}
+        save_file({"images": pool, **of_all}, folder / _SCORES)
 
     def distill(self, task: Task) -> Images:
         import torch
         from safetensors.torch import load_file
 
+        from bench.kit.checkpoint import Checkpoint
         from bench.kit.images import quantise
 
         assert task.prepared is not None
         count, classes = task.ipc * self.factor(task.dataset.image_size) ** 2, task.dataset.classes
         pool = load_file(task.prepared / _SCORES)
-        owner = task.data.train.labels[pool["images"]]
-        made = []
-        for label in range(classes):
+        owner, stream = task.data.train.labels[pool["images"]], self._stream(task)
+        made: list[Tensor] = []  # class by class
+        # each checkpoint holds the classes since the one before: all of a large set would be too much to write again
+        while found := (checkpoint := Checkpoint(task.work, f"classes-{len(made):05d}")).load():
+            made += found[0]["pixels"].split(task.ipc)
+        kept = len(made)
+        for label in range(kept, classes):
             mine = owner == label
             ranks = pool["scores"][mine].argsort(stable=True)[:count]
             chosen, crops = pool["images"][mine][ranks], pool["crops"][mine][ranks]
-            cut = task.data.train.crops(self._stream(task), chosen, self.config.crops, task.device)
+            cut = task.data.train.crops(stream, chosen, self.config.crops, task.device)
             patches = quantise(cut[crops.to(cut.device), torch.arange(count, device=cut.device)]).cpu()
             made.append(mosaic(patches, task.ipc))
             task.progress(label + 1, classes)
+            if checkpoint.due():
+                checkpoint.save({"pixels": torch.cat(made[kept:])})
+                kept = len(made)
+                checkpoint = Checkpoint(task.work, f"classes-{kept:05d}")
         return Images(torch.cat(made), torch.arange(classes).repeat_interleave(task.ipc))
 
     def _stream(self, task: Task) -> ViewStream:
@@ -131,18 +145,15 @@ class RDED(Distiller):
         )  # fmt: skip
         return ViewStream(plan, len(task.data.train))
 
-    def _best_crops(self, task: Task, members: Tensor, label: int) -> torch.return_types.min:
-        """The lowest score of each image of a class, float32 (B,), and which of its crops has it, int64 (B,)."""
+    def _best_crops(self, task: Task, stream: ViewStream, members: Tensor) -> torch.return_types.min:
+        """The lowest score of each image, all of one class, float32 (B,), and which of its crops has it, int64 (B,)."""
         import torch
 
-        size, stream, teacher = task.dataset.image_size, self._stream(task), task.teacher.model()
-        scores = []
-        for chunk in members.split(max(1, _CROP_BYTES // (self.config.crops * 12 * stream.plan.size**2))):
-            crops = task.data.train.crops(stream, chunk, self.config.crops, task.device)  # (K, B, 3, s, s)
-            batches = crops.flatten(0, 1).split(self.config.batch_size)
-            of_crops = torch.cat([score(teacher, batch, label, size) for batch in batches])
-            scores.append(of_crops.view(crops.shape[:2]))
-        return torch.cat(scores, dim=1).min(0)
+        size, teacher, label = task.dataset.image_size, task.teacher.model(), int(task.data.train.labels[members[0]])
+        crops = task.data.train.crops(stream, members, self.config.crops, task.device)  # (K, B, 3, s, s)
+        batches = crops.flatten(0, 1).split(self.config.batch_size)
+        scores = torch.cat([score(teacher, batch, label, size) for batch in batches])
+        return scores.view(crops.shape[:2]).min(0)
 
 
 def score(model: object, crops: Tensor, label: int, size: int) -> Tensor:

@@ -42,7 +42,7 @@ class SRe2L(Distiller):
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="sre2l", title="SRe2L", version=1, paper="arXiv 2306.13092", labels="teacher", stored="fp16",
-        needs="a teacher with batch norms",
+        needs="a teacher with batch norms", shared=("distill",),
     )  # fmt: skip
 
     class Config(Settings):
@@ -104,14 +104,20 @@ class SRe2L(Distiller):
     def distill(self, task: Task) -> Images:
         import torch
 
+        from bench.kit import team
+
         classes, size = task.dataset.classes, task.dataset.image_size
         batches = official_batches(task.ipc, classes, self.config.group_classes)
-        rounds = together(batches, self._at_once(task, len(batches[0].classes)))
+        at_once = team.tell(self._at_once(task, len(batches[0].classes)))
+        of_ranks = [together(batches[team.share(len(batches), rank)], at_once) for rank in range(team.size())]
+        rounds = of_ranks.pop(team.rank())
         pixels = torch.empty(task.ipc * classes, 3, size, size, dtype=torch.uint8)
         for index, groups in enumerate(rounds):
             tell = partial(_tell, task, index * self.config.iterations, len(rounds) * self.config.iterations)
-            places = [label * task.ipc + batch.image for batch in groups for label in batch.classes]
-            pixels[places] = self._round(task, groups, tell)
+            pixels[_places(groups, task.ipc)] = self._round(task, groups, tell)
+        team.wait()
+        for groups in (groups for others in of_ranks for groups in others):  # finished, in the folder that all share
+            pixels[_places(groups, task.ipc)] = self._round(task, groups, lambda done: None)
         return Images(pixels, torch.arange(classes).repeat_interleave(task.ipc))
 
     def _at_once(self, task: Task, batch: int) -> int:
@@ -127,6 +133,7 @@ class SRe2L(Distiller):
         because all of a large set would be too much to write again and again."""
         import torch
 
+        from bench.kit import team
         from bench.kit.checkpoint import Checkpoint
         from bench.kit.images import quantise
         from bench.kit.recovery import BatchNormInputs, GroupViews, noise, recover
@@ -148,7 +155,7 @@ class SRe2L(Distiller):
                 SRe2LLoss(net, inputs, labels, config),
                 GroupViews(config.views(), seeds, size, config.iterations, task.device),
                 lr=config.lr, mean=network.mean, std=network.std,
-                checkpoint=Checkpoint(task.work), facts=facts, progress=tell,
+                checkpoint=Checkpoint(task.work, team.own("checkpoint")), facts=facts, progress=tell,
             )  # fmt: skip
         pixels = quantise(recovered.flatten(0, 1)).cpu()
         finished.save({"pixels": pixels}, **facts)
@@ -177,6 +184,11 @@ def official_batches(ipc: int, classes: int, size: int) -> list[Batch]:
     blocks = [range(first, min(first + size, classes)) for first in range(0, classes, size)]
     pairs = [(image, block) for image in range(ipc) for block in blocks]
     return [Batch(number, image, block) for number, (image, block) in enumerate(pairs)]
+
+
+def _places(groups: Sequence[Batch], ipc: int) -> list[int]:
+    """Where the images of some batches, batch by batch, are in a set that is class-major."""
+    return [label * ipc + batch.image for batch in groups for label in batch.classes]
 
 
 def together(batches: Sequence[Batch], at_once: int) -> list[list[Batch]]:

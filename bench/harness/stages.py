@@ -148,7 +148,8 @@ def _keep_labels(task: StageTask) -> Made:
     order_hash = load_data(task.dataset, task.data_root).order_hash
     if task.cell.by == "static":
         size = task.dataset.image_size
-        static_labels(labeller, made_for, codec, order_hash, size, task.device).save(task.draft)
+        made = static_labels(labeller, made_for, codec, order_hash, size, task.work, task.device, task.progress)
+        made.save(task.draft)
         return Made({"kind": "static"})
     schedule = read_settings(ViewSchedule, task.cell.call["schedule"], task.cell.id)
     kept = store(labeller, made_for, schedule, codec, order_hash, task.work, task.device, task.progress)

@@ -1,4 +1,7 @@
-"""Exact top-1 accuracy on real images: one process, no padding, one host sync at the end."""
+"""Exact top-1 accuracy on real images: no padding, one host sync at the end.
+
+Of several processes at one cell each tests its share of the images, and their right answers are added up.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from bench.contract import LabelSource
+from bench.kit import team
 from bench.kit.data.dataset import Split
 from bench.kit.views import Views
 
 
 class TestImages:
-    """A test split at one size, kept on the device as uint8 where it is small enough, else read again each time.
+    """A test split at one size, kept on the device as uint8 where it is small enough, else read again each time;
+    of several processes each has its share of the images, and all must ask together.
 
     Args:
         limit: at most this many images, evenly spread over the split.
@@ -24,16 +29,14 @@ class TestImages:
     def __init__(self, split: Split, size: int, device: torch.device, limit: int | None = None):
         self.split, self.size, self.device = split, size, device
         self.count = len(split) if limit is None else min(limit, len(split))
+        self.chosen = (torch.arange(self.count) * len(split) // self.count)[team.share(self.count)]
         self.resident: list[tuple[Tensor, Tensor]] | None = None
-        if self.count * 3 * size * size <= self.RESIDENT_BYTES:
+        if len(self.chosen) * 3 * size * size <= self.RESIDENT_BYTES:
             self.resident = list(self._read())
 
     def _read(self) -> Iterable[tuple[Tensor, Tensor]]:
-        if self.count == len(self.split):
-            yield from self.split.centered(self.size, self.device)
-            return
-        chosen = torch.arange(self.count) * len(self.split) // self.count
-        yield from self.split.centered(self.size, self.device, indices=chosen)
+        if len(self.chosen):
+            yield from self.split.centered(self.size, self.device, indices=self.chosen)
 
     def top1(self, model: nn.Module) -> float:
         """The share of images whose largest logit is their class; ``model`` is put in eval mode for it."""
@@ -59,4 +62,4 @@ class TestImages:
         for pixels, labels in self.resident if self.resident is not None else self._read():
             inputs = pixels.float().div_(255).to(memory_format=torch.channels_last)
             right += (answer(inputs).argmax(1) == labels).sum()
-        return int(right) / self.count
+        return int(team.add_up(right)) / self.count

@@ -1,7 +1,17 @@
 """Checkpoints of unfinished work: one safetensors file, written atomically, checked when read.
 
 A loop that draws everything random from counter-based streams needs no more than its tensors and a step to go on
-to the same bits.
+to the same bits. It saves when that is due, after any step from which it can go on::
+
+    checkpoint = Checkpoint(task.work)
+    first, tensors = 0, start()
+    if found := checkpoint.load():
+        tensors, first = found[0], found[1]["step"]
+    for step in range(first, steps):
+        tensors = one_step(tensors, step)
+        task.progress(step + 1, steps)
+        if checkpoint.due():
+            checkpoint.save(tensors, step=step + 1)
 """
 
 from __future__ import annotations
@@ -9,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +28,50 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from bench import stopping
+
 _DIGEST = 32  # bytes of SHA-256 in front of the file
+_EVERY = 30.0  # seconds of work that a death without warning may cost
 
 
 class Checkpoint:
-    """One checkpoint in a folder; a newer one takes the place of the older."""
+    """One checkpoint in a folder; a newer one takes the place of the older.
 
-    def __init__(self, folder: Path, name: str = "checkpoint"):
+    Args:
+        folder: the scratch folder of the work (``task.work``).
+        name: apart from those of other checkpoints in that folder.
+        every: seconds between two saves, unless a stop is asked for.
+    """
+
+    def __init__(self, folder: Path, name: str = "checkpoint", every: float = _EVERY):
         self.path = folder / f"{name}.ckpt"
+        self.every = every
+        self._saved = time.monotonic()
+
+    def due(self) -> bool:
+        """Is it time to save? ``every`` seconds after the last save (before the first: since this object was made),
+        and at once when this process was asked to stop. Cheap enough to ask after every step."""
+        return stopping.asked() or time.monotonic() - self._saved >= self.every
 
     def save(self, tensors: dict[str, Tensor], **facts: Any) -> None:
-        """Keep tensors and plain JSON facts."""
+        """Keep tensors and plain JSON facts.
+
+        Raises:
+            bench.stopping.Stopped: they are kept, and this process was asked to stop. Let it pass: the work is called
+                again with the same folder.
+        """
         plain = {key: tensor.detach().contiguous().cpu() for key, tensor in tensors.items()}
         blob = save(plain, metadata={"facts": json.dumps(facts)})
         temporary = self.path.with_suffix(".part")
         with temporary.open("wb") as stream:
-            stream.write(hashlib.sha256(blob).digest() + blob)
+            stream.write(hashlib.sha256(blob).digest())
+            stream.write(blob)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(self.path)
+        self._saved = time.monotonic()
+        if stopping.asked():
+            raise stopping.Stopped
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """What was kept last; None where there is nothing, or nothing whole."""
@@ -54,14 +90,15 @@ class Checkpoint:
 
 
 def training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Everything a training loop changes, as flat tensors: trainable parameters, buffers, optimizer moments."""
+    """Everything a training loop changes, as flat tensors: trainable parameters, buffers, optimizer moments, and where
+    torch's global random streams are (dropout and stochastic depth draw from them)."""
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     buffers = {name for name, _ in model.named_buffers()}
     tensors = {f"model.{name}": t for name, t in model.state_dict().items() if name in trained | buffers}
     for index, moments in optimizer.state_dict()["state"].items():
         for key, value in moments.items():
             tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
-    return tensors
+    return tensors | {f"random.{kind}": stream.get_rng_state() for kind, stream in _streams(model).items()}
 
 
 def restore_training(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
@@ -76,6 +113,15 @@ def restore_training(model: nn.Module, optimizer: torch.optim.Optimizer, tensors
             state.setdefault(int(index), {})[key] = _laid_out_as(parameters[int(index)], tensor)
     if state:
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for kind, stream in _streams(model).items():
+        if f"random.{kind}" in tensors:  # not from another kind of device
+            stream.set_rng_state(tensors[f"random.{kind}"])
+
+
+def _streams(model: nn.Module) -> dict[str, Any]:
+    """Who keeps the random streams of the host and of the device a model is on."""
+    device = next(model.parameters()).device
+    return {"cpu": torch} if device.type == "cpu" else {"cpu": torch, device.type: torch.get_device_module(device)}
 
 
 def _laid_out_as(parameter: Tensor, moment: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ class GVBSM(Distiller):
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="g_vbsm", title="G_VBSM", version=1, paper="arXiv 2311.17950", labels="ensemble", stored="fp16",
-        needs="a pool of networks",
+        needs="a pool of networks", shared=("prepare",),
     )  # fmt: skip
     Config = config.Config
     label_kinds: ClassVar[dict[str, str]] = {"ensemble": "methods.g_vbsm.ensemble:Ensemble"}

@@ -28,7 +28,7 @@ from methods.g_vbsm.statistics import load_statistics
 
 
 def recover_images(task: Task, config: Config) -> Images:
-    """All images, uint8, class-major. Resumable: finished batches and the one in work are kept in ``task.work``."""
+    """All images, uint8, class-major. Resumable: finished batches and those in work are kept in ``task.work``."""
     if task.prepared is None:
         raise ValueError("the statistics of the real data are missing: run prepare first")
     order = class_order(task.dataset.classes, task.ipc, config.blocks)
@@ -46,14 +46,13 @@ def recover_images(task: Task, config: Config) -> Images:
     while len(made) < len(batches):
         if found := Checkpoint(task.work, f"batch-{len(made):05d}").load():
             tensors, _ = found
-            made.append(tensors.pop("pixels"))
+            made.extend(tensors.pop("pixels"))
             memory = tensors
             continue
         numbers = next_batches([len(batch) for batch in batches], len(made), config.groups)
         images, memory = _recover_batches(task, config, layouts, batches, numbers, memory)
-        for pixels in images:
-            Checkpoint(task.work, f"batch-{len(made):05d}").save({"pixels": pixels, **memory})
-            made.append(pixels)
+        Checkpoint(task.work, f"batch-{len(made):05d}").save({"pixels": images, **memory})
+        made.extend(images)
     by_class = order.argsort(stable=True)
     # the authors save JPEG at ImageNet size, PNG for CIFAR and Tiny-ImageNet
     encoding: Literal["jpeg", "png"] = "jpeg" if task.dataset.image_size > 64 else "png"

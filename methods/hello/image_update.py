@@ -8,26 +8,41 @@ half their side, with the gradient through both features. Off by default.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.contract import Images, Progress
+from bench.kit.checkpoint import Checkpoint, restore_training, training_state
 from methods.hello.config import Config
 from methods.hello.projector import Projector
 
 
-def update(images: Images, projector: Projector, config: Config, device: torch.device, progress: Progress) -> Images:
+def update(
+    images: Images, projector: Projector, config: Config, work: Path, device: torch.device, progress: Progress
+) -> Images:
     """Update uint8 images; every image for itself, so ``config.update_batch`` is of no effect on the result.
 
-    Starts over when killed: the images' own stage comes before the labels' and holds nothing else.
+    Resumable: finished chunks are kept in ``work``, each in a file of its own, and so is the one being updated.
     """
     chunks = torch.split(images.pixels, config.update_batch)
-    updated = []
+    updated, checkpoint = [], Checkpoint(work, "update")
+    unfinished = checkpoint.load()
     for index, chunk in enumerate(chunks):
-        pixels = chunk.to(device).float().div_(255).requires_grad_()
-        optimizer = torch.optim.Adam([pixels], config.update_lr)
-        for step in range(config.update_steps):
+        finished = Checkpoint(work, f"updated-{index:06d}")
+        if found := finished.load():
+            updated.append(found[0]["pixels"])
+            continue
+        pixels = nn.Parameter(chunk.to(device).float().div_(255))
+        held = nn.ParameterList([pixels])
+        optimizer = torch.optim.Adam(held.parameters(), config.update_lr)
+        first = 0
+        if unfinished is not None and unfinished[1]["chunk"] == index:
+            restore_training(held, optimizer, unfinished[0])
+            first = unfinished[1]["steps"]
+        for step in range(first, config.update_steps):
             loss = detail_loss(projector, pixels, config.update_factor)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -35,7 +50,10 @@ def update(images: Images, projector: Projector, config: Config, device: torch.d
             with torch.no_grad():
                 pixels.clamp_(0, 1)
             progress(index * config.update_steps + step + 1, len(chunks) * config.update_steps)
+            if checkpoint.due():
+                checkpoint.save(training_state(held, optimizer), chunk=index, steps=step + 1)
         updated.append(pixels.detach().mul(255).round().to(torch.uint8).to(images.pixels.device))
+        finished.save({"pixels": updated[-1]})
     return Images(torch.cat(updated), images.labels)
 
 

@@ -30,6 +30,7 @@ class HeLlO(Distiller):
         paper="arXiv 2408.08201",
         labels="projector",
         needs="a public CLIP",
+        shared=("label",),
     )
     Config = config.Config
     label_kinds: ClassVar[dict[str, str]] = {"projector": "methods.hello.projector:ProjectorLabels"}
@@ -68,7 +69,8 @@ class HeLlO(Distiller):
         from methods.hello.image_update import update
 
         # The label cell trains the same projector to the same bits, but only after this stage.
-        return update(images, self.label(task, None).projector, self.config, task.device, task.progress)
+        projector = self.label(task, None).projector
+        return update(images, projector, self.config, task.work, task.device, task.progress)
 
     def label(self, task: Task, images: Images | None) -> ProjectorLabels:
         from methods.hello.projector import ProjectorLabels

@@ -1,7 +1,9 @@
 """Training the projector on the whole real training set, towards the mean logits of weak teachers.
 
-The loop is resumable at every epoch to the same bits: order, crops and flips come from counter-based streams,
-so the adapters, their moments and the epoch are all there is to keep (``projector.ckpt`` in the work folder).
+Several processes (:mod:`bench.kit.team`) share the rows of each batch, and the result is that of one up to rounding.
+
+The loop is resumable at every step to the same bits: order, crops and flips come from counter-based streams,
+so the adapters, their moments and the step are all there is to keep (``projector.ckpt`` in the work folder).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.contract import PublicBase, Task
+from bench.kit import team
 from bench.kit.checkpoint import Checkpoint, restore_training, training_state
 from bench.kit.clip.loading import load_clip
 from bench.kit.optim import lr_factor, set_lr
@@ -40,26 +43,33 @@ def train_projector(task: Task, config: Config, clip_name: str) -> tuple[Project
     trained = [p for p in projector.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, config.lr, weight_decay=config.weight_decay, fused=True)
     checkpoint = Checkpoint(task.work, "projector")
-    first = 0
-    if found := checkpoint.load():
+    done = 0  # steps
+    if found := team.tell(checkpoint.load() if team.first() else None):
         tensors, facts = found
         restore_training(projector, optimizer, tensors)
-        first = facts["epoch"]
+        done = facts["steps"]
+    team.agree(projector.state_dict().values())
     steps = -(-len(train) // config.batch_size)
     total = config.epochs * steps
-    for epoch in range(first, config.epochs):
-        loss = torch.zeros(())  # of the last batch
-        batches = train.views(stream, epoch, config.batch_size, task.device)
-        for step, views in enumerate(batches, epoch * steps):
+    for epoch in range(done // steps, config.epochs):
+        loss = torch.zeros(())  # of this rank's rows of the last batch
+        batches = train.views(
+            stream, epoch, config.batch_size, task.device, first=done - epoch * steps, rows=team.share
+        )
+        for step, views in enumerate(batches, done):
             set_lr(optimizer, config.lr * lr_factor(config.schedule, step, total))
             target = mean_logits(teachers, views.pixels)
             loss = projector_loss(projector(views.pixels), target, views.labels, config.ce_weight)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            team.backward(
+                loss, trained, len(views) / min(config.batch_size, len(train) - views.batch * config.batch_size)
+            )
             optimizer.step()
-            task.progress(step + 1, total)
-        checkpoint.save(training_state(projector, optimizer), epoch=epoch + 1)
-        task.progress((epoch + 1) * steps, total, loss=float(loss.detach()))
+            done = step + 1
+            task.progress(done, total)
+            if team.first() and checkpoint.due():
+                checkpoint.save(training_state(projector, optimizer), steps=done)
+        task.progress(done, total, loss=float(loss.detach()))
     return projector, base
 
 

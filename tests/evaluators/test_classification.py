@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.contract import EvaluationTask, Images
+from bench import stopping
+from bench.contract import EvaluationTask, Images, Progress
 from bench.kit import accuracy, models
-from bench.kit.data.dataset import Resident
+from bench.kit.checkpoint import Checkpoint
+from bench.kit.data.dataset import Dataset, Files, Resident
 from bench.kit.seeds import seed_for
 from bench.kit.views import ViewPlan, Views, ViewStream
 from evaluators import classification
@@ -34,6 +37,7 @@ from tests.evaluators.conftest import (
     images,
     protocol,
 )
+from tests.stopping import stopped_every
 
 # -- the reference
 
@@ -184,7 +188,7 @@ def test_killed_in_an_epoch_it_goes_on_to_the_same_bits(
     rules: ClassificationProtocol,
 ) -> None:
     whole, student, _ = evaluate(make_task(rules, work=tmp_path / "whole"))
-    monkeypatch.setattr(classification, "_SAVE_EVERY", -1.0)
+    monkeypatch.setattr(Checkpoint, "due", lambda _: True)
 
     def killed_at(step: int) -> Callable[..., None]:
         def progress(done: int, total: int, **_: float) -> None:
@@ -198,9 +202,82 @@ def test_killed_in_an_epoch_it_goes_on_to_the_same_bits(
             evaluate(make_task(rules, progress=killed_at(step)))
     steps: list[int] = []
     resumed, again, _ = evaluate(make_task(rules, progress=lambda done, total, **_: steps.append(done)))
-    assert steps == [13, 14, 15]
+    assert steps == [14, 15]  # killed before it was saved
     assert resumed == whole
     assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in student.state_dict().items())
+
+
+STOPPED: dict[str, dict[str, Any]] = {
+    "with an average": {"ema": 0.9},
+    "with two batches a step": {"accumulate": 2, "optimizer": "sgd"},
+    "mse with an average and two batches a step": {"loss": "mse", "ema": 0.9, "accumulate": 2, "mix": "mixup"},
+}
+
+
+@pytest.mark.parametrize("every", [1, 4])
+@pytest.mark.parametrize("student", [STUDENT, "swin-small"])  # the second drops blocks at random
+@pytest.mark.parametrize("case", STOPPED)
+def test_stopped_again_and_again_it_ends_with_the_same_bits(
+    make_task: MakeTask,
+    evaluate: Callable[[EvaluationTask], Outcome],
+    tmp_path: Path,
+    case: str,
+    student: str,
+    every: int,
+) -> None:
+    rules = protocol(**STOPPED[case])
+    whole, trained, _ = evaluate(make_task(rules, student=student, work=tmp_path / "whole"))
+
+    def run(progress: Progress) -> Outcome:
+        return evaluate(make_task(rules, student=student, work=tmp_path / "stopped", progress=progress))
+
+    (resumed, again, _), told = stopped_every(every, run, patience=rules.accumulate - 1)
+    assert told == list(range(1, 10))
+    assert resumed == whole
+    assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in trained.state_dict().items())
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_full_data_from_files_stopped_again_and_again_ends_with_the_same_bits(
+    make_task: MakeTask, evaluate: Callable[[EvaluationTask], Outcome], tmp_path: Path, every: int
+) -> None:
+    data = make_task(protocol()).data
+    assert isinstance(data.train, Resident)
+    paths = [tmp_path / f"{index}.png" for index in range(len(data.train))]
+    for path, pixels in zip(paths, data.train.pixels, strict=True):
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path)
+    lazily = Dataset(data.info, data.names, data.ids, Files(paths, data.train.labels, workers=2), data.test)
+
+    def run(progress: Progress, work: str = "stopped") -> Outcome:
+        facts: dict[str, Any] = {"images": None, "labels": None, "data": lazily, "work": tmp_path / work}
+        rules = protocol(full_data={"epochs": 2, "batch_size": 6})
+        return evaluate(make_task(rules, progress=progress, **facts))
+
+    whole, trained, _ = run(lambda *_, **__: None, "whole")
+    (resumed, again, _), told = stopped_every(every, run)
+    assert told == list(range(1, 11))
+    assert resumed == whole
+    assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in trained.state_dict().items())
+
+
+def test_a_stop_in_a_test_is_heard_at_the_next_step_and_the_test_is_not_lost(
+    make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: Iterator[float] = iter([0.2, 0.9, 0.5])
+
+    def tested(*_: object) -> float:
+        stopping.ask()
+        return next(answers)
+
+    monkeypatch.setattr(accuracy.TestImages, "top1", tested)
+    try:
+        for _ in range(2):
+            with pytest.raises(stopping.Stopped):
+                Classification().evaluate(make_task(protocol(tests=3)))
+            stopping.forget()
+        assert Classification().evaluate(make_task(protocol(tests=3)))["curve"] == [(1, 0.2), (2, 0.9), (3, 0.5)]
+    finally:
+        stopping.forget()
 
 
 # -- what is the same for all methods

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.contract import EvaluationTask
+from bench.contract import EvaluationTask, Progress
 from bench.errors import UserError
 from bench.kit.labels.stored import StoredLabels
 from bench.kit.labels.storing import store
@@ -28,6 +28,7 @@ from tests.evaluators.conftest import (
     images,
     protocol,
 )
+from tests.stopping import stopped_every
 
 
 def stored(task: EvaluationTask, work: Path, codec: str, **schedule: Any) -> StoredLabels:
@@ -68,6 +69,24 @@ def test_pruned_labels_show_only_the_views_that_are_kept(make_task: MakeTask, tm
         patch.setattr(StoredLabels, "soft_labels", spy)
         Classification().evaluate(make_task(rules, labels=labels))
     assert len(seen) == 6 * 3 and len(set(seen)) <= 6  # 18 batches, a third of them kept
+
+
+@pytest.mark.parametrize("every", [1, 4])
+@pytest.mark.parametrize("codec", ["fp16", "prune3+fp32"])
+def test_stopped_again_and_again_they_teach_to_the_same_bits(
+    make_task: MakeTask, evaluate: Callable[[EvaluationTask], Outcome], tmp_path: Path, codec: str, every: int
+) -> None:
+    rules = protocol(epochs=6)
+    labels = stored(make_task(rules), tmp_path / "labels", codec)
+
+    def run(progress: Progress, work: str = "stopped") -> Outcome:
+        return evaluate(make_task(rules, labels=labels, work=tmp_path / work, progress=progress))
+
+    whole, trained, _ = run(lambda *_, **__: None, "whole")
+    (resumed, again, _), told = stopped_every(every, run)
+    assert told == list(range(1, 19))
+    assert resumed == whole
+    assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in trained.state_dict().items())
 
 
 @pytest.mark.parametrize(

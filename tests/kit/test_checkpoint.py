@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from bench import stopping
 from bench.kit.checkpoint import Checkpoint, restore_training, training_state
 from bench.kit.models import build
 from bench.kit.optim import decay_groups
@@ -57,6 +58,19 @@ def test_training_goes_on_to_the_same_bits(tmp_path: Path, kind: str) -> None:
         step(*resumed, number)
     wanted, got = whole[0].state_dict(), resumed[0].state_dict()
     assert all(torch.equal(got[name], tensor) for name, tensor in wanted.items())
+
+
+def test_random_streams_go_on_where_they_were(tmp_path: Path) -> None:
+    model, optimizer = fresh("adamw")
+    torch.manual_seed(3)
+    torch.rand(5)
+    Checkpoint(tmp_path).save(training_state(model, optimizer))
+    wanted = torch.rand(4)
+    torch.manual_seed(4)
+    found = Checkpoint(tmp_path).load()
+    assert found is not None
+    restore_training(model, optimizer, found[0])
+    assert torch.equal(torch.rand(4), wanted)
 
 
 def test_frozen_weights_are_not_kept(tmp_path: Path) -> None:
@@ -129,3 +143,46 @@ def test_killed_while_it_writes_the_older_one_stays(tmp_path: Path, monkeypatch:
         checkpoint.save({"x": torch.arange(4)}, epoch=2)
     found = checkpoint.load()
     assert found is not None and found[1] == {"epoch": 1}
+
+
+# -- when
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """The time in seconds, to be set; and no stop asked for afterwards."""
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    yield now
+    stopping.forget()
+
+
+def test_it_is_due_some_time_after_the_last_save(tmp_path: Path, clock: list[float]) -> None:
+    often, seldom = Checkpoint(tmp_path, every=2.0), Checkpoint(tmp_path, "other")
+    assert not often.due() and not seldom.due()
+    clock[0] += 1.9
+    assert not often.due()
+    clock[0] += 0.1
+    assert often.due() and often.due() and not seldom.due()  # asking changes nothing
+    often.save({"x": torch.arange(3)})
+    assert not often.due()
+    clock[0] += 29
+    assert often.due() and seldom.due()
+
+
+def test_a_stop_makes_it_due_at_once_and_passes_when_all_is_kept(tmp_path: Path, clock: list[float]) -> None:
+    checkpoint = Checkpoint(tmp_path)
+    checkpoint.save({"x": torch.arange(3)}, step=1)
+    stopping.ask()
+    assert checkpoint.due()
+    with pytest.raises(stopping.Stopped):
+        checkpoint.save({"x": torch.arange(4)}, step=2)
+    found = checkpoint.load()
+    assert found is not None and found[1] == {"step": 2}
+    stopping.forget()
+    assert not checkpoint.due()
+    checkpoint.save({"x": torch.arange(5)}, step=3)
+
+
+def test_nothing_that_handles_errors_handles_a_stop() -> None:
+    assert not issubclass(stopping.Stopped, Exception)

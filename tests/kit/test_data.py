@@ -20,7 +20,7 @@ from bench import catalogue
 from bench.contract import DatasetInfo
 from bench.errors import UserError
 from bench.kit import data
-from bench.kit.data.dataset import Resident, order_hash
+from bench.kit.data.dataset import Files, Resident, order_hash
 from bench.kit.data.decoding import centre
 from bench.kit.data.embedded import test_indices as digits_test_indices
 from bench.kit.views import ViewPlan, ViewStream
@@ -167,6 +167,34 @@ def test_views_of_an_epoch_hold_every_image_once_in_the_streams_order() -> None:
     assert [len(views) for views in batches] == [100, 100, 100, 60]
     assert torch.equal(torch.cat([views.indices for views in batches]), stream.order(1))
     assert torch.equal(torch.cat([views.labels for views in batches]), digits.test.labels[stream.order(1)])
+
+
+@pytest.mark.parametrize("first", [0, 1, 3, 4, 9])
+def test_views_from_a_batch_on_are_those_of_the_whole_epoch(first: int) -> None:
+    digits = data.load(catalogue.dataset("digits"))
+    stream = ViewStream(ViewPlan(size=16, seed=3, mix="cutmix"), len(digits.test))
+    for replay in (None, [(0, 3), (5, 0), (2, 2), (0, 0)]):
+        whole = list(digits.test.views(stream, 1, 100, "cpu", replay))
+        rest = list(digits.test.views(stream, 1, 100, "cpu", replay, first=first))
+        assert len(rest) == max(0, 4 - first)
+        for views, wanted in zip(rest, whole[first:], strict=True):
+            assert torch.equal(views.pixels, wanted.pixels) and torch.equal(views.indices, wanted.indices)
+            assert (views.epoch, views.batch, views.weight) == (wanted.epoch, wanted.batch, wanted.weight)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_files_of_batches_before_the_first_are_not_read(tmp_path: Path, workers: int) -> None:
+    paths = [tmp_path / f"{index}.png" for index in range(10)]
+    for index, path in enumerate(paths):
+        Image.fromarray(np.full((16, 16, 3), 20 * index, dtype=np.uint8)).save(path)
+    split = Files(paths, torch.arange(10), workers)
+    stream = ViewStream(ViewPlan(size=16, seed=3, mix="cutmix"), 10)
+    whole = list(split.views(stream, 2, 4, "cpu"))
+    for index in stream.order(2)[:8].tolist():
+        paths[index].unlink()
+    (last,) = split.views(stream, 2, 4, "cpu", first=2)
+    assert torch.equal(last.pixels, whole[2].pixels) and torch.equal(last.indices, whole[2].indices)
+    assert (last.batch, last.weight) == (2, whole[2].weight)
 
 
 def test_centred_images_are_the_images_themselves_below_64_pixels() -> None:

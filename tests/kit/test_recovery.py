@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
+from bench.contract import Progress
 from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.models import build
@@ -25,13 +26,13 @@ from bench.kit.recovery import (
     RecoveryViews,
     group_moments,
     groups_that_fit,
-    loop,
     noise,
     recover,
 )
 from bench.kit.recovery import statistics as moments_of
 from bench.kit.recovery.augment import Draws
 from bench.kit.recovery.memory import saved_bytes
+from tests.stopping import stopped_every
 
 CPU = torch.device("cpu")
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -324,7 +325,7 @@ def test_groups_are_for_themselves() -> None:
 
 
 def test_killed_inside_a_batch_it_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "_SAVE_EVERY", -1.0)
+    monkeypatch.setattr(Checkpoint, "due", lambda _: True)
     whole = run()
 
     def killed(done: int) -> None:
@@ -336,11 +337,21 @@ def test_killed_inside_a_batch_it_goes_on_to_the_same_bits(tmp_path: Path, monke
         run(checkpoint=Checkpoint(tmp_path), facts=facts, progress=killed)
     made: list[int] = []
     resumed = run(checkpoint=Checkpoint(tmp_path), facts=facts, progress=made.append)
-    assert made == [8, 9, 10, 11, 12]
+    assert made == [7, 8, 9, 10, 11, 12]  # killed before it was saved
     assert torch.equal(resumed, whole)
     made.clear()
     assert torch.equal(run(checkpoint=Checkpoint(tmp_path), facts={"batches": (2, 3)}, progress=made.append), whole)
     assert made[0] == 1  # other work's checkpoint is no start
+
+
+@pytest.mark.parametrize("every", [1, 5])
+def test_stopped_again_and_again_it_ends_with_the_same_bits(tmp_path: Path, every: int) -> None:
+    def stopped(progress: Progress) -> Tensor:
+        return run(checkpoint=Checkpoint(tmp_path), progress=lambda done: progress(done, 12))
+
+    made, told = stopped_every(every, stopped)
+    assert told == list(range(1, 13))
+    assert torch.equal(made, run())
 
 
 def test_noise_is_normal_and_a_stream_a_group() -> None:

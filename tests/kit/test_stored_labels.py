@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from bench.contract import Images, LabelSource
+from bench.contract import Images, LabelSource, Progress
 from bench.errors import UserError
 from bench.kit import images as image_files
 from bench.kit import labels as label_sources
@@ -33,6 +34,7 @@ from bench.label_bytes import stored_bytes
 from bench.label_codec import LabelCodec
 from bench.label_layout import SHARD_BYTES
 from bench.view_plan import ViewPlan, ViewSchedule
+from tests.stopping import stopped_every
 
 CPU = torch.device("cpu")
 CLASSES, SIDE, ORDER = 4, 16, "0" * 64
@@ -89,6 +91,10 @@ def stored(
     return store(
         facts.pop("labeller"), images, plan or schedule(images), LabelCodec.parse(codec), ORDER, work, CPU, **facts
     )
+
+
+def silent(done: int, total: int, **_: float) -> None:
+    """Tells nobody."""
 
 
 def saved(source: LabelSource, folder: Path) -> Path:
@@ -303,6 +309,36 @@ def test_killed_it_goes_on_to_the_same_bits(tmp_path: Path, codec: str) -> None:
     assert not (tmp_path / "work" / "labels-00001.part").exists()
 
 
+@pytest.mark.parametrize("every", [1, 4])
+@pytest.mark.parametrize("codec", ["fp16", "prune2+topk2+int8", "coords"])
+def test_stopped_again_and_again_it_ends_with_the_same_bits(tmp_path: Path, codec: str, every: int) -> None:
+    whole = stored(tmp_path / "whole", codec, shard_bytes=1000)
+    assert whole.layout.shards < len(whole.layout)
+
+    def run(progress: Progress) -> StoredLabels:
+        return stored(tmp_path / "work", codec, progress=progress, shard_bytes=1000)
+
+    made, told = stopped_every(every, run)
+    assert told == list(range(1, len(whole.layout) + 1))
+    assert files(tmp_path / "work") == files(tmp_path / "whole")
+    assert files(saved(made, tmp_path / "saved")) == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_static_labels_stopped_again_and_again_are_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int
+) -> None:
+    monkeypatch.setattr("bench.kit.labels.static._AT_ONCE", 5)
+    images, codec = image_set(), LabelCodec.parse("int8")
+    made, told = stopped_every(
+        every, lambda progress: static_labels(Judge(), images, codec, ORDER, SIDE, tmp_path, CPU, progress)
+    )
+    whole = static(images, "int8")
+    assert told == [1, 2, 3, 4, 5]
+    assert made.parts.keys() == whole.parts.keys()
+    assert all(torch.equal(made.parts[name], part) for name, part in whole.parts.items())
+
+
 def test_a_disk_that_cannot_hold_them_is_told_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=500)
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
@@ -438,7 +474,8 @@ def test_reading_takes_the_memory_of_two_shards_however_many_there_are(tmp_path:
 
 
 def static(images: Images, codec: str = "fp16", size: int = SIDE) -> StaticLabels:
-    return static_labels(Judge(), images, LabelCodec.parse(codec), ORDER, size, CPU)
+    with tempfile.TemporaryDirectory() as work:
+        return static_labels(Judge(), images, LabelCodec.parse(codec), ORDER, size, Path(work), CPU, silent)
 
 
 @pytest.mark.parametrize("mix", ["cutmix", "mixup", "none"])

@@ -9,17 +9,20 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
 from bench.contract import DatasetInfo, TeacherSpec
 from bench.errors import UserError
-from bench.kit.data.dataset import Dataset, Resident, Split
+from bench.kit.checkpoint import Checkpoint
+from bench.kit.data.dataset import Dataset, Files, Resident, Split
 from bench.kit.models import build
 from bench.kit.teachers import gate
 from bench.kit.teachers.foreign import load_into, read_state
 from bench.kit.teachers.train import kept_epochs, train_trajectory, view_plan
 from bench.kit.teachers.trajectory import Network, Trajectory
+from tests.stopping import stopped_every
 
 CLASSES, SIDE = 6, 16
 CPU = torch.device("cpu")
@@ -121,9 +124,10 @@ def test_its_networks_are_frozen_in_eval_mode_and_differ(trained: tuple[Trajecto
     assert not torch.equal(model(pixels), trajectory.model(2)(pixels))
 
 
-def test_killed_between_epochs_training_goes_on_to_the_same_bits(
-    tmp_path: Path, trained: tuple[Trajectory, dict[str, Any]]
+def test_killed_inside_epochs_training_goes_on_to_the_same_bits(
+    tmp_path: Path, trained: tuple[Trajectory, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Checkpoint, "due", lambda _: True)
     steps = -(-120 // SPEC.batch_size)
 
     def killed_at(step: int) -> Callable[..., None]:
@@ -133,7 +137,7 @@ def test_killed_between_epochs_training_goes_on_to_the_same_bits(
 
         return progress
 
-    for step in (2 * steps + 3, 4 * steps + 1):  # in the third epoch and, gone on, in the fifth
+    for step in (2 * steps + 3, 4 * steps + 1):  # in the third epoch and, gone on, in the fifth; saved but for the last
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path, progress=killed_at(step))
     seen: list[int] = []
@@ -141,8 +145,39 @@ def test_killed_between_epochs_training_goes_on_to_the_same_bits(
     assert seen == list(range(4 * steps + 1, 6 * steps + 1))
     whole, whole_result = trained
     assert result == whole_result
-    for path in whole.folder.iterdir():
-        assert (tmp_path / "made" / path.name).read_bytes() == path.read_bytes()
+    assert files(tmp_path) == {path.name: path.read_bytes() for path in whole.folder.iterdir()}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """What :func:`train` made there."""
+    return {path.name: path.read_bytes() for path in (folder / "made").iterdir()}
+
+
+def on_disk(folder: Path) -> Dataset:
+    """The data set of :func:`dataset`, its training images read from files by a worker."""
+    held = dataset()
+    assert isinstance(held.train, Resident)
+    paths = [folder / f"{index}.png" for index in range(len(held.train))]
+    folder.mkdir()
+    for path, pixels in zip(paths, held.train.pixels, strict=True):
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path)
+    return Dataset(held.info, held.names, held.ids, Files(paths, held.train.labels, workers=1), held.test)
+
+
+@pytest.mark.parametrize(
+    ("every", "arch", "lazily"),
+    [(1, "convnet2-w8", False), (3, "convnet2-w8", False), (5, "convnet2-w8", True), (3, "swin-small", False)],
+)  # Swin drops blocks at random
+def test_stopped_again_and_again_training_ends_with_the_same_bits(
+    tmp_path: Path, every: int, arch: str, lazily: bool
+) -> None:
+    spec = SPEC.model_copy(update={"arch": arch, "epochs": 2, "checkpoints": 2})
+    data = on_disk(tmp_path / "images") if lazily else dataset()
+    whole = train(tmp_path / "whole", spec, data)
+    result, told = stopped_every(every, lambda progress: train(tmp_path / "stopped", spec, data, progress))
+    assert told == list(range(1, 17))
+    assert result == whole
+    assert files(tmp_path / "stopped") == files(tmp_path / "whole")
 
 
 def test_a_seed_decides(tmp_path: Path, trained: tuple[Trajectory, dict[str, Any]]) -> None:

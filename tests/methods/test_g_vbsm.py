@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.contract import DatasetInfo, Images, Progress, Task, TeacherSpec
+from bench.kit.checkpoint import Checkpoint
 from bench.kit.data.dataset import Dataset, Resident
 from bench.kit.images import quantise
 from bench.kit.recovery import GroupViews, noise
-from bench.kit.recovery import loop as recovery_loop
 from bench.kit.seeds import seed_for
 from bench.kit.teachers import trajectory
 from bench.kit.teachers.trajectory import Network, Trajectory
@@ -29,6 +29,7 @@ from methods.g_vbsm.densify import Densification
 from methods.g_vbsm.matching import Layout, Matcher
 from methods.g_vbsm.moments import ConvInputs, conv_moments
 from methods.g_vbsm.recover import PoolLoss, class_order, next_batches, recovery_views, skips, turns
+from tests.stopping import stopped_every
 
 POOL = ("convnet2-w8", "wrn10-1", "resnet10-small-w4")
 CLASSES, EACH, SIDE = 3, 7, 8
@@ -496,7 +497,7 @@ def test_blocks_end_up_class_major(make_task: MakeTask) -> None:
 def test_killed_in_the_middle_it_goes_on_to_the_same_bits(
     make_task: MakeTask, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
-    monkeypatch.setattr(recovery_loop, "_SAVE_EVERY", 0.0)
+    monkeypatch.setattr(Checkpoint, "due", lambda _: True)
 
     def killed(done: int, total: int, **_: float) -> None:
         assert total == 14
@@ -514,3 +515,37 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_bits(
     assert steps[0] > 1 and steps[-1] == 14
     assert torch.equal(again, whole)
     assert torch.equal(distill("killed", lambda *_, **__: pytest.fail("all was there")).pixels, whole)
+
+
+# -- stopped
+
+
+@pytest.mark.parametrize("every", [1, 4])
+def test_the_pass_stopped_again_and_again_ends_with_the_same_bits(make_task: MakeTask, every: int) -> None:
+    task = make_task()
+    work, made = task.work / "stopped", task.work / "made"
+    work.mkdir()
+    made.mkdir()
+
+    def run(progress: Progress) -> None:
+        GVBSM(config()).prepare(dataclasses.replace(task, work=work, progress=progress), made)
+
+    _, told = stopped_every(every, run)
+    assert told == list(range(1, 10))  # three networks, three batches
+    assert task.prepared is not None
+    assert (made / statistics.FILE).read_bytes() == (task.prepared / statistics.FILE).read_bytes()
+
+
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize(
+    "changes", [{}, {"batch_size": 5, "groups": 2, "ema_reset": "per_batch", "iterations": 6}], ids=str
+)
+def test_recovery_stopped_again_and_again_ends_with_the_same_bits(
+    make_task: MakeTask, every: int, changes: dict[str, Any]
+) -> None:
+    whole = GVBSM(config(**changes)).distill(make_task(place="whole")).pixels
+    made, told = stopped_every(
+        every, lambda progress: GVBSM(config(**changes)).distill(make_task(place="stopped", progress=progress))
+    )
+    assert torch.equal(made.pixels, whole)
+    assert told == sorted(set(told)) and told[-1] == (14 if not changes else 18)

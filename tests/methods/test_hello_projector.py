@@ -17,14 +17,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.contract import DatasetInfo, Images, PublicBase, Setting, Task, TeacherSpec
+from bench.contract import DatasetInfo, Images, Progress, PublicBase, Setting, Task, TeacherSpec
 from bench.errors import UserError
+from bench.kit.checkpoint import Checkpoint
 from bench.kit.data.dataset import Dataset, Resident
 from bench.kit.views import Views
 from methods.hello import HeLlO, image_update, lora, projector, train
 from methods.hello.config import STAGES, TEMPLATES, Config
 from methods.hello.projector import Projector, ProjectorLabels, build
 from methods.rded import RDED
+from tests.stopping import stopped_every
 
 NAMES = ("cat", "dog", "ice cream")
 CPU = torch.device("cpu")
@@ -214,7 +216,8 @@ def test_training_lowers_the_loss_and_leaves_the_clip_alone(tmp_path: Path) -> N
             assert torch.equal(parameter, frozen[name]), name
 
 
-def test_resumes_to_the_same_bits(tmp_path: Path) -> None:
+def test_resumes_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Checkpoint, "due", lambda _: True)
     config = Config(**SHORT)
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
@@ -230,7 +233,23 @@ def test_resumes_to_the_same_bits(tmp_path: Path) -> None:
     seen: list[int] = []
     job = task(tmp_path / "killed", lambda done, total, **metrics: seen.append(done))
     again, _ = train.train_projector(job, config, "tiny")
-    assert seen[0] == 4
+    assert seen[0] == 5  # killed before it was saved
+    for name, parameter in lora.adapters(whole).items():
+        assert torch.equal(parameter, lora.adapters(again)[name]), name
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_stopped_again_and_again_it_ends_with_the_same_bits(tmp_path: Path, every: int) -> None:
+    config = Config(**SHORT)
+    for name in ("whole", "stopped"):
+        (tmp_path / name).mkdir()
+    whole, _ = train.train_projector(task(tmp_path / "whole"), config, "tiny")
+
+    def run(progress: Progress) -> Projector:
+        return train.train_projector(task(tmp_path / "stopped", progress), config, "tiny")[0]
+
+    again, told = stopped_every(every, run, patience=1)  # the end of an epoch is told twice
+    assert sorted(set(told)) == list(range(1, 10))
     for name, parameter in lora.adapters(whole).items():
         assert torch.equal(parameter, lora.adapters(again)[name]), name
 
@@ -333,7 +352,7 @@ def test_planning_needs_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_image_update() -> None:
+def test_image_update(tmp_path: Path) -> None:
     _, source = labels_of(Config(conv_rank=2))
     generator = torch.Generator().manual_seed(2)
     drawn = torch.randint(0, 256, (3, 3, 16, 16), generator=generator, dtype=torch.uint8)
@@ -342,8 +361,10 @@ def test_image_update() -> None:
 
     def run(batch: int) -> Images:
         config = Config(update_steps=8, update_batch=batch)
+        work = tmp_path / str(batch)
+        work.mkdir()
         count = lambda done, total, **_: calls.append(total)  # noqa: E731
-        return image_update.update(start, source.projector, config, CPU, count)
+        return image_update.update(start, source.projector, config, work, CPU, count)
 
     updated = run(3)
     assert updated.pixels.dtype == torch.uint8 and updated.pixels.shape == start.pixels.shape
@@ -353,3 +374,19 @@ def test_image_update() -> None:
         image_update.detail_loss(source.projector, images.pixels.float() / 255, 2) for images in (start, updated)
     )
     assert float(after) < float(before)
+
+
+@pytest.mark.parametrize("every", [1, 3, 5])
+def test_image_update_stopped_again_and_again_ends_with_the_same_bits(tmp_path: Path, every: int) -> None:
+    _, source = labels_of(Config(conv_rank=2))
+    start = Images((255 * pixels(5, size=16)).to(torch.uint8), torch.arange(5))
+    config = Config(update_steps=5, update_batch=2)
+    for name in ("whole", "stopped"):
+        (tmp_path / name).mkdir()
+    whole = image_update.update(start, source.projector, config, tmp_path / "whole", CPU, lambda *_, **__: None)
+    again, told = stopped_every(
+        every,
+        lambda progress: image_update.update(start, source.projector, config, tmp_path / "stopped", CPU, progress),
+    )
+    assert told == list(range(1, 16))
+    assert torch.equal(again.pixels, whole.pixels) and not torch.equal(whole.pixels, start.pixels)

@@ -16,6 +16,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from bench.contract import TEACHER_LABELS, DatasetInfo, Images, Progress, Setting, Task, TeacherSpec
 from bench.errors import UserError
+from bench.kit.checkpoint import Checkpoint
 from bench.kit.data.dataset import Dataset, Files, Resident, Split
 from bench.kit.data.sampling import sample_classes
 from bench.kit.images import quantise
@@ -26,6 +27,7 @@ from bench.kit.views import ViewPlan, ViewStream
 from methods import rded
 from methods.hello import HeLlO
 from methods.rded import RDED, mosaic
+from tests.stopping import stopped_every
 
 CLASSES, EACH, SIDE = 3, 20, 16
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -214,18 +216,43 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_scores(
     whole.mkdir()
     again.mkdir()
     RDED().prepare(make_task(resident(), 4, place="whole"), whole)
-    monkeypatch.setattr(rded, "_SAVE_EVERY", 0.0)
+    monkeypatch.setattr(Checkpoint, "due", lambda _: True)
 
     def killed(done: int, total: int, **_: float) -> None:
-        if done == 2:
+        if done == 2 * EACH:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         RDED().prepare(make_task(resident(), 4, progress=killed), again)
     made: list[int] = []
     RDED().prepare(make_task(resident(), 4, progress=lambda done, total, **_: made.append(done)), again)
-    assert made == [2, 3]  # the first class was there
+    assert made == [2 * EACH, 3 * EACH]  # the first class was there
     assert (again / "scores.safetensors").read_bytes() == (whole / "scores.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("lazily", [False, True])
+def test_stopped_again_and_again_it_ends_with_the_same_bits(
+    make_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int, lazily: bool
+) -> None:
+    monkeypatch.setattr(rded, "_CROP_BYTES", 7 * 5 * 12 * SIDE**2)  # 7 images at once: a class takes 3 chunks
+    train = files(tmp_path, "png") if lazily else resident()
+    whole, stopped = tmp_path / "whole-scores", tmp_path / "stopped-scores"
+    whole.mkdir()
+    stopped.mkdir()
+    RDED().prepare(make_task(train, 4, place="whole"), whole)
+    _, told = stopped_every(
+        every, lambda progress: RDED().prepare(make_task(train, 4, place="scores", progress=progress), stopped)
+    )
+    assert told == [7, 14, 20, 27, 34, 40, 47, 54, 60]
+    assert (stopped / "scores.safetensors").read_bytes() == (whole / "scores.safetensors").read_bytes()
+
+    def distill_from_scores(progress: Progress, place: str = "mosaics") -> Images:
+        return RDED().distill(dataclasses.replace(make_task(train, 4, place=place, progress=progress), prepared=whole))
+
+    made, told = stopped_every(every, distill_from_scores)
+    assert told == [1, 2, 3]
+    assert torch.equal(made.pixels, distill_from_scores(silent, "undisturbed").pixels)
 
 
 def test_one_scoring_serves_every_ipc(make_task: MakeTask) -> None:

@@ -18,14 +18,16 @@ from torchvision.transforms.v2 import functional as transforms
 from bench import catalogue
 from bench.contract import TEACHER_LABELS, DatasetInfo, Progress, Setting, Task, TeacherSpec
 from bench.errors import UserError
+from bench.kit.checkpoint import Checkpoint
 from bench.kit.data.dataset import Dataset, Resident
 from bench.kit.models import build
-from bench.kit.recovery import BatchNormInputs, GroupViews, loop, noise, recover
+from bench.kit.recovery import BatchNormInputs, GroupViews, noise, recover
 from bench.kit.recovery.augment import Draws
 from bench.kit.seeds import seed_for
 from bench.kit.teachers import trajectory
 from bench.kit.teachers.trajectory import Network, Trajectory
 from methods.sre2l import SRe2L, SRe2LLoss, official_batches, together, total_variation
+from tests.stopping import stopped_every
 
 CLASSES, SIDE = 5, 16
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -264,7 +266,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_bits(
 ) -> None:
     method = SRe2L(Config(**SHORT, groups=2))
     whole = method.distill(make_task(2, "whole")).pixels
-    monkeypatch.setattr(loop, "_SAVE_EVERY", -1.0)
+    monkeypatch.setattr(Checkpoint, "due", lambda _: True)
 
     def killed(done: int, total: int, **_: float) -> None:
         if done == stop:
@@ -274,11 +276,20 @@ def test_killed_anywhere_it_goes_on_to_the_same_bits(
         method.distill(make_task(2, progress=killed))
     made: list[tuple[int, int]] = []
     resumed = method.distill(make_task(2, progress=lambda done, total, **_: made.append((done, total)))).pixels
-    assert made == [(done, 24) for done in range(stop + 1, 25)]  # 3 rounds of 8 iterations
+    assert made == [(done, 24) for done in range(stop, 25)]  # 3 rounds of 8 iterations
     assert torch.equal(resumed, whole)
     made.clear()
     assert torch.equal(method.distill(make_task(2, progress=lambda *told, **_: made.append(told))).pixels, whole)
     assert not made  # everything was there
+
+
+@pytest.mark.parametrize("every", [1, 5, 8])
+def test_stopped_again_and_again_it_ends_with_the_same_bits(make_task: MakeTask, every: int) -> None:
+    method = SRe2L(Config(**SHORT, groups=2))
+    whole = method.distill(make_task(2, "whole")).pixels
+    made, told = stopped_every(every, lambda progress: method.distill(make_task(2, progress=progress)))
+    assert told == list(range(1, 25))
+    assert torch.equal(made.pixels, whole)
 
 
 def test_recovered_images_are_what_the_teacher_takes_them_for(make_task: MakeTask, teacher: Trajectory) -> None:

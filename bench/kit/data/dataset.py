@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import final
 
@@ -23,6 +24,7 @@ from bench.kit.views import Views, ViewStream, resized_crop
 
 Device = torch.device | str
 Replay = Sequence[tuple[int, int]]
+Rows = Callable[[int], slice]
 
 
 class Split(ABC):
@@ -36,12 +38,24 @@ class Split(ABC):
 
     @abstractmethod
     def views(
-        self, stream: ViewStream, epoch: int, batch_size: int, device: Device, replay: Replay | None = None
+        self,
+        stream: ViewStream,
+        epoch: int,
+        batch_size: int,
+        device: Device,
+        replay: Replay | None = None,
+        first: int = 0,
+        last: int | None = None,
+        rows: Rows | None = None,
     ) -> Iterator[Views]:
         """The views of one epoch on ``device``, in the stream's order; the last batch may be shorter.
 
         Args:
             replay: of splits in memory, the (epoch, batch) pairs of the stream to show instead.
+            first, last: from which batch on and before which; None: to the end. The others are not read, and these
+                are as they would be among them.
+            rows: of a batch of so many views, which to make, be it none (``bench.kit.team.share``: this process's);
+                of streams that mix nothing.
 
         Raises:
             UserError: an image cannot be decoded, or the stream's plan needs images in memory.
@@ -103,14 +117,22 @@ class Resident(Split):
         return self._copies[device]
 
     def views(
-        self, stream: ViewStream, epoch: int, batch_size: int, device: Device, replay: Replay | None = None
+        self,
+        stream: ViewStream,
+        epoch: int,
+        batch_size: int,
+        device: Device,
+        replay: Replay | None = None,
+        first: int = 0,
+        last: int | None = None,
+        rows: Rows | None = None,
     ) -> Iterator[Views]:
         pixels, labels = self.on(device)
         if replay is not None:
-            yield from (stream.again(pixels, labels, *place, batch_size) for place in replay)
+            yield from (stream.again(pixels, labels, *place, batch_size) for place in replay[first:last])
             return
-        for batch, indices in stream.batches(epoch, batch_size, device):
-            yield stream.make(pixels, labels, indices, epoch, batch)
+        for batch, indices in islice(stream.batches(epoch, batch_size, device), first, last):
+            yield stream.make(pixels, labels, _chosen_rows(stream, indices, rows), epoch, batch)
 
     def centered(
         self, size: int, device: Device, batch_size: int = 256, indices: Tensor | None = None
@@ -150,13 +172,24 @@ class Files(Split):
         self.workers = default_workers() if workers is None else workers
 
     def views(
-        self, stream: ViewStream, epoch: int, batch_size: int, device: Device, replay: Replay | None = None
+        self,
+        stream: ViewStream,
+        epoch: int,
+        batch_size: int,
+        device: Device,
+        replay: Replay | None = None,
+        first: int = 0,
+        last: int | None = None,
+        rows: Rows | None = None,
     ) -> Iterator[Views]:
         if replay is not None:
             raise NotImplementedError("labels are stored for synthetic images, which are kept in memory")
-        groups = [indices for _, indices in stream.batches(epoch, batch_size)]
-        cropped = self._read(groups, CutView(stream.plan, stream.count, epoch), device)
-        for batch, (indices, pixels) in enumerate(zip(groups, cropped, strict=True)):
+        batches = islice(stream.batches(epoch, batch_size), first, last)
+        groups = [_chosen_rows(stream, indices, rows) for _, indices in batches]
+        cropped = self._read([some for some in groups if len(some)], CutView(stream.plan, stream.count, epoch), device)
+        nothing = torch.empty(0, 3, stream.plan.size, stream.plan.size, dtype=torch.uint8, device=device)
+        for batch, indices in enumerate(groups, first):
+            pixels = next(cropped) if len(indices) else nothing
             yield stream.finish(pixels, self.labels[indices], indices, epoch, batch)
 
     def centered(
@@ -181,6 +214,14 @@ class Files(Split):
 
     def _read(self, groups: Sequence[Tensor], cut: Cut, device: Device) -> Iterator[Tensor]:
         return read_batches(self.paths, groups, cut, torch.device(device), min(self.workers, len(groups)))
+
+
+def _chosen_rows(stream: ViewStream, indices: Tensor, rows: Rows | None) -> Tensor:
+    if rows is None:
+        return indices
+    if stream.plan.mix != "none":
+        raise ValueError("a part of a batch that is mixed would be mixed with itself; expected mix none")
+    return indices[rows(len(indices))]
 
 
 def _batches(count: int, indices: Tensor | None, batch_size: int) -> tuple[Tensor, ...]:

@@ -29,6 +29,7 @@ WORKERS_VARIABLE = "DISTILL_BENCH_WORKERS"
 MOST_WORKERS = 16  # more than that wait for the disk or for the device
 _LINUX = sys.platform.startswith("linux")
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
+_START = "fork" if _LINUX else None  # of workers; None: as the system does
 
 
 def default_workers() -> int:
@@ -109,8 +110,21 @@ class _Batches(TorchDataset[tuple[Tensor, str]]):
 def _start_worker(_: int) -> None:
     if _LINUX:  # a worker that outlived a killed parent would hold on to what it inherited, its leases too
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
-    # a job's warning of its end (Slurm sends it to every process) is for the process that can save its work
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+
+def _without_warning(loader: DataLoader[tuple[Tensor, str]]) -> Iterator[tuple[Tensor, str]]:
+    """Start a loader's workers deaf to SIGUSR2, a job's warning of its end (Slurm sends it to every process): that is
+    for the process that can save its work.
+
+    What a thread blocks its children block from their first instruction on, forked or spawned; a handler set in the
+    worker would be there seconds later, after its imports. A warning that comes meanwhile waits for this thread, or
+    is taken by another.
+    """
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    try:
+        return iter(loader)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
 
 
 def read_batches(
@@ -129,12 +143,12 @@ def read_batches(
         _Batches(paths, groups, cut),
         batch_size=None,
         num_workers=workers,
-        multiprocessing_context="fork" if workers and _LINUX else None,
+        multiprocessing_context=_START if workers else None,
         worker_init_fn=_start_worker,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # else starting workers would draw from the global stream
     )
-    for images, wrong in loader:
+    for images, wrong in _without_warning(loader):
         if wrong:
             raise UserError(wrong)
         yield images.to(device, non_blocking=True)

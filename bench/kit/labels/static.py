@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bench.contract import Images, LabelSource
+from bench.contract import Images, LabelSource, Progress
 from bench.errors import UserError
+from bench.kit.checkpoint import Checkpoint
 from bench.kit.labels.codecs import Parts, codec_for, is_complete
 from bench.kit.labels.stored import MadeFor, images_digest
 from bench.kit.views import ViewPlan, Views, ViewStream
@@ -65,19 +66,38 @@ class StaticLabels(LabelSource):
 
 @torch.no_grad()
 def static_labels(
-    labeller: LabelSource, images: Images, codec: LabelCodec, order_hash: str, size: int, device: torch.device
+    labeller: LabelSource,
+    images: Images,
+    codec: LabelCodec,
+    order_hash: str,
+    size: int,
+    work: Path,
+    device: torch.device,
+    progress: Progress,
 ) -> StaticLabels:
     """The answers of ``labeller`` to the images as they are, at ``size`` pixels a side.
+
+    Args:
+        order_hash: SHA-256 of the class ids that the labeller knows.
+        work: where the answers so far are kept; a call after a kill goes on to the same bits.
+        progress: told once a batch.
 
     Raises:
         UserError: the codec prunes or writes coordinates, of which static labels have none.
     """
     if codec.prune > 1 or codec.coords:
         raise UserError(f"labels static:{codec}: one label an image has no batches to prune and no coordinates")
-    answers, stream = [], ViewStream(ViewPlan(size=size, crop="none"), len(images))
+    stream = ViewStream(ViewPlan(size=size, crop="none"), len(images))
     pixels, labels = images.pixels.to(device), images.labels.to(device)
-    for batch, chosen in enumerate(torch.arange(len(images)).split(_AT_ONCE)):
+    checkpoint, answers, first = Checkpoint(work), [], 0
+    if found := checkpoint.load():
+        answers, first = [found[0]["logits"].to(device)], found[1]["batches"]
+    batches = torch.arange(len(images)).split(_AT_ONCE)
+    for batch, chosen in enumerate(batches[first:], first):
         answers.append(labeller.soft_labels(stream.make(pixels, labels, chosen, 0, batch), batch))
+        progress(batch + 1, len(batches))
+        if checkpoint.due():
+            checkpoint.save({"logits": torch.cat(answers)}, batches=batch + 1)
     classes = answers[0].shape[1]
     codec.check(classes, 1, "this image set")
     encoded = [codec_for(codec, classes).encode(answer) for answer in answers]

@@ -12,13 +12,16 @@ from torch import Tensor
 
 from bench.contract import Images, LabelSource, Progress
 from bench.errors import UserError
-from bench.kit.labels.codecs import codec_for
+from bench.kit.checkpoint import Checkpoint
+from bench.kit.labels.codecs import Parts, codec_for
 from bench.kit.labels.coordinates import coordinates
 from bench.kit.labels.stored import MadeFor, StoredLabels, images_digest, shard_problem
 from bench.kit.views import ViewStream
 from bench.label_codec import LabelCodec
-from bench.label_layout import SHARD_BYTES, LabelLayout, shard_name
+from bench.label_layout import BATCH_COORDS, SHARD_BYTES, VIEW_COORDS, LabelLayout, shard_name
 from bench.view_plan import ViewSchedule
+
+_COORDINATES = {column.name for column in VIEW_COORDS + BATCH_COORDS}
 
 
 @torch.no_grad()
@@ -35,8 +38,8 @@ def store(
 ) -> StoredLabels:
     """Store the answers of ``labeller`` to the views of ``schedule``.
 
-    Each shard is written at once and then renamed, so that a call after a kill goes on where whole shards end, to the
-    same bits. ``progress`` is told once a batch.
+    Each shard is written at once and then renamed, and of the one in work the batches so far are kept now and then, so
+    that a call after a kill goes on to the same bits. ``progress`` is told once a batch.
 
     Args:
         order_hash: SHA-256 of the class ids that the labeller knows.
@@ -54,9 +57,15 @@ def store(
     missing = [shard for shard in range(layout.shards) if shard_problem(work, layout, shard)]
     _check_space(layout, missing, work)
     encoder, done = codec_for(codec, classes), len(layout) - sum(len(layout.kept(shard)) for shard in missing)
+    checkpoint = Checkpoint(work)
+    begun = checkpoint.load()
     for shard in missing:
-        parts: list[dict[str, Tensor]] = []
-        for epoch, batch in layout.kept(shard):
+        parts: list[Parts] = []
+        first = 0
+        if begun is not None and begun[1]["shard"] == shard:
+            parts, first = [_as_encoded(begun[0], device)], begun[1]["batches"]
+            done += first
+        for batches, (epoch, batch) in enumerate(layout.kept(shard)[first:], first + 1):
             if codec.prune > 1:
                 views = stream.again(pixels, labels, epoch, batch, batch_size)
             else:
@@ -68,10 +77,22 @@ def store(
             parts.append(encoded)
             done += 1
             progress(done, len(layout))
-        joined = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
+            if checkpoint.due():
+                checkpoint.save(_joined(parts), shard=shard, batches=batches)
+        joined = _joined(parts)
         tensors = (joined[column.name] for column in layout.columns)
         _write(work / shard_name(shard), layout.header(shard), tensors)
     return StoredLabels(work, layout, MadeFor(images_digest(images), order_hash, labeller.kind), device)
+
+
+def _joined(parts: list[Parts]) -> Parts:
+    """Encoded batches one below the other, on the host."""
+    return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
+
+
+def _as_encoded(joined: Parts, device: torch.device) -> Parts:
+    """What :func:`_joined` made, where single batches are: coordinates stay on the host."""
+    return {name: tensor if name in _COORDINATES else tensor.to(device) for name, tensor in joined.items()}
 
 
 def _check_space(layout: LabelLayout, missing: list[int], work: Path) -> None:

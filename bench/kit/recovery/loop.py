@@ -7,7 +7,6 @@ separate runs. Nothing in the loop waits for the device.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,7 +17,6 @@ from bench.kit.checkpoint import Checkpoint
 from bench.kit.optim import lr_factor, set_lr
 from bench.kit.recovery.augment import GroupViews
 
-_SAVE_EVERY = 30.0  # seconds between two checkpoints
 _BETAS, _EPS = (0.5, 0.9), 1e-8  # SRe2L, recover/data_synthesis.py; G_VBSM too
 
 
@@ -81,7 +79,6 @@ def recover(
         json.dumps(dict(facts or {}))
     )  # as they come back from the disk: lists for tuples
     first = _resume(checkpoint, work, images, optimizer, loss)
-    saved = time.monotonic()
     for iteration in range(first, views.iterations):
         set_lr(optimizer, lr * lr_factor("cosine", iteration, views.iterations))
         optimizer.zero_grad(set_to_none=True)
@@ -89,10 +86,9 @@ def recover(
         optimizer.step()
         with torch.no_grad():
             images.clamp_(low, high)
-        if checkpoint is not None and time.monotonic() - saved > _SAVE_EVERY:
-            _save(checkpoint, work, iteration + 1, images, optimizer, loss)
-            saved = time.monotonic()
         progress(iteration + 1)
+        if checkpoint is not None and checkpoint.due():
+            _save(checkpoint, work, iteration + 1, images, optimizer, loss)
     scale, shift = (torch.tensor(list(each), device=start.device).view(3, 1, 1) for each in (std, mean))
     return images.detach().mul(scale).add_(shift).clamp_(0, 1)
 

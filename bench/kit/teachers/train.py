@@ -1,7 +1,10 @@
 """Squeeze: train a teacher and keep its trajectory, or take over a foreign checkpoint.
 
-The loop is resumable at every epoch to the same bits: orders, crops and flips come from counter-based streams, so
-weights, moments and the epoch are all there is to keep.
+Several processes (:mod:`bench.kit.team`) share the rows of each batch, and the result is that of one up to rounding
+and the noise of dropout.
+
+The loop is resumable at every step to the same bits: orders, crops and flips come from counter-based streams, so
+weights, moments, the place, and the global stream that dropout draws from are all there is to keep.
 """
 
 from __future__ import annotations
@@ -15,12 +18,14 @@ from torch.nn import functional as F
 
 from bench.contract import Progress, TeacherSpec
 from bench.errors import UserError
+from bench.kit import team
 from bench.kit.accuracy import TestImages
 from bench.kit.checkpoint import Checkpoint, restore_training, training_state
 from bench.kit.data.dataset import Dataset
 from bench.kit.models import Classifier
 from bench.kit.optim import lr_factor, set_lr, sgd
-from bench.kit.seeds import seed_for
+from bench.kit.seeds import seed_for, seed_streams
+from bench.kit.sync_norm import synchronise
 from bench.kit.teachers import foreign, trajectory
 from bench.kit.views import ViewPlan, ViewStream
 
@@ -69,11 +74,12 @@ def train_trajectory(
     else:
         accuracy = _train(spec, dataset, model, tests, work, device, progress)
         kept = list(kept_epochs(spec.epochs, spec.checkpoints))
-    states = {epoch: load_file(work / trajectory.file_name(epoch)) for epoch in kept if spec.file is None}
-    if spec.file is not None:
-        states = {spec.epochs: model.net.state_dict()}
     gate = gate_images.top1(model)
-    trajectory.save(folder, network, dataset.order_hash, states, accuracy, gate)
+    if team.first():
+        states = {epoch: load_file(work / trajectory.file_name(epoch)) for epoch in kept if spec.file is None}
+        if spec.file is not None:
+            states = {spec.epochs: model.net.state_dict()}
+        trajectory.save(folder, network, dataset.order_hash, states, accuracy, gate)
     return {"top1": accuracy[kept[-1]], "accuracy": {str(epoch): top1 for epoch, top1 in accuracy.items()}}
 
 
@@ -107,25 +113,50 @@ def _train(
     optimizer = sgd(model, spec.lr, spec.momentum, spec.weight_decay, spec.nesterov)
     checkpoint = Checkpoint(work)
     accuracy: dict[int, float] = {}
-    first = 0
-    if found := checkpoint.load():
+    first, done = 0, 0  # the epoch to go on with, and how many of its batches were shown
+    if found := team.tell(checkpoint.load() if team.first() else None):
         tensors, facts = found
         restore_training(model, optimizer, tensors)
-        first, accuracy = facts["epoch"], {int(e): top1 for e, top1 in facts["accuracy"].items()}
+        first, done = facts["epoch"], facts["batches"]
+        accuracy = {int(epoch): top1 for epoch, top1 in facts["accuracy"].items()}
+    team.agree(model.state_dict().values())
+    images = len(dataset.train)
+    if 0 < images % spec.batch_size < team.size():
+        _refuse_if_nothing_is_too_little(spec, model, device)
+    synchronise(model)
+    trained = list(model.parameters())
     kept = kept_epochs(spec.epochs, spec.checkpoints)
-    steps = -(-len(dataset.train) // spec.batch_size)
+    steps = -(-images // spec.batch_size)
     for epoch in range(first, spec.epochs):
         model.train()
         set_lr(optimizer, spec.lr * lr_factor(spec.schedule, epoch, spec.epochs))
-        for step, views in enumerate(dataset.train.views(stream, epoch, spec.batch_size, device)):
+        shown = dataset.train.views(stream, epoch, spec.batch_size, device, first=done, rows=team.share)
+        for batches, views in enumerate(shown, done + 1):
+            if team.size() > 1:  # ranks have other rows, which want other masks of dropout, whatever was drawn before
+                seed_streams(seed_for("teacher-noise", spec.seed, epoch, views.batch, team.rank()), device)
             loss = F.cross_entropy(model(views.pixels), views.labels)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            team.backward(loss, trained, len(views) / min(spec.batch_size, images - views.batch * spec.batch_size))
             optimizer.step()
-            progress(epoch * steps + step + 1, spec.epochs * steps)
+            progress(epoch * steps + batches, spec.epochs * steps)
+            if team.first() and checkpoint.due():
+                checkpoint.save(training_state(model, optimizer), epoch=epoch, batches=batches, accuracy=accuracy)
+        done = 0
         if epoch + 1 in kept:
             accuracy[epoch + 1] = tests.top1(model)
-            state = {name: t.contiguous() for name, t in model.net.state_dict().items()}
-            save_file(state, work / trajectory.file_name(epoch + 1))
-        checkpoint.save(training_state(model, optimizer), epoch=epoch + 1, accuracy=accuracy)
+            if team.first():
+                state = {name: t.contiguous() for name, t in model.net.state_dict().items()}
+                save_file(state, work / trajectory.file_name(epoch + 1))
     return accuracy
+
+
+@torch.no_grad()
+def _refuse_if_nothing_is_too_little(spec: TeacherSpec, model: Classifier, device: torch.device) -> None:
+    """Some rank will have none of the last batch of an epoch: can the network take no images at all?"""
+    try:
+        model.eval()(torch.empty(0, 3, spec.image_size, spec.image_size, device=device))
+    except RuntimeError:
+        raise UserError(
+            f"the last batch of an epoch has fewer images than there are processes, and {spec.arch} can't take a batch "
+            "of none; train it in fewer processes"
+        ) from None

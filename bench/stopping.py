@@ -1,0 +1,32 @@
+"""A stop that was asked for: a job that is about to be preempted says so, and whoever computes stops where it next
+saved its work.
+
+``ask`` is called by whoever gets the warning (a signal handler may call it); :class:`bench.kit.checkpoint.Checkpoint`
+is then due at once, saves, and raises :class:`Stopped`.
+"""
+
+from __future__ import annotations
+
+import threading
+
+_asked = threading.Event()
+
+
+class Stopped(BaseException):
+    """Work was saved and left, because a stop was asked for. No :class:`Exception`: nothing should handle it but
+    who runs the cell."""
+
+
+def ask() -> None:
+    """Ask whatever computes in this process to save and stop."""
+    _asked.set()
+
+
+def asked() -> bool:
+    """Was a stop asked for?"""
+    return _asked.is_set()
+
+
+def forget() -> None:
+    """Take the wish back: for a process that goes on to other work."""
+    _asked.clear()

@@ -1,0 +1,63 @@
+"""Runs a function in several processes at once, as the ranks of one group."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import traceback
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+_SECONDS = 60.0  # a rank that waits for one that is gone
+
+# a server that has imported torch, once, and forks the ranks: a fresh interpreter would take seconds for each
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["torch", "torchvision", "open_clip", "bench.kit.teachers.train"])
+
+
+def run_ranks(count: int, work: Callable[..., None], *arguments: Any, may_fail: bool = False, **more: Any) -> list[int]:
+    """Call ``work(*arguments, **more)``, a function of a module, as each of ``count`` ranks; their exit codes.
+
+    What a failed rank raised is shown and fails the test, unless it ``may_fail``.
+    """
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    errors = _processes.SimpleQueue()
+    ranks = [
+        _processes.Process(target=_rank, args=(rank, count, port, errors, partial(work, *arguments, **more)))
+        for rank in range(count)
+    ]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(_SECONDS)
+        if process.is_alive():
+            process.kill()
+            process.join()
+    codes = [process.exitcode if process.exitcode is not None else 1 for process in ranks]
+    told = []
+    while not errors.empty():
+        told.append(errors.get())
+    if any(codes) and not may_fail:
+        pytest.fail("\n".join([f"exit codes {codes}", *told]))
+    return codes
+
+
+def _rank(rank: int, count: int, port: int, errors: Any, work: Callable[[], None]) -> None:
+    import torch
+
+    from bench.kit import team
+
+    torch.set_num_threads(1)
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(count))
+    try:
+        with team.joined(torch.device("cpu")):
+            work()
+    except BaseException:
+        errors.put(f"rank {rank} of {count}:\n{traceback.format_exc()}")
+        os._exit(1)  # at once, as a killed process: nothing tells the others but its silence
