@@ -18,9 +18,12 @@ Stage = Literal["teacher", "prepare", "distill", "label", "evaluate"]
 STAGES: tuple[Stage, ...] = ("teacher", "prepare", "distill", "label", "evaluate")
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+
+
 def canonical(value: Any) -> str:
     """The one JSON text of a plain value: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+    return _CANONICAL.encode(value)
 
 
 def digest(value: Any) -> str:

@@ -21,6 +21,7 @@ from bench.harness.identity import STAGES, Cell, Stage
 from bench.harness.label_choices import LabelChoice, parse
 from bench.harness.protocols import choose, read_settings
 from bench.harness.store import sha256_of
+from bench.view_plan import ViewSchedule
 
 TEACHER_VERSION = 1  # raise it when teacher training changes its results
 STORED_VERSION = 1  # raise it when stored or static labels change
@@ -28,6 +29,14 @@ RANDOM = "random_real"
 FULL = "full_data"
 EVALUATOR = "classification"
 _NO_NAME = re.compile(r"[^\w.+-]+")  # what file names do better without
+
+
+class _Rules(NamedTuple):
+    """A protocol, and what of it stands in many cells."""
+
+    protocol: Protocol
+    chosen: dict[str, Any]
+    schedules: dict[Setting, ViewSchedule]  # of the settings met so far
 
 
 class _RowName(NamedTuple):
@@ -54,6 +63,8 @@ class _Planner:
         for student in self.students:
             architectures.check(student)
         self.cells: dict[str, Cell] = {}
+        self.teachers: dict[TeacherSpec, str] = {}  # nearly every cell asks for one
+        self.labellers: dict[tuple[str, int, int, str], Cell] = {}  # all choices of --labels ask for the same one
         self.identity: dict[str, Any] = {"dataset": self.dataset.name}
         if self.dataset.version != 1:
             self.identity["dataset_version"] = self.dataset.version
@@ -85,8 +96,8 @@ class _Planner:
                 raise unknown("method in --set", name, ("teacher", RANDOM, *self.request.methods))
         for wanted in self.request.protocols:
             for name in dict.fromkeys(self.request.methods):
-                method = self._method(name)
-                self._plan_method(method, choose(type(self.evaluator), wanted, self.dataset, name))
+                protocol = choose(type(self.evaluator), wanted, self.dataset, name)
+                self._plan_method(self._method(name), _Rules(protocol, protocol.chosen(), {}))
         order = {stage: index for index, stage in enumerate(STAGES)}
         cells = sorted(self.cells.values(), key=lambda cell: order[cell.stage])  # stable: keeps the plan's order
         return Grid(request=self.request, dataset=self.dataset, cells=tuple(cells))
@@ -127,16 +138,19 @@ class _Planner:
         cell = Cell(**facts)
         return self.cells.setdefault(cell.id, cell)
 
-    def _teacher(self, spec: TeacherSpec) -> Cell:
+    def _teacher(self, spec: TeacherSpec) -> str:
+        if spec in self.teachers:
+            return self.teachers[spec]
         fields = {**self.identity, **spec.chosen()}
         fields.pop("file", None)  # where the checkpoint lies is not what it is: that is file_sha256
         prefix = f"teacher-{self.dataset.name}-{spec.arch}"
-        return self._add(stage="teacher", by="teacher", version=TEACHER_VERSION, fields=fields, prefix=prefix)
+        cell = self._add(stage="teacher", by="teacher", version=TEACHER_VERSION, fields=fields, prefix=prefix)
+        return self.teachers.setdefault(spec, cell.id)
 
     def _teachers(self, specs: Iterable[TeacherSpec]) -> dict[str, str]:
         """Role -> id: the first is "teacher", the others "teacher-2" and so on."""
         return {
-            f"teacher-{index}" if index > 1 else "teacher": self._teacher(spec).id
+            f"teacher-{index}" if index > 1 else "teacher": self._teacher(spec)
             for index, spec in enumerate(specs, start=1)
         }
 
@@ -162,13 +176,23 @@ class _Planner:
         return self._recipe_cell("distill", method.image_recipe(setting), setting, parents)
 
     def _labels(
-        self, method: Distiller, choice: LabelChoice, setting: Setting, images: Cell, protocol: Protocol
+        self, method: Distiller, choice: LabelChoice, setting: Setting, images: Cell, rules: _Rules
     ) -> Cell | None:
         """The cell of a method's labels for certain images; None: hard labels."""
         if choice.kind == "hard":
             return None
         if choice.kind == "teacher":
             return self._teacher_labels(method, setting, choice.detail)
+        key = (method.info.name, setting.ipc, setting.seed, images.id)
+        if key not in self.labellers:
+            self.labellers[key] = self._labeller(method, choice, setting, images)
+        labeller = self.labellers[key]
+        if choice.kind == "online":
+            return labeller
+        return self._kept_labels(choice, setting, images, labeller, rules)
+
+    def _labeller(self, method: Distiller, choice: LabelChoice, setting: Setting, images: Cell) -> Cell:
+        """The cell of a method's own label model."""
         recipe = method.label_recipe(setting)
         if recipe is None:
             raise UserError(
@@ -176,28 +200,24 @@ class _Planner:
                 "choose --labels hard or teacher:fp32"
             )
         if recipe == TEACHER_LABELS:
-            labeller = self._teacher_labels(method, setting, "fp32")
-        else:
-            parents = self._teachers(method.teachers(setting))
-            if recipe.needs_images:
-                parents["images"] = images.id
-            labeller = self._recipe_cell("label", recipe, setting, parents)
-        if choice.kind == "online":
-            return labeller
-        return self._kept_labels(choice, setting, images, labeller, protocol)
+            return self._teacher_labels(method, setting, "fp32")
+        parents = self._teachers(method.teachers(setting))
+        if recipe.needs_images:
+            parents["images"] = images.id
+        return self._recipe_cell("label", recipe, setting, parents)
 
     def _teacher_labels(self, method: Distiller, setting: Setting, precision: str) -> Cell:
         specs = method.teachers(setting)[:1] or (self.dataset.teacher,)
         recipe = replace(TEACHER_LABELS, fields={} if precision == "fp32" else {"precision": precision})
         return self._recipe_cell("label", recipe, setting, self._teachers(specs))
 
-    def _kept_labels(
-        self, choice: LabelChoice, setting: Setting, images: Cell, labeller: Cell, protocol: Protocol
-    ) -> Cell:
+    def _kept_labels(self, choice: LabelChoice, setting: Setting, images: Cell, labeller: Cell, rules: _Rules) -> Cell:
         fields: dict[str, Any] = {"codec": choice.detail}
         call: dict[str, Any] = {"codec": choice.detail}
-        count = setting.ipc * self.dataset.classes
-        schedule = self.evaluator.schedule(protocol, self.dataset, count, setting.seed)
+        if setting not in rules.schedules:
+            count = setting.ipc * self.dataset.classes
+            rules.schedules[setting] = self.evaluator.schedule(rules.protocol, self.dataset, count, setting.seed)
+        schedule = rules.schedules[setting]
         choice.codec.check(self.dataset.classes, schedule.epochs, self.dataset.name)
         if choice.kind == "stored":  # the views are part of what is stored
             fields["schedule"] = schedule.chosen()
@@ -218,13 +238,13 @@ class _Planner:
         setting: Setting | None,
         images: Cell | None,
         labels: Cell | None,
-        protocol: Protocol,
+        rules: _Rules,
         seed: int,
     ) -> None:
         parents = {role: cell.id for role, cell in (("images", images), ("labels", labels)) if cell is not None}
         ipc = setting.ipc if setting else None
         for student in self.students:
-            fields = {**self.identity, "student": student, "seed": seed, "protocol": protocol.chosen()}
+            fields = {**self.identity, "student": student, "seed": seed, "protocol": rules.chosen}
             row = {
                 "dataset": self.dataset.name,
                 "title": self.dataset.title,
@@ -233,8 +253,8 @@ class _Planner:
                 "asked": name.asked,
                 "ipc": ipc,
                 "student": student,
-                "protocol": protocol.name,
-                "protocol_version": protocol.version,
+                "protocol": rules.protocol.name,
+                "protocol_version": rules.protocol.version,
                 "seed": seed,
                 "classes": self.dataset.classes,
             }
@@ -256,7 +276,7 @@ class _Planner:
             for seed in dict.fromkeys(self.request.seeds):
                 yield Setting(dataset=self.dataset, ipc=ipc, seed=seed)
 
-    def _plan_method(self, method: Distiller, protocol: Protocol) -> None:
+    def _plan_method(self, method: Distiller, rules: _Rules) -> None:
         name, labeller = method.info.name, method.info.labels
         shown = self._shown(name)
         random = self._method(RANDOM)
@@ -264,6 +284,7 @@ class _Planner:
         for setting in self._settings():
             method.check(setting)
             images = self._images(method, setting)
+            others = self._images(random, setting) if self.request.baselines and name != RANDOM else None
             # HeLlO's images are RDED's: so are their rows under labels that are not HeLlO's own
             maker = shown if images.by == name else images.by
             own = method.label_recipe(setting) != TEACHER_LABELS
@@ -272,14 +293,13 @@ class _Planner:
                 wanted += [LabelChoice("static", "fp16")] if any(one.kind == "stored" for one in asked) else []
                 wanted += [LabelChoice("hard")]
             for choice in dict.fromkeys(wanted):
-                labels = self._labels(method, choice, setting, images, protocol)
+                labels = self._labels(method, choice, setting, images, rules)
                 who = shown if own and choice.kind not in ("teacher", "hard") else maker
                 row = _RowName(who, choice.title(labeller), asked.get(choice, ""))
-                self._evaluate(row, setting, images, labels, protocol, setting.seed)
-                if self.request.baselines and name != RANDOM and choice.kind != "static":
-                    others = self._images(random, setting)
-                    same = self._labels(method, choice, setting, others, protocol)
-                    self._evaluate(row._replace(method=RANDOM), setting, others, same, protocol, setting.seed)
+                self._evaluate(row, setting, images, labels, rules, setting.seed)
+                if others is not None and choice.kind != "static":
+                    same = self._labels(method, choice, setting, others, rules)
+                    self._evaluate(row._replace(method=RANDOM), setting, others, same, rules, setting.seed)
         if self.request.baselines:
             for seed in dict.fromkeys(self.request.seeds):
-                self._evaluate(_RowName(FULL, "hard", ""), None, None, None, protocol, seed)
+                self._evaluate(_RowName(FULL, "hard", ""), None, None, None, rules, seed)

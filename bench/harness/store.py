@@ -3,12 +3,13 @@
 ::
 
     STORE/cells/ID/        artifact files and record.json; a folder here is complete, or damaged from outside
+    STORE/drafts/ID.XXXX/  an artifact that is being written, or removed; few, so that sweeping them up is cheap
     STORE/work/ID/         checkpoints of unfinished work; outlives a kill, removed when the cell is done
     STORE/failures/ID.json what went wrong the last time
     STORE/grids/ID.json    the grids that were asked for
     STORE/leases/ STORE/heartbeats/
 
-An artifact is written into a temp folder, flushed to the disk, and renamed; ``record.json`` is its last file.
+An artifact is written as a draft, flushed to the disk, and renamed; ``record.json`` is its last file.
 What has no record does not exist.
 """
 
@@ -22,7 +23,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -60,6 +63,14 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def _read(path: str) -> bytes | None:
+    try:
+        with FileIO(path) as stream:
+            return stream.readall()
+    except FileNotFoundError:
+        return None
+
+
 def _flush(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -68,8 +79,12 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / RECORD)
+def _files(folder: Path) -> dict[str, Path]:
+    """Every file of an artifact by its relative path, record.json left out."""
+    start = len(f"{folder}/")
+    paths = sorted(f"{place}/{name}" for place, _, names in os.walk(folder) for name in names)
+    found = {path[start:]: Path(path) for path in paths}
+    return {name: path for name, path in found.items() if name != RECORD and path.is_file()}
 
 
 class Store:
@@ -82,7 +97,7 @@ class Store:
     def __init__(self, root: Path):
         self.root = root.absolute()
         try:
-            for name in ("cells", "work", "failures", "grids", "leases", "heartbeats"):
+            for name in ("cells", "drafts", "work", "failures", "grids", "leases", "heartbeats"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"the store {root} can't be used: {error.strerror}; choose another with --store") from None
@@ -90,6 +105,14 @@ class Store:
     def folder(self, cell_id: str) -> Path:
         """Where the finished artifact of a cell lies."""
         return self.root / "cells" / cell_id
+
+    def ids(self, kind: Literal["cells", "failures", "heartbeats"]) -> set[str]:
+        """The cells that have an artifact, a failure or a heartbeat: one look for a whole grid."""
+        with os.scandir(self.root / kind) as entries:
+            names = [entry.name for entry in entries if not entry.name.startswith(".")]
+        if kind == "cells":
+            return set(names)
+        return {name.removesuffix(".json") for name in names if name.endswith(".json")}
 
     def work(self, cell_id: str) -> Path:
         """The scratch folder of a cell, made if need be."""
@@ -103,15 +126,18 @@ class Store:
         Raises:
             Damaged: the folder is there but its record can't be read.
         """
-        path = self.folder(cell_id) / RECORD
-        if not path.parent.exists():
-            return None
+        place = f"cells/{cell_id}/{RECORD}"  # with plain text for paths: grids have thousands of cells
         try:
-            record = Record.model_validate_json(path.read_bytes())
+            text = _read(f"{self.root}/{place}")
+            if text is None:
+                if not self.folder(cell_id).exists():
+                    return None
+                text = (self.root / place).read_bytes()  # the folder came in between; else its record is missing
+            record = Record.model_validate_json(text)
         except (OSError, ValidationError) as error:
-            raise Damaged(f"{path.relative_to(self.root)}: {str(error).splitlines()[0]}") from None
+            raise Damaged(f"{place}: {str(error).splitlines()[0]}") from None
         if record.id != cell_id or record.cell.id != cell_id:
-            raise Damaged(f"{path.relative_to(self.root)} is the record of {record.id}")
+            raise Damaged(f"{place} is the record of {record.id}")
         return record
 
     def failure(self, cell_id: str) -> Record | None:
@@ -123,16 +149,17 @@ class Store:
 
     def records(self) -> Iterator[Record]:
         """Every readable record, finished and failed, in the order of the ids."""
-        for path in sorted((self.root / "cells").glob(f"*/{RECORD}")):
+        finished = self.ids("cells")
+        for cell_id in sorted(finished):
             try:
-                record = self.record(path.parent.name)
+                record = self.record(cell_id)
             except Damaged:
                 continue
             if record is not None:
                 yield record
-        for path in sorted((self.root / "failures").glob("*.json")):
-            failed = self.failure(path.stem)
-            if failed is not None and not self.folder(path.stem).exists():
+        for cell_id in sorted(self.ids("failures") - finished):
+            failed = self.failure(cell_id)
+            if failed is not None:
                 yield failed
 
     def verify(self, record: Record) -> None:
@@ -141,12 +168,11 @@ class Store:
         Raises:
             Damaged: a file is missing, added or changed.
         """
-        folder = self.folder(record.id)
-        present = {str(path.relative_to(folder)) for path in _files(folder)}
-        if odd := sorted(present ^ set(record.files)):
+        present = _files(self.folder(record.id))
+        if odd := sorted(present.keys() ^ record.files.keys()):
             raise Damaged(f"{record.id}/{odd[0]} is {'unknown' if odd[0] in present else 'missing'}")
         for name, facts in record.files.items():
-            path = folder / name
+            path = present[name]
             if path.stat().st_size != facts.bytes or sha256_of(path) != facts.sha256:
                 raise Damaged(f"{record.id}/{name} is not what its record says")
 
@@ -157,7 +183,7 @@ class Store:
         The caller holds the lease of the cell, so drafts that are there already are those of killed workers.
         """
         self.sweep(cell_id)
-        folder = Path(tempfile.mkdtemp(dir=self.root / "cells", prefix=f".{cell_id}."))
+        folder = Path(tempfile.mkdtemp(dir=self.root / "drafts", prefix=f"{cell_id}."))
         try:
             yield folder
         finally:
@@ -165,20 +191,19 @@ class Store:
 
     def sweep(self, cell_id: str) -> None:
         """Remove the drafts of a cell, of whoever holds no lease on it any more."""
-        for draft in (self.root / "cells").glob(f".{glob.escape(cell_id)}.*"):
+        for draft in (self.root / "drafts").glob(f"{glob.escape(cell_id)}.*"):
             shutil.rmtree(draft, ignore_errors=True)
 
     @staticmethod
     def facts(folder: Path) -> dict[str, FileFacts]:
         """Size and digest of every file under ``folder``, by relative path."""
         return {
-            str(path.relative_to(folder)): FileFacts(bytes=path.stat().st_size, sha256=sha256_of(path))
-            for path in _files(folder)
+            name: FileFacts(bytes=path.stat().st_size, sha256=sha256_of(path)) for name, path in _files(folder).items()
         }
 
     def commit(self, draft: Path, record: Record) -> None:
         """Make a draft the artifact of its cell: flush, write the record last, rename."""
-        for path in _files(draft):
+        for path in _files(draft).values():
             _flush(path)
         write_atomically(draft / RECORD, record.model_dump_json(indent=1) + "\n")
         self.discard(record.id)
@@ -196,7 +221,7 @@ class Store:
         """Remove an artifact; atomic for whoever looks at the same time."""
         folder = self.folder(cell_id)
         if folder.exists():
-            grave = Path(tempfile.mkdtemp(dir=self.root / "cells", prefix=f".{cell_id}.old."))
+            grave = Path(tempfile.mkdtemp(dir=self.root / "drafts", prefix=f"{cell_id}.old."))
             folder.rename(grave / "artifact")
             shutil.rmtree(grave, ignore_errors=True)
 

@@ -25,6 +25,32 @@ def test_identity_is_pinned() -> None:
     assert digest(["distill", "rded", 1, {"dataset": "digits", "ipc": 1}, []]) == "30d2e61cdf"
 
 
+def test_the_cells_of_a_grid_are_pinned() -> None:
+    """Where one of these changes, the records of everybody's stores are no longer found."""
+    labels = ("native", "stored:prune2+topk5+int8", "static:fp16", "teacher:int8", "hard")
+    methods = ("sre2l", "g_vbsm", "rded", "hello")
+    grid = plan(Request(methods=methods, ipc=(10,), seeds=(0,), labels=labels))
+    ids = [cell.id for cell in grid.cells]
+    assert len(ids) == 58
+    assert grid.id == "digits-2609ef5443"
+    pinned = [
+        "teacher-digits-resnet10-small-w16-f4001510fb",
+        "prepare-g_vbsm-digits-d9428932d1",
+        "prepare-rded-digits-s0-13973e1629",
+        "random_real-digits-ipc10-s0-a6c044860a",
+        "rded-digits-ipc10-s0-08d817f5df",
+        "label-teacher-digits-0422ce3e03",
+        "label-hello-digits-s0-79029fa01d",
+        "stored-fp16-sre2l-digits-ipc10-s0-bc2b87ecd8",
+        "stored-prune2+topk5+int8-rded-digits-ipc10-s0-e8aec9e76b",
+        "static-fp16-g_vbsm-digits-ipc10-s0-0db1691058",
+        "g_vbsm-teacher-int8-digits-ipc10-convnet3-w32-s0-1caf091b35",
+        "full_data-hard-digits-full-convnet3-w32-s0-30fe3ae399",
+        "hello-projector-digits-ipc10-convnet3-w32-s0-c7725e8d1f",
+    ]
+    assert set(pinned) <= set(ids)
+
+
 def test_identity_hangs_on_what_decides() -> None:
     changes = [
         {"stage": "label"},

@@ -16,12 +16,18 @@ from markdown_it import MarkdownIt
 from pydantic import ValidationError
 
 from bench.errors import UserError
+from bench.harness import manifest
+from bench.harness.grid import Request
+from bench.harness.plan import plan
+from bench.harness.record import Record, RunFacts
 from bench.harness.report import wording
 from bench.harness.report.board import make_rows, render_csv
+from bench.harness.report.collect import collect
 from bench.harness.report.entries import Entry, read_jsonl, render_jsonl, write_jsonl
 from bench.harness.report.markdown import render_markdown
 from bench.harness.report.publish import drift, file_stem, publish, render
 from bench.harness.report.statistics import summarize
+from bench.harness.store import Store
 
 ICON_CLIP = {"name": "icon-clip", "sha256": "3fa9" * 16, "bytes": 9_712_345}
 RANDOM = {"random_real"}
@@ -260,6 +266,29 @@ def test_csv_keeps_integers_and_precision() -> None:
     assert float(first["label_ratio"]) == pytest.approx(1 / 15)
     assert (first["seconds_teacher"], first["seconds_distill"], first["seconds_total"]) == ("20", "", "25.5")
     assert (last["ipc"], last["states"], last["top1_mean"], last["image_bytes"]) == ("", "failed=1", "", "")
+    (third,) = csv.DictReader(io.StringIO(render_csv(make_rows([entry(method="a,b", top1=1 / 3)]))))
+    assert (third["method"], third["top1_mean"]) == ("a,b", "0.333333333")
+
+
+def test_a_store_gives_an_entry_for_every_student(tmp_path: Path) -> None:
+    """Seconds are those of all cells behind it, by stage; a failure is told of what stands on the failed cell too."""
+    store = Store(tmp_path)
+    grid = plan(Request(methods=("rded",), ipc=(1,), seeds=(0, 1), baselines=False))
+    manifest.keep(store, grid)
+    result = {"top1": 0.5, "oracle_top1": 0.6, "image_bytes": 10, "label_bytes": 20, "epochs": 3, "images": 10}
+    failed = next(cell for cell in grid.stage("distill") if cell.fields["seed"] == 1)
+    for seconds, cell in enumerate(grid.cells, start=1):
+        run = RunFacts(started="", seconds=seconds, peak_memory=1, environment={"cpu": "made up"})
+        if cell == failed:
+            store.fail(Record(id=cell.id, cell=cell, state="failed", run=run, error="ValueError: no"))
+        elif failed.id not in cell.parents.values():
+            with store.draft(cell.id) as draft:
+                store.commit(draft, Record(id=cell.id, cell=cell, state="done", result=result, run=run))
+    done, other = sorted(collect(store), key=lambda entry: entry.seed)
+    assert (done.state, done.top1, done.full_label_bytes) == ("done", 0.5, 3 * 10 * 10 * 2)
+    # the cells in their order: teacher, scores of two seeds, images of two, labels, students
+    assert done.seconds == {"teacher": 1.0, "prepare": 2.0, "distill": 4.0, "label": 6.0, "evaluate": 7.0}
+    assert (other.state, other.reason) == ("failed", f"{failed.id}: ValueError: no")
 
 
 def test_the_same_entries_are_the_same_bytes_in_any_order() -> None:
@@ -332,7 +361,7 @@ def test_file_names_stay_apart() -> None:
     assert file_stem("../..").isalnum()
 
 
-def test_entries_import_without_pandas_or_torch() -> None:
-    program = "import sys, bench.harness.report.entries; print({'pandas', 'scipy', 'torch'} & set(sys.modules))"
+def test_entries_import_without_tables_or_torch() -> None:
+    program = "import sys, bench.harness.report.entries; print({'tabulate', 'scipy', 'torch'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert run.stdout.strip() == "set()"

@@ -58,7 +58,7 @@ def test_an_abandoned_draft_does_not_exist(tmp_path: Path) -> None:
         (draft / "half.txt").write_text("half")
         raise RuntimeError("killed")
     assert store.record(cell().id) is None
-    assert list((tmp_path / "cells").iterdir()) == []
+    assert [*(tmp_path / "cells").iterdir(), *(tmp_path / "drafts").iterdir()] == []
 
 
 @pytest.mark.parametrize("damage", ["changed", "same size", "missing", "added"])
@@ -95,6 +95,46 @@ def test_the_record_of_another_cell_is_damage(tmp_path: Path) -> None:
     (store.folder(other.id) / "record.json").write_text(text)
     with pytest.raises(Damaged, match="is the record of"):
         store.record(other.id)
+
+
+def test_a_folder_without_a_record_is_damage(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (store.folder("a")).mkdir()
+    with pytest.raises(Damaged, match=r"cells/a/record\.json"):
+        store.record("a")
+
+
+def test_an_artifact_that_comes_while_it_is_looked_for_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, looked = Store(tmp_path), []
+
+    def too_early(path: str) -> None:
+        looked.append(committed(store, cell()))
+
+    monkeypatch.setattr(store_module, "_read", too_early)
+    assert store.record(cell().id) == looked[0]
+
+
+def test_one_look_tells_what_a_store_has(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    done, failed, running, drafted = map(cell, "abcd")
+    committed(store, done)
+    store.fail(Record(id=failed.id, cell=failed, state="failed", run=RUN, error="ValueError: no"))
+    store.beat(running.id, {"done": 1})
+    (tmp_path / "cells" / ".nfs0001").mkdir()  # as a network file system leaves them
+    with store.draft(drafted.id):
+        kinds = ("cells", "failures", "heartbeats")
+        assert [store.ids(kind) for kind in kinds] == [{done.id}, {failed.id}, {running.id}]
+
+
+def test_the_drafts_of_killed_workers_are_swept_up(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    mine, other = (tmp_path / "drafts" / f"{name}.killed" for name in (cell("a").id, cell("b").id))
+    mine.mkdir()
+    other.mkdir()
+    with store.draft(cell("a").id) as draft:
+        assert sorted((tmp_path / "drafts").iterdir()) == sorted([draft, other])
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from bench.harness.identity import Cell
 from bench.harness.launch import Watcher
 from bench.harness.options import Options
 from bench.harness.schedule import Schedule
+from bench.harness.store import Store
 
 _TICK = 0.5  # seconds between two looks
 _BUSY_PAUSE = 2.0  # seconds before a cell that another run holds is tried again
@@ -34,6 +35,7 @@ def run(schedule: Schedule, options: Options, jobs: int, watcher: Watcher) -> No
     slots: list[ProcessPoolExecutor | None] = [None] * jobs
     running: dict[Future[str], tuple[int, Cell]] = {}
     resting: dict[str, float] = {}  # busy cells -> when to try again
+    asked = schedule.grid.model_copy(update={"cells": ()})  # a worker gets its cell alone: grids may be large
     try:
         while not schedule.over:
             now = time.monotonic()
@@ -43,7 +45,7 @@ def run(schedule: Schedule, options: Options, jobs: int, watcher: Watcher) -> No
                 pool = slots[slot] or _pool(slot, options)
                 slots[slot] = pool
                 schedule.state[cell.id] = "running"
-                running[pool.submit(_run, schedule.grid, cell, options)] = (slot, cell)
+                running[pool.submit(_run, asked, cell, options)] = (slot, cell)
             watcher.update(schedule)
             done, _ = wait(running, timeout=_TICK, return_when=FIRST_COMPLETED) if running else (set(), set())
             if not running:
@@ -105,5 +107,5 @@ def _run(grid: Grid, cell: Cell, options: Options) -> str:
 def _died(cell: Cell, options: Options) -> str:
     from bench.harness.failures import note_death
 
-    note_death(cell, options, "the worker process died (killed, or out of memory)")
+    note_death(Store(options.store), cell, "the worker process died (killed, or out of memory)")
     return "failed"

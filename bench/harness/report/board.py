@@ -6,13 +6,13 @@ business of :mod:`bench.harness.report.wording`.
 
 from __future__ import annotations
 
+import csv
+import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Any
-
-import pandas as pd
 
 from bench.errors import UserError
 from bench.harness.identity import STAGES
@@ -121,14 +121,6 @@ def _whole(value: float | None) -> int | None:
     return None if value is None else round(value)
 
 
-def frame(rows: Sequence[Row]) -> pd.DataFrame:
-    """One line a row, the columns of the CSV; accuracies are fractions, bytes nullable integers."""
-    stages = [*STAGES, *sorted({stage for row in rows for stage in row.seconds} - set(STAGES))]
-    table = pd.DataFrame([_record(row, stages) for row in rows])
-    whole = ["ipc", *(name for name in table.columns if name.endswith("_bytes"))]
-    return table.astype({name: "Int64" for name in whole if name in table.columns})
-
-
 def _record(row: Row, stages: Sequence[str]) -> dict[str, Any]:
     return {
         "dataset": row.dataset,
@@ -158,6 +150,11 @@ def _record(row: Row, stages: Sequence[str]) -> dict[str, Any]:
 
 def render_csv(rows: Sequence[Row]) -> str:
     """The board as CSV: one line a row, full precision, empty where nothing was measured."""
+    stages = [*STAGES, *sorted({stage for row in rows for stage in row.seconds} - set(STAGES))]
+    lines = [_record(row, stages) for row in rows]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(lines[0] if lines else [])
     # Nine digits hide the last bit, in which two builds of a numerical library may differ.
-    text: str = frame(rows).to_csv(index=False, lineterminator="\n", float_format="%.9g")
-    return text
+    table.writerows([f"{v:.9g}" if isinstance(v, float) else v for v in line.values()] for line in lines)
+    return text.getvalue()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from dataclasses import dataclass
 from typing import Any
 
 from bench.harness import manifest
@@ -16,41 +16,61 @@ _ROW = ("dataset", "method", "labels", "ipc", "student", "protocol", "protocol_v
 
 def collect(store: Store) -> list[Entry]:
     """One entry for each (row, seed) of all grids of a store; the newest grid decides which cell stands there."""
-    read = cache(lambda cell_id: _read(store, cell_id))
+    looked_up = _LookedUp(store, store.ids("failures"), {})
     found: dict[tuple[Any, ...], Entry] = {}
     for kept in manifest.newest_first(store):
         cells = {cell.id: cell for cell in kept.grid.cells}
         for cell in kept.grid.stage("evaluate"):
             key = tuple(str(cell.row[name]) for name in _ROW)
             if key not in found:
-                found[key] = _entry(cell, cells, store, read)
+                found[key] = _entry(cell, cells, looked_up)
     return list(found.values())
 
 
-def _read(store: Store, cell_id: str) -> Record | None:
-    try:
-        return store.record(cell_id)
-    except Damaged:
-        return None
+@dataclass(frozen=True)
+class _LookedUp:
+    """What entries say of the cells behind a student, which many of them share: read once, and no more of it kept than
+    that, because a store may hold very many."""
+
+    store: Store
+    failed: set[str]
+    times: dict[str, float | None]
+
+    def record(self, cell_id: str) -> Record | None:
+        try:
+            record = self.store.record(cell_id)
+        except Damaged:
+            record = None
+        self.times[cell_id] = None if record is None else record.run.seconds
+        return record
+
+    def seconds(self, cell_id: str) -> float | None:
+        """None: the cell is not done."""
+        if cell_id not in self.times:
+            self.record(cell_id)
+        return self.times[cell_id]
+
+    def failure(self, cell_id: str) -> Record | None:
+        return self.store.failure(cell_id) if cell_id in self.failed else None
 
 
-def _entry(cell: Cell, cells: dict[str, Cell], store: Store, read: Any) -> Entry:
+def _entry(cell: Cell, cells: dict[str, Cell], looked_up: _LookedUp) -> Entry:
     row = dict(cell.row)
     classes = row.pop("classes")
     facts: dict[str, Any] = {"cell": cell.id, **row, "state": "missing"}
     lineage = _lineage(cell, cells)
+    record = looked_up.record(cell.id)
     for member in lineage:
-        if read(member.id) is None and (failure := store.failure(member.id)) is not None:
+        if looked_up.seconds(member.id) is None and (failure := looked_up.failure(member.id)) is not None:
             reason = failure.error if member is cell else f"{member.id}: {failure.error}"
             facts |= {"state": "failed", "reason": reason}
-    record = read(cell.id)
     if record is None:
         return Entry(**facts)
     result = record.result
     seconds: dict[str, float] = {}
     for member in lineage:
-        if (made := read(member.id)) is not None:
-            seconds[member.stage] = seconds.get(member.stage, 0.0) + made.run.seconds
+        if (took := looked_up.seconds(member.id)) is not None:
+            seconds[member.stage] = seconds.get(member.stage, 0.0) + took
     full = row["ipc"] is None
     return Entry(
         **{

@@ -1,12 +1,13 @@
 """What a board knows of one evaluate cell, and ``<dataset>.records.jsonl``, the file that keeps it.
 
 The file holds one entry a line as canonical JSON, in the order of the board, so that the same entries are the
-same bytes. Importing this module imports neither pandas nor torch.
+same bytes. Importing this module imports no torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -61,21 +62,22 @@ class Entry(Settings):
         scale = (self.ipc is None, self.ipc or 0)
         return (self.dataset, protocol, scale, self.student, self.method, self.labels)
 
+    @cached_property
+    def line(self) -> str:
+        """The entry as canonical JSON."""
+        return canonical(self.model_dump(mode="json"))
+
 
 def in_order(entries: Iterable[Entry]) -> list[Entry]:
     """The entries in the order of the board, exact repeats dropped; the same for any order they came in."""
-    by_line = {_line(entry): entry for entry in entries}
+    by_line = {entry.line: entry for entry in entries}
     keyed = sorted((entry.row, entry.seed, line) for line, entry in by_line.items())
     return [by_line[line] for _, _, line in keyed]
 
 
 def render_jsonl(entries: Iterable[Entry]) -> str:
     """The entries as canonical JSON, one a line, in the order of the board."""
-    return "".join(f"{_line(entry)}\n" for entry in in_order(entries))
-
-
-def _line(entry: Entry) -> str:
-    return canonical(entry.model_dump(mode="json"))
+    return "".join(f"{entry.line}\n" for entry in in_order(entries))
 
 
 def write_jsonl(path: Path, entries: Iterable[Entry]) -> None:

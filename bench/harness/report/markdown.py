@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-import pandas as pd
+from tabulate import tabulate
 
 from bench.harness.report import wording
 from bench.harness.report.board import Row
@@ -134,8 +134,12 @@ def _render(table: _Table, marks: Marks, names: _Names) -> str:
             best[row.student] = max(row.top1.mean, best.get(row.student, 0.0))
     columns = [name for name in COLUMNS if name != "Student" or len(_students(table.rows)) > 1]
     cells = [_cells(row, best.get(row.student), marks, names) for row in table.rows]
-    text: str = pd.DataFrame(cells, columns=columns).to_markdown(
-        index=False, disable_numparse=True, colalign=[COLUMNS[name] for name in columns]
+    text: str = tabulate(
+        [[row[name] for name in columns] for row in cells],
+        headers=columns,
+        tablefmt="pipe",
+        disable_numparse=True,
+        colalign=[COLUMNS[name] for name in columns],
     )
     return text
 
