@@ -12,13 +12,14 @@ from bench import __version__
 from bench.cli.parser import Parser
 from bench.errors import UserError
 
-VERBS = ("run", "status", "report", "list", "show", "check", "data")
+VERBS = ("run", "status", "logs", "retry", "cancel", "report", "list", "show", "check", "data", "doctor")
 
 _EPILOG = """examples:
   python -m bench run --methods hello,rded --ipc 1,10,50             the main job, on digits, offline
   python -m bench run --methods rded --ipc 10 --dry-run               what would be computed
   python -m bench run --methods hello --ipc 10 --dataset imagenet-1k --data-root /data --cluster slurm
-  python -m bench status                                              what is done, running and failed
+  python -m bench status --watch                                      what is done, running, queued and failed
+  python -m bench retry --memory 64                                   what failed, again, with more memory on Slurm
   python -m bench report --check                                      do the boards follow from the records?
 """
 

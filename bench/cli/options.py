@@ -14,7 +14,7 @@ from bench.errors import UserError
 STORE_VARIABLE = "DISTILL_BENCH_STORE"
 
 
-def store_flag(parser: argparse.ArgumentParser) -> None:
+def store_flag(parser: argparse._ActionsContainer) -> None:
     """``--store PATH``."""
     default = Path(os.environ.get(STORE_VARIABLE, ".bench"))
     parser.add_argument(

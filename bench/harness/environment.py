@@ -35,18 +35,25 @@ def _cpu() -> str:
 
 
 @cache
+def code() -> dict[str, str]:
+    """Which code runs here: version, commit, and a hash of local edits."""
+    facts = {"distill-bench": bench.__version__}
+    if commit := _git("rev-parse", "--short=12", "HEAD"):
+        facts["commit"] = commit
+        if edits := _git("diff", "HEAD", "--", "*.py", "*.toml"):
+            facts["local_edits"] = hashlib.blake2b(edits.encode(), digest_size=5).hexdigest()
+    return facts
+
+
+@cache
 def environment(device: str, threads: int) -> dict[str, str]:
-    """The facts that may explain a difference: versions, commit (and a hash of local edits), CPU, device."""
-    facts = {"distill-bench": bench.__version__, "python": platform.python_version(), "cpu": _cpu()}
+    """The facts that may explain a difference: code, versions, CPU, device."""
+    facts = {**code(), "python": platform.python_version(), "cpu": _cpu()}
     for package in _PACKAGES:
         try:
             facts[package] = version(package)
         except PackageNotFoundError:
             continue
-    if commit := _git("rev-parse", "--short=12", "HEAD"):
-        facts["commit"] = commit
-        if edits := _git("diff", "HEAD", "--", "*.py", "*.toml"):
-            facts["local_edits"] = hashlib.blake2b(edits.encode(), digest_size=5).hexdigest()
     facts["device"] = device
     facts["threads"] = str(threads)
     torch = sys.modules.get("torch")  # not loaded where a launcher notes a death

@@ -16,3 +16,4 @@ class Options(BaseModel):
     data_root: Path | None = None
     device: str = "auto"  # "auto": an accelerator where there is one
     threads: int = 1  # results are the same to the last bit for the same number of CPU threads
+    code: dict[str, str] | None = None  # which code asked for it, where that may be another one than computes

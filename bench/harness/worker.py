@@ -1,38 +1,42 @@
 """Runs one cell: the same function on this machine, in a pool process and in a Slurm task.
 
 It takes the lease, looks at the parents, computes into a draft, and commits. A cell that failed leaves a record
-with its traceback; an error the user can put right is passed on.
+with its traceback; an error the user can put right is passed on. Where several processes share a cell
+(:mod:`bench.kit.team`), all of them call this: the first decides, all compute, the first commits.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import random
 import resource
-import socket
+import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
+from bench.contract import Progress
 from bench.errors import UserError
 from bench.harness import stages
-from bench.harness.environment import environment
+from bench.harness.environment import code, environment
 from bench.harness.grid import Grid
+from bench.harness.heart import Heart, log
 from bench.harness.identity import Cell
 from bench.harness.lease import lease
 from bench.harness.options import Options
 from bench.harness.record import PublicFacts, Record, RunFacts
 from bench.harness.schedule import finished
 from bench.harness.store import Damaged, Store
+from bench.kit import team
 
 Outcome = Literal["done", "already", "busy", "blocked", "failed"]
-_BEAT_EVERY = 1.0  # seconds between two heartbeats
 
 
 def run_cell(grid: Grid, cell: Cell, options: Options) -> Outcome:
@@ -40,46 +44,56 @@ def run_cell(grid: Grid, cell: Cell, options: Options) -> Outcome:
 
     Raises:
         UserError: something the user can put right; nothing is lost.
+        Stopped: a stop was asked for and the work is saved.
     """
     store = Store(options.store)
-    with lease(store.root, cell.id) as ours:
-        if not ours:
-            return "busy"
-        try:
-            if finished(store, cell):
-                return "already"
-        except Damaged:
-            store.discard(cell.id)
-        try:
-            parents = {role: _parent(store, parent) for role, parent in cell.parents.items()}
-        except Damaged:
-            return "blocked"
-        return _compute(store, grid, cell, parents, options)
+    with lease(store.root, cell.id) if team.first() else nullcontext(False) as ours:
+        outcome = team.tell(_look(store, cell) if ours else "busy")
+        if outcome is not None:
+            return outcome
+        return _compute(store, grid, cell, options)
 
 
-def _parent(store: Store, cell_id: str) -> Record:
+def _look(store: Store, cell: Cell) -> Outcome | None:
+    """Why there is nothing to compute; None: there is."""
+    try:
+        if finished(store, cell):
+            return "already"
+    except Damaged:
+        store.discard(cell.id)
+    try:
+        for parent in cell.parents.values():
+            store.verify(_made(store, parent))
+    except Damaged:
+        return "blocked"
+    return None
+
+
+def _made(store: Store, cell_id: str) -> Record:
     record = store.record(cell_id)
     if record is None:
         raise Damaged(f"{cell_id} is not there")
-    store.verify(record)
     return record
 
 
-def _compute(store: Store, grid: Grid, cell: Cell, parents: dict[str, Record], options: Options) -> Outcome:
+def _compute(store: Store, grid: Grid, cell: Cell, options: Options) -> Outcome:
     started, clock = datetime.now(UTC), time.monotonic()
-    device = torch.device(_device(options.device))
+    device = device_for(options)
     _settle(cell, options.threads)
+    _reset_peak_memory(device)
+    log.info("%s  begins", cell.id)
 
     def facts() -> RunFacts:
         return RunFacts(
             started=started.isoformat(timespec="seconds"),
             seconds=round(time.monotonic() - clock, 3),
             peak_memory=_peak_memory(device),
-            environment=environment(str(device), options.threads),
+            environment=_environment(device, options),
         )
 
     try:
-        with store.draft(cell.id) as draft:
+        parents = {role: _made(store, parent) for role, parent in cell.parents.items()}
+        with _draft(store, cell) as draft, _heart(store, cell) as progress:
             task = stages.StageTask(
                 grid=grid,
                 cell=cell,
@@ -88,49 +102,83 @@ def _compute(store: Store, grid: Grid, cell: Cell, parents: dict[str, Record], o
                 work=store.work(cell.id),
                 data_root=options.data_root,
                 device=device,
-                progress=_heart(store, cell),
+                progress=progress,
             )
             made = stages.STAGES[cell.stage](task)
-            record = Record(
-                id=cell.id,
-                cell=cell,
-                state="done",
-                inputs={parent.id: parent.content for parent in parents.values()},
-                result=made.result,
-                files=store.facts(draft),
-                public=tuple(PublicFacts(name=p.name, sha256=p.sha256, bytes=p.bytes) for p in made.public),
-                run=facts(),
-            )
-            store.commit(draft, record)
+            if team.first():
+                record = Record(
+                    id=cell.id,
+                    cell=cell,
+                    state="done",
+                    inputs={parent.id: parent.content for parent in parents.values()},
+                    result=made.result,
+                    files=store.facts(draft),
+                    public=tuple(PublicFacts(name=p.name, sha256=p.sha256, bytes=p.bytes) for p in made.public),
+                    run=facts(),
+                )
+                store.commit(draft, record)
+        log.info("%s  done in %.1f s", cell.id, time.monotonic() - clock)
         return "done"
     except UserError:
         raise
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if _is_full_disk(error):
             raise UserError(
                 f"no space left for {cell.id} in {store.root}: free some or choose another --store, then run the "
                 "same command again; finished cells are kept"
             ) from None
         return _failed(store, cell, error, facts())
-    except Exception as error:
-        return _failed(store, cell, error, facts())
-    finally:
-        store.still(cell.id)
+
+
+@contextmanager
+def _draft(store: Store, cell: Cell) -> Iterator[Path]:
+    """Where to write the artifact; what the helpers of a team write is thrown away."""
+    if team.first():
+        with store.draft(cell.id) as draft:
+            yield draft
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+
+
+def _heart(store: Store, cell: Cell) -> Heart | nullcontext[Progress]:
+    return Heart(store, cell.id) if team.first() else nullcontext(_unheard)
+
+
+def _unheard(done: int, total: int, **metrics: float) -> None:
+    """The progress of a team's helpers, which is that of the first."""
+
+
+def _is_full_disk(error: Exception) -> bool:
+    """safetensors' errors have no errno, only its number in words."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in full or any(f"(os error {number})" in str(error) for number in full)
 
 
 def _failed(store: Store, cell: Cell, error: Exception, facts: RunFacts) -> Outcome:
     line = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else '(no message)'}"
+    log.error("%s  failed", cell.id, exc_info=error)
     store.fail(Record(id=cell.id, cell=cell, state="failed", run=facts, error=line, traceback=traceback.format_exc()))
     return "failed"
 
 
-def _device(wanted: str) -> str:
-    there = torch.cuda.is_available()
+def team_member(options: Options) -> AbstractContextManager[None]:
+    """This process as one of several that share cells, as the environment says (see :mod:`bench.kit.team`)."""
+    return team.joined(device_for(options))
+
+
+def device_for(options: Options) -> torch.device:
+    """Where this process computes.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    wanted, there = options.device, torch.cuda.is_available()
     if wanted.startswith("cuda") and not there:
         raise UserError(f"--device {wanted}: torch {torch.__version__} finds no CUDA device here; use --device cpu")
-    if wanted != "auto":
-        return wanted
-    return "cuda" if there else "cpu"
+    if wanted == "auto":
+        return torch.device("cuda" if there else "cpu")
+    return torch.device(wanted)
 
 
 def _settle(cell: Cell, threads: int) -> None:
@@ -143,23 +191,29 @@ def _settle(cell: Cell, threads: int) -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def _heart(store: Store, cell: Cell) -> Callable[..., None]:
-    """A progress callback that notes a heartbeat at most once a second."""
-    last = 0.0
+def _environment(device: torch.device, options: Options) -> dict[str, str]:
+    """Where it was computed, and what else may explain a difference."""
+    facts = dict(environment(str(device), options.threads))
+    if team.size() > 1:
+        facts["processes"] = str(team.size())
+    if options.code is not None and options.code != code():  # edited between submission and start
+        facts["code_drift"] = "submitted as " + " ".join(f"{name} {value}" for name, value in options.code.items())
+    return facts
 
-    def beat(done: int, total: int, **metrics: float) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last < _BEAT_EVERY and done < total:
-            return
-        last = now
-        where: dict[str, Any] = {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time()}
-        store.beat(cell.id, {"done": done, "total": total, "metrics": metrics, **where})
 
-    return beat
+def _reset_peak_memory(device: torch.device) -> None:
+    """A process may compute several cells, and each has a peak of its own."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with suppress(OSError):  # not on this system, or not allowed: the peak is then that of the process
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM (proc(5))
 
 
 def _peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

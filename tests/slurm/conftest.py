@@ -2,24 +2,71 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-_CLUSTER = Path(__file__).with_name("cluster.py")
-_MISSING = 77  # cluster.py: it can't be started here
+from tests.slurm import cluster
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running cluster of the nodes n1, n2 and n3, and the faults that it can be given."""
+
+    home: Path
+
+    @property
+    def conf(self) -> str:
+        """What SLURM_CONF must be for Slurm's commands to ask this cluster."""
+        return str(self.home / "slurm.conf")
+
+    def ask(self, *command: str) -> str:
+        """What one of Slurm's commands prints; raises CalledProcessError where it fails, its stderr is shown."""
+        env = cluster.environment(Path(self.conf))
+        done = subprocess.run(
+            command, cwd=self.home, env=env, stdout=subprocess.PIPE, text=True, timeout=60, check=True
+        )
+        return done.stdout.strip()
+
+    def kill_node(self, node: str, keep_jobs: bool = False) -> None:
+        """Cut a node's power; with ``keep_jobs`` its network alone, and what it computes goes on."""
+        cluster.kill_node(self.home, node, keep_jobs)
+
+    def start_node(self, node: str) -> None:
+        """Start a node that was killed, and wait until it takes jobs."""
+        cluster.start_node(self.home, node)
+
+    def restart_controller(self) -> None:
+        """End slurmctld and start it again; its jobs run on."""
+        cluster.restart_controller(self.home)
 
 
 @pytest.fixture(scope="session")
-def slurm_conf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The SLURM_CONF of a running cluster of three nodes; skips where there can't be one."""
-    home = tmp_path_factory.mktemp("slurm")
-    started = subprocess.run([sys.executable, _CLUSTER, "start", home], capture_output=True, text=True)
-    if started.returncode == _MISSING:
-        pytest.skip(started.stderr.strip())
-    assert started.returncode == 0, started.stderr
-    yield started.stdout.strip()
-    subprocess.run([sys.executable, _CLUSTER, "stop", home], check=True)
+def _running_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    if (reason := cluster.missing()) is not None:
+        said = f"no Slurm can be started here: {reason}"
+        if os.environ.get("BENCH_REQUIRE_SLURM") == "1":
+            pytest.fail(said)
+        pytest.skip(said)
+    home = tmp_path_factory.mktemp("slurm").resolve()
+    cluster.start(home)
+    yield Cluster(home)
+    cluster.stop(home)
+
+
+@pytest.fixture
+def slurm_cluster(_running_cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster that the tests of one process share; nodes that a test killed are back for the next one."""
+    yield _running_cluster
+    for node in cluster.NODES:
+        _running_cluster.start_node(node)
+
+
+@pytest.fixture(scope="session")
+def slurm_conf(_running_cluster: Cluster) -> str:
+    """The SLURM_CONF of the cluster; skips where there can't be one."""
+    return _running_cluster.conf

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,76 +13,11 @@ import pytest
 
 from bench.cli import main
 from bench.harness.launch import local, slurm
-from tests.conftest import TINY_PROTOCOL, command, draw_classes, environment
+from bench.harness.slurm.submit import Submission
+from tests.conftest import TINY_PROTOCOL
+from tests.slurm.place import SMALL, STORE, Done, Place, awaited, finish, make_place
 
-STORE = "the store"  # a blank in a path is nothing special
-SMALL = "convnet2-w8"
-TEACHER = (f"arch={SMALL}", "epochs=3", "batch_size=8", "schedule=cosine", "lr=0.05")
-
-Done = subprocess.CompletedProcess[str]
-
-
-@dataclass(frozen=True)
-class Place:
-    """A folder with data, protocols and stores, on a machine with a cluster."""
-
-    home: Path
-    conf: str
-
-    def arguments(self, *more: str, methods: str = "rded", cluster: str = "slurm", store: str = STORE) -> list[str]:
-        """A run that takes seconds: one IPC, no baselines; of RDED, a teacher of three epochs."""
-        changes = [part for setting in TEACHER for part in ("--set", f"teacher.{setting}")] if methods == "rded" else []
-        return [
-            "run", "--methods", methods, "--no-baselines", "--ipc", "1", "--seeds", "0,1",
-            "--dataset", "folder:colours", "--protocol", "tiny.toml", "--students", SMALL, "--cluster", cluster,
-            "--store", store, "--out", "boards", *changes, *more,
-        ]  # fmt: skip
-
-    def start(self, *command: str, **env: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            command, cwd=self.home, env=environment({"SLURM_CONF": self.conf, **env}), text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            # a shell starts what it puts in the background with SIGINT ignored, and that is inherited
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )  # fmt: skip
-
-    def run(self, *command: str, **env: str) -> Done:
-        return _finish(self.start(*command, **env))
-
-    def bench(self, arguments: list[str], **env: str) -> Done:
-        return self.run(*command(arguments), **env)
-
-    def queue(self) -> list[str]:
-        """The jobs that Slurm knows as pending or running."""
-        return self.run("squeue", "--noheader", "--format=%i %T").stdout.split("\n")[:-1]
-
-    def scripts(self, store: str = STORE) -> list[str]:
-        """The submitted scripts, in the order of submission."""
-        paths = (self.home / store / "slurm").glob("*_submission.sh")
-        return [path.read_text() for path in sorted(paths, key=lambda path: int(path.name.split("_")[0]))]
-
-    def records(self, store: str = STORE) -> dict[str, dict[str, Any]]:
-        found = [json.loads(path.read_text()) for path in (self.home / store).glob("cells/*/record.json")]
-        return {record["id"]: record for record in found}
-
-
-def _finish(process: subprocess.Popen[str]) -> Done:
-    out, err = process.communicate(timeout=180)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-
-def _make(home: Path, conf: str) -> Place:
-    draw_classes(home / "colours")
-    (home / "tiny.toml").write_text(TINY_PROTOCOL)
-    return Place(home, conf)
-
-
-def _await(what: Callable[[], Any], seconds: float = 120) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, "it didn't come"
-        time.sleep(0.1)
-    return found
+STORED = ("--labels", "stored:topk2")
 
 
 def _longer_protocol(place: Place, epochs: int) -> str:
@@ -98,62 +27,82 @@ def _longer_protocol(place: Place, epochs: int) -> str:
     return "long.toml"
 
 
-def _heartbeat(place: Place, store: str, seed: int) -> dict[str, Any] | None:
-    """What the only running cell of a seed says of itself."""
-    for path in (place.home / store / "heartbeats").glob(f"*-s{seed}-*.json"):
-        return json.loads(path.read_text())  # type: ignore[no-any-return]
+def _heartbeat(place: Place, store: str, stage: str, seed: int) -> dict[str, Any] | None:
+    """What the only running cell of a stage and seed says of itself."""
+    for cell, beat in place.heartbeats(store).items():
+        if f"-s{seed}-" in cell and (SMALL in cell) == (stage == "evaluate"):
+            return beat
     return None
 
 
 @pytest.fixture
 def place(tmp_path: Path, slurm_conf: str) -> Place:
     """A place of a test's own."""
-    return _make(tmp_path, slurm_conf)
+    return make_place(tmp_path, slurm_conf)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, slurm_conf: str) -> tuple[Place, Done, Done]:
     """A place where the same grid was run twice, through Slurm and in a process of its own (store ``inline``)."""
-    place = _make(tmp_path_factory.mktemp("finished"), slurm_conf)
-    stored = ("--labels", "stored:topk2")
-    beside = place.start(*command(place.arguments(*stored, "--out", "inline-boards", cluster="inline", store="inline")))
-    through = place.bench(place.arguments(*stored))
-    return place, through, _finish(beside)
+    place = make_place(tmp_path_factory.mktemp("finished"), slurm_conf)
+    beside = place.start_bench(place.arguments(*STORED, "--out", "inline-boards", cluster="inline", store="inline"))
+    through = place.bench(place.arguments(*STORED))
+    return place, through, finish(beside)
 
 
-def test_stages_are_arrays_one_after_the_other(finished: tuple[Place, Done, Done]) -> None:
+def test_stages_are_arrays_that_wait_for_what_they_stand_on(finished: tuple[Place, Done, Done]) -> None:
     place, through, _ = finished
     assert through.returncode == 0, through.stdout + through.stderr
     assert "where the time went" in through.stdout
-    _await(lambda: place.queue() == [])  # a record is there before its task has ended
+    awaited(place.idle)
     assert [record["state"] for record in place.records().values()] == ["done"] * 10
-    assert (place.home / "boards" / "folder-colours.md").is_file()
-    teacher, prepare, distill, label, stored, evaluate = scripts = place.scripts()
+    scripts = place.scripts()
+    teacher, prepare, distill, label, stored, evaluate, report = scripts
     assert all("--array=0-1%2" in script for script in (prepare, distill, stored, evaluate))
-    assert "--array" not in teacher + label, "a stage of one cell is a plain job"
+    assert all("--array" not in script for script in (teacher, label, report)), "one task is a plain job"
     assert "--dependency" not in teacher
-    assert all("--dependency=afterany:" in script for script in scripts[1:])
+    jobs = sorted(int(path.name.split("_")[0]) for path in (place.home / STORE).glob("slurm/*/*_submission.sh"))
+    waits = [script.partition("--dependency=")[2].split()[0] for script in scripts[1:]]
+    t, p, d, online, s, e, _ = jobs
+    assert waits == [
+        f"afterany:{t}",
+        f"aftercorr:{p},afterany:{t}",
+        f"afterany:{t}",
+        f"aftercorr:{d},afterany:{online}",
+        f"aftercorr:{d}:{s}",
+        f"afterany:{t}:{p}:{d}:{online}:{s}:{e}",
+    ]
     assert all(f" {sys.executable} " in script for script in scripts)
+    assert all("--requeue" in script and "--signal=USR2@120" in script for script in scripts)
     assert "wckey" not in "".join(scripts)
 
 
-def test_the_records_are_those_of_a_run_without_slurm(finished: tuple[Place, Done, Done]) -> None:
+def test_the_last_job_writes_the_boards(finished: tuple[Place, Done, Done]) -> None:
     place, _, beside = finished
     assert beside.returncode == 0, beside.stdout + beside.stderr
-    told = ("cell", "state", "inputs", "result", "files", "public")
-    through, inline = place.records(), place.records("inline")
-    assert through.keys() == inline.keys()
-    for cell_id, record in through.items():
-        assert {key: record[key] for key in told} == {key: inline[cell_id][key] for key in told}
+    assert place.board() == place.board("inline-boards")
+    awaited(place.idle)
+    shutil.rmtree(place.home / "boards")
+    (run,) = (place.home / STORE / "slurm").iterdir()
+    again = "import sys; from bench.harness.slurm.task import report; report(sys.argv[1])"
+    assert place.run(sys.executable, "-c", again, str(run / "run.json")).returncode == 0
+    assert place.board() == place.board("inline-boards")
+
+
+def test_the_records_are_those_of_a_run_without_slurm(finished: tuple[Place, Done, Done]) -> None:
+    place, _, _ = finished
+    assert place.told() == place.told("inline")
     same = ("python", "torch", "distill-bench", "threads")
-    environments = [record["run"]["environment"] for record in [*through.values(), *inline.values()]]
+    records = [*place.records().values(), *place.records("inline").values()]
+    environments = [record["run"]["environment"] for record in records]
     assert len({tuple(found[key] for key in same) for found in environments}) == 1
+    assert not any("code_drift" in found for found in environments)
 
 
 def test_a_second_run_submits_nothing(finished: tuple[Place, Done, Done]) -> None:
     place, _, _ = finished
     before = sorted((place.home / STORE / "slurm").iterdir())
-    again = place.bench(place.arguments("--labels", "stored:topk2"))
+    again = place.bench(place.arguments(*STORED))
     assert again.returncode == 0
     assert "nothing to do" in again.stdout
     assert sorted((place.home / STORE / "slurm").iterdir()) == before
@@ -168,8 +117,8 @@ def test_what_fails_is_told_and_holds_up_only_what_stands_on_it(place: Place) ->
     assert done.returncode == 1, done.stdout + done.stderr
     assert "not a readable image" in done.stdout
     assert "1 failed, 2 waiting for them" in done.stdout
-    _await(lambda: place.queue() == [])
-    told = [log.read_text() for log in (place.home / STORE / "slurm").glob("*.err")]
+    awaited(place.idle)
+    told = [log.read_text() for log in (place.home / STORE / "slurm").glob("*/*.err")]
     assert sum("not a readable image" in text for text in told) == 1  # blocked ones end at once
 
     broken.write_bytes(whole)
@@ -180,18 +129,8 @@ def test_what_fails_is_told_and_holds_up_only_what_stands_on_it(place: Place) ->
     assert "no_such_model" in again.stdout
     assert "1 failed, 0 waiting for them" in again.stdout
     assert len(place.records()) == 2
-    assert "--array=0-1" in place.scripts()[-1], "the student that was trained stood beside the one that wasn't"
-    assert not list((place.home / STORE / "slurm").glob("*_1_log.err")), "tasks of a second rank"
-
-
-def test_refused_jobs_leave_nothing_submitted(place: Place) -> None:
-    done = place.bench(place.arguments("--seeds", "0,1,2,3,4,5"))  # the cluster's MaxArraySize is 5
-    assert done.returncode == 2
-    assert "Slurm refused the prepare jobs (6), and nothing is left submitted" in done.stderr
-    assert "Invalid job array specification" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    _await(lambda: place.queue() == [])
-    assert place.records() == {}
+    assert "--array=0-1" in place.scripts()[-2], "the student that was trained stood beside the one that wasn't"
+    assert not list((place.home / STORE / "slurm").glob("*/*_1_log.err")), "tasks of a second rank"
 
 
 def test_stopped_and_started_again_it_waits_for_what_runs_and_notices_what_dies(
@@ -199,31 +138,35 @@ def test_stopped_and_started_again_it_waits_for_what_runs_and_notices_what_dies(
 ) -> None:
     place, _, _ = finished
     shutil.copytree(place.home / STORE, place.home / "stopped")
-    arguments = place.arguments("--protocol", _longer_protocol(place, 500), store="stopped")
-    first = place.start(*command([*arguments, "--seeds", "0"]))
-    worker = _await(lambda: _heartbeat(place, "stopped", seed=0))["pid"]
+    arguments = place.arguments(*STORED, "--protocol", _longer_protocol(place, 500), store="stopped")
+    first = place.start_bench([*arguments, "--seeds", "0"], **place.slowly(1))
+    worker = awaited(lambda: _heartbeat(place, "stopped", stage="evaluate", seed=0))["pid"]
     os.kill(worker, signal.SIGSTOP)
     first.send_signal(signal.SIGINT)
-    stopped = _finish(first)
+    stopped = finish(first)
     assert stopped.returncode == 130
-    assert "the same command" in stopped.stderr
-    assert [line.split()[1] for line in place.queue()] == ["RUNNING"]
+    assert "the same command follows them again" in stopped.stderr
+    assert sum("RUNNING" in line for line in place.queue()) == 1
 
-    started_again = datetime.now(UTC)
+    before = len(place.scripts("stopped"))
     impatient = "import sys; from bench.harness.launch import slurm; slurm._GRACE = slurm._ASK_EVERY = 1.0; "
     impatient += "from bench.cli import main; sys.exit(main())"
-    second = place.start(sys.executable, "-c", impatient, *arguments, "--seeds", "0,1")
-    os.kill(_await(lambda: _heartbeat(place, "stopped", seed=1))["pid"], signal.SIGKILL)
+    second = place.start(sys.executable, "-c", impatient, *arguments, "--seeds", "0,1", **place.slowly(3))
+    killed = awaited(lambda: _heartbeat(place, "stopped", stage="evaluate", seed=1))
+    os.kill(killed["pid"], signal.SIGKILL)
     os.kill(worker, signal.SIGCONT)
-    done = _finish(second)
+    done = finish(second)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "1 failed, 0 waiting for them" in done.stdout
-    assert "ended without a record; its log is " in done.stdout
+    assert f"Slurm task {killed['job']}: FAILED" in done.stdout
     log = Path(done.stdout.partition("its log is ")[2].partition("; see bench show")[0])
     assert "Killed" in log.read_text()
-    (made,) = place.records("stopped").keys() - place.records().keys()
-    assert datetime.fromisoformat(place.records("stopped")[made]["run"]["started"]) < started_again
-    _await(lambda: place.queue() == [])
+    made = [cell for cell in place.records("stopped").keys() - place.records().keys() if f"-{SMALL}-" in cell]
+    assert [cell.split("-")[-2] for cell in made] == ["s0"]
+    mine = [script for script in place.scripts("stopped")[before:] if "bench-evaluate" in script]
+    assert len(mine) == 1, "what was in the queue was not submitted again"
+    assert "--array" not in mine[0]
+    awaited(place.idle)
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -235,7 +178,8 @@ def test_auto_takes_slurm_where_a_cluster_answers(
     monkeypatch.setenv("SLURM_CONF", place.conf)
     if not there:
         monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(slurm, "run", lambda *_: taken.append("slurm"))
+    monkeypatch.setattr(slurm, "begin", lambda *_: taken.append("slurm") or Submission({}, {}))
+    monkeypatch.setattr(slurm, "follow", lambda *_: None)
     monkeypatch.setattr(local, "run", lambda *_: taken.append("local"))
     assert main(place.arguments(cluster="auto")) == 0
     assert taken == ["slurm" if there else "local"]

@@ -1,0 +1,46 @@
+"""The cells that the words of a command line name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+
+from bench.errors import UserError, unknown
+from bench.harness.identity import STAGES
+
+_FEW = 20  # names that an error may list
+
+
+def named(words: Iterable[str], cells: Mapping[str, str]) -> set[str]:
+    """The cells that words name: each an id or its beginning, a glob over ids, or a stage.
+
+    Args:
+        cells: id -> stage of those to choose from.
+
+    Raises:
+        UserError: a word names none, or is the beginning of several.
+    """
+    found: set[str] = set()
+    for word in words:
+        if word in cells:
+            fitting = {word}
+        elif word in STAGES:
+            fitting = {cell_id for cell_id, stage in cells.items() if stage == word}
+        elif set(word) & set("*?["):
+            fitting = {cell_id for cell_id in cells if fnmatchcase(cell_id, word)}
+        else:
+            fitting = {cell_id for cell_id in cells if cell_id.startswith(word)}
+            if len(fitting) > 1:
+                first = ", ".join(sorted(fitting)[:3]) + (f" and {len(fitting) - 3} more" if len(fitting) > 3 else "")
+                raise UserError(f"{word!r} is the beginning of {first}; write more of it, or {word}* for all of them")
+        if not fitting:
+            raise _no_cell(word, cells)
+        found |= fitting
+    return found
+
+
+def _no_cell(word: str, cells: Mapping[str, str]) -> UserError:
+    error = unknown("cell or stage", word, {*cells, *STAGES})
+    if len(cells) <= _FEW:
+        return error
+    return UserError(str(error).partition("; known:")[0] + f"; expected one of {len(cells)} ids, a glob or a stage")

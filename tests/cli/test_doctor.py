@@ -1,0 +1,252 @@
+"""What the doctor finds: here, of a made-up cluster, and in what nodes say of themselves."""
+
+from __future__ import annotations
+
+import platform
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.cli import main
+from bench.errors import UserError
+from bench.harness.environment import code
+from bench.harness.lease import lease
+from bench.harness.slurm import doctor, probe, queue, visit
+from bench.harness.slurm.doctor import Check, cluster, this_machine
+from bench.harness.slurm.journal import Journal
+from bench.harness.slurm.probe import Facts, Probe, Torch, is_held
+from bench.harness.slurm.profile import Profile, Resources
+from bench.harness.store import Store
+
+
+@pytest.fixture(autouse=True)
+def no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes seconds to import."""
+    for module in (doctor, probe):
+        monkeypatch.setattr(module, "look_at_torch", lambda: Torch(version="2.9", accelerators=1, name="H200"))
+
+
+def by_name(checks: Iterable[Check]) -> dict[str, Check]:
+    return {check.name: check for check in checks}
+
+
+def test_this_machine_is_well(tmp_path: Path) -> None:
+    found = by_name(this_machine(tmp_path / "new"))
+    assert all(check.ok for check in found.values()), found
+    assert set(found) == {"python", "store", "locks", "torch"}
+    assert not list((tmp_path / "new" / "leases").iterdir()) and not (tmp_path / "new" / ".doctor").exists()
+
+
+def test_a_store_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    check = by_name(this_machine(tmp_path / "file"))["store"]
+    assert check.ok is False and "--store" in check.advice
+
+
+def test_locks_that_lock_nothing_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def careless(root: Path, name: str) -> Iterator[bool]:
+        yield True
+
+    monkeypatch.setattr(doctor, "lease", careless)  # here; the other process locks in earnest
+    check = by_name(this_machine(tmp_path))["locks"]
+    assert check.ok is False and "flock" in check.advice
+
+
+def test_torch_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(probe, "_LOOK", "raise ImportError('libcudart.so.12: cannot open shared object file')")
+    assert probe.look_at_torch().error == "ImportError: libcudart.so.12: cannot open shared object file"
+    monkeypatch.setattr(probe, "_LOOK", "import os; os.abort()")
+    assert probe.look_at_torch().error == "exit code -6"
+
+
+class Commands:
+    """A cluster, as its commands tell of it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.says: dict[str, str | None] = {
+            "sinfo": "gpu*\nlong",
+            "sacctmgr": "vision|normal,high",
+            "scontrol": "AccountingStorageEnforce = associations,limits\nMaxArraySize = 1001",
+            "sacct": "",
+        }
+        monkeypatch.delenv("SBATCH_PARTITION", raising=False)
+        monkeypatch.setattr(doctor.shutil, "which", lambda name: f"/usr/bin/{name}" if self.says else None)
+        monkeypatch.setattr(queue, "ask", lambda name, *_, **__: self.says.get(name))
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
+    return Commands(monkeypatch)
+
+
+def test_a_cluster_that_has_what_the_profile_asks_for(commands: Commands) -> None:
+    heavy = Resources(cells=("teacher",), partition="long", qos="high")
+    found = list(cluster(Profile(account="vision", resources={"heavy": heavy})))
+    assert all(check.ok for check in found), found
+    assert [check.name for check in found].count("partition") == 1
+    assert {"account", "qos", "arrays", "accounting"} <= {check.name for check in found}
+
+
+def test_what_the_cluster_does_not_have(commands: Commands) -> None:
+    profile = Profile(partition="gpus", account="visions", qos="higher")
+    found = by_name(cluster(profile))
+    assert found["partition"].ok is False and found["partition"].advice == "did you mean gpu?"
+    assert found["account"].ok is False and "vision" in found["account"].advice
+    assert found["qos"].ok is False and "high, normal" in found["qos"].advice
+    commands.says["sinfo"] = "gpu\nlong"
+    commands.says["scontrol"] = "AccountingStorageEnforce = none"
+    assert by_name(cluster(profile))["account"].ok is None, "nobody minds"
+    assert "no default" in by_name(cluster(Profile()))["partition"].found
+
+
+def test_what_cannot_be_known_is_no_fault(commands: Commands) -> None:
+    commands.says |= {"sacctmgr": None, "sacct": None}
+    found = by_name(cluster(Profile(account="vision")))
+    assert found["account"].ok is None and found["accounting"].ok is None
+    commands.says.clear()
+    assert [check.ok for check in cluster(Profile())] == [None], "no Slurm here, and none was asked for"
+    assert [check.ok for check in cluster(Profile(name="horeka"))] == [False]
+
+
+def test_a_cluster_that_does_not_answer(commands: Commands) -> None:
+    commands.says["sinfo"] = None
+    assert [(check.name, check.ok) for check in cluster(Profile())] == [("commands", True), ("cluster", False)]
+
+
+def facts(**other: Any) -> Facts:
+    well = {
+        "host": "n1", "python": platform.python_version(), "code": code(), "torch": Torch(version="2.9"),
+        "heard": 101.0, "held": True, "scontrol": True,
+    }  # fmt: skip
+    return Facts(**{**well, **other})
+
+
+def test_a_node_that_is_well() -> None:
+    found = visit.judge(facts(), said=100.0, seen=100.5, wants_accelerator=False)
+    assert all(check.ok for check in found), found
+    assert "between -0.5 and 0.5 s" in by_name(found)["clock"].found
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "told"),
+    [
+        ("code", {"python": "3.0.1"}, "python 3.0.1 there"),
+        ("code", {"code": {"distill-bench": "0"}}, "distill-bench 0 there"),
+        ("torch", {"torch": Torch(error="ImportError: no libcudart")}, "no libcudart"),
+        ("torch", {}, "sees no accelerator, though gres asks for one"),
+        ("store", {"heard": None}, "a file written here is not seen there"),
+        ("locks", {"held": False}, "a lock held here can be taken there"),
+        ("scontrol", {"scontrol": False}, "not found there"),
+        ("clock", {"heard": 80.0}, "20 s behind"),
+    ],
+)
+def test_what_is_wrong_with_a_node(name: str, other: dict[str, Any], told: str) -> None:
+    found = visit.judge(facts(**other), said=100.0, seen=100.5, wants_accelerator="sees no" in told)
+    wrong = [check for check in found if not check.ok]
+    assert [check.name for check in wrong] == [name]
+    assert told in wrong[0].found and wrong[0].advice
+
+
+def test_a_clock_that_is_ahead() -> None:
+    check = by_name(visit.judge(facts(heard=131.0), said=130.0, seen=100.0, wants_accelerator=False))["clock"]
+    assert check.ok is False and "30 s ahead" in check.found
+    late = by_name(visit.judge(facts(heard=145.0), said=70.0, seen=100.0, wants_accelerator=False))["clock"]
+    assert late.ok, "files that come late say nothing against the clocks"
+
+
+@pytest.fixture
+def visited(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Jobs run in a thread of this process; what they were asked for."""
+    asked: list[Any] = []
+
+    def sbatch(here: Journal, profile: Profile, resources: Resources, stage: str, calls: list[Probe], _: Any) -> Any:
+        asked.append(resources)
+        threading.Thread(target=calls[0], daemon=True).start()
+        return ["5"]
+
+    monkeypatch.setattr(visit, "send", sbatch)
+    monkeypatch.setattr(queue, "queued", lambda: {"5": queue.Queued("RUNNING", "None", "n1")})
+    monkeypatch.setattr(queue, "ask", lambda *_, **__: "up")
+    return asked
+
+
+def test_one_job_for_each_kind_of_node(tmp_path: Path, visited: list[Any]) -> None:
+    heavy, other = Resources(cells=("teacher",), gres="gpu:1", minutes=999), Resources(cells=("label",), gres="gpu:1")
+    profile = Profile(resources={"heavy": heavy, "other": other})
+    store, told = Store(tmp_path), []
+    found = list(visit.nodes(store, profile, 5.0, told.append))
+    assert [(one.gres, one.minutes) for one in visited] == [("gpu:1", 10), (None, 10)]
+    assert list(dict.fromkeys(names for names, _ in found)) == ["heavy, other", "default"]
+    wrong = [(names, check.name) for names, check in found if not check.ok]
+    assert wrong == [], found
+    assert not list((tmp_path / "slurm").iterdir()) and not list((tmp_path / "leases").iterdir())
+
+
+def test_a_job_that_is_refused_or_does_not_start(
+    tmp_path: Path, visited: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancelled: list[str] = []
+    monkeypatch.setattr(queue, "cancel", cancelled.extend)
+    monkeypatch.setattr(visit, "send", lambda *_: ["6"])
+    for reason, ok in (("Resources", None), ("PartitionDown", False)):
+        monkeypatch.setattr(queue, "queued", lambda reason=reason: {"6": queue.Queued("PENDING", reason, "")})
+        ((_, check),) = visit.nodes(Store(tmp_path), Profile(), 0.0, lambda _: None)
+        assert (check.ok, reason in check.found) == (ok, True)
+    assert cancelled == ["6", "6"], "nothing is left in the queue"
+
+    def refused(*_: Any) -> None:
+        raise UserError("Slurm refused it, and nothing is left in the queue: Invalid account; bench doctor says more")
+
+    monkeypatch.setattr(visit, "send", refused)
+    ((_, check),) = visit.nodes(Store(tmp_path), Profile(), 0.0, lambda _: None)
+    assert (check.ok, check.found) == (False, "sbatch refuses it: Invalid account")
+
+
+def test_a_job_that_ends_without_a_word(tmp_path: Path, visited: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def sbatch(here: Journal, *_: Any) -> list[str]:
+        (here.folder / "7_0_log.err").write_text("bash: module: command not found\n")
+        return ["7"]
+
+    monkeypatch.setattr(visit, "send", sbatch)
+    monkeypatch.setattr(queue, "queued", dict)
+    monkeypatch.setattr(queue, "ended", lambda _: {"7": queue.Ended("FAILED", "127:0", "n1", "", "")})
+    monkeypatch.setattr(visit, "UNSEEN", 0.0)
+    ((_, check),) = visit.nodes(Store(tmp_path), Profile(), 0.0, lambda _: None)
+    assert check.ok is False
+    assert "FAILED (exit code 127:0)" in check.found and "module: command not found" in check.found
+    (folder,) = (tmp_path / "slurm").iterdir()
+    assert str(folder) in check.advice, "its log is kept"
+
+
+def test_a_lock_is_seen_by_others(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with lease(store.root, "x"):
+        seen: list[bool] = []
+        other = threading.Thread(target=lambda: seen.append(is_held(store.root, "x")))
+        other.start()
+        other.join()
+    assert seen == [True] and not is_held(store.root, "x")
+
+
+def test_the_screen_and_the_exit_code(
+    tmp_path: Path, commands: Commands, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["doctor", "--no-job"]) == 0
+    shown = capsys.readouterr().out
+    assert "✓ partition" not in shown and "✓ cluster" in shown and "all is well" in shown
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "mine.toml").write_text('partition = "gpux"')
+    assert main(["doctor", "--no-job", "--profile", "mine"]) == 1
+    shown = capsys.readouterr().out
+    assert "✗ partition  there is no gpux here" in shown and "→ did you mean gpu?" in shown
+    assert "1 of " in shown and max(map(len, shown.splitlines())) <= 80
+    assert main(["doctor", "--profile", "yours"]) == 2
+    assert "unknown profile 'yours'" in capsys.readouterr().err

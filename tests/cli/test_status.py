@@ -1,0 +1,364 @@
+"""What people see of a run, and how they steer it: status, logs, cancel, retry; Slurm's answers are made up."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import catalogue
+from bench.cli import launch, main, screen
+from bench.cli.retry import with_children
+from bench.harness import manifest
+from bench.harness.grid import Grid, Request
+from bench.harness.identity import Cell, Stage
+from bench.harness.options import Options
+from bench.harness.outlook import look
+from bench.harness.record import Record, RunFacts
+from bench.harness.slurm import queue
+from bench.harness.slurm.journal import Journal, Run, last_tasks
+from bench.harness.store import Store
+from tests.conftest import command, environment
+
+Say = Callable[..., str]
+
+
+def made(name: str, stage: Stage, *parents: Cell) -> Cell:
+    roles = {str(index): parent.id for index, parent in enumerate(parents)}
+    return Cell(stage=stage, by="rded", version=1, fields={"name": name}, parents=roles, prefix=name)
+
+
+IMAGES = [made(f"images-{index}", "distill") for index in range(3)]
+STUDENTS = [made(f"student-{index}-of-{image.prefix}", "evaluate", image) for image in IMAGES for index in range(20)]
+
+
+class Slurm:
+    """What the commands of Slurm answer, and what was asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.queue: list[str] = []
+        self.accounting: list[str] = []
+        self.cancelled: list[str] = []
+        monkeypatch.setattr(queue, "ask", self._ask)
+
+    def _ask(self, *command: str, timeout: float = 0) -> str:
+        if command[0] == "scancel":
+            self.cancelled += command[1:]
+            self.queue = [line for line in self.queue if line.partition("|")[0] not in command]
+        return "\n".join({"squeue": self.queue, "sacct": self.accounting}.get(command[0], []))
+
+
+@pytest.fixture
+def slurm(monkeypatch: pytest.MonkeyPatch) -> Slurm:
+    return Slurm(monkeypatch)
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A store in which a grid was asked for."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("DISTILL_BENCH_STORE", raising=False)
+    store = Store(tmp_path / ".bench")
+    manifest.keep(store, the_grid())
+    return store
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Say:
+    """Runs a command and returns what it prints."""
+
+    def run(*arguments: str, code: int = 0) -> str:
+        assert main(arguments) == code, capsys.readouterr()
+        told = capsys.readouterr()
+        return told.out + told.err
+
+    return run
+
+
+def the_grid() -> Grid:
+    request = Request(methods=("rded",))
+    return Grid(request=request, dataset=catalogue.dataset("digits"), cells=(*IMAGES, *STUDENTS))
+
+
+def fail(store: Store, cell: Cell, error: str = "ValueError: no images today") -> None:
+    facts = RunFacts(
+        started=datetime.now(UTC).isoformat(timespec="seconds"), seconds=1.0, peak_memory=1, environment={}
+    )
+    store.fail(Record(id=cell.id, cell=cell, state="failed", run=facts, error=error, traceback="Traceback: deep\n"))
+
+
+def finish(store: Store, cell: Cell) -> None:
+    facts = RunFacts(started="2026-01-01T00:00:00+00:00", seconds=1.0, peak_memory=1, environment={})
+    with store.draft(cell.id) as draft:
+        store.commit(draft, Record(id=cell.id, cell=cell, state="done", run=facts))
+
+
+def submit(store: Store, job: str, *packs: list[Cell], **options: Any) -> Journal:
+    asked = datetime.now(UTC).isoformat(timespec="seconds")
+    chosen = Options(store=store.root, device="cpu", **options)
+    here = Journal.begin(
+        store, Run(asked=asked, grid="grid", dataset="digits", options=chosen, profile=None, out=store.root)
+    )
+    ids = [[cell.id for cell in pack] for pack in packs]
+    here.note("submitted", stage=packs[0][0].stage, job=job, packs=ids, after=None)
+    return here
+
+
+def pending(job: str, reason: str = "Resources") -> str:
+    return f"{job}|PENDING|{reason}||bench-x"
+
+
+def test_status_shows_what_is_done_running_queued_and_failed(store: Store, slurm: Slurm, say: Say) -> None:
+    finish(store, IMAGES[0])
+    now = time.time()
+    beat = {
+        "done": 25,
+        "total": 100,
+        "metrics": {},
+        "pid": 7,
+        "host": "n1",
+        "time": now,
+        "started": now - 50,
+        "first": 0,
+    }
+    store.beat(IMAGES[1].id, {**beat, "job": "11_1"})
+    submit(store, "11", [IMAGES[0]], [IMAGES[1]], [IMAGES[2]])
+    slurm.queue = [pending("11_2")]
+    shown = say("status")
+    assert f"  {IMAGES[1].id}  ██░░░░░░░░  25%  2 min left        n1, job 11_1" in shown.splitlines()
+    assert "queued: 1; waiting for Resources (1)" in shown
+    assert [line.split() for line in shown.splitlines() if line.startswith(("distill", "evaluate"))] == [
+        ["distill", "█████▒▒▒▒▒░░░░░░", "1", "1", "1", "·", "·", "·"],
+        ["evaluate", "░░░░░░░░░░░░░░░░", "·", "·", "·", "·", "·", "60"],
+    ]
+
+
+def test_many_failures_are_a_few_lines(store: Store, slurm: Slurm, say: Say) -> None:
+    for image in IMAGES:
+        finish(store, image)
+    for index, student in enumerate(STUDENTS[:59]):
+        fail(store, student, f"RuntimeError: [rank{index}] ran out of luck")
+    here = submit(store, "12", *([student] for student in STUDENTS))
+    slurm.accounting = ["12_59|OUT_OF_MEMORY|0:125|n1||2000M", "12_59.0|OUT_OF_MEMORY|0:125|n1|3000M|"]
+    shown = say("status", code=1)
+    assert len(shown.splitlines()) < 25
+    assert "59 × RuntimeError: [rank0] ran out of luck" in shown
+    assert "… and 56 more" in shown
+    assert "1 × OUT_OF_MEMORY (used 3000M of 2000M)" in shown and STUDENTS[59].id in shown
+    (cell,) = [
+        one for one in json.loads(say("status", "--json", code=1))["grids"][0]["cells"] if "OUT_OF" in one["why"]
+    ]
+    assert cell["err"] == str(here.folder / "12_59_0_log.err")
+
+
+def test_json_is_one_line_with_every_cell(store: Store, slurm: Slurm, say: Say) -> None:
+    fail(store, IMAGES[0])
+    store.beat(IMAGES[1].id, {"done": 1, "total": 4, "metrics": {"loss": float("nan")}, "pid": 7, "host": "n1",
+                              "time": time.time()})  # fmt: skip
+    text = say("status", "--json", code=1)
+    assert len(text.splitlines()) == 1 and "NaN" not in text
+    (grid,) = json.loads(text)["grids"]
+    assert len(grid["cells"]) == 63
+    assert grid["counts"]["evaluate"] == {"done": 0, "running": 0, "queued": 0, "failed": 0, "blocked": 20, "todo": 40}
+    first, second = grid["cells"][:2]
+    assert (first["state"], first["why"], first["job"]) == ("failed", "ValueError: no images today", None)
+    assert (second["state"], second["done"], second["total"], second["process"]) == ("running", 1, 4, 7)
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_nothing_is_wider_than_the_screen(
+    columns: int, store: Store, slurm: Slurm, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for image in IMAGES:
+        finish(store, image)
+    for student in STUDENTS[:30]:
+        store.beat(student.id, {"done": 1, "total": 4, "pid": 7, "host": "a-node-with-a-name", "time": time.time()})
+    fail(store, STUDENTS[40], "ValueError: " + "word " * 40)
+    shown = say("status", code=1)
+    assert max(map(len, shown.splitlines())) <= columns
+    assert "… and 10 more" in shown
+
+
+def test_one_grid_or_all(store: Store, slurm: Slurm, say: Say) -> None:
+    small = the_grid().model_copy(update={"cells": tuple(IMAGES[:1])})
+    manifest.keep(store, small)
+    assert say("status").count("cells, asked") == 1
+    assert small.id in say("status") and the_grid().id in say("status", "--grid", the_grid().id[:11])
+    assert say("status", "--all").count("cells, asked") == 2
+    assert "unknown grid 'digitz' (did you mean" in say("status", "--grid", "digitz", code=2)
+
+
+def test_watching_ends_when_nothing_is_left(
+    store: Store, slurm: Slurm, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beat = {"done": 1, "total": 4, "pid": 7, "host": "n1", "time": time.time()}
+    store.beat(IMAGES[0].id, beat)
+    naps = iter([lambda: None, lambda: store.still(IMAGES[0].id)])
+    monkeypatch.setattr(time, "sleep", lambda _: next(naps)())
+    monkeypatch.setattr(screen, "LINE_EVERY", 0.0)
+    shown = say("status", "--watch")
+    assert shown.count("cells, asked") == 2  # at first and at last
+    assert "UTC  distill 0/3  evaluate 0/60  1 running, 0 queued" in shown
+
+    store.beat(IMAGES[0].id, beat)
+
+    def interrupted(_: float) -> Iterator[None]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", interrupted)
+    assert "running: 1" in say("status", "--watch")
+
+
+def test_a_follower_reads_the_heartbeats_it_shows(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.harness.schedule import Schedule
+
+    schedule = Schedule(the_grid(), {cell.id: "running" for cell in the_grid().cells})
+    for cell in the_grid().cells:
+        store.beat(cell.id, {"done": 1, "total": 4, "pid": 7, "host": "n1", "time": time.time()})
+    read: list[str] = []
+    heartbeat = store.heartbeat
+    monkeypatch.setattr(store, "heartbeat", lambda cell_id: [read.append(cell_id), heartbeat(cell_id)][1])
+    monkeypatch.setattr(screen, "LINE_EVERY", 0.0)
+    out = screen.console()
+    with out.capture() as told:
+        screen.LiveRun(store, out).update(schedule)
+    assert f"distill 0/3  evaluate 0/60  now: {IMAGES[0].id} 25%;" in told.get()
+    assert "and 43 more" in told.get() and len(read) == 20
+
+
+def test_logs_of_a_task_and_of_none(store: Store, slurm: Slurm, say: Say) -> None:
+    here = submit(store, "13", [IMAGES[0], IMAGES[1]], [IMAGES[2]])
+    (here.folder / "13_0_0_log.out").write_text("one\ntwo\nthree\n")
+    (here.folder / "13_0_0_log.err").write_text("slurmstepd: killed\n")
+    shown = say("logs", "images-0")
+    assert shown.startswith("one\ntwo\nthree\n")
+    assert "13_0_0_log.out, of job 13_0, which it shares with 1 other cell" in shown
+    assert say("logs", IMAGES[1].id, "-n", "1").startswith("three\n")
+    assert say("logs", "images-1*", "--err").startswith("slurmstepd: killed\n")
+    assert "job 13_1 has not begun" in say("logs", IMAGES[2].id, code=1)
+    assert "is the beginning of" in say("logs", "images", code=2)
+    assert "logs are shown of one cell" in say("logs", "images-*", code=2)
+    assert "did you mean" in say("logs", IMAGES[0].id[:-1] + "#", code=2)
+    fail(store, STUDENTS[0])
+    shown = say("logs", STUDENTS[0].id)
+    assert shown.startswith("Traceback: deep\n") and "a run without Slurm leaves no logs" in shown
+
+
+def test_a_log_is_followed_until_its_task_is_over(
+    store: Store, slurm: Slurm, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = submit(store, "13", [IMAGES[0]])
+    log = here.folder / "13_0_log.out"
+    slurm.queue = [pending("13")]
+
+    def begins() -> None:
+        log.write_text("one\n")
+
+    def grows() -> None:
+        with log.open("a") as stream:
+            stream.write("two\n")
+        slurm.queue = []
+
+    naps = iter([begins, grows])
+    monkeypatch.setattr(time, "sleep", lambda _: next(naps)())
+    monkeypatch.setattr(queue.Patient, "queued", lambda _: queue.queued())
+    assert say("logs", "images-0", "--follow").startswith("one\ntwo\n")
+
+
+def test_cancel_says_what_it_takes_along(store: Store, slurm: Slurm, say: Say) -> None:
+    assert "Ctrl-C" in say("cancel", "--all")
+    here = submit(store, "13", [IMAGES[0], IMAGES[1]], [IMAGES[2]])
+    there = submit(store, "14", *([student] for student in STUDENTS))
+    slurm.queue = [pending("13_0"), pending("13_1"), *(pending(f"14_{index}") for index in range(1, 60))]
+    shown = say("cancel", "images-1")
+    assert slurm.cancelled == ["13_0"]
+    assert f"cancelled job 13_0 (pending): {IMAGES[0].id} and 1 more of the same task" in shown
+    assert [event["jobs"] for event in here.events() if event["event"] == "cancelled"] == [["13_0"]]
+    assert not [event for event in there.events() if event["event"] == "cancelled"]
+    assert f"unknown cell or stage '{STUDENTS[0].id}'" in say("cancel", STUDENTS[0].id, code=2), "it is not queued"
+    assert "40 jobs cancelled, 40 cells to do again" in say("cancel", "student-*-of-images-[12]-*")
+    assert "19 jobs cancelled" in say("cancel", "evaluate")
+    slurm.queue = [pending("13_1")]
+    slurm.cancelled.clear()
+    assert "1 job cancelled, 1 cell to do again" in say("cancel", "--all")
+    assert slurm.cancelled == ["13_1"]
+    submit(store, "15", *([student] for student in STUDENTS))
+    slurm.queue = [pending(f"15_{index}") for index in range(60)]
+    assert len(say("cancel", "--all").splitlines()) == 22
+    assert "or --all for everything" in say("cancel", code=2)
+
+
+def test_what_was_cancelled_is_to_do_again(store: Store, slurm: Slurm, say: Say) -> None:
+    submit(store, "13", [IMAGES[0]], [IMAGES[1]])
+    slurm.queue = [pending("13_0"), pending("13_1")]
+    say("cancel", IMAGES[0].id)
+    slurm.queue = [pending("13_1")]
+    assert list(last_tasks(store)) == [IMAGES[1].id]
+    cells = json.loads(say("status", "--json"))["grids"][0]["cells"]
+    assert [cell["state"] for cell in cells[:3]] == ["todo", "queued", "todo"]
+
+
+@pytest.fixture
+def retried(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What is handed on to be computed."""
+    calls: list[dict[str, Any]] = []
+
+    def compute(out: Any, grid: Grid, arguments: Any, **more: Any) -> int:
+        calls.append({"grid": grid.id, **vars(arguments), **more})
+        return 0
+
+    monkeypatch.setattr(launch, "compute", compute)
+    return calls
+
+
+def test_retry_takes_what_failed_and_what_stands_on_it(
+    store: Store, slurm: Slurm, say: Say, retried: list[dict[str, Any]]
+) -> None:
+    assert "nothing failed in" in say("retry") and retried == []
+    finish(store, IMAGES[1])
+    fail(store, IMAGES[0])
+    fail(store, STUDENTS[20])
+    assert f"{the_grid().id}: 2 cells failed, 20 stand on what failed" in say("retry")
+    assert retried[0]["only"] == {IMAGES[0].id, STUDENTS[20].id, *(student.id for student in STUDENTS[:20])}
+    assert (retried[0]["device"], retried[0]["threads"]) == ("auto", 1)
+    say("retry", "evaluate")
+    assert retried[1]["only"] == {STUDENTS[20].id}
+    assert "none of what you named is among the 2 cells that failed" in say("retry", IMAGES[2].id)
+    both = made("both", "evaluate", IMAGES[0], IMAGES[2])
+    grid = the_grid().model_copy(update={"cells": (*the_grid().cells, both)})
+    fail(store, IMAGES[2])
+    for chosen, more in ((IMAGES[:1], False), ((IMAGES[0], IMAGES[2]), True)):
+        assert (both.id in with_children(look(grid, store), {image.id for image in chosen})) is more
+    assert "unknown cell or stage 'evaluat'" in say("retry", "evaluat", code=2)
+    assert len(retried) == 2
+
+
+def test_retry_asks_slurm_for_more_and_otherwise_as_before(
+    store: Store, slurm: Slurm, say: Say, retried: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(store, "13", [IMAGES[0]], threads=3, data_root=Path("/data"))
+    slurm.accounting = ["13|OUT_OF_MEMORY|0:125|n1||2000M"]
+    assert "--memory and --minutes are for Slurm" in say("retry", "--memory", "64", code=2)
+    monkeypatch.setattr(queue, "answers", lambda: True)
+    say("retry", "--memory", "64", "--minutes", "90", "--device", "cuda")
+    (call,) = retried
+    assert (call["device"], call["threads"], call["data_root"]) == ("cuda", 3, Path("/data"))
+    asked = call["profile"].resources_of("default", "distill")
+    assert (asked.memory_gb, asked.minutes) == (64.0, 90)
+    assert "expected gigabytes above 0" in say("retry", "--memory", "-1", code=2)
+
+
+def test_a_pipe_that_closes_is_no_error(store: Store) -> None:
+    done = subprocess.run(
+        ["bash", "-c", '"$@" | true; exit ${PIPESTATUS[0]}', "-", *command(["status", "--json"])],
+        cwd=store.root.parent, env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stderr == "" and done.returncode == 0
