@@ -118,6 +118,8 @@ class Recipe:
     fields: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     needs_images: bool = False  # of label recipes: are the labels made for particular images?
+    fixed: bool = False  # of label recipes: labels that came with the images and can't be made for others
+    schedule: ViewSchedule | None = None  # of fixed labels: the views they were stored for; None: for any
 
 
 TEACHER_LABELS = Recipe(by="teacher", version=1)  # of a label model that is the method's first teacher as it is

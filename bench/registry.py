@@ -44,12 +44,12 @@ def method_names() -> tuple[str, ...]:
 
 
 def method(name: str) -> type[Distiller]:
-    """The method called ``name``.
+    """The method called ``name``; of ``external:NAME``, the method ``external``, whose settings say which set it is.
 
     Raises:
         UserError: nothing is called that, or what is called that is not a Distiller.
     """
-    return _load(METHODS, "method", name, Distiller)  # type: ignore[no-any-return]
+    return _load(METHODS, "method", name.partition(":")[0], Distiller)  # type: ignore[no-any-return]
 
 
 def evaluator(name: str) -> type[Evaluator]:

@@ -7,12 +7,29 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from keyword import iskeyword
 
 from bench import __version__
 from bench.cli.parser import Parser
 from bench.errors import UserError
 
-VERBS = ("run", "status", "logs", "retry", "cancel", "report", "list", "show", "check", "data", "doctor")
+VERBS = (
+    "run",
+    "status",
+    "logs",
+    "retry",
+    "cancel",
+    "report",
+    "list",
+    "show",
+    "diff",
+    "reproduce",
+    "export",
+    "import",
+    "check",
+    "data",
+    "doctor",
+)
 
 _EPILOG = """examples:
   python -m bench run --methods hello,rded --ipc 1,10,50             the main job, on digits, offline
@@ -35,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"distill-bench {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
     for name in VERBS:
-        module = import_module(f"bench.cli.{name}")
+        module = import_module(f"bench.cli.{name}{'_' if iskeyword(name) else ''}")
         verb = verbs.add_parser(
             name,
             help=module.HELP,

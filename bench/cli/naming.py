@@ -44,3 +44,25 @@ def _no_cell(word: str, cells: Mapping[str, str]) -> UserError:
     if len(cells) <= _FEW:
         return error
     return UserError(str(error).partition("; known:")[0] + f"; expected one of {len(cells)} ids, a glob or a stage")
+
+
+def one(word: str, known: Iterable[str], place: object) -> str:
+    """The one cell that a word names: an id or its beginning.
+
+    Args:
+        known: the ids to choose from.
+        place: where they lie, for people.
+
+    Raises:
+        UserError: the word names none, or is the beginning of several.
+    """
+    ids = set(known)
+    fitting = [word] if word in ids else sorted(name for name in ids if word and name.startswith(word))
+    if not fitting:
+        if len(ids) <= _FEW:
+            raise unknown("cell", word, ids)
+        raise UserError(f"no cell of {place} begins with {word!r}; bench status lists grids")
+    if len(fitting) > 1:
+        more = f" and {len(fitting) - 3} more" if len(fitting) > 3 else ""
+        raise UserError(f"{word!r} is the beginning of {', '.join(fitting[:3])}{more}; write more of it")
+    return fitting[0]

@@ -6,10 +6,13 @@ import argparse
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.cli.parser import names, numbers
 from bench.errors import UserError
+
+if TYPE_CHECKING:
+    from bench.harness.grid import Request
 
 STORE_VARIABLE = "DISTILL_BENCH_STORE"
 
@@ -68,6 +71,14 @@ def grid_flags(parser: argparse.ArgumentParser) -> None:
         help="a list of seeds, each for distillation and student alike (default: 0,1,2)",
     )
     group.add_argument(
+        "--student-seeds",
+        type=numbers("student seeds"),
+        default=(),
+        metavar="N,…",
+        help="train a student of each of these on every distilled set, and tell the two spreads apart; --seeds are "
+        "then those of distillation alone (default: one student a set, of its seed)",
+    )
+    group.add_argument(
         "--protocol",
         type=names,
         default=("common",),
@@ -93,6 +104,33 @@ def grid_flags(parser: argparse.ArgumentParser) -> None:
         help="change a setting of a method or of the teacher, e.g. hello.conv_rank=4, teacher.epochs=30; repeatable",
     )
     data_root_flag(group)
+
+
+def request(arguments: argparse.Namespace) -> Request:
+    """What :func:`grid_flags` and ``--store``, where imported sets lie, ask for.
+
+    Raises:
+        UserError: a setting of another form, or an imported set that isn't there.
+    """
+    from bench.harness.distilled_set import settings
+    from bench.harness.grid import Request
+
+    return Request(
+        methods=arguments.methods,
+        ipc=arguments.ipc,
+        dataset=arguments.dataset,
+        students=arguments.students,
+        seeds=arguments.seeds,
+        student_seeds=arguments.student_seeds,
+        protocols=arguments.protocol,
+        labels=arguments.labels,
+        baselines=not arguments.no_baselines,
+        teacher=arguments.teacher,
+        clip=arguments.clip,
+        overrides=overrides(arguments.settings),
+        imported=settings(arguments.methods, arguments.store),
+        data_root=arguments.data_root,
+    )
 
 
 def overrides(settings: list[str]) -> dict[str, dict[str, Any]]:

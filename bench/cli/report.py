@@ -32,30 +32,37 @@ def execute(arguments: argparse.Namespace) -> int:
     """``bench report``; 1 when ``--check`` finds drift."""
     from bench.harness.report.board_titles import titles_and_baselines
     from bench.harness.report.collect import collect
-    from bench.harness.report.entries import Entry, read_jsonl
-    from bench.harness.report.publish import drift, publish
+    from bench.harness.report.entries import Entry, LeftOut, read_jsonl, unread
+    from bench.harness.report.publish import SUFFIX, drift, publish
+    from bench.harness.report.wording import plain
     from bench.harness.store import Store
 
     out = screen.console()
-    entries: list[Entry]
+    entries: list[Entry] = []
+    left_out: dict[str, list[LeftOut]] = {}
     place = arguments.store or Path(os.environ.get(flags.STORE_VARIABLE, ".bench"))
-    kept = sorted(arguments.out.glob("*.records.jsonl"))
+    kept = sorted(arguments.out.glob(f"*{SUFFIX}"))
     if arguments.store is None and (arguments.check or (kept and not (place / "cells").is_dir())):
-        entries = [entry for path in kept for entry in read_jsonl(path)]
+        for path in kept:
+            found = read_jsonl(path)
+            entries += found.entries
+            left_out[path.name.removesuffix(SUFFIX)] = found.left_out
         source = f"{arguments.out}/*.records.jsonl"
     else:
         entries = collect(Store(flags.existing_store(place)))
         source = str(place)
+    for text in [*unread(entries), *(str(one) for stem in sorted(left_out) for one in left_out[stem])]:
+        out.print(f"left out: {plain(text)}", style="red", markup=False)
     if not entries:
         raise UserError(f"there is nothing to report in {source}; bench run makes records")
     titles, baselines = titles_and_baselines()
     if not arguments.check:
-        for path in publish(entries, arguments.out, titles, baselines):
+        for path in publish(entries, arguments.out, titles, baselines, left_out):
             out.print(f"wrote {path}")
         return 0
-    found = drift(entries, arguments.out, titles, baselines)
-    for line in found:
+    differing = drift(entries, arguments.out, titles, baselines, left_out)
+    for line in differing:
         out.print(f"drift: {line}")
-    if not found:
+    if not differing:
         out.print(f"the boards in {arguments.out} follow from {source}")
-    return 1 if found else 0
+    return 1 if differing else 0

@@ -41,25 +41,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """``bench run``; 1 when a cell failed."""
     from bench import catalogue
-    from bench.harness.grid import Request
     from bench.harness.plan import plan
 
-    request = Request(
-        methods=arguments.methods,
-        ipc=arguments.ipc,
-        dataset=arguments.dataset,
-        students=arguments.students,
-        seeds=arguments.seeds,
-        protocols=arguments.protocol,
-        labels=arguments.labels,
-        baselines=not arguments.no_baselines,
-        teacher=arguments.teacher,
-        clip=arguments.clip,
-        overrides=flags.overrides(arguments.settings),
-        data_root=arguments.data_root,
-    )
     out = screen.console()
-    grid = plan(request)
+    grid = plan(flags.request(arguments))
     if arguments.dry_run:
         launch.show_what_would_be_done(out, grid, arguments)
         return 0

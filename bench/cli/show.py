@@ -1,51 +1,44 @@
-"""Show the record of one cell in full: what it was made from, what came out, how long it took, what failed."""
+"""Show the record of one cell in full: what it was made from, what came out, how long it took, what failed. Of a
+distilled set, or of what was learned from one, --images draws the pictures."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.cli import options as flags
 from bench.cli import screen
-from bench.errors import UserError, unknown
+from bench.cli.naming import one
+from bench.errors import UserError
 
-HELP = "the record of one cell"
+if TYPE_CHECKING:
+    from bench.harness.record import Record
+    from bench.harness.store import Store
+
+HELP = "the record of one cell, and its images"
 EXAMPLES = """examples:
   python -m bench show hello-projector-digits-ipc10-convnet3-w32-s0-1f0c2ab9d4
   python -m bench show hello-projector-digits-ipc10       any beginning that only one cell has
+  python -m bench show rded-digits-ipc10-s0 --images rded.png   the distilled images, a line a class
 """
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``bench show``."""
     parser.add_argument("cell", metavar="CELL", help="the id of a cell, or its beginning")
+    parser.add_argument("--images", type=Path, metavar="FILE.png", help="draw the cell's images into this file")
     flags.store_flag(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """``bench show``."""
-    from bench.harness.store import Damaged, Store
+    from bench.harness.store import Store
 
     store = Store(flags.existing_store(arguments.store))
-    known = [path.name for path in (store.root / "cells").iterdir() if not path.name.startswith(".")]
-    known += [path.stem for path in (store.root / "failures").glob("*.json")]
-    fitting = sorted({name for name in known if name.startswith(arguments.cell)})
-    if arguments.cell in fitting:
-        fitting = [arguments.cell]
-    if not fitting:
-        raise (
-            unknown("cell", arguments.cell, known)
-            if len(known) <= 20
-            else UserError(f"no cell of {arguments.store} begins with {arguments.cell!r}; bench status lists grids")
-        )
-    if len(fitting) > 1:
-        more = f" and {len(fitting) - 3} more" if len(fitting) > 3 else ""
-        raise UserError(f"{arguments.cell!r} is the beginning of {', '.join(fitting[:3])}{more}; write more of it")
-    try:
-        record = store.record(fitting[0]) or store.failure(fitting[0])
-    except Damaged as damage:
-        raise UserError(f"{damage}; bench run makes it again") from None
-    assert record is not None
+    record = read_record(store, arguments.cell)
     out = screen.console()
     facts = record.model_dump(mode="json")
     trace = facts.pop("traceback")
@@ -59,4 +52,43 @@ def execute(arguments: argparse.Namespace) -> int:
         out.print(f"in {store.folder(record.id)}")
     if trace:
         out.print(trace, markup=False)
+    if arguments.images is not None:
+        from bench.harness.sheet import draw
+
+        out.print(f"drew {draw(images_of(store, record), arguments.images)} into {arguments.images}", markup=False)
+    elif record.state == "done" and record.cell.stage == "distill":
+        place = shlex.join(["--store", str(arguments.store), "--images", f"{record.id}.png"])
+        out.print(f"its images as a picture: python -m bench show {record.id} {place}", markup=False)
     return 0
+
+
+def read_record(store: Store, word: str) -> Record:
+    """The record of the one cell that a word names, finished or failed.
+
+    Raises:
+        UserError: the word names none or several, or the record can't be read.
+    """
+    from bench.harness.store import Damaged
+
+    cell_id = one(word, store.ids("cells") | store.ids("failures"), store.root)
+    try:
+        record = store.record(cell_id) or store.failure(cell_id)
+    except Damaged as damage:
+        raise UserError(f"{damage}; bench run makes it again") from None
+    if record is None:
+        raise UserError(f"the record of {cell_id} can't be read; bench run makes it again")
+    return record
+
+
+def images_of(store: Store, record: Record) -> Path:
+    """The folder of a cell's images: its own, or those it was made from.
+
+    Raises:
+        UserError: it has none, or they are not in the store.
+    """
+    cell_id = record.id if record.cell.stage == "distill" else record.cell.parents.get("images")
+    if cell_id is None:
+        raise UserError(f"{record.id} has no images: expected a cell of distill, or one that stands on images")
+    if not store.folder(cell_id).is_dir():
+        raise UserError(f"the images {cell_id} are not in {store.root}; bench run makes them")
+    return store.folder(cell_id)

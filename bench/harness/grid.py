@@ -22,12 +22,14 @@ class Request(BaseModel):
     dataset: str = "digits"
     students: tuple[str, ...] = ()  # empty: the data set's own
     seeds: tuple[int, ...] = (0, 1, 2)
+    student_seeds: tuple[int, ...] = ()  # of every distilled set; empty: one student each, of its set's seed
     protocols: tuple[str, ...] = ("common",)
     labels: tuple[str, ...] = ("native",)
     baselines: bool = True
     teacher: Path | None = None  # a foreign checkpoint
     clip: str | None = None
     overrides: dict[str, dict[str, Any]] = {}  # method -> field -> value
+    imported: dict[str, dict[str, Any]] = {}  # external:NAME -> the settings that say which set it is
     data_root: Path | None = None
 
 

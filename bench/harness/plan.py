@@ -43,6 +43,7 @@ class _RowName(NamedTuple):
     method: str
     labels: str
     asked: str  # the choice of --labels that brought the row; empty: it rides along
+    via: str  # the method of the request that brought it: others' images may stand in it, or others' labels
 
 
 def plan(request: Request) -> Grid:
@@ -111,13 +112,16 @@ class _Planner:
                     f"--ipc {ipc}: the smallest class of {self.dataset.name} has "
                     f"{self.dataset.smallest_class} training images, so that is the largest IPC"
                 )
-        for seed in self.request.seeds:
-            if seed < 0:
-                raise UserError(f"--seeds {seed}: seeds are whole numbers from 0 on")
+        for flag, seeds in (("seeds", self.request.seeds), ("student-seeds", self.request.student_seeds)):
+            for seed in seeds:
+                if seed < 0:
+                    raise UserError(f"--{flag} {seed}: seeds are whole numbers from 0 on")
 
     def _method(self, name: str) -> Distiller:
         method = registry.method(name)
-        overrides = self.request.overrides.get(name, {})
+        if ":" in name and name not in self.request.imported:
+            raise unknown("method", name, registry.method_names())
+        overrides = {**self.request.imported.get(name, {}), **self.request.overrides.get(name, {})}
         read_settings(method.Config, overrides, f"the settings of {name}")  # unknown keys, in one line
         return method.for_dataset(self.dataset, **overrides)
 
@@ -176,9 +180,10 @@ class _Planner:
         return self._recipe_cell("distill", method.image_recipe(setting), setting, parents)
 
     def _labels(
-        self, method: Distiller, choice: LabelChoice, setting: Setting, images: Cell, rules: _Rules
+        self, method: Distiller, choice: LabelChoice, setting: Setting, images: Cell, rules: _Rules, student_seed: int
     ) -> Cell | None:
-        """The cell of a method's labels for certain images; None: hard labels."""
+        """The cell of a method's labels for certain images; None: hard labels. Labels that are stored belong to the
+        views of one student seed; a label model, or one answer an image, serves them all."""
         if choice.kind == "hard":
             return None
         if choice.kind == "teacher":
@@ -189,7 +194,7 @@ class _Planner:
         labeller = self.labellers[key]
         if choice.kind == "online":
             return labeller
-        return self._kept_labels(choice, setting, images, labeller, rules)
+        return self._kept_labels(choice, replace(setting, seed=student_seed), images, labeller, rules)
 
     def _labeller(self, method: Distiller, choice: LabelChoice, setting: Setting, images: Cell) -> Cell:
         """The cell of a method's own label model."""
@@ -212,12 +217,10 @@ class _Planner:
         return self._recipe_cell("label", recipe, setting, self._teachers(specs))
 
     def _kept_labels(self, choice: LabelChoice, setting: Setting, images: Cell, labeller: Cell, rules: _Rules) -> Cell:
+        """``setting`` is the student's: it has its seed."""
         fields: dict[str, Any] = {"codec": choice.detail}
         call: dict[str, Any] = {"codec": choice.detail}
-        if setting not in rules.schedules:
-            count = setting.ipc * self.dataset.classes
-            rules.schedules[setting] = self.evaluator.schedule(rules.protocol, self.dataset, count, setting.seed)
-        schedule = rules.schedules[setting]
+        schedule = self._schedule(setting, rules)
         choice.codec.check(self.dataset.classes, schedule.epochs, self.dataset.name)
         if choice.kind == "stored":  # the views are part of what is stored
             fields["schedule"] = schedule.chosen()
@@ -232,6 +235,28 @@ class _Planner:
             call=call,
         )
 
+    def _schedule(self, setting: Setting, rules: _Rules) -> ViewSchedule:
+        """The views of a student; ``setting`` has its seed."""
+        if setting not in rules.schedules:
+            count = setting.ipc * self.dataset.classes
+            rules.schedules[setting] = self.evaluator.schedule(rules.protocol, self.dataset, count, setting.seed)
+        return rules.schedules[setting]
+
+    def _check_fixed(self, name: str, recipe: Recipe, choice: LabelChoice, setting: Setting, rules: _Rules) -> None:
+        """Refuse labels that came with a set where they can't serve: before anything is computed."""
+        if choice.kind != "online":
+            raise UserError(
+                f"the labels of {name} came with its images and can't be stored anew; choose --labels native, "
+                "teacher:fp32 or hard"
+            )
+        shown = self._schedule(setting, rules)
+        if recipe.schedule is not None and recipe.schedule != shown:
+            raise UserError(
+                f"the labels of {name} were stored for other views than {rules.protocol.name} shows to student seed "
+                f"{setting.seed}: {shown.differs(recipe.schedule)}; take the protocol and the seed they were stored "
+                "for, or --labels teacher,hard"
+            )
+
     def _evaluate(
         self,
         name: _RowName,
@@ -239,18 +264,20 @@ class _Planner:
         images: Cell | None,
         labels: Cell | None,
         rules: _Rules,
-        seed: int,
+        student_seed: int,
     ) -> None:
         parents = {role: cell.id for role, cell in (("images", images), ("labels", labels)) if cell is not None}
         ipc = setting.ipc if setting else None
+        seed = setting.seed if setting else student_seed
         for student in self.students:
-            fields = {**self.identity, "student": student, "seed": seed, "protocol": rules.chosen}
+            fields = {**self.identity, "student": student, "seed": student_seed, "protocol": rules.chosen}
             row = {
                 "dataset": self.dataset.name,
                 "title": self.dataset.title,
                 "method": name.method,
                 "labels": name.labels,
                 "asked": name.asked,
+                "via": name.via,
                 "ipc": ipc,
                 "student": student,
                 "protocol": rules.protocol.name,
@@ -258,7 +285,10 @@ class _Planner:
                 "seed": seed,
                 "classes": self.dataset.classes,
             }
+            if self.request.student_seeds:
+                row["student_seed"] = student_seed
             scale = f"ipc{ipc}" if ipc else "full"
+            seeds = f"s{seed}" if student_seed == seed else f"s{seed}-student{student_seed}"
             self._add(
                 stage="evaluate",
                 by=self.evaluator.name,
@@ -266,7 +296,7 @@ class _Planner:
                 fields=fields,
                 parents=parents,
                 prefix=_NO_NAME.sub(
-                    "-", f"{name.method.split('[')[0]}-{name.labels}-{self.dataset.name}-{scale}-{student}-s{seed}"
+                    "-", f"{name.method.split('[')[0]}-{name.labels}-{self.dataset.name}-{scale}-{student}-{seeds}"
                 ),
                 row=row,
             )
@@ -286,20 +316,24 @@ class _Planner:
             images = self._images(method, setting)
             others = self._images(random, setting) if self.request.baselines and name != RANDOM else None
             # HeLlO's images are RDED's: so are their rows under labels that are not HeLlO's own
-            maker = shown if images.by == name else images.by
-            own = method.label_recipe(setting) != TEACHER_LABELS
+            maker = shown if images.by == name.partition(":")[0] else images.by
+            recipe = method.label_recipe(setting)
+            own, fixed = recipe != TEACHER_LABELS, recipe is not None and recipe.fixed
             wanted = list(asked)
             if self.request.baselines:
                 wanted += [LabelChoice("static", "fp16")] if any(one.kind == "stored" for one in asked) else []
                 wanted += [LabelChoice("hard")]
             for choice in dict.fromkeys(wanted):
-                labels = self._labels(method, choice, setting, images, rules)
                 who = shown if own and choice.kind not in ("teacher", "hard") else maker
-                row = _RowName(who, choice.title(labeller), asked.get(choice, ""))
-                self._evaluate(row, setting, images, labels, rules, setting.seed)
-                if others is not None and choice.kind != "static":
-                    same = self._labels(method, choice, setting, others, rules)
-                    self._evaluate(row._replace(method=RANDOM), setting, others, same, rules, setting.seed)
+                row = _RowName(who, choice.title(labeller), asked.get(choice, ""), name)
+                for seed in dict.fromkeys(self.request.student_seeds or (setting.seed,)):
+                    if recipe is not None and fixed and choice.kind not in ("teacher", "hard"):
+                        self._check_fixed(name, recipe, choice, replace(setting, seed=seed), rules)
+                    labels = self._labels(method, choice, setting, images, rules, seed)
+                    self._evaluate(row, setting, images, labels, rules, seed)
+                    if others is not None and choice.kind != "static" and not (fixed and choice.kind == "online"):
+                        same = self._labels(method, choice, setting, others, rules, seed)
+                        self._evaluate(row._replace(method=RANDOM), setting, others, same, rules, seed)
         if self.request.baselines:
-            for seed in dict.fromkeys(self.request.seeds):
-                self._evaluate(_RowName(FULL, "hard", ""), None, None, None, rules, seed)
+            for seed in dict.fromkeys(self.request.student_seeds or self.request.seeds):
+                self._evaluate(_RowName(FULL, "hard", "", name), None, None, None, rules, seed)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import json
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.harness.identity import Cell, digest
+from bench.harness.upgrades import RECORDS, upgraded
+
+SCHEMA_VERSION = 1  # raise it with what a record holds, and say in bench.harness.upgrades how an older one becomes so
 
 
 class FileFacts(BaseModel):
@@ -56,6 +60,23 @@ class Record(BaseModel):
     run: RunFacts
     error: str | None = None  # failed: one line
     traceback: str | None = None
+
+    @classmethod
+    def parse(cls, text: str | bytes) -> Self:
+        """A record as it was written, by an older release too.
+
+        Raises:
+            ValueError: it is none, or of a schema version that this release doesn't know.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError:  # nearly all are of this version: only of the others is it asked which
+            values = upgraded(json.loads(text), SCHEMA_VERSION, RECORDS)
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
     @property
     def bytes(self) -> int:

@@ -27,8 +27,6 @@ from io import FileIO
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
 from bench.errors import UserError
 from bench.harness.record import FileFacts, Record
 
@@ -133,8 +131,8 @@ class Store:
                 if not self.folder(cell_id).exists():
                     return None
                 text = (self.root / place).read_bytes()  # the folder came in between; else its record is missing
-            record = Record.model_validate_json(text)
-        except (OSError, ValidationError) as error:
+            record = Record.parse(text)
+        except (OSError, ValueError) as error:
             raise Damaged(f"{place}: {str(error).splitlines()[0]}") from None
         if record.id != cell_id or record.cell.id != cell_id:
             raise Damaged(f"{place} is the record of {record.id}")
@@ -143,8 +141,8 @@ class Store:
     def failure(self, cell_id: str) -> Record | None:
         """What went wrong the last time this cell was tried; None where nothing did."""
         try:
-            return Record.model_validate_json((self.root / "failures" / f"{cell_id}.json").read_bytes())
-        except (OSError, ValidationError):
+            return Record.parse((self.root / "failures" / f"{cell_id}.json").read_bytes())
+        except (OSError, ValueError):
             return None
 
     def records(self) -> Iterator[Record]:

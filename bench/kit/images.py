@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import os
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -16,21 +20,36 @@ Encoding = Literal["jpeg", "png"]
 _SUFFIX = {"jpeg": "jpg", "png": "png"}
 
 
+@dataclass(frozen=True)
+class EncodedImages(Images):
+    """Images that are files already: :func:`save` keeps their bytes, so that nothing is encoded twice."""
+
+    paths: tuple[Path, ...] = ()
+
+
 def save(images: Images, folder: Path, encoding: Encoding) -> None:
     """Write every image; JPEG is PIL's default, quality 75 with 4:2:0 chroma, as SRe2L and RDED publish."""
     seen: dict[int, int] = {}
-    for pixels, label in zip(images.pixels.cpu(), images.labels.tolist(), strict=True):
+    files = images.paths if isinstance(images, EncodedImages) else [None] * len(images)
+    for pixels, label, file in zip(images.pixels.cpu(), images.labels.tolist(), files, strict=True):
         index = seen.get(label, 0)
         seen[label] = index + 1
-        home = folder / f"{label:05d}"
-        home.mkdir(parents=True, exist_ok=True)
+        path = folder / name(label, index, _SUFFIX[encoding] if file is None else file.suffix[1:])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if file is not None:
+            link(file, path)
+            continue
         encoded = io.BytesIO()
         Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(encoded, format=encoding)
-        path = home / f"class{label:05d}_id{index:05d}.{_SUFFIX[encoding]}"
         path.write_bytes(encoded.getvalue())
 
 
-def load(folder: Path) -> Images:
+def name(label: int, index: int, suffix: str) -> str:
+    """``00003/class00003_id00000.jpg``: the file of image ``index`` of class ``label``."""
+    return f"{label:05d}/class{label:05d}_id{index:05d}.{suffix}"
+
+
+def load(folder: Path) -> EncodedImages:
     """Read what :func:`save` wrote: class-major, uint8 (N, 3, S, S).
 
     Raises:
@@ -38,7 +57,25 @@ def load(folder: Path) -> Images:
     """
     paths = sorted(path for home in sorted(folder.iterdir()) if home.is_dir() for path in home.iterdir())
     pixels = torch.stack([decode(path) for path in paths]).contiguous()
-    return Images(pixels, torch.tensor([int(path.parent.name) for path in paths]))
+    return EncodedImages(pixels, torch.tensor([int(path.parent.name) for path in paths]), paths=tuple(paths))
+
+
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where there are no links or it lies on another file system."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def files_digest(folder: Path) -> str:
+    """SHA-256 (hex) of the relative paths and the contents of all files in a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
+    return digest.hexdigest()
 
 
 def quantise(pixels: torch.Tensor) -> torch.Tensor:

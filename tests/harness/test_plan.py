@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,8 @@ from bench.errors import UserError
 from bench.harness.grid import Grid, Request
 from bench.harness.identity import STAGES
 from bench.harness.plan import plan
+
+TOPK = ("rded", "stored:topk2+fp16")
 
 
 def grid_of(**request: object) -> Grid:
@@ -83,6 +87,50 @@ def test_official_protocols_are_each_methods_own() -> None:
     assert named["rded", "teacher"] == "official-rded"
 
 
+def test_identities_stay_as_they_are() -> None:
+    """Pinned: a change here makes every store that is out there compute everything again."""
+    labels = ("native", "online", "stored:topk10", "stored:prune10+topk10+int8", "static:fp16", "teacher:int8", "hard")
+    ids = [cell.id for cell in grid_of(methods=("sre2l", "g_vbsm", "rded", "hello"), labels=labels).cells]
+    assert len(ids) == 591
+    assert hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16] == "bad85a056c98fb68"
+    ids = [cell.id for cell in grid_of(methods=("random_real", "rded")).cells]
+    assert hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16] == "3169991e83ec4b82"
+
+
+def test_every_distilled_set_has_a_student_of_every_student_seed() -> None:
+    usual: dict[str, Any] = {"methods": ("rded",), "ipc": (1,), "labels": ("native", "stored:topk2")}
+    one, grid = grid_of(**usual, seeds=(0, 1)), grid_of(**usual, seeds=(0, 1), student_seeds=(1, 7))
+    for stage in ("teacher", "prepare", "distill"):
+        assert [cell.id for cell in one.stage(stage)] == [cell.id for cell in grid.stage(stage)]
+    by_id = {cell.id: cell for cell in grid.cells}
+    students = [cell for cell in grid.stage("evaluate") if (cell.row["method"], cell.row["labels"]) == TOPK]
+    seeds = [(cell.row["seed"], cell.row["student_seed"]) for cell in students]
+    assert seeds == [(0, 1), (0, 7), (1, 1), (1, 7)]
+    assert len({cell.id for cell in students}) == len({cell.parents["labels"] for cell in students}) == 4
+    for cell in students:
+        assert cell.fields["seed"] == cell.row["student_seed"]
+        assert by_id[cell.parents["images"]].fields["seed"] == cell.row["seed"]
+        # stored labels belong to the views of the student that learns from them
+        views = [by_id[found.parents["labels"]].call["schedule"]["plan"]["seed"] for found in (cell, students[0])]
+        assert (views[0] == views[1]) == (cell.row["student_seed"] == 1)
+    # a student of its set's own seed is the one that is there without student seeds
+    assert {cell.id for cell in one.cells} & {cell.id for cell in students} == {students[2].id}
+    full = [cell for cell in grid.stage("evaluate") if cell.row["method"] == "full_data"]
+    assert [(cell.row["seed"], cell.row["student_seed"]) for cell in full] == [(1, 1), (7, 7)]
+    assert all("student_seed" not in cell.row for cell in one.stage("evaluate"))
+
+
+def test_labels_of_one_answer_an_image_serve_every_student() -> None:
+    grid = grid_of(methods=("rded",), ipc=(1,), seeds=(0,), student_seeds=(0, 1), labels=("static:fp16",))
+    static = [cell for cell in grid.stage("evaluate") if cell.row["labels"] == "static:fp16"]
+    assert len(static) == 2 and len({cell.parents["labels"] for cell in static}) == 1
+
+
+def test_rows_say_which_method_brought_them() -> None:
+    grid = grid_of(methods=("hello",), ipc=(1,))
+    assert {cell.row["via"] for cell in grid.stage("evaluate")} == {"hello"}
+
+
 def test_a_foreign_teacher_is_known_by_its_content(tmp_path: Path) -> None:
     one, same, other = (tmp_path / name for name in ("one.pth", "same.pth", "other.pth"))
     one.write_bytes(b"weights")
@@ -103,6 +151,7 @@ def test_a_foreign_teacher_is_known_by_its_content(tmp_path: Path) -> None:
         ({"ipc": (-3,)}, ["--ipc -3", "start at 1"]),
         ({"ipc": (140,)}, ["--ipc 140", "smallest class of digits has 139"]),
         ({"seeds": (-1,)}, ["--seeds -1"]),
+        ({"student_seeds": (-1,)}, ["--student-seeds -1"]),
         ({"overrides": {"hello": {"conv_rnk": 4}}}, ["conv_rnk", "did you mean 'conv_rank'?"]),
         ({"overrides": {"helo": {"conv_rank": 4}}}, ["unknown method in --set 'helo'"]),
         ({"overrides": {"hello": {"conv_rank": "much"}}}, ["the settings of hello: conv_rank"]),

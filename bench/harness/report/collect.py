@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import ValidationError
+
+from bench import registry
+from bench.contract import DatasetInfo, Protocol
 from bench.harness import manifest
-from bench.harness.identity import Cell
+from bench.harness.grid import Request
+from bench.harness.identity import Cell, canonical, digest
+from bench.harness.plan import RANDOM
 from bench.harness.record import Record
 from bench.harness.report.entries import Entry
 from bench.harness.store import Damaged, Store
+from bench.view_plan import ViewPlan
 
 _ROW = ("dataset", "method", "labels", "ipc", "student", "protocol", "protocol_version", "seed")
+_RESULT = ("top1", "oracle_top1", "image_bytes", "label_bytes", "epochs", "images", "curve")
 
 
 def collect(store: Store) -> list[Entry]:
     """One entry for each (row, seed) of all grids of a store; the newest grid decides which cell stands there."""
-    looked_up = _LookedUp(store, store.ids("failures"), {})
+    looked_up = _LookedUp(store, store.ids("failures"))
+    recipes = _Recipes()
     found: dict[tuple[Any, ...], Entry] = {}
     for kept in manifest.newest_first(store):
         cells = {cell.id: cell for cell in kept.grid.cells}
         for cell in kept.grid.stage("evaluate"):
-            key = tuple(str(cell.row[name]) for name in _ROW)
+            student_seed = cell.row.get("student_seed", cell.row["seed"])
+            key = (*(str(cell.row[name]) for name in _ROW), student_seed)
             if key not in found:
-                found[key] = _entry(cell, cells, looked_up)
+                facts = {"cell": cell.id, **cell.row, "state": "missing", "parents": cell.parents}
+                facts |= {"changed": _changed(kept.grid.request, cell.row)}
+                facts |= recipes.facts(cell, kept.grid.dataset)
+                found[key] = _entry(facts, cell, cells, looked_up)
     return list(found.values())
 
 
@@ -34,12 +48,14 @@ class _LookedUp:
 
     store: Store
     failed: set[str]
-    times: dict[str, float | None]
+    times: dict[str, float | None] = field(default_factory=dict)
+    damaged: dict[str, str] = field(default_factory=dict)
 
     def record(self, cell_id: str) -> Record | None:
         try:
             record = self.store.record(cell_id)
-        except Damaged:
+        except Damaged as error:
+            self.damaged[cell_id] = str(error)
             record = None
         self.times[cell_id] = None if record is None else record.run.seconds
         return record
@@ -51,19 +67,80 @@ class _LookedUp:
         return self.times[cell_id]
 
     def failure(self, cell_id: str) -> Record | None:
-        return self.store.failure(cell_id) if cell_id in self.failed else None
+        if cell_id not in self.failed:
+            return None
+        failure = self.store.failure(cell_id)
+        if failure is None:
+            self.damaged[cell_id] = f"failures/{cell_id}.json: it can't be read"
+        return failure
 
 
-def _entry(cell: Cell, cells: dict[str, Cell], looked_up: _LookedUp) -> Entry:
-    row = dict(cell.row)
-    classes = row.pop("classes")
-    facts: dict[str, Any] = {"cell": cell.id, **row, "state": "missing"}
+class _Recipes:
+    """Protocols without what sets them apart in name or augmentation; few, and each in many cells."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, tuple[str, bool]] = {}
+
+    def facts(self, cell: Cell, dataset: DatasetInfo) -> dict[str, Any]:
+        text = canonical(cell.fields["protocol"])
+        if text not in self.known:
+            self.known[text] = self._facts(cell, dataset)
+        recipe, augmented = self.known[text]
+        return {"recipe": recipe, "augmented": augmented}
+
+    @staticmethod
+    def _facts(cell: Cell, dataset: DatasetInfo) -> tuple[str, bool]:
+        evaluator = registry.evaluator(cell.by)()
+        try:
+            protocol = evaluator.Config.model_validate(cell.fields["protocol"])
+        except ValidationError:  # of a release whose protocols had other fields
+            return "", True
+        plan = evaluator.schedule(protocol, dataset, dataset.classes, seed=0).plan
+        augmented = (plan.crop, plan.flip, plan.shuffle, plan.mix) != ("none", False, 1, "none")
+        apart = {*Protocol.model_fields, *ViewPlan.model_fields}
+        return digest(protocol.model_dump(mode="json", exclude=apart)), augmented
+
+
+def _changed(request: Request, row: dict[str, Any]) -> dict[str, Any]:
+    """What was asked for beyond the names of the grid, as far as it concerns a row. Of a checkpoint only the name of
+    its file is kept: where it lay says nothing on another machine."""
+    changed: dict[str, Any] = {}
+    if row["ipc"] is None:
+        return changed
+    via = row.get("via", "")
+    concerned = (via, "teacher", RANDOM) if via else tuple(request.overrides)
+    if settings := sorted(
+        f"{name}.{key}={_argument(value)}"
+        for name in concerned
+        for key, value in request.overrides.get(name, {}).items()
+    ):
+        changed["set"] = settings
+    if request.clip:
+        changed["clip"] = request.clip
+    if request.teacher:
+        changed["teacher"] = request.teacher.name
+    return changed
+
+
+def _argument(value: Any) -> str:
+    """A value as ``--set`` reads it: JSON, or else plain text."""
+    if isinstance(value, str):
+        try:
+            json.loads(value)
+        except ValueError:
+            return value
+    return canonical(value)
+
+
+def _entry(facts: dict[str, Any], cell: Cell, cells: dict[str, Cell], looked_up: _LookedUp) -> Entry:
+    classes = facts.pop("classes")
     lineage = _lineage(cell, cells)
     record = looked_up.record(cell.id)
     for member in lineage:
         if looked_up.seconds(member.id) is None and (failure := looked_up.failure(member.id)) is not None:
             reason = failure.error if member is cell else f"{member.id}: {failure.error}"
             facts |= {"state": "failed", "reason": reason}
+    facts["damaged"] = tuple(looked_up.damaged[member.id] for member in lineage if member.id in looked_up.damaged)
     if record is None:
         return Entry(**facts)
     result = record.result
@@ -71,22 +148,17 @@ def _entry(cell: Cell, cells: dict[str, Cell], looked_up: _LookedUp) -> Entry:
     for member in lineage:
         if (took := looked_up.seconds(member.id)) is not None:
             seconds[member.stage] = seconds.get(member.stage, 0.0) + took
-    full = row["ipc"] is None
-    return Entry(
-        **{
-            **facts,
-            "state": "done",
-            "reason": None,
-            "top1": result["top1"],
-            "oracle_top1": result["oracle_top1"],
-            "image_bytes": result["image_bytes"],
-            "label_bytes": result["label_bytes"],
-            "public": record.public,
-            "full_label_bytes": None if full else result["epochs"] * result["images"] * classes * 2,
-            "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
-            "environment": record.run.environment,
-        }
-    )
+    facts |= {
+        "state": "done",
+        "reason": None,
+        "public": record.public,
+        "full_label_bytes": None if facts["ipc"] is None else result["epochs"] * result["images"] * classes * 2,
+        "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
+        "environment": record.run.environment,
+        "peak_memory": record.run.peak_memory,
+        **{name: result[name] for name in _RESULT if name in result},
+    }
+    return Entry(**facts)
 
 
 def _lineage(cell: Cell, cells: dict[str, Cell]) -> list[Cell]:

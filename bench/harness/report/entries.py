@@ -6,10 +6,12 @@ same bytes. Importing this module imports no torch.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -17,7 +19,10 @@ from bench.contract import Settings
 from bench.errors import UserError
 from bench.harness.identity import canonical
 from bench.harness.record import PublicFacts
-from bench.harness.store import write_atomically
+from bench.harness.upgrades import ENTRIES, upgraded
+
+SCHEMA_VERSION = 1  # raise it with what an entry holds, and say in bench.harness.upgrades how an older one becomes so
+SHOWN = 60  # characters of a line that can't be read
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Bytes = Annotated[int, Field(ge=0)]
@@ -27,17 +32,20 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class Entry(Settings):
     """One evaluate cell: where it stands on the board, how it went and what stands behind it."""
 
+    schema_version: Literal[1] = 1
     cell: str
     dataset: str
     title: str  # of the data set
     method: str  # who made the images
     labels: str  # which labels the student learned from: "projector", "teacher", "hard", ...
     asked: str = ""  # the choice of --labels that brought it; empty: it rides along
+    via: str = ""  # the name in --methods that brought it; empty: not known
     ipc: Annotated[int, Field(ge=1)] | None  # None: the whole training set
     student: str
     protocol: str
     protocol_version: int
-    seed: int
+    seed: int  # of the distilled set
+    student_seed: int | None = None  # None: the same
     state: Literal["done", "failed", "missing"]
     reason: str | None = None  # of a failure
     top1: Fraction | None = None  # last epoch
@@ -48,6 +56,16 @@ class Entry(Settings):
     full_label_bytes: Bytes | None = None  # fp16 labels of every view: epochs · images · classes · 2
     seconds: dict[str, Seconds] = Field(default_factory=dict)  # stage -> wall time of its cells
     environment: dict[str, str] = Field(default_factory=dict)
+    curve: tuple[tuple[int, Fraction], ...] = ()  # (epoch, top-1), as far as it was tested
+    epochs: int | None = None
+    images: int | None = None  # how many the student learned from
+    parents: dict[str, str] = Field(default_factory=dict)  # role ("images", "labels") -> cell
+    peak_memory: Bytes | None = None  # of the student: resident on the CPU, allocated on an accelerator
+    recipe: str = ""  # a digest of the protocol without its name and its augmentation
+    augmented: bool = True  # did the student see anything but the images as they are?
+    damaged: tuple[str, ...] = ()  # what is wrong with records of this cell and of what stands behind it
+    # Beyond the names: {"set": ["hello.conv_rank=4"], "clip": "icon-clip", "teacher": "resnet18.pth"}
+    changed: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _done_means_measured(self) -> Entry:
@@ -62,47 +80,83 @@ class Entry(Settings):
         scale = (self.ipc is None, self.ipc or 0)
         return (self.dataset, protocol, scale, self.student, self.method, self.labels)
 
+    @property
+    def seeds(self) -> tuple[int, int]:
+        """Of the distilled set, and of the student."""
+        return self.seed, self.seed if self.student_seed is None else self.student_seed
+
     @cached_property
     def line(self) -> str:
-        """The entry as canonical JSON."""
-        return canonical(self.model_dump(mode="json"))
+        """The entry as canonical JSON, without what is as usual."""
+        values = self.model_dump(mode="json", exclude_defaults=True)
+        return canonical({**values, "schema_version": SCHEMA_VERSION})
 
 
 def in_order(entries: Iterable[Entry]) -> list[Entry]:
     """The entries in the order of the board, exact repeats dropped; the same for any order they came in."""
     by_line = {entry.line: entry for entry in entries}
-    keyed = sorted((entry.row, entry.seed, line) for line, entry in by_line.items())
+    keyed = sorted((entry.row, entry.seeds, line) for line, entry in by_line.items())
     return [by_line[line] for _, _, line in keyed]
 
 
-def render_jsonl(entries: Iterable[Entry]) -> str:
-    """The entries as canonical JSON, one a line, in the order of the board."""
-    return "".join(f"{entry.line}\n" for entry in in_order(entries))
+def unread(entries: Iterable[Entry]) -> list[str]:
+    """What is wrong with the records that entries are made of, each once."""
+    return sorted({text for entry in entries for text in entry.damaged})
 
 
-def write_jsonl(path: Path, entries: Iterable[Entry]) -> None:
-    """Write ``path`` atomically with :func:`render_jsonl`."""
-    write_atomically(path, render_jsonl(entries))
+def render_jsonl(entries: Iterable[Entry], left_out: Iterable[LeftOut] = ()) -> str:
+    """The entries as canonical JSON, one a line, in the order of the board, and then as they were the lines that
+    could not be read: a newer release may know them."""
+    return "".join(f"{entry.line}\n" for entry in in_order(entries)) + "".join(f"{one.line}\n" for one in left_out)
 
 
-def read_jsonl(path: Path) -> list[Entry]:
-    """The entries of a file that :func:`write_jsonl` wrote.
+@dataclass(frozen=True)
+class LeftOut:
+    """A line of a board's file that is no entry."""
+
+    line: str
+    why: str  # one line
+
+    def __str__(self) -> str:
+        return f"{self.line[:SHOWN]}{'…' if len(self.line) > SHOWN else ''} ({self.why})"
+
+
+class Kept(NamedTuple):
+    """What a board's file holds."""
+
+    entries: list[Entry]
+    left_out: list[LeftOut]
+
+
+def read_jsonl(path: Path) -> Kept:
+    """The entries of a file that :func:`render_jsonl` made, and the lines that are none.
 
     Raises:
-        UserError: the file can't be read, or a line is not an entry.
+        UserError: the file can't be read.
     """
     try:
-        lines = path.read_bytes().splitlines()
+        lines = path.read_bytes().decode("utf-8", errors="replace").split("\n")
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}; `bench report` writes it") from None
-    return [_parse(line, f"{path}:{number}") for number, line in enumerate(lines, start=1)]
+    entries: list[Entry] = []
+    left_out: dict[str, LeftOut] = {}
+    for line in lines:
+        if not line.strip():
+            continue
+        try:
+            entries.append(_parse(line))
+        except ValueError as error:
+            left_out[line] = LeftOut(line, str(error))
+    return Kept(entries, [left_out[line] for line in sorted(left_out)])
 
 
-def _parse(line: bytes, place: str) -> Entry:
+def _parse(line: str) -> Entry:
     try:
         return Entry.model_validate_json(line)
+    except ValidationError:
+        values = upgraded(json.loads(line), SCHEMA_VERSION, ENTRIES)
+    try:
+        return Entry.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        where = f"{place}: {field}" if field else place
-        raise UserError(f"{where}: {first['msg']}; expected an entry as `bench report` writes it") from None
+        raise ValueError(": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))) from None

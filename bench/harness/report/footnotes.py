@@ -1,12 +1,13 @@
-"""The marks in a board's tables and what they stand for: failures get numbers, public bases get letters.
+"""The marks in a board's tables and what they stand for: failures get numbers, public bases get letters, settings get
+capitals.
 
-Both are given in the order in which a reader meets them, so they depend on nothing but the rows.
+All are given in the order in which a reader meets them, so they depend on nothing but the rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bench.harness.record import PublicFacts
 from bench.harness.report import wording
@@ -16,31 +17,48 @@ from bench.harness.report.wording import code, escape
 CELLS_NAMED = 5  # by one footnote; the others are in the records
 
 NOTES = f"""\
-- **Method**: settings in square brackets differ from the method's own. Methods in italics are baselines.
+- **Method**: *baselines* in italics. A letter in square brackets: settings that differ from the method's own.
 - **Labels**: the model that labels every view online (teacher, projector, ensemble); *stored*: its logits for every
-  view; *static*: one answer an image; *hard*: none. *of*: who answered, where it is not the teacher.
-- **n**: seeds that are done, of those that should be. {wording.NONE}: nothing measured.
+  view; *static*: one answer an image; *hard*: none. *of*: who answered, where it is not the teacher. A letter in
+  round brackets: the public base that the labels stand on.
+- **n**: distilled sets that are done, of those that should be, each with a student of its own seed; *3 × 2*: with two
+  students each. {wording.NONE}: nothing measured.
 - **Top-1 %**: accuracy on the whole test set after the last epoch, mean ± sample standard deviation over the
-  seeds. The best mean of a student is bold.
-- **95 % CI**: half the width of Student's t-interval of that mean.
+  distilled sets (of the means over their students). Student seed k means the same initial weights and the same order
+  of views for every method.
+- **95 % CI**: half the width of Student's t-interval of that mean, from the sets alone.
+- **Bold**: the best mean of its table (one protocol, one IPC, one student; references left out) and what can't be told
+  from it: Student's paired t-test, students paired by seed within a set and sets by theirs, corrected after Holm for
+  all tests of that table, at 5 %. Of one set only an equal mean is bold. Few seeds can tell little apart: a bold row is
+  not shown to be as good as the best. *p* is the corrected value.
+- **Label bytes**: everything beyond images and hard labels that a student needs (stored tensors with their headers,
+  or the weights of the label model); after a plus sign frozen public bases, counted apart. **Images**: the encoded
+  images. All measured on the files, means over the cells; 1 KiB is 1,024 bytes.
+- **Front**: ● no other row of the table has at least this mean for fewer label bytes, or a higher one for as many;
+  ○ another has. Spread is not considered.
 - **Oracle %**: mean accuracy at the best epoch *on the test set*. It is no result: it shows how much choosing
   the epoch on the test set would have gained.
-- **Images**: the encoded images. **Label bytes**: everything beyond images and hard labels that a student
-  needs (stored tensors with their headers, or the weights of the label model). **Public**: frozen public
-  bases, counted apart. All measured on the files, means over the seeds; 1 KiB is 1,024 bytes.
+- **σ sets, students**: standard deviation from distilled set to distilled set, and from student to student of
+  one set (analysis of variance, random effects).
 - **Label ratio**: label bytes / (epochs · images · classes · 2), the share of what fp16 labels of every view
   would weigh under the same protocol.
 - **Seconds**: wall time of all cells behind a student (teacher, images, labels, training), mean over the
-  seeds. Rows that share a cell each count it in full."""
+  cells. Rows that share a cell each count it in full.
+- **LRS**, **ARS**: DD-Ranking's label robust and augmentation robust scores (arXiv 2505.13300), w = γ = 0.5, computed
+  from the means of this board, accuracies as fractions after the last epoch: how much better than random images under
+  the same labels, less how much worse than all real images under hard labels. Not comparable with their leaderboard,
+  which picks the best epoch and learning rate on the test set. ARS takes the same recipe with and without
+  augmentation."""
 
 
 @dataclass(frozen=True)
 class Marks:
     """What the marks of a board stand for."""
 
-    failures: dict[str, int]  # reason -> number
-    cells: dict[str, list[str]]  # reason -> failed cells
-    public: dict[PublicFacts, str]  # base -> letter
+    failures: dict[str, int] = field(default_factory=dict)  # reason -> number
+    cells: dict[str, list[str]] = field(default_factory=dict)  # reason -> failed cells
+    public: dict[PublicFacts, str] = field(default_factory=dict)  # base -> letter
+    settings: dict[str, str] = field(default_factory=dict)  # a method's settings -> capital letter
 
     def failed(self, row: Row) -> str:
         """``fail¹`` for every reason why cells of a row failed; empty where none did."""
@@ -52,9 +70,16 @@ class Marks:
         letters = [self.public[base] for base in row.public]
         return ",".join(sorted(letters, key=lambda mark: (len(mark), mark)))
 
+    def settings_of(self, row: Row) -> str:
+        """``[A]`` for a row of other settings than its method's own, else empty."""
+        return f"\\[{self.settings[row.settings]}\\]" if row.settings else ""
+
     def footnotes(self) -> list[str]:
         """The Markdown blocks that say what the marks stand for."""
         blocks = []
+        if self.settings:
+            given = [f"- \\[{mark}\\] {code(settings)}" for settings, mark in self.settings.items()]
+            blocks += ["## Settings", "\n".join(given)]
         if self.public:
             bases = [
                 f"- ({mark}) {code(base.name)}, sha256 {code(base.sha256[:16])}, {base.bytes:,} bytes"
@@ -72,9 +97,11 @@ class Marks:
 
 def mark(rows: Iterable[Row]) -> Marks:
     """The marks of a board whose tables show ``rows`` in this order; a row may come several times."""
-    marks = Marks({}, {}, {})
+    marks = Marks()
     seen = set()
     for row in rows:
+        if row.settings:
+            marks.settings.setdefault(row.settings, wording.letter(len(marks.settings)).upper())
         for base in row.public:
             marks.public.setdefault(base, wording.letter(len(marks.public)))
         for reason, cell in _failures(row):

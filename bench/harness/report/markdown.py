@@ -1,99 +1,112 @@
-"""Rows → the Markdown board of one data set: a section a protocol, in it a table for every IPC.
+"""Rows → the Markdown board of one data set: who wins at which budget, then a section a protocol with a table for every
+IPC and student.
 
-A table never mixes two protocols. It ends with the full-data rows as reference, and rows that are missing or
-failed stand in it like any other.
+A table never mixes two protocols or students. It ends with the full-data rows as reference, and rows that are missing
+or failed stand in it like any other. What only some readers look for is folded away behind each table, so that no
+table is wider than a page.
 """
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-
-from tabulate import tabulate
+from typing import Any
 
 from bench.harness.report import wording
 from bench.harness.report.board import Row
-from bench.harness.report.footnotes import NOTES, Marks, mark
-from bench.harness.report.wording import JOINED, NONE, code, escape
+from bench.harness.report.command import command
+from bench.harness.report.entries import LeftOut, unread
+from bench.harness.report.footnotes import NOTES, mark
+from bench.harness.report.names import Names, rank
+from bench.harness.report.pipe_table import render_table, used
+from bench.harness.report.scores import Scores
+from bench.harness.report.summary import render_summary
+from bench.harness.report.wording import NONE, code, escape
 
 COLUMNS = {  # column -> its alignment
     "Method": "left",
-    "Student": "left",
     "Labels": "left",
     "n": "right",
     "Top-1 %": "right",
     "95 % CI": "right",
-    "Oracle %": "right",
-    "Images": "right",
     "Label bytes": "right",
-    "Public": "right",
+    "Front": "right",
+}
+DETAILS = {
+    "Method": "left",
+    "Labels": "left",
+    "p": "right",
+    "Oracle %": "right",
+    "σ sets, students": "right",
+    "Images": "right",
     "Label ratio": "right",
     "Seconds": "right",
+    "LRS": "right",
+    "ARS": "right",
 }
+RARE = ("σ sets, students", "LRS", "ARS")  # columns that are left out where no row has a value
+LEFT_OUT_NAMED = 5  # of what could not be read; the others are counted
+LONGEST_LEFT_OUT = 200  # characters said of one
 
 
 @dataclass(frozen=True)
 class _Table:
     protocol: tuple[str, int]  # name, version
     ipc: int | None
+    student: str
     rows: tuple[Row, ...]  # as shown; full-data rows last
 
 
-@dataclass(frozen=True)
-class _Names:
-    titles: Mapping[str, str]
-    baselines: Collection[str]
-
-    def show(self, row: Row) -> str:
-        base, bracket, settings = row.method.partition("[")  # "hello[rank=4]": the title of hello
-        name = escape(self.titles.get(base, base) + bracket + settings)
-        if row.ipc is None:
-            return f"{name} (ref.)"
-        return f"*{name}*" if base in self.baselines else name
-
-
 def render_markdown(
-    title: str, rows: Sequence[Row], titles: Mapping[str, str] | None = None, baselines: Collection[str] = ()
+    title: str,
+    rows: Sequence[Row],
+    scores: Mapping[tuple[Any, ...], Scores],
+    titles: Mapping[str, str] | None = None,
+    baselines: Collection[str] = (),
+    left_out: Sequence[LeftOut] = (),
+    published: str = "",
 ) -> str:
     """The board of one data set.
 
     Args:
         title: of the data set.
         rows: all of one data set, in any order.
+        scores: :func:`~bench.harness.report.scores.score` of them.
         titles: method name -> title; the name where there is none.
         baselines: names of methods that ride along: set in italics, left out of the commands.
+        left_out: lines of the board's file that could not be read.
+        published: Markdown of what papers print.
     """
-    names = _Names(titles or {}, baselines)
     tables = _tables(rows)
     marks = mark(row for table in tables for row in table.rows)
-    blocks = [f"# {escape(title)}", _head(rows)]
+    names = Names(titles or {}, baselines, marks)
+    blocks = [f"# {escape(title)}", _head(rows), *_left_out(rows, left_out), *render_summary(rows, names)]
     for (protocol, version), group in groupby(tables, key=lambda table: table.protocol):
         section = list(group)
         blocks.append(f"## Protocol {escape(protocol)}, version {version}")
         for table in section:
-            blocks += [_heading(table), _render(table, marks, names)]
-        blocks.append(f"To reproduce:\n\n```\n{_command(section, names)}\n```")
+            blocks += [_heading(table), *_ties(table), _main(table, names), *_details(table, names, scores)]
+        again = command((row for table in section for row in table.rows), baselines)
+        blocks.append(f"To reproduce:\n\n```\n{again}\n```")
+    if published:
+        blocks.append(published)
     blocks += ["## How to read the tables", NOTES, *marks.footnotes()]
     return "\n\n".join(blocks) + "\n"
 
 
 def _tables(rows: Sequence[Row]) -> list[_Table]:
-    found: dict[tuple[str, int], dict[int | None, list[Row]]] = {}
-    for row in sorted(rows, key=_rank):
-        found.setdefault((row.protocol, row.protocol_version), {}).setdefault(row.ipc, []).append(row)
+    found: dict[tuple[str, int], dict[str, dict[int | None, list[Row]]]] = {}
+    for row in sorted(rows, key=rank):
+        students = found.setdefault((row.protocol, row.protocol_version), {})
+        students.setdefault(row.student, {}).setdefault(row.ipc, []).append(row)
     tables = []
-    for protocol, by_ipc in sorted(found.items()):
-        reference = by_ipc.pop(None, [])
-        for ipc in sorted(by_ipc, key=lambda ipc: ipc or 0) or [None]:
-            tables.append(_Table(protocol, ipc, (*by_ipc.get(ipc, []), *reference)))
-    return tables
-
-
-def _rank(row: Row) -> tuple[str, float, str, str]:
-    """Methods are compared under one student: best mean first, rows without one last."""
-    return (row.student, 1.0 if row.top1.mean is None else -row.top1.mean, row.method, row.labels)
+    for protocol, students in sorted(found.items()):
+        for student, by_ipc in sorted(students.items()):
+            reference = by_ipc.pop(None, [])
+            for ipc in sorted(by_ipc, key=lambda ipc: ipc or 0) or [None]:
+                tables.append(_Table(protocol, ipc, student, (*by_ipc.get(ipc, []), *reference)))
+    return sorted(tables, key=lambda table: (table.protocol, table.ipc is None, table.ipc or 0, table.student))
 
 
 def _head(rows: Sequence[Row]) -> str:
@@ -117,74 +130,89 @@ def _head(rows: Sequence[Row]) -> str:
     return " · ".join(parts) + "."
 
 
-def _students(rows: Iterable[Row]) -> list[str]:
-    return sorted({row.student for row in rows})
+def _left_out(rows: Sequence[Row], lines: Sequence[LeftOut]) -> list[str]:
+    """What could not be read, so that nobody takes the board for complete."""
+    found = [*unread(entry for row in rows for entry in row.entries), *sorted(map(str, lines))]
+    if not found:
+        return []
+    rest = f"\n- and {len(found) - LEFT_OUT_NAMED:,} more" if len(found) > LEFT_OUT_NAMED else ""
+    named = "\n".join(f"- {code(text[:LONGEST_LEFT_OUT])}" for text in found[:LEFT_OUT_NAMED])
+    return [f"Left out, because {wording.plural(len(found), 'record')} can't be read:\n\n{named}{rest}"]
 
 
 def _heading(table: _Table) -> str:
     scale = "Full data" if table.ipc is None else wording.plural(table.ipc, "image") + " per class"
-    students = _students(table.rows)
-    return f"### {scale}" + (f", student {escape(students[0])}" if len(students) == 1 else "")
+    return f"### {scale}, student {escape(table.student)}"
 
 
-def _render(table: _Table, marks: Marks, names: _Names) -> str:
-    best: dict[str, float] = {}
-    for row in table.rows:
-        if row.ipc is not None and row.top1.mean is not None:
-            best[row.student] = max(row.top1.mean, best.get(row.student, 0.0))
-    columns = [name for name in COLUMNS if name != "Student" or len(_students(table.rows)) > 1]
-    cells = [_cells(row, best.get(row.student), marks, names) for row in table.rows]
-    text: str = tabulate(
-        [[row[name] for name in columns] for row in cells],
-        headers=columns,
-        tablefmt="pipe",
-        disable_numparse=True,
-        colalign=[COLUMNS[name] for name in columns],
-    )
-    return text
+def _ties(table: _Table) -> list[str]:
+    """How far the table tells anything apart."""
+    rows = [row for row in table.rows if row.ipc is not None and row.top1.n]
+    if len(rows) < 2:
+        return []
+    sets = max(row.top1.n for row in rows)
+    if sets == 1:
+        return ["One set a row tells nothing apart: the best mean alone is bold."]
+    ties = sum(row.ties for row in rows) - 1
+    return [f"From {sets} sets {ties} of the {len(rows) - 1} other rows can't be told from the best (bold)."]
 
 
-def _cells(row: Row, best: float | None, marks: Marks, names: _Names) -> dict[str, str]:
-    bases = marks.bases(row)
+def _main(table: _Table, names: Names) -> str:
+    return render_table(COLUMNS, [_cells(row, names) for row in table.rows])
+
+
+def _cells(row: Row, names: Names) -> dict[str, str]:
+    accuracy = wording.accuracy(row.top1) if row.top1.n else ""
+    top1 = [f"**{accuracy}**" if row.ties and accuracy else accuracy, names.marks.failed(row)]
     return {
-        "Method": names.show(row),
-        "Student": escape(row.student),
-        "Labels": escape(row.labels),
-        "n": str(row.expected) if row.top1.n == row.expected else f"{row.top1.n}/{row.expected}",
-        "Top-1 %": " ".join(part for part in (_accuracy(row, best), marks.failed(row)) if part) or NONE,
+        "Method": names.method(row),
+        "Labels": names.labels(row),
+        "n": _count(row),
+        "Top-1 %": " ".join(filter(None, top1)) or NONE,
         "95 % CI": NONE if row.top1.ci95 is None else f"±{wording.percent(row.top1.ci95)}",
+        "Label bytes": _bytes(row),
+        "Front": {None: "", True: "●", False: "○"}[row.on_front],
+    }
+
+
+def _bytes(row: Row) -> str:
+    own = wording.joined(wording.size(row.label_bytes))
+    return f"{own} {wording.joined(f'+ {wording.size(row.public_bytes)}')}" if row.public_bytes else own
+
+
+def _count(row: Row) -> str:
+    if row.done < len(row.entries):
+        return f"{row.done}/{len(row.entries)}"  # cells
+    students = sorted({len(run) for run in row.runs.values()})
+    if students == [1]:
+        return str(row.done)
+    return wording.joined(f"{row.top1.n} × {students[0]}" + (f"–{students[-1]}" if len(students) > 1 else ""))
+
+
+def _details(table: _Table, names: Names, scores: Mapping[tuple[Any, ...], Scores]) -> list[str]:
+    lines = [_detail_cells(row, names, scores.get(row.key, Scores())) for row in table.rows]
+    columns = used(DETAILS, RARE, lines, NONE)
+    what = [name for name in columns if name not in ("Method", "Labels")]
+    summary = f"<details>\n<summary>{', '.join(what)}</summary>"
+    return [summary, render_table(columns, lines), "</details>"]
+
+
+def _detail_cells(row: Row, names: Names, scores: Scores) -> dict[str, str]:
+    return {
+        "Method": names.method(row),
+        "Labels": names.labels(row),
+        "p": wording.p_value(row.p_best),
         "Oracle %": wording.percent(row.oracle.mean),
-        "Images": wording.size(row.image_bytes),
-        "Label bytes": wording.size(row.label_bytes),
-        "Public": wording.size(row.public_bytes) + (f" ({bases})" if bases else ""),
+        "σ sets, students": _spread(row),
+        "Images": wording.joined(wording.size(row.image_bytes)),
         "Label ratio": wording.ratio(row.label_ratio),
         "Seconds": wording.seconds(row.seconds_total),
+        "LRS": wording.score(scores.lrs),
+        "ARS": wording.score(scores.ars),
     }
 
 
-def _accuracy(row: Row, best: float | None) -> str:
-    if row.top1.mean is None:
-        return ""
-    text = wording.percent(row.top1.mean)
-    if row.top1.std is not None:
-        text += f" ±{JOINED}{wording.percent(row.top1.std)}"
-    return f"**{text}**" if row.ipc is not None and row.top1.mean == best else text
-
-
-def _command(section: Sequence[_Table], names: _Names) -> str:
-    """What makes the cells of a section; baselines ride along by themselves."""
-    rows = [row for table in section for row in table.rows]
-    methods = sorted({row.method.partition("[")[0] for row in rows if row.ipc is not None})
-    asked = {entry.asked for row in rows for entry in row.entries if entry.asked}
-    wanted = {
-        "--methods": [method for method in methods if method not in names.baselines] or methods,
-        "--ipc": [str(ipc) for ipc in sorted({row.ipc for row in rows if row.ipc is not None})],
-        "--dataset": sorted({row.dataset for row in rows}),
-        "--students": _students(rows),
-        "--seeds": [str(seed) for seed in sorted({entry.seed for row in rows for entry in row.entries})],
-        "--protocol": [section[0].protocol[0]],
-        "--labels": [] if asked <= {"native"} else sorted(asked),
-    }
-    options = [f"{flag} {shlex.quote(wording.plain(','.join(values)))}" for flag, values in wanted.items() if values]
-    lines = [" ".join(group) for group in (options[:3], options[3:6], options[6:]) if group]
-    return "python -m bench run " + " \\\n    ".join(lines)
+def _spread(row: Row) -> str:
+    if row.spread.students is None:
+        return NONE
+    return f"{wording.percent(row.spread.sets)}, {wording.percent(row.spread.students)}"

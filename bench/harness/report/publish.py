@@ -6,25 +6,32 @@ the entries, from which the other two can be made again without the store.
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby, takewhile, zip_longest
 from pathlib import Path
 
 from bench.errors import UserError
-from bench.harness.report.board import make_rows, render_csv
-from bench.harness.report.entries import Entry, in_order, render_jsonl
+from bench.harness.report import published_table
+from bench.harness.report.board import make_rows
+from bench.harness.report.csv_table import render_csv
+from bench.harness.report.entries import Entry, LeftOut, in_order, render_jsonl
 from bench.harness.report.markdown import render_markdown
+from bench.harness.report.scores import score
+from bench.harness.report.stems import file_stem
 from bench.harness.store import write_atomically
 
+SUFFIX = ".records.jsonl"
 SHOWN = 60  # characters of a differing line
 
 
 def render(
-    entries: Iterable[Entry], titles: Mapping[str, str] | None = None, baselines: Collection[str] = ()
+    entries: Iterable[Entry],
+    titles: Mapping[str, str] | None = None,
+    baselines: Collection[str] = (),
+    left_out: Mapping[str, Sequence[LeftOut]] | None = None,
 ) -> dict[str, str]:
-    """File name -> text of every board file; the arguments are those of :func:`render_markdown`.
+    """File name -> text of every board file; the arguments are those of :func:`render_markdown`, ``left_out`` by the
+    stem of the file.
 
     Raises:
         UserError: two different entries claim the same seed of the same row.
@@ -33,20 +40,15 @@ def render(
     for dataset, group in groupby(in_order(entries), key=lambda entry: entry.dataset):
         own = list(group)
         rows = make_rows(own)
+        scores = score(rows)
         stem = file_stem(dataset)
+        lost = (left_out or {}).get(stem, ())
         title = min(entry.title for entry in own)
-        files[f"{stem}.md"] = render_markdown(title, rows, titles, baselines)
-        files[f"{stem}.csv"] = render_csv(rows)
-        files[f"{stem}.records.jsonl"] = render_jsonl(own)
+        printed = published_table.render(dataset, rows)
+        files[f"{stem}.md"] = render_markdown(title, rows, scores, titles, baselines, lost, printed)
+        files[f"{stem}.csv"] = render_csv(rows, scores)
+        files[f"{stem}{SUFFIX}"] = render_jsonl(own, lost)
     return files
-
-
-def file_stem(dataset: str) -> str:
-    """The name of a data set as a file name; a digest keeps changed names (``folder:/a/b``) apart."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", dataset).strip("-.")
-    if stem == dataset:
-        return stem
-    return f"{stem}-{hashlib.sha256(dataset.encode()).hexdigest()[:8]}".lstrip("-")
 
 
 def publish(
@@ -54,6 +56,7 @@ def publish(
     out: Path,
     titles: Mapping[str, str] | None = None,
     baselines: Collection[str] = (),
+    left_out: Mapping[str, Sequence[LeftOut]] | None = None,
 ) -> list[Path]:
     """Write the boards into ``out``, each file atomically, and return their paths.
 
@@ -61,7 +64,7 @@ def publish(
         UserError: ``out`` can't be written to, or two entries contradict each other.
     """
     paths = []
-    for name, text in render(entries, titles, baselines).items():
+    for name, text in render(entries, titles, baselines, left_out).items():
         path = out / name
         try:
             write_atomically(path, text)
@@ -76,11 +79,12 @@ def drift(
     out: Path,
     titles: Mapping[str, str] | None = None,
     baselines: Collection[str] = (),
+    left_out: Mapping[str, Sequence[LeftOut]] | None = None,
 ) -> list[str]:
     """One line for every file in ``out`` that is not what the entries give: its name and the first line that
     differs; empty where all is as it should be."""
     found = []
-    for name, text in render(entries, titles, baselines).items():
+    for name, text in render(entries, titles, baselines, left_out).items():
         path = out / name
         try:
             present = path.read_bytes().decode("utf-8", errors="replace")

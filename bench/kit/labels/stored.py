@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -18,6 +16,7 @@ from torch import Tensor
 
 from bench.contract import Images, LabelSource
 from bench.errors import UserError
+from bench.kit.images import link
 from bench.kit.labels.codecs import codec_for, is_complete
 from bench.kit.views import Views
 from bench.label_codec import LabelCodec
@@ -117,7 +116,7 @@ class StoredLabels(LabelSource):
         }
         (folder / "source.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
         for shard in range(layout.shards):
-            _link(self.folder / shard_name(shard), folder / shard_name(shard))
+            link(self.folder / shard_name(shard), folder / shard_name(shard))
 
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> Self:
@@ -161,10 +160,3 @@ def _mapped(folder: Path, names: list[str], shard: int) -> dict[str, Tensor]:
     """Tensors on the pages of the file, which are read when they are touched and unmapped with the last tensor."""
     with safe_open(folder / shard_name(shard), framework="pt") as file:
         return {name: file.get_tensor(name) for name in names}
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)

@@ -1,0 +1,124 @@
+"""Why are two numbers not the same? Two cells, or two entries of a board, side by side: configuration, environment,
+artifacts and metrics. The first line names the likeliest reason."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.cli import options as flags
+from bench.cli import screen
+from bench.cli.naming import one
+from bench.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bench.harness.sides import Change, Level, Side
+
+HELP = "why two numbers are not the same"
+EXAMPLES = """examples:
+  python -m bench diff hello-projector-digits-ipc10-convnet3-w32-s0 hello-projector-digits-ipc10-convnet3-w32-s1
+  python -m bench diff CELL CELL --store-b /shared/you/bench     the same cell in two stores
+  python -m bench diff CELL leaderboards/digits.records.jsonl:CELL   mine and the board's
+"""
+_SUFFIX = ".records.jsonl"
+_MOST = 20  # changes shown of a kind
+_SHOWN = 44  # characters of a value
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``bench diff``."""
+    what = "the id of a cell, or its beginning; or FILE.records.jsonl:CELL, an entry of a board"
+    parser.add_argument("a", metavar="A", help=what)
+    parser.add_argument("b", metavar="B", nargs="?", help="another one (default: the same in --store-b)")
+    flags.store_flag(parser)
+    parser.add_argument("--store-b", type=Path, metavar="PATH", help="where B lies (default: where A does)")
+    parser.add_argument("--json", action="store_true", help="everything that differs, for programs")
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """``bench diff``."""
+    from bench.harness.diff import compare
+
+    if arguments.b is None and arguments.store_b is None:
+        raise UserError("bench diff needs two cells, or one and --store-b, where it lies too; see bench diff --help")
+    a = _side(arguments.a, arguments.store)
+    b = _side(arguments.a if arguments.b is None else arguments.b, arguments.store_b or arguments.store)
+    found = compare(a, b)
+    out = screen.console()
+    if arguments.json:
+        out.print(json.dumps(asdict(found), indent=1, default=str), markup=False, soft_wrap=True)
+        return 0
+    out.print(f"{found.reason}\n", markup=False)
+    out.print(f"A  {a.id}\nB  {b.id}", markup=False)
+    _table(out, "row", found.row)
+    for level in found.levels:
+        _show(out, level)
+    return 0
+
+
+def _side(word: str, place: Path) -> Side:
+    """The outcome that a word of the command line names.
+
+    Raises:
+        UserError: it names none or several, or its record can't be read.
+    """
+    from bench.cli.show import read_record
+    from bench.harness.report.entries import read_jsonl
+    from bench.harness.sides import of_entry, of_record
+    from bench.harness.store import Damaged, Store
+
+    file, colon, name = word.rpartition(":")
+    if colon and file.endswith(_SUFFIX):
+        entries = {entry.cell: entry for entry in read_jsonl(Path(file)).entries}
+        return of_entry(entries[one(name, entries, file)])
+    if word.endswith(_SUFFIX):
+        raise UserError(f"{word} has many entries; say which: {word}:CELL")
+    store = Store(flags.existing_store(place))
+
+    def lookup(cell_id: str) -> Any:
+        try:
+            return store.record(cell_id)
+        except Damaged:
+            return None
+
+    return of_record(read_record(store, word), lookup)
+
+
+def _show(out: Console, level: Level) -> None:
+    if level.path:
+        same = level.a if level.a == level.b else f"{level.a}\n   {level.b}"
+        out.print(f"\n{' › '.join(level.path)}: {same}", markup=False)
+    if level.absent:
+        out.print(f"  {level.absent}", markup=False)
+    _table(out, "configuration", level.configuration)
+    _table(out, "environment", level.environment)
+    _table(out, "artifact", level.artifacts)
+    _table(out, "metric", level.metrics, delta=True)
+
+
+def _table(out: Console, title: str, found: Any, delta: bool = False) -> None:
+    from rich.text import Text
+
+    if not found:
+        return
+    rows = [[change.name, _value(change.a), _value(change.b), *([_delta(change)] if delta else [])] for change in found]
+    columns = [title, "A", "B", *(["Δ"] if delta else [])]
+    texts: Any = [[Text(cell) for cell in row] for row in rows[:_MOST]]
+    out.print()
+    out.print(screen.table(columns, texts, right=["Δ"]))
+    if len(rows) > _MOST:
+        out.print(f"… and {len(rows) - _MOST} more; --json has all")
+
+
+def _value(value: Any) -> str:
+    text = "·" if value is None else str(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
+
+def _delta(change: Change) -> str:
+    return "" if change.delta is None else f"{change.delta:+.6g}"

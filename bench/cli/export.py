@@ -1,0 +1,46 @@
+"""Write a distilled set as a folder that can be published: images by class, labels as safetensors, a data set card for
+the Hugging Face Hub and a manifest with the SHA-256 of every file. Nothing is sent anywhere."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+
+from bench.cli import options as flags
+from bench.cli import screen
+
+HELP = "a distilled set as a folder to publish"
+EXAMPLES = """examples:
+  python -m bench export rded-digits-ipc10-s0 --to rded-digits-10       the images of a distill cell
+  python -m bench export sre2l-stored-fp16-digits-ipc10 --to sre2l-10   of an evaluate cell, with the labels it used
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``bench export``."""
+    parser.add_argument("cell", metavar="CELL", help="the id of a distill or evaluate cell, or its beginning")
+    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="a folder that isn't there, or is empty")
+    flags.store_flag(parser)
+    flags.data_root_flag(parser)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """``bench export``."""
+    from bench.cli.show import read_record
+    from bench.harness.store import Store
+
+    store = Store(flags.existing_store(arguments.store))
+    record = read_record(store, arguments.cell)
+    from bench.harness.exporting import export  # imports torch: a cell that isn't there is said before
+
+    made = export(store, record, arguments.to, arguments.data_root)
+    out = screen.console()
+    size = screen.human_bytes(made.bytes)
+    out.print(f"exported {screen.plural(made.images, 'image')} to {made.folder}, {size} in all", markup=False)
+    if made.note:
+        out.print(made.note, markup=False)
+    out.print("state a licence in its README.md; then, to publish it:")
+    upload = ["huggingface-cli", "upload", f"USER/{made.folder.name}", str(made.folder), ".", "--repo-type", "dataset"]
+    out.print(f"  {shlex.join(upload)}", markup=False)
+    return 0

@@ -1,0 +1,79 @@
+"""The board as CSV, for programs: one line a row, full precision, empty where nothing was measured."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench.harness.identity import STAGES
+from bench.harness.report.board import Row
+from bench.harness.report.scores import Scores
+from bench.harness.report.wording import plain
+
+# A spreadsheet takes a cell that begins so for a formula; an apostrophe in front makes it text ("CSV Injection",
+# OWASP).
+FORMULA = ("=", "+", "-", "@")
+
+
+def render_csv(rows: Sequence[Row], scores: Mapping[tuple[Any, ...], Scores]) -> str:
+    """One line a row.
+
+    Args:
+        rows: of a board, in its order.
+        scores: :func:`~bench.harness.report.scores.score` of them.
+    """
+    stages = [*STAGES, *sorted({stage for row in rows for stage in row.seconds} - set(STAGES))]
+    lines = [_line(row, stages, scores.get(row.key, Scores())) for row in rows]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(lines[0] if lines else [])
+    table.writerows([_cell(value) for value in line.values()] for line in lines)
+    return text.getvalue()
+
+
+def _line(row: Row, stages: Sequence[str], scores: Scores) -> dict[str, Any]:
+    return {
+        "dataset": row.dataset,
+        "protocol": row.protocol,
+        "protocol_version": row.protocol_version,
+        "ipc": row.ipc,
+        "student": row.student,
+        "method": row.method,
+        "labels": row.labels,
+        "n": row.top1.n,
+        "n_expected": row.expected,
+        "students": row.done,
+        "states": row.states,
+        "top1_mean": row.top1.mean,
+        "top1_std": row.top1.std,
+        "top1_ci95": row.top1.ci95,
+        "top1_std_sets": row.spread.sets,
+        "top1_std_students": row.spread.students,
+        "p_best": row.p_best,
+        "on_front": None if row.on_front is None else int(row.on_front),
+        "oracle_mean": row.oracle.mean,
+        "image_bytes": row.image_bytes,
+        "label_bytes": row.label_bytes,
+        "public_bytes": row.public_bytes,
+        "public_names": " ".join(dict.fromkeys(base.name for base in row.public)),
+        "full_label_bytes": row.full_label_bytes,
+        "label_ratio": row.label_ratio,
+        **{f"seconds_{stage}": row.seconds.get(stage) for stage in stages},
+        "seconds_total": row.seconds_total,
+        "hlr": scores.hlr,
+        "ior": scores.ior,
+        "lrs": scores.lrs,
+        "ars": scores.ars,
+    }
+
+
+def _cell(value: Any) -> Any:
+    # Nine digits hide the last bit, in which two builds of a numerical library may differ.
+    if isinstance(value, float):
+        return f"{value:.9g}"
+    if isinstance(value, str):
+        text = plain(value)
+        return f"'{text}" if text.startswith(FORMULA) else text
+    return value

@@ -1,0 +1,126 @@
+"""``bench reproduce``: the row that was meant, made again to the same bits, and honest where it isn't."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.cli import main
+from bench.errors import UserError
+from bench.harness.report.board import make_rows
+from bench.harness.report.entries import Entry
+from bench.harness.reproduction import Again, choose, verdict
+from tests.cli.conftest import Run
+
+
+def entry(seed: int = 0, **facts: Any) -> Entry:
+    usual: dict[str, Any] = {
+        "dataset": "digits", "title": "Digits", "method": "rded", "labels": "teacher", "ipc": 10,
+        "student": "convnet3", "protocol": "common", "protocol_version": 1, "seed": seed, "state": "done",
+        "top1": 0.5 + 0.01 * seed, "environment": {"cpu": "A", "threads": "1", "torch": "2"},
+    }  # fmt: skip
+    found = {**usual, **facts}
+    return Entry(cell=f"{found['method']}-{found['labels']}-ipc{found['ipc']}-s{seed}", **found)
+
+
+ENTRIES = [
+    *(entry(seed) for seed in range(3)),
+    *(entry(seed, ipc=50) for seed in range(2)),
+    entry(labels="hard"),
+    entry(method="rded[pool=9]"),
+    entry(method="full_data", labels="hard", ipc=None),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "cells"),
+    [
+        (["rded", "teacher", "ipc10"], ["rded-teacher-ipc10-s0", "rded-teacher-ipc10-s1", "rded-teacher-ipc10-s2"]),
+        (["rded", "teacher", "ipc10", "s1"], ["rded-teacher-ipc10-s1"]),
+        (["ipc50", "seed0"], ["rded-teacher-ipc50-s0"]),
+        (["rded[pool=9]"], ["rded[pool=9]-teacher-ipc10-s0"]),
+        (["ipcfull"], ["full_data-hard-ipcNone-s0"]),
+        (["rded-teacher-ipc10-s2"], ["rded-teacher-ipc10-s2"]),
+        (["rded-hard"], ["rded-hard-ipc10-s0"]),
+    ],
+)
+def test_words_name_a_row(words: list[str], cells: list[str]) -> None:
+    assert [one.cell for one in choose(words, make_rows(ENTRIES)).entries] == cells
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["rded"], "names 3 rows"),
+        (["rded", "techer"], "did you mean 'teacher'?"),
+        (["rded", "hard", "ipc50"], "no row of the boards"),
+    ],
+)
+def test_words_that_name_no_row_or_several(words: list[str], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        choose(words, make_rows(ENTRIES))
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_row_without_a_number_is_refused() -> None:
+    with pytest.raises(UserError, match="no number to reproduce: failed=1"):
+        choose(["rded"], make_rows([entry(state="failed", top1=None)]))
+
+
+def test_the_verdict_holds_the_mean_difference_against_the_interval() -> None:
+    (row,) = make_rows([entry(0, top1=0.50), entry(1, top1=0.52)])
+    assert row.top1.ci95 == pytest.approx(0.12706, abs=1e-5)  # t(0.975, 1) = 12.706, s = 0.01414, n = 2
+    here = {"cpu": "A", "threads": "1", "torch": "2"}
+    said, fine = verdict(row, [Again(one, (one.top1 or 0) + 0.1, False) for one in row.entries], here)
+    assert fine and "Δ +10.00 points, inside the recorded 95 % interval of ± 12.71 (n = 2)" in said
+    assert "so the code or the data is another" in said
+    said, fine = verdict(row, [Again(row.entries[0], 0.50 - 0.13, False)], {**here, "torch": "3"})
+    assert not fine and "outside" in said and said.endswith("computed elsewhere: torch 2 → 3")
+    assert verdict(row, [Again(row.entries[0], 0.5, True)], here) == ("reproduced to the last bit", True)
+
+
+def test_a_row_is_run_again_to_the_same_bits(finished: Run) -> None:
+    done = finished.bench("reproduce", "rded", "stored:fp16", "--protocol", "tiny.toml", "--cluster", "inline")
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    for seed in ("0", "1"):
+        (line,) = [words for words in lines if words[:1] == [seed]]
+        assert line[3:] == ["+0.00", "the", "same"]
+    assert done.stdout.splitlines()[-1] == "reproduced to the last bit"
+    assert ["evaluate", "2", "0", "2"] in lines  # its students alone, in a store of their own
+    assert [path.name for path in (finished.place / "leaderboards").glob("*.md")] == ["digits.md"]
+
+
+def test_a_number_that_was_another_is_told(finished: Run, tmp_path: Path) -> None:
+    board = tmp_path / "digits.records.jsonl"
+    lines = [json.loads(line) for line in (finished.place / "leaderboards" / board.name).read_text().splitlines()]
+    for line in lines:
+        line["top1"] = line.get("top1", 0) / 2 + 0.5
+    board.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = finished.bench(
+        "reproduce", "rded", "hard", "s0", "--boards", tmp_path, "--protocol", "tiny.toml", "--store", tmp_path / "s",
+        "--cluster", "inline",
+    )  # fmt: skip
+    assert "Δ -" in done.stdout and "others" in done.stdout and "95 % interval" in done.stdout
+    assert done.returncode == ("outside" in done.stdout)
+    assert (tmp_path / "s" / "cells").is_dir()  # the store that was named is kept
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["rded", "hard"], "name it with --protocol FILE.toml"),
+        (["rded", "hard", "--boards", "nowhere"], "there are no boards in nowhere"),
+        (["rded", "hrad"], "did you mean 'hard'?"),
+    ],
+)
+def test_bad_input_is_one_line(
+    finished: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
+    monkeypatch.chdir(finished.place)
+    assert main(["reproduce", *arguments]) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1 and words in printed
