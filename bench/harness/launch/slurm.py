@@ -78,12 +78,16 @@ def follow(schedule: Schedule, options: Options, submission: Submission, watcher
 
 
 def _look(schedule: Schedule, store: Store, before: Mapping[str, Record | None]) -> None:
-    """Read the state of the open cells from the store."""
+    """Read the state of the open cells from the store: three listings, and a closer look at those they name."""
+    told = store.ids("cells") | store.ids("failures")
+    beating = store.ids("heartbeats")
     for cell in schedule.grid.cells:
         if schedule.state[cell.id] in ("todo", "running"):
-            schedule.settle(cell, _state(store, cell, before[cell.id]))
-            if schedule.state[cell.id] == "todo" and store.heartbeat(cell.id) is not None:
-                schedule.state[cell.id] = "running"
+            outcome = _state(store, cell, before.get(cell.id)) if cell.id in told else "busy"
+            if outcome != "busy":
+                schedule.settle(cell, outcome)
+            elif (schedule.state[cell.id] == "running") != (cell.id in beating):
+                schedule.state[cell.id] = "running" if cell.id in beating else "todo"
 
 
 def _state(store: Store, cell: Cell, before: Record | None) -> str:

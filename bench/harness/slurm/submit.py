@@ -56,7 +56,7 @@ def submit(schedule: Schedule, run: Run, profile: Profile, at_a_time: int | None
         arrays = arrays_of(schedule, store, profile, at_a_time, in_queue)
         cells = {cell.id: cell for cell in schedule.grid.cells}
         waiting = {cell_id: job for cell_id, job in in_queue.items() if cell_id in cells}
-        failures = {cell_id: store.failure(cell_id) for cell_id in cells}
+        failures = {cell_id: store.failure(cell_id) for cell_id in store.ids("failures") & cells.keys()}
         if not arrays:
             return Submission(waiting, failures)
         here = Journal.begin(store, run)
