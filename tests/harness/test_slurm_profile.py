@@ -66,6 +66,12 @@ def test_a_class_is_the_most_special_that_names_the_cells() -> None:
     assert last.minutes is not None and last.minutes > 10, "ten minutes or less always count as timed out"
 
 
+def test_a_short_job_is_not_warned_as_it_begins() -> None:
+    assert Profile(minutes=60).warning_of(Profile(minutes=60).resources_of("default", "label")) == 120
+    assert Profile(minutes=2).warning_of(Profile(minutes=2).resources_of("default", "label")) == 30
+    assert Profile(minutes=1, warning_seconds=10).warning_of(Profile(minutes=1).resources_of("x", "label")) == 10
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

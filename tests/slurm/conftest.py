@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,17 +47,24 @@ class Cluster:
         cluster.restart_controller(self.home)
 
 
+@contextmanager
+def short_folder() -> Iterator[Path]:
+    """A temporary folder with a short path: sockets lie in it, and pytest's own folders may be too deep for that."""
+    with tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
 @pytest.fixture(scope="session")
-def _running_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def _running_cluster() -> Iterator[Cluster]:
     if (reason := cluster.missing()) is not None:
         said = f"no Slurm can be started here: {reason}"
         if os.environ.get("BENCH_REQUIRE_SLURM") == "1":
             pytest.fail(said)
         pytest.skip(said)
-    home = tmp_path_factory.mktemp("slurm").resolve()
-    cluster.start(home)
-    yield Cluster(home)
-    cluster.stop(home)
+    with short_folder() as home:
+        cluster.start(home)
+        yield Cluster(home)
+        cluster.stop(home)
 
 
 @pytest.fixture

@@ -98,8 +98,8 @@ class Place:
         return {cell: {key: record[key] for key in same} for cell, record in self.records(store).items()}
 
     def log(self, store: str = STORE) -> str:
-        """All that the tasks wrote to their standard output."""
-        return "\n".join(path.read_text() for path in sorted((self.home / store / "slurm").glob("*/*_log.out")))
+        """All that the tasks wrote to their standard output, each by the first of its processes."""
+        return "\n".join(path.read_text() for path in sorted((self.home / store / "slurm").glob("*/*_0_log.out")))
 
     def completions(self, store: str = STORE) -> Counter[str]:
         """How often each cell was computed to its end by a task."""

@@ -186,3 +186,14 @@ def test_auto_takes_slurm_where_a_cluster_answers(
     if not there:
         assert main(place.arguments(cluster="slurm")) == 2
         assert "no Slurm answers here" in capsys.readouterr().err
+
+
+def test_the_doctor_finds_nothing_wrong_here_and_says_what_is(place: Place) -> None:
+    well = place.bench(["doctor", "--store", STORE])
+    assert well.returncode == 0, well.stdout + well.stderr
+    assert "✗" not in well.stdout
+    (place.home / "wrong.toml").write_text('partition = "no-such"\n')
+    wrong = place.bench(["doctor", "--store", STORE, "--profile", "wrong.toml"])
+    assert wrong.returncode == 1
+    assert "no-such" in wrong.stdout
+    assert place.idle()

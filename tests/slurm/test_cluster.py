@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.slurm import cluster
-from tests.slurm.conftest import Cluster
+from tests.slurm.conftest import Cluster, short_folder
 
 # What srun runs gets the signals that a task of submitit gets. It sleeps in bits since a shell's trap waits for them.
 _UNTIL = """srun bash -c 'trap "echo signalled" USR2
@@ -95,8 +95,13 @@ def test_jobs_survive_a_new_controller_a_lost_node_and_preemption(slurm_cluster:
     _await(lambda: _accounted(slurm_cluster, back) == ["COMPLETED"])
 
 
-def test_a_second_cluster_stands_beside_the_first_and_leaves_nothing(slurm_cluster: Cluster, tmp_path: Path) -> None:
-    second = Cluster(tmp_path / "second")
+@pytest.fixture
+def second() -> Iterator[Cluster]:
+    with short_folder() as home:
+        yield Cluster(home)
+
+
+def test_a_second_cluster_stands_beside_the_first_and_leaves_nothing(slurm_cluster: Cluster, second: Cluster) -> None:
     cluster.start(second.home, max_array_size=2)
     before = _processes(second)
     cluster.start(second.home)

@@ -13,9 +13,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bench.harness.heart import STALE_AFTER
 from bench.harness.identity import Cell
 from bench.harness.launch import Watcher
 from bench.harness.options import Options
+from bench.harness.outlook import Beat, read_beat
 from bench.harness.record import Record
 from bench.harness.schedule import Schedule, finished
 from bench.harness.slurm import journal, queue
@@ -78,12 +80,21 @@ def follow(schedule: Schedule, options: Options, submission: Submission, watcher
 
 
 def _look(schedule: Schedule, store: Store, before: Mapping[str, Record | None]) -> None:
-    """Read the state of the open cells from the store."""
+    """Read the state of the open cells from the store: three listings, and a closer look at those they name."""
+    told = store.ids("cells") | store.ids("failures")
+    beating = {cell_id for cell_id in store.ids("heartbeats") if _is_fresh(read_beat(store, cell_id))}
     for cell in schedule.grid.cells:
         if schedule.state[cell.id] in ("todo", "running"):
-            schedule.settle(cell, _state(store, cell, before[cell.id]))
-            if schedule.state[cell.id] == "todo" and store.heartbeat(cell.id) is not None:
-                schedule.state[cell.id] = "running"
+            outcome = _state(store, cell, before.get(cell.id)) if cell.id in told else "busy"
+            if outcome != "busy":
+                schedule.settle(cell, outcome)
+            elif (schedule.state[cell.id] == "running") != (cell.id in beating):
+                schedule.state[cell.id] = "running" if cell.id in beating else "todo"
+
+
+def _is_fresh(beat: Beat | None) -> bool:
+    """One that is not leaves its cell to Slurm: the task may be queued again."""
+    return beat is not None and time.time() - beat.time < STALE_AFTER
 
 
 def _state(store: Store, cell: Cell, before: Record | None) -> str:

@@ -75,7 +75,7 @@ class Profile(Ask):
     setup: tuple[str, ...] = ()
     max_array: int | None = Field(None, ge=1)  # tasks of an array; None: what the cluster allows (MaxArraySize)
     throttle: int | None = Field(None, ge=1)  # tasks of a stage and class at a time
-    warning_seconds: int = Field(120, ge=10)  # between USR2 and the end of a job
+    warning_seconds: int = Field(120, ge=10)  # between USR2 and the end of a job, see warning_of
     requeues: int = Field(100, ge=0)  # of a task that runs into its time limit and goes on from its checkpoint
     pack_minutes: float = Field(10.0, ge=0)  # cells known to be shorter are put together in tasks up to this long
     resources: dict[str, Resources] = Field(default_factory=dict)
@@ -99,6 +99,10 @@ class Profile(Ask):
         general["minutes"] = self.minutes or _MINUTES.get(stage, _REPORT_MINUTES)
         own = {field: value for field in Ask.model_fields if (value := getattr(chosen, field)) is not None}
         return chosen.model_copy(update={**general, **own})
+
+    def warning_of(self, resources: Resources) -> int:
+        """Seconds between the warning and the end of a job: of a short one, no more than a quarter of its time."""
+        return min(self.warning_seconds, (resources.minutes or _REPORT_MINUTES) * 60 // 4)
 
     def with_more(self, memory_gb: float | None, minutes: int | None) -> Profile:
         """The same with other limits for every resource class: what a retry asks for."""

@@ -65,7 +65,7 @@ def send(
         array_parallelism=(array.at_a_time if array is not None else None) or len(calls),
         dependency=dependency,
         setup=list(profile.setup) or None,
-        signal_delay_s=profile.warning_seconds,
+        signal_delay_s=profile.warning_of(resources),
         wckey=profile.wckey,
         # a dependency that can't be met any more (a failed task under aftercorr) would wait for ever
         additional_parameters={"requeue": True, "kill-on-invalid-dep": "yes"},

@@ -27,7 +27,7 @@ from bench.harness.slurm.sbatch import job_name, send
 from bench.harness.slurm.task import Task, report
 from bench.harness.store import Store, write_atomically
 
-_MARGIN = 30.0  # seconds of the warning that are left for queueing the task again
+_PATIENCE = 0.75  # of the time after a warning, for saving; the rest is for queueing the task again
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def submit(schedule: Schedule, run: Run, profile: Profile, at_a_time: int | None
         arrays = arrays_of(schedule, store, profile, at_a_time, in_queue)
         cells = {cell.id: cell for cell in schedule.grid.cells}
         waiting = {cell_id: job for cell_id, job in in_queue.items() if cell_id in cells}
-        failures = {cell_id: store.failure(cell_id) for cell_id in cells}
+        failures = {cell_id: store.failure(cell_id) for cell_id in store.ids("failures") & cells.keys()}
         if not arrays:
             return Submission(waiting, failures)
         here = Journal.begin(store, run)
@@ -71,7 +71,7 @@ def submit(schedule: Schedule, run: Run, profile: Profile, at_a_time: int | None
                     packs=array.packs,
                     options=run.options,
                     processes=array.processes,
-                    patience=max(_MARGIN, profile.warning_seconds - _MARGIN),
+                    patience=_PATIENCE * profile.warning_of(resources),
                 )
                 path = here.folder / f"array-{number}.json"
                 write_atomically(path, plan.model_dump_json() + "\n")
