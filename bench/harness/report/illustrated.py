@@ -1,0 +1,122 @@
+"""What lies beside the tables of a data set: its figures, in a folder of their own, and its page, DATASET.html.
+
+Both follow from the same rows. The page also shows DATASET.pictures.json where there is one, which is drawn from a
+store and is, like the records, what the page is made from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+
+from bench.harness.report import published, published_table
+from bench.harness.report.board import Row, make_rows
+from bench.harness.report.command import command
+from bench.harness.report.entries import Entry, LeftOut, in_order
+from bench.harness.report.page import render_page
+from bench.harness.report.pictures import read_pictures
+from bench.harness.report.plots import Published, draw, stale
+from bench.harness.report.scores import score
+from bench.harness.report.stems import file_stem
+
+PICTURES = ".pictures.json"
+
+
+@dataclass(frozen=True)
+class Board:
+    """All of one data set."""
+
+    dataset: str
+    title: str
+    rows: Sequence[Row]
+    left_out: Sequence[LeftOut]
+    titles: Mapping[str, str]
+    baselines: Collection[str]
+
+    @property
+    def page(self) -> str:
+        """The name of its page."""
+        return f"{file_stem(self.dataset)}.html"
+
+
+def boards(
+    entries: Iterable[Entry],
+    titles: Mapping[str, str] | None,
+    baselines: Collection[str],
+    left_out: Mapping[str, Sequence[LeftOut]] | None,
+) -> Iterator[Board]:
+    """The entries by data set."""
+    for dataset, group in groupby(in_order(entries), key=lambda entry: entry.dataset):
+        own = list(group)
+        lost = (left_out or {}).get(file_stem(dataset), ())
+        yield Board(dataset, min(entry.title for entry in own), make_rows(own), lost, titles or {}, baselines)
+
+
+def illustrate(board: Board, out: Path) -> dict[str, bytes]:
+    """File name → content of the figures and the page of a data set; figures in ``out`` that still show the same are
+    taken as they are."""
+    files = draw(board.rows, board.titles, board.baselines, _points(board), present=partial(_read, out))
+    return {**files, board.page: _page(board, out, files).encode()}
+
+
+def drift(board: Board, out: Path) -> list[str]:
+    """The names of those files in ``out`` that are missing or not what the rows give; draws nothing."""
+    present = partial(_read, out)
+    found = stale(board.rows, board.titles, board.baselines, _points(board), present=present)
+    if not found:
+        figures = {
+            f"{path.parent.name}/{path.name}": path.read_bytes()
+            for path in sorted((out / file_stem(board.dataset)).glob("*.svg"))
+        }
+        if present(board.page) != _page(board, out, figures).encode():
+            found.append(board.page)
+    return found
+
+
+def _page(board: Board, out: Path, figures: Mapping[str, bytes]) -> str:
+    return render_page(
+        board.title,
+        board.rows,
+        board.titles,
+        board.baselines,
+        commands=lambda row: command([row]),
+        scores=score(board.rows),
+        plots={name: svg.decode() for name, svg in sorted(figures.items()) if name.endswith(".svg")},
+        pictures=read_pictures(out / f"{file_stem(board.dataset)}{PICTURES}"),
+        published=published_table.render(board.dataset, board.rows),
+        left_out=board.left_out,
+    )
+
+
+def _points(board: Board) -> list[Published]:
+    """Published numbers for the figures of the protocol and student that they belong to."""
+    charts = {(row.protocol, row.student): row for row in board.rows}
+    found = []
+    for one in published.for_dataset(board.dataset):
+        for protocol, student in sorted(charts):
+            wanted, _ = published.recipe_of(one)
+            weight = published.label_bytes(one) or published.printed_bytes(one)
+            if student == one.student and protocol.startswith(wanted) and weight is not None and not one.variant:
+                found.append(
+                    Published(
+                        method=one.method,
+                        labels="",
+                        ipc=one.ipc,
+                        student=student,
+                        protocol=protocol,
+                        accuracy=one.top1 / 100,
+                        label_bytes=weight,
+                        source=one.source,
+                    )
+                )
+    return found
+
+
+def _read(out: Path, name: str) -> bytes | None:
+    try:
+        return (out / name).read_bytes()
+    except OSError:
+        return None
