@@ -20,6 +20,7 @@ VERBS = (
     "retry",
     "cancel",
     "report",
+    "published",
     "list",
     "show",
     "diff",

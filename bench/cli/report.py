@@ -1,23 +1,30 @@
 """Write the leaderboards from the records of a store, or check that the committed ones follow from theirs.
 
-A board is a pure function of its records. Beside DATASET.md and DATASET.csv lies DATASET.records.jsonl, from which
-both are made again where there is no store, and which ``--check`` takes unless a store is named."""
+A board is a pure function of its records. Beside DATASET.md, DATASET.csv, the figures in DATASET/ and the page
+DATASET.html lies DATASET.records.jsonl, from which all are made again where there is no store, and which ``--check``
+takes unless a store is named. Distilled images on the page come from DATASET.pictures.json, which ``--pictures`` draws
+from a store."""
 
 from __future__ import annotations
 
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.cli import options as flags
 from bench.cli import screen
 from bench.errors import UserError
+
+if TYPE_CHECKING:
+    from bench.harness.store import Store
 
 HELP = "write or check the leaderboards"
 EXAMPLES = """examples:
   python -m bench report                                   boards of everything in the store
   python -m bench report --check                           do the committed boards follow from their records?
   python -m bench report --store /shared/me/bench --check   and from this store?
+  python -m bench report --pictures --data-root /data      and distilled images beside real ones on the pages
 """
 
 
@@ -26,6 +33,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", type=Path, metavar="PATH", help="where records lie (default as for bench run)")
     parser.add_argument("--out", type=Path, default=Path("leaderboards"), metavar="DIR", help="default: leaderboards")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file would change")
+    parser.add_argument("--pictures", action="store_true", help="draw distilled images for the pages first")
+    flags.data_root_flag(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -56,6 +65,8 @@ def execute(arguments: argparse.Namespace) -> int:
     if not entries:
         raise UserError(f"there is nothing to report in {source}; bench run makes records")
     titles, baselines = titles_and_baselines()
+    if arguments.pictures:
+        _draw_pictures(arguments, Store(flags.existing_store(place)), sorted({entry.dataset for entry in entries}))
     if not arguments.check:
         for path in publish(entries, arguments.out, titles, baselines, left_out):
             out.print(f"wrote {path}")
@@ -66,3 +77,14 @@ def execute(arguments: argparse.Namespace) -> int:
     if not differing:
         out.print(f"the boards in {arguments.out} follow from {source}")
     return 1 if differing else 0
+
+
+def _draw_pictures(arguments: argparse.Namespace, store: Store, datasets: list[str]) -> None:
+    from bench.harness.pictures import draw_pictures  # imports torch
+    from bench.harness.report.illustrated import PICTURES
+    from bench.harness.report.pictures import write_pictures
+    from bench.harness.report.stems import file_stem
+
+    for dataset in datasets:
+        if (pictures := draw_pictures(store, dataset, arguments.data_root)) is not None:
+            write_pictures(arguments.out / f"{file_stem(dataset)}{PICTURES}", pictures)

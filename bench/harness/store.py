@@ -39,14 +39,14 @@ class Damaged(Exception):
     """An artifact is there but is not what its record says; the message names the file."""
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` so that a reader, or a kill at any moment, finds the old file or the new one."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write ``content`` so that a reader, or a kill at any moment, finds the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        with os.fdopen(handle, "wb") as stream:
             os.fchmod(handle, 0o666 & ~_UMASK)  # mkstemp's files are for their owner alone; colleagues read ours
-            stream.write(text)
+            stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
         Path(temporary).replace(path)

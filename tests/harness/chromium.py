@@ -112,7 +112,7 @@ def browser(profile: Path) -> Iterator[Page]:
         profile: an empty folder of its own.
     """
     command = find_chromium()
-    assert command is not None
+    assert command is not None, "there is no Chromium here; install one, for instance with apt-get install chromium"
     (their_in, our_out), (our_in, their_out) = _pipe(), _pipe()
     # the browser reads from descriptor 3 and writes to 4; only bash moves descriptors of two digits
     shell = ["bash", "-c", f'exec "$@" 3<&{their_in}- 4>&{their_out}-', "bash"]

@@ -18,7 +18,7 @@ from bench.harness.report.command import command
 from bench.harness.report.entries import Entry, LeftOut, in_order
 from bench.harness.report.page import render_page
 from bench.harness.report.pictures import read_pictures
-from bench.harness.report.plots import Published, draw, stale
+from bench.harness.report.plots import Published, draw, names, stale
 from bench.harness.report.scores import score
 from bench.harness.report.stems import file_stem
 
@@ -67,10 +67,7 @@ def drift(board: Board, out: Path) -> list[str]:
     present = partial(_read, out)
     found = stale(board.rows, board.titles, board.baselines, _points(board), present=present)
     if not found:
-        figures = {
-            f"{path.parent.name}/{path.name}": path.read_bytes()
-            for path in sorted((out / file_stem(board.dataset)).glob("*.svg"))
-        }
+        figures = {name: present(name) or b"" for name in names(board.rows)}
         if present(board.page) != _page(board, out, figures).encode():
             found.append(board.page)
     return found
@@ -82,9 +79,9 @@ def _page(board: Board, out: Path, figures: Mapping[str, bytes]) -> str:
         board.rows,
         board.titles,
         board.baselines,
-        commands=lambda row: command([row]),
+        commands=lambda row: command([row], board.baselines),
         scores=score(board.rows),
-        plots={name: svg.decode() for name, svg in sorted(figures.items()) if name.endswith(".svg")},
+        plots={name: figures[name].decode() for name in names(board.rows)},
         pictures=read_pictures(out / f"{file_stem(board.dataset)}{PICTURES}"),
         published=published_table.render(board.dataset, board.rows),
         left_out=board.left_out,

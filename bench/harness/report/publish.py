@@ -1,7 +1,8 @@
 """Write the boards of a folder, or say where its files differ from what the entries give.
 
 Per data set: ``<dataset>.md`` for people, ``<dataset>.csv`` for programs and ``<dataset>.records.jsonl`` with
-the entries, from which the other two can be made again without the store.
+the entries, from which the others can be made again without the store; figures in ``<dataset>/`` and the page
+``<dataset>.html``.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from itertools import groupby, takewhile, zip_longest
 from pathlib import Path
 
 from bench.errors import UserError
-from bench.harness.report import published_table
+from bench.harness.report import illustrated, published_table
 from bench.harness.report.board import make_rows
 from bench.harness.report.csv_table import render_csv
 from bench.harness.report.entries import Entry, LeftOut, in_order, render_jsonl
+from bench.harness.report.illustrated import boards, illustrate
 from bench.harness.report.markdown import render_markdown
 from bench.harness.report.scores import score
 from bench.harness.report.stems import file_stem
@@ -63,15 +65,20 @@ def publish(
     Raises:
         UserError: ``out`` can't be written to, or two entries contradict each other.
     """
-    paths = []
-    for name, text in render(entries, titles, baselines, left_out).items():
-        path = out / name
-        try:
-            write_atomically(path, text)
-        except OSError as error:
-            raise UserError(f"{path} can't be written: {error.strerror}; choose another --out") from None
-        paths.append(path)
+    entries = list(entries)
+    texts = render(entries, titles, baselines, left_out)
+    paths = [_write(out / name, text.encode()) for name, text in texts.items()]
+    for board in boards(entries, titles, baselines, left_out):
+        paths += [_write(out / name, content) for name, content in illustrate(board, out).items()]
     return paths
+
+
+def _write(path: Path, content: bytes) -> Path:
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise UserError(f"{path} can't be written: {error.strerror}; choose another --out") from None
+    return path
 
 
 def drift(
@@ -83,7 +90,7 @@ def drift(
 ) -> list[str]:
     """One line for every file in ``out`` that is not what the entries give: its name and the first line that
     differs; empty where all is as it should be."""
-    found = []
+    entries, found = list(entries), []
     for name, text in render(entries, titles, baselines, left_out).items():
         path = out / name
         try:
@@ -96,6 +103,9 @@ def drift(
             continue
         if present != text:
             found.append(f"{path}:{_first_difference(present, text)}")
+    if not found:
+        for board in boards(entries, titles, baselines, left_out):
+            found += [f"{out / name}: the records give another" for name in illustrated.drift(board, out)]
     return found
 
 

@@ -114,6 +114,11 @@ def stale(
     return found
 
 
+def names(dataset_rows: Sequence[Row]) -> list[str]:
+    """The SVG files of :func:`draw`, in its order."""
+    return [f"{plot.name}.svg" for plot in _plots(dataset_rows, None, (), ())]
+
+
 def _is_png(data: bytes) -> bool:
     return data.startswith(b"\x89PNG\r\n\x1a\n")
 
