@@ -781,10 +781,11 @@ def test_entries_without_the_fields_of_later_releases_are_read(tmp_path: Path) -
     assert read_jsonl(path).entries == [entry()]
 
 
-def test_publish_writes_three_files_a_data_set_and_nothing_else(tmp_path: Path) -> None:
+def test_publish_writes_board_figures_and_page_of_each_data_set_and_nothing_else(tmp_path: Path) -> None:
     entries = grid() + three((0.5, 0.5, 0.5), dataset="folder:/home/me/birds")
     paths = publish(entries, tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(path.name for path in paths)
+    assert sorted(path for path in (tmp_path / "out").rglob("*") if path.is_file()) == sorted(paths)
+    assert {"digits.html", "accuracy-labels.svg", "accuracy-labels.png"} <= {path.name for path in paths}
     assert [path.name for path in paths[:3]] == ["digits.md", "digits.csv", "digits.records.jsonl"]
     assert drift(entries, tmp_path / "out") == []
 
@@ -797,7 +798,7 @@ def test_publish_says_where_it_cannot_write(tmp_path: Path) -> None:
 
 def test_drift_names_the_file_and_the_line(tmp_path: Path) -> None:
     entries = three((0.88, 0.90, 0.92))
-    markdown, table, records = publish(entries, tmp_path)
+    markdown, table, records, *beside = publish(entries, tmp_path)
     table.write_text(table.read_text().replace("0.9,", "0.91,"))
     records.write_text(records.read_text() + "\n")
     markdown.unlink()
@@ -805,6 +806,13 @@ def test_drift_names_the_file_and_the_line(tmp_path: Path) -> None:
     assert [line.split(": ")[0] for line in found] == [str(markdown), f"{table}:2", f"{records}:5"]
     assert "0.91," in found[1]
     assert found[2].endswith("goes on too long")
+    publish(entries, tmp_path)
+    page = next(path for path in beside if path.suffix == ".html")
+    page.write_text(page.read_text().replace("90.0", "91.0"))
+    assert drift(entries, tmp_path) == [f"{page}: the records give another"]
+    figure = next(path for path in beside if path.suffix == ".svg")
+    figure.unlink()
+    assert drift(entries, tmp_path) == [f"{figure}: the records give another"]
 
 
 def test_file_names_stay_apart() -> None:
