@@ -276,9 +276,11 @@ def test_palette_is_that_of_okabe_and_ito_without_black() -> None:
     assert set(PALETTE) == {"#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"}
 
 
-def test_a_method_looks_the_same_on_every_board() -> None:
-    titles = {"g_vbsm": "G_VBSM", "hello": "HeLlO", "rded": "RDED", "sre2l": "SRe2L"}
-    assert styles(["rded"], titles)["rded"] == styles(["hello", "rded", "sre2l"], titles)["rded"]
+def test_a_method_looks_the_same_whatever_else_is_installed() -> None:
+    titles = {"another": "Another", "g_vbsm": "G_VBSM", "rded": "RDED", "sre2l": "SRe2L"}
+    methods = ["g_vbsm", "rded", "sre2l"]
+    assert styles(methods, titles) == styles(methods, {name: titles[name] for name in methods})
+    assert len({style.colour for style in styles(methods, titles).values()}) == 3
 
 
 def test_long_names_keep_both_ends() -> None:

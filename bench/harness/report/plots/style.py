@@ -32,12 +32,12 @@ def styles(
 ) -> dict[str, Style]:
     """A style for each of ``methods``, no two alike while there are markers left.
 
-    ``hello[rank=4]`` has the colour of ``hello``. Colours go by the names in ``titles`` and ``methods`` together:
-    where all installed methods have a title, theirs stay the same from data set to data set.
+    ``hello[rank=4]`` has the colour of ``hello``. Colours go by the names in ``methods`` alone, so that a figure
+    follows from its records whatever else is installed.
     """
     titles = titles or {}
     wanted = sorted(set(methods))
-    bases = sorted({*titles, *(base(method) for method in wanted)} - set(baselines))
+    bases = sorted({base(method) for method in wanted} - set(baselines))
     colours = {name: PALETTE[index % len(PALETTE)] for index, name in enumerate(bases)}
     first = {name: index for index, name in enumerate([*bases, *sorted(set(baselines))])}
     found: dict[str, Style] = {}
