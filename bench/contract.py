@@ -339,6 +339,8 @@ class Protocol(Settings):
 
     name: str
     version: int
+    evaluator: str = "classification"  # whose protocol it is
+    form: Literal["full", "small"] = "full"  # small: fewer seeds and epochs, to see a suite work
     track: Literal["common", "official"]  # one recipe for all methods, or a paper's own
     title: str
     methods: tuple[str, ...] = ()  # official: whose recipe this is

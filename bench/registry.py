@@ -43,6 +43,11 @@ def method_names() -> tuple[str, ...]:
     return tuple(_points(METHODS))
 
 
+def evaluator_names() -> tuple[str, ...]:
+    """The names of all installed evaluators, sorted."""
+    return tuple(_points(EVALUATORS))
+
+
 def method(name: str) -> type[Distiller]:
     """The method called ``name``; of ``external:NAME``, the method ``external``, whose settings say which set it is.
 

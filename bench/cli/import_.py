@@ -72,8 +72,6 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def _as_asked(protocol: str) -> str:
     """What ``--protocol`` takes for a protocol of this name."""
-    from bench import registry
-    from bench.harness.plan import EVALUATOR
     from bench.harness.protocols import all_protocols
 
-    return protocol if protocol in all_protocols(registry.evaluator(EVALUATOR)) else f"{protocol}.toml"
+    return protocol if protocol in all_protocols() else f"{protocol}.toml"

@@ -59,13 +59,11 @@ def _labels() -> tuple[list[str], list[list[str]], list[str]]:
 
 
 def _protocols() -> tuple[list[str], list[list[str]], list[str]]:
-    from bench import registry
-    from bench.harness.plan import EVALUATOR
     from bench.harness.protocols import all_protocols
 
-    found = all_protocols(registry.evaluator(EVALUATOR)).values()
-    lines = [[p.name, str(p.version), p.track, ", ".join(p.datasets) or "any", p.title] for p in found]
-    return ["name", "version", "track", "data sets", "title"], lines, []
+    found = all_protocols().values()
+    lines = [[p.name, str(p.version), p.evaluator, p.track, ", ".join(p.datasets) or "any", p.title] for p in found]
+    return ["name", "version", "evaluator", "track", "data sets", "title"], lines, []
 
 
 _TABLES = {

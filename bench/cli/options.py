@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.cli.parser import names, numbers
 from bench.errors import UserError
+from bench.harness.variants import plain_value
 
 if TYPE_CHECKING:
     from bench.harness.grid import Request
@@ -145,9 +145,5 @@ def overrides(settings: list[str]) -> dict[str, dict[str, Any]]:
         method, dot, name = place.partition(".")
         if not (equals and dot and method and name):
             raise UserError(f"--set {setting}: expected METHOD.FIELD=VALUE, e.g. --set hello.conv_rank=4")
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
-        found.setdefault(method, {})[name] = value
+        found.setdefault(method, {})[name] = plain_value(text)
     return found

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from bench.errors import UserError
+from bench.harness.variants import split
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,8 +37,8 @@ def _nearest(word: str, known: list[str]) -> str:
 
 
 def names(text: str) -> tuple[str, ...]:
-    """``hello,rded`` → a tuple without repeats."""
-    found = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    """``hello,rded`` → a tuple without repeats; commas inside of brackets belong to a name."""
+    found = tuple(dict.fromkeys(split(text)))
     if not found:
         raise argparse.ArgumentTypeError("expected names separated by commas")
     return found

@@ -125,15 +125,14 @@ def _again(chosen: Chosen, arguments: argparse.Namespace) -> int:
 
 def _words(chosen: Chosen, arguments: argparse.Namespace) -> Sequence[str]:
     """The words behind ``bench run`` that make the row again: its own command, and what only the user can know."""
-    from bench import catalogue, registry
-    from bench.harness.plan import EVALUATOR
+    from bench import catalogue
     from bench.harness.protocols import all_protocols
     from bench.harness.report.board_titles import titles_and_baselines
     from bench.harness.report.command import command
     from bench.harness.reproduction import checked_protocol
 
     row, changed = chosen.row, chosen.entries[0].changed
-    checked_protocol(row, all_protocols(registry.evaluator(EVALUATOR)), arguments.protocol is not None)
+    checked_protocol(row, all_protocols(), arguments.protocol is not None)
     if row.dataset not in catalogue.names() and arguments.dataset is None:
         raise UserError(f"{row.dataset} is a folder of somebody's own; say where it lies with --dataset folder:PATH")
     if "teacher" in changed and arguments.teacher is None:

@@ -16,25 +16,28 @@ from typing import Any, NamedTuple
 from bench import architectures, catalogue, registry
 from bench.contract import TEACHER_LABELS, DatasetInfo, Distiller, Evaluator, Protocol, Recipe, Setting, TeacherSpec
 from bench.errors import UserError, unknown
+from bench.harness import variants
 from bench.harness.grid import Grid, Request
 from bench.harness.identity import STAGES, Cell, Stage
 from bench.harness.label_choices import LabelChoice, parse
-from bench.harness.protocols import choose, read_settings
+from bench.harness.protocols import changed, choose, evaluator_of, read_settings
 from bench.harness.store import sha256_of
+from bench.harness.variants import Variant
 from bench.view_plan import ViewSchedule
 
 TEACHER_VERSION = 1  # raise it when teacher training changes its results
 STORED_VERSION = 1  # raise it when stored or static labels change
 RANDOM = "random_real"
 FULL = "full_data"
-EVALUATOR = "classification"
+SHARED = ("teacher", "protocol", RANDOM)  # whose settings concern every method of a request
 _NO_NAME = re.compile(r"[^\w.+-]+")  # what file names do better without
 
 
 class _Rules(NamedTuple):
-    """A protocol, and what of it stands in many cells."""
+    """A protocol, its evaluator, and what of them stands in many cells."""
 
     protocol: Protocol
+    evaluator: Evaluator
     chosen: dict[str, Any]
     schedules: dict[Setting, ViewSchedule]  # of the settings met so far
 
@@ -59,7 +62,6 @@ class _Planner:
     def __init__(self, request: Request):
         self.request = request
         self.dataset = self._dataset(request)
-        self.evaluator: Evaluator = registry.evaluator(EVALUATOR)()
         self.students = request.students or (self.dataset.student,)
         for student in self.students:
             architectures.check(student)
@@ -92,13 +94,17 @@ class _Planner:
 
     def grid(self) -> Grid:
         self._check_numbers()
+        asked = {text: variants.read(text) for text in self.request.methods}
+        known = (*SHARED, *dict.fromkeys(variant.method for variant in asked.values()))
         for name in self.request.overrides:
-            if name not in ("teacher", RANDOM, *self.request.methods):
-                raise unknown("method in --set", name, ("teacher", RANDOM, *self.request.methods))
+            if name not in known:
+                raise unknown("method in --set", name, known)
         for wanted in self.request.protocols:
-            for name in dict.fromkeys(self.request.methods):
-                protocol = choose(type(self.evaluator), wanted, self.dataset, name)
-                self._plan_method(self._method(name), _Rules(protocol, protocol.chosen(), {}))
+            for text, variant in asked.items():
+                protocol = choose(wanted, self.dataset, variant.method)
+                protocol = changed(protocol, self.request.overrides.get("protocol", {}))
+                rules = _Rules(protocol, evaluator_of(protocol), protocol.chosen(), {})
+                self._plan_method(text, variant, rules)
         order = {stage: index for index, stage in enumerate(STAGES)}
         cells = sorted(self.cells.values(), key=lambda cell: order[cell.stage])  # stable: keeps the plan's order
         return Grid(request=self.request, dataset=self.dataset, cells=tuple(cells))
@@ -117,24 +123,26 @@ class _Planner:
                 if seed < 0:
                     raise UserError(f"--{flag} {seed}: seeds are whole numbers from 0 on")
 
-    def _method(self, name: str) -> Distiller:
+    def _method(self, variant: Variant) -> Distiller:
+        name = variant.method
         method = registry.method(name)
         if ":" in name and name not in self.request.imported:
             raise unknown("method", name, registry.method_names())
-        overrides = {**self.request.imported.get(name, {}), **self.request.overrides.get(name, {})}
+        overrides = {**self.request.imported.get(name, {}), **self.request.overrides.get(name, {}), **variant.settings}
         read_settings(method.Config, overrides, f"the settings of {name}")  # unknown keys, in one line
         return method.for_dataset(self.dataset, **overrides)
 
-    def _shown(self, name: str) -> str:
+    def _shown(self, variant: Variant) -> str:
         """The board's name of a method: what differs from the usual shows in brackets."""
-        changed = {key: str(value) for key, value in sorted(self.request.overrides.get(name, {}).items())}
+        others = {}
         if self.request.clip:
-            changed["clip"] = self.request.clip
+            others["clip"] = self.request.clip
         if self.dataset.teacher.file_sha256:
-            changed["teacher"] = self.dataset.teacher.file_sha256[:8]
-        changed |= {f"teacher.{key}": str(value) for key, value in self.request.overrides.get("teacher", {}).items()}
-        inner = ",".join(f"{key}={value}" for key, value in changed.items())
-        return f"{name}[{inner}]" if inner else name
+            others["teacher"] = self.dataset.teacher.file_sha256[:8]
+        others |= {f"teacher.{key}": value for key, value in self.request.overrides.get("teacher", {}).items()}
+        return variants.shown(
+            variant.method, {**self.request.overrides.get(variant.method, {}), **variant.settings}, others
+        )
 
     # -- cells, stage by stage
 
@@ -180,7 +188,14 @@ class _Planner:
         return self._recipe_cell("distill", method.image_recipe(setting), setting, parents)
 
     def _labels(
-        self, method: Distiller, choice: LabelChoice, setting: Setting, images: Cell, rules: _Rules, student_seed: int
+        self,
+        method: Distiller,
+        shown: str,
+        choice: LabelChoice,
+        setting: Setting,
+        images: Cell,
+        rules: _Rules,
+        student_seed: int,
     ) -> Cell | None:
         """The cell of a method's labels for certain images; None: hard labels. Labels that are stored belong to the
         views of one student seed; a label model, or one answer an image, serves them all."""
@@ -188,7 +203,7 @@ class _Planner:
             return None
         if choice.kind == "teacher":
             return self._teacher_labels(method, setting, choice.detail)
-        key = (method.info.name, setting.ipc, setting.seed, images.id)
+        key = (shown, setting.ipc, setting.seed, images.id)
         if key not in self.labellers:
             self.labellers[key] = self._labeller(method, choice, setting, images)
         labeller = self.labellers[key]
@@ -239,7 +254,7 @@ class _Planner:
         """The views of a student; ``setting`` has its seed."""
         if setting not in rules.schedules:
             count = setting.ipc * self.dataset.classes
-            rules.schedules[setting] = self.evaluator.schedule(rules.protocol, self.dataset, count, setting.seed)
+            rules.schedules[setting] = rules.evaluator.schedule(rules.protocol, self.dataset, count, setting.seed)
         return rules.schedules[setting]
 
     def _check_fixed(self, name: str, recipe: Recipe, choice: LabelChoice, setting: Setting, rules: _Rules) -> None:
@@ -291,8 +306,8 @@ class _Planner:
             seeds = f"s{seed}" if student_seed == seed else f"s{seed}-student{student_seed}"
             self._add(
                 stage="evaluate",
-                by=self.evaluator.name,
-                version=self.evaluator.version,
+                by=rules.evaluator.name,
+                version=rules.evaluator.version,
                 fields=fields,
                 parents=parents,
                 prefix=_NO_NAME.sub(
@@ -306,10 +321,12 @@ class _Planner:
             for seed in dict.fromkeys(self.request.seeds):
                 yield Setting(dataset=self.dataset, ipc=ipc, seed=seed)
 
-    def _plan_method(self, method: Distiller, rules: _Rules) -> None:
-        name, labeller = method.info.name, method.info.labels
-        shown = self._shown(name)
-        random = self._method(RANDOM)
+    def _plan_method(self, asked_for: str, variant: Variant, rules: _Rules) -> None:
+        method, name = self._method(variant), variant.method
+        labeller, shown = method.info.labels, self._shown(variant)
+        # random images under a variant's labels are another row than under the method's own
+        labeller_there = variants.shown(labeller, variant.settings)
+        random = self._method(Variant(RANDOM, {}))
         asked = {parse(text, method.info): text for text in self.request.labels}
         for setting in self._settings():
             method.check(setting)
@@ -325,15 +342,16 @@ class _Planner:
                 wanted += [LabelChoice("hard")]
             for choice in dict.fromkeys(wanted):
                 who = shown if own and choice.kind not in ("teacher", "hard") else maker
-                row = _RowName(who, choice.title(labeller), asked.get(choice, ""), name)
+                row = _RowName(who, choice.title(labeller), asked.get(choice, ""), asked_for)
                 for seed in dict.fromkeys(self.request.student_seeds or (setting.seed,)):
                     if recipe is not None and fixed and choice.kind not in ("teacher", "hard"):
                         self._check_fixed(name, recipe, choice, replace(setting, seed=seed), rules)
-                    labels = self._labels(method, choice, setting, images, rules, seed)
+                    labels = self._labels(method, shown, choice, setting, images, rules, seed)
                     self._evaluate(row, setting, images, labels, rules, seed)
                     if others is not None and choice.kind != "static" and not (fixed and choice.kind == "online"):
-                        same = self._labels(method, choice, setting, others, rules, seed)
-                        self._evaluate(row._replace(method=RANDOM), setting, others, same, rules, seed)
+                        same = self._labels(method, shown, choice, setting, others, rules, seed)
+                        there = row._replace(method=RANDOM, labels=choice.title(labeller_there))
+                        self._evaluate(there, setting, others, same, rules, seed)
         if self.request.baselines:
             for seed in dict.fromkeys(self.request.student_seeds or self.request.seeds):
-                self._evaluate(_RowName(FULL, "hard", "", name), None, None, None, rules, seed)
+                self._evaluate(_RowName(FULL, "hard", "", asked_for), None, None, None, rules, seed)

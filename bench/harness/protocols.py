@@ -1,16 +1,20 @@
-"""Protocols: TOML files of an evaluator's package, or a user's own file, read and chosen."""
+"""Protocols: TOML files of an evaluator's package, or a user's own file, read, chosen and changed."""
 
 from __future__ import annotations
 
 import tomllib
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from bench import registry
 from bench.contract import DatasetInfo, Evaluator, Protocol, Settings
 from bench.errors import UserError, unknown
+
+USUAL = "classification"  # the evaluator of a protocol that names none
 
 S = TypeVar("S", bound=Settings)
 
@@ -38,17 +42,28 @@ def _keys(model: Any, path: tuple[int | str, ...]) -> list[str]:
     return [".".join([*map(str, path), name]) for name in model.model_fields]
 
 
-def all_protocols(evaluator: type[Evaluator]) -> dict[str, Protocol]:
-    """Every protocol an evaluator ships, by name."""
+@cache
+def all_protocols() -> dict[str, Protocol]:
+    """Every protocol that an installed evaluator ships, by name."""
     found = {}
-    for path in sorted(files(evaluator.protocols).iterdir(), key=lambda entry: entry.name):
-        if path.name.endswith(".toml"):
-            protocol = read_settings(evaluator.Config, tomllib.loads(path.read_text()), path.name)
-            found[protocol.name] = protocol
+    for name in registry.evaluator_names():
+        for path in sorted(files(registry.evaluator(name).protocols).iterdir(), key=lambda entry: entry.name):
+            if path.name.endswith(".toml"):
+                protocol = _read(path.read_text(), path.name)
+                found[protocol.name] = protocol
     return found
 
 
-def choose(evaluator: type[Evaluator], wanted: str, dataset: DatasetInfo, method: str) -> Protocol:
+def evaluator_of(protocol: Protocol) -> Evaluator:
+    """Who trains and tests under a protocol.
+
+    Raises:
+        UserError: no evaluator is called that.
+    """
+    return registry.evaluator(protocol.evaluator)()
+
+
+def choose(wanted: str, dataset: DatasetInfo, method: str) -> Protocol:
     """The protocol that ``--protocol wanted`` means for a data set and a method.
 
     Args:
@@ -59,11 +74,10 @@ def choose(evaluator: type[Evaluator], wanted: str, dataset: DatasetInfo, method
     """
     if wanted.endswith(".toml"):
         try:
-            values = tomllib.loads(Path(wanted).read_text(encoding="utf-8"))
+            return _read(Path(wanted).read_text(encoding="utf-8"), wanted)
         except (OSError, ValueError) as error:
             raise UserError(f"the protocol file {wanted} can't be read: {error}") from None
-        return read_settings(evaluator.Config, values, wanted)
-    known = all_protocols(evaluator)
+    known = all_protocols()
     if wanted not in ("common", "official"):
         if wanted not in known:
             raise unknown("protocol", wanted, ["common", "official", *known])
@@ -72,6 +86,7 @@ def choose(evaluator: type[Evaluator], wanted: str, dataset: DatasetInfo, method
         protocol
         for protocol in known.values()
         if protocol.track == wanted
+        and protocol.evaluator == USUAL
         and (not protocol.methods or method in protocol.methods)
         and (not protocol.datasets or dataset.name in protocol.datasets)
     ]
@@ -81,3 +96,33 @@ def choose(evaluator: type[Evaluator], wanted: str, dataset: DatasetInfo, method
             f"name one of {', '.join(known)} or a TOML file with --protocol"
         )
     return max(fitting, key=lambda protocol: (bool(protocol.datasets), bool(protocol.methods)))
+
+
+def changed(protocol: Protocol, changes: dict[str, Any]) -> Protocol:
+    """A protocol with some of its fields set otherwise, which its name tells: ``common[epochs=30]``.
+
+    Raises:
+        UserError: an unknown field, or a value of the wrong kind.
+    """
+    if not changes:
+        return protocol
+    values = {**protocol.model_dump(mode="json"), **changes}
+    name = f"{protocol.name}[{in_brackets(changes)}]"
+    return read_settings(type(protocol), {**values, "name": name}, f"the settings of protocol {protocol.name}")
+
+
+def in_brackets(changes: dict[str, Any]) -> str:
+    """What stands in brackets behind a name: ``small,epochs=30``."""
+    shown = [f"{key}={value}" for key, value in sorted(changes.items()) if key != "form"]
+    return ",".join([*([str(changes["form"])] if "form" in changes else []), *shown])
+
+
+def unchanged(name: str) -> str:
+    """The name of a protocol without its changes."""
+    return name.partition("[")[0]
+
+
+def _read(text: str, where: str) -> Protocol:
+    values = tomllib.loads(text)
+    evaluator = registry.evaluator(values.get("evaluator", USUAL))
+    return read_settings(evaluator.Config, values, where)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from bench.errors import UserError, unknown
 from bench.harness.grid import Grid
 from bench.harness.identity import Cell
+from bench.harness.protocols import unchanged
 from bench.harness.record import Record
 from bench.harness.report.board import Row
 from bench.harness.report.entries import Entry
@@ -178,7 +179,7 @@ def checked_protocol(row: Row, known: Collection[str], given: bool) -> None:
     Raises:
         UserError: it came from a file of somebody's own.
     """
-    if not given and row.protocol not in known:
+    if not given and unchanged(row.protocol) not in known:
         raise UserError(
             f"protocol {row.protocol!r} is none of this installation's (bench list protocols), so it came from a file; "
             "name it with --protocol FILE.toml"

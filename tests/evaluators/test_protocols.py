@@ -17,13 +17,13 @@ FILES = sorted(path.name for path in files(Classification.protocols).iterdir() i
 
 
 def protocol(name: str) -> ClassificationProtocol:
-    found = all_protocols(Classification)[name]
+    found = all_protocols()[name]
     assert isinstance(found, ClassificationProtocol)
     return found
 
 
 def chosen(wanted: str, dataset: str, method: str) -> ClassificationProtocol:
-    found = choose(Classification, wanted, catalogue.dataset(dataset), method)
+    found = choose(wanted, catalogue.dataset(dataset), method)
     assert isinstance(found, ClassificationProtocol)
     return found
 
@@ -39,7 +39,7 @@ def test_every_file_is_a_protocol_of_its_own_name(name: str) -> None:
 
 
 def test_no_file_is_lost() -> None:
-    assert len(all_protocols(Classification)) == len(FILES) >= 8
+    assert len(all_protocols()) == len(FILES) >= 8
 
 
 # RDED's batches (argument.py of LINs-lab/RDED): 10, 50, 100 for IPC 1, 10, 50; twice as many for 100 and 1000

@@ -10,10 +10,10 @@ from pydantic import ValidationError
 
 from bench import registry
 from bench.contract import DatasetInfo, Protocol
-from bench.harness import manifest
+from bench.harness import manifest, variants
 from bench.harness.grid import Request
 from bench.harness.identity import Cell, canonical, digest
-from bench.harness.plan import RANDOM
+from bench.harness.plan import SHARED
 from bench.harness.record import Record
 from bench.harness.report.entries import Entry
 from bench.harness.store import Damaged, Store
@@ -105,16 +105,19 @@ def _changed(request: Request, row: dict[str, Any]) -> dict[str, Any]:
     """What was asked for beyond the names of the grid, as far as it concerns a row. Of a checkpoint only the name of
     its file is kept: where it lay says nothing on another machine."""
     changed: dict[str, Any] = {}
-    if row["ipc"] is None:
-        return changed
     via = row.get("via", "")
-    concerned = (via, "teacher", RANDOM) if via else tuple(request.overrides)
+    if row["ipc"] is None:
+        concerned: tuple[str, ...] = ("protocol",)
+    else:
+        concerned = (variants.read(via).method, *SHARED) if via else tuple(request.overrides)
     if settings := sorted(
         f"{name}.{key}={_argument(value)}"
         for name in concerned
         for key, value in request.overrides.get(name, {}).items()
     ):
         changed["set"] = settings
+    if row["ipc"] is None:
+        return changed
     if request.clip:
         changed["clip"] = request.clip
     if request.teacher:

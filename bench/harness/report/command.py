@@ -8,6 +8,7 @@ from typing import Any
 
 from bench.harness.identity import canonical
 from bench.harness.plan import RANDOM
+from bench.harness.protocols import unchanged
 from bench.harness.report.board import Row
 from bench.harness.report.wording import plain
 
@@ -52,7 +53,7 @@ def _one(rows: Sequence[Row], baselines: Collection[str]) -> str:
         ("--students", sorted({row.student for row in rows})),
         ("--seeds", sorted({entry.seed for row in distilled or rows for entry in row.entries})),
         ("--student-seeds", sorted({entry.seeds[1] for entry in entries}) if apart else []),
-        ("--protocol", [rows[0].protocol]),
+        ("--protocol", [unchanged(rows[0].protocol)]),
         ("--labels", _labels(distilled, ride)),
     ]
     words = [f"{flag} {_quoted(','.join(map(str, values)))}" for flag, values in options if values]

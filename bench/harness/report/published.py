@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from bench import architectures, catalogue, registry
 from bench.errors import UserError
 from bench.harness.label_choices import parse
+from bench.harness.protocols import unchanged
 from bench.harness.report.board import Row
 from bench.harness.report.published_file import FILE, Online, Published, Source, Stored, read
 from bench.label_bytes import fkd_bytes
@@ -124,7 +125,7 @@ def matching(measured: Measured, published: Iterable[Published] | None = None) -
 def measured_for(one: Published, rows: Iterable[Row]) -> Row | None:
     """The measured row to compare a published number with: one under a protocol after a paper's recipe, because
     another recipe moves accuracy by more than most methods do. Of several the newest version's, then the largest."""
-    fitting = [row for row in rows if row.protocol.startswith(OFFICIAL) and row.top1.n and _belongs(one, row)]
+    fitting = [row for row in rows if after_a_paper(row.protocol) and row.top1.n and _belongs(one, row)]
     return max(fitting, key=lambda row: (row.protocol_version, row.top1.n), default=None)
 
 
@@ -133,9 +134,16 @@ def _belongs(one: Published, measured: Measured) -> bool:
     if one.variant or same != (one.method, one.dataset, one.ipc, one.student):
         return False
     protocol, labels = recipe_of(one)
-    if measured.protocol.startswith(OFFICIAL) and not measured.protocol.startswith(protocol):
+    if measured.protocol.startswith(OFFICIAL) and not (
+        after_a_paper(measured.protocol) and measured.protocol.startswith(protocol)
+    ):
         return False
     return measured.labels == _labels(one.method, labels)
+
+
+def after_a_paper(protocol: str) -> bool:
+    """Is it a paper's own recipe, with nothing of it changed?"""
+    return protocol.startswith(OFFICIAL) and unchanged(protocol) == protocol
 
 
 def recipe_of(one: Published) -> tuple[str, str]:
