@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import signal
@@ -110,11 +111,10 @@ class Place:
         return self.log(store).count(f"{cell}  begins")
 
     def board(self, out: str = "boards") -> str:
-        """The programs' table, without what a run may differ in: its last columns are seconds."""
-        lines = (self.home / out / "folder-colours.csv").read_text().splitlines()
-        head = lines[0].split(",")
-        kept = [index for index, name in enumerate(head) if "seconds" not in name]
-        return "\n".join(",".join(line.split(",")[index] for index in kept) for line in lines)
+        """The programs' table, without what a run may differ in: how long it took."""
+        with (self.home / out / "folder-colours.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        return "\n".join(str({name: text for name, text in row.items() if "seconds" not in name}) for row in rows)
 
     def heartbeats(self, store: str = STORE) -> dict[str, dict[str, Any]]:
         """Cell id -> what it says of itself, of all that run."""

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,8 +119,16 @@ def _team(plan: ArrayPlan) -> Iterator[None]:
 
     TorchDistributedEnvironment().export(overwrite=True)
     os.environ["MASTER_ADDR"] = "127.0.0.1"  # all are on one node, whose name in Slurm need not be one in the network
+    os.environ["MASTER_PORT"] = str(_port(plan.options.store))
     with team_member(plan.options):
         yield
+
+
+def _port(store: Path) -> int:
+    """Where the processes of a task meet: the same for all of them, and another when it is begun again. submitit's
+    follows from the job's number alone, so that a port that is taken would be met at every start."""
+    start = " ".join([str(store), *(os.environ.get(f"SLURM_{name}", "0") for name in ("JOB_ID", "RESTART_COUNT"))])
+    return 20_000 + zlib.crc32(start.encode()) % 12_000  # below those that Linux gives away by itself
 
 
 def report(run: str) -> None:
