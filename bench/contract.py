@@ -339,7 +339,7 @@ class Protocol(Settings):
 
     name: str
     version: int
-    track: Literal["common", "official"]  # one recipe for all methods, or a paper's own
+    track: Literal["common", "official", "named"]  # one recipe for all methods, a paper's own, or one only to be named
     title: str
     methods: tuple[str, ...] = ()  # official: whose recipe this is
     datasets: tuple[str, ...] = ()  # for these data sets only; empty: for any without one of its own
