@@ -341,7 +341,7 @@ class Protocol(Settings):
     version: int
     evaluator: str = "classification"  # whose protocol it is
     form: Literal["full", "small"] = "full"  # small: fewer seeds and epochs, to see a suite work
-    track: Literal["common", "official"]  # one recipe for all methods, or a paper's own
+    track: Literal["common", "official", "named"]  # one recipe for all methods, a paper's own, or one only to be named
     title: str
     methods: tuple[str, ...] = ()  # official: whose recipe this is
     datasets: tuple[str, ...] = ()  # for these data sets only; empty: for any without one of its own
