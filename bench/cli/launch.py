@@ -95,7 +95,7 @@ def compute(
     started = time.monotonic()
     if not schedule.over and not _launch(out, arguments, schedule, options, profile):
         return 0
-    for path in write_boards(store, grid.dataset.name, arguments.out):
+    for path in write_boards(store, grid.dataset.name, arguments.out, grid.request.suite):
         out.print(f"wrote {path}")
     _show_times(out, schedule, store, time.monotonic() - started)
     return _show_failures(out, schedule, store)

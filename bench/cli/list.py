@@ -6,7 +6,7 @@ import argparse
 
 from bench.cli import screen
 
-HELP = "list methods, datasets, students, labels or protocols"
+HELP = "list methods, datasets, students, labels, protocols or suites"
 EXAMPLES = """examples:
   python -m bench list methods
   python -m bench list protocols
@@ -66,10 +66,19 @@ def _protocols() -> tuple[list[str], list[list[str]], list[str]]:
     return ["name", "version", "evaluator", "track", "data sets", "title"], lines, []
 
 
+def _suites() -> tuple[list[str], list[list[str]], list[str]]:
+    from bench.harness.suites import names, suite
+
+    found = {name: suite(name) for name in names()}
+    lines = [[name, one.title, one.source, ", ".join(one.full.datasets or ())] for name, one in found.items()]
+    return ["--suite", "what it compares", "printed in", "data sets"], lines, []
+
+
 _TABLES = {
     "methods": _methods,
     "datasets": _datasets,
     "students": _students,
     "labels": _labels,
     "protocols": _protocols,
+    "suites": _suites,
 }

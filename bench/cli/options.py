@@ -53,27 +53,26 @@ def data_root_flag(parser: argparse._ActionsContainer) -> None:
 def grid_flags(parser: argparse.ArgumentParser) -> None:
     """The flags that say what to compute."""
     group = parser.add_argument_group("what to compute")
-    group.add_argument("--methods", type=names, required=True, help="e.g. hello,rded; see bench list methods")
+    group.add_argument(
+        "--methods", type=names, help="e.g. hello,rded or 'hello[conv_rank=4],hello'; see bench list methods"
+    )
     group.add_argument(
         "--ipc",
         type=numbers("images per class"),
-        default=(1, 10, 50),
         metavar="N,…",
         help="images per class (default: 1,10,50)",
     )
-    group.add_argument("--dataset", default="digits", metavar="NAME", help="or folder:PATH (default: digits)")
-    group.add_argument("--students", type=names, default=(), help="default: the data set's own")
+    group.add_argument("--dataset", metavar="NAME", help="or folder:PATH (default: digits)")
+    group.add_argument("--students", type=names, help="default: the data set's own")
     group.add_argument(
         "--seeds",
         type=numbers("seeds"),
-        default=(0, 1, 2),
         metavar="N,…",
         help="a list of seeds, each for distillation and student alike (default: 0,1,2)",
     )
     group.add_argument(
         "--student-seeds",
         type=numbers("student seeds"),
-        default=(),
         metavar="N,…",
         help="train a student of each of these on every distilled set, and tell the two spreads apart; --seeds are "
         "then those of distillation alone (default: one student a set, of its seed)",
@@ -81,13 +80,11 @@ def grid_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--protocol",
         type=names,
-        default=("common",),
         help="common, official (each paper's own), a protocol's name or a TOML file (default: common)",
     )
     group.add_argument(
         "--labels",
         type=names,
-        default=("native",),
         metavar="CHOICE,…",
         help="native (as each method's authors give them; the default), online, teacher:int8, stored:topk10+fp16, "
         "static:fp16, hard; see bench list labels",
@@ -101,7 +98,8 @@ def grid_flags(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="METHOD.FIELD=VALUE",
         dest="settings",
-        help="change a setting of a method or of the teacher, e.g. hello.conv_rank=4, teacher.epochs=30; repeatable",
+        help="change a setting of a method, of the teacher or of the protocol, e.g. hello.conv_rank=4, "
+        "teacher.epochs=30, protocol.crop=none; repeatable",
     )
     data_root_flag(group)
 
@@ -110,27 +108,40 @@ def request(arguments: argparse.Namespace) -> Request:
     """What :func:`grid_flags` and ``--store``, where imported sets lie, ask for.
 
     Raises:
+        UserError: no methods, a setting of another form, or an imported set that isn't there.
+    """
+    from bench.harness.grid import Request
+
+    if not arguments.methods:
+        raise UserError("say which methods with --methods, e.g. hello,rded; see bench list methods")
+    return Request(**given(arguments))
+
+
+def given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields of a request that flags were given for.
+
+    Raises:
         UserError: a setting of another form, or an imported set that isn't there.
     """
     from bench.harness.distilled_set import settings
-    from bench.harness.grid import Request
 
-    return Request(
-        methods=arguments.methods,
-        ipc=arguments.ipc,
-        dataset=arguments.dataset,
-        students=arguments.students,
-        seeds=arguments.seeds,
-        student_seeds=arguments.student_seeds,
-        protocols=arguments.protocol,
-        labels=arguments.labels,
-        baselines=not arguments.no_baselines,
-        teacher=arguments.teacher,
-        clip=arguments.clip,
-        overrides=overrides(arguments.settings),
-        imported=settings(arguments.methods, arguments.store),
-        data_root=arguments.data_root,
-    )
+    values = {
+        "methods": arguments.methods,
+        "ipc": arguments.ipc,
+        "dataset": arguments.dataset,
+        "students": arguments.students,
+        "seeds": arguments.seeds,
+        "student_seeds": arguments.student_seeds,
+        "protocols": arguments.protocol,
+        "labels": arguments.labels,
+        "baselines": False if arguments.no_baselines else None,
+        "teacher": arguments.teacher,
+        "clip": arguments.clip,
+        "overrides": overrides(arguments.settings) or None,
+        "imported": settings(arguments.methods or (), arguments.store) or None,
+        "data_root": arguments.data_root,
+    }
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def overrides(settings: list[str]) -> dict[str, dict[str, Any]]:

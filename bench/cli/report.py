@@ -10,13 +10,14 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from bench.cli import options as flags
 from bench.cli import screen
 from bench.errors import UserError
 
 if TYPE_CHECKING:
+    from bench.harness.report.entries import Entry, LeftOut
     from bench.harness.store import Store
 
 HELP = "write or check the leaderboards"
@@ -40,43 +41,68 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """``bench report``; 1 when ``--check`` finds drift."""
     from bench.harness.report.board_titles import titles_and_baselines
-    from bench.harness.report.collect import collect
-    from bench.harness.report.entries import Entry, LeftOut, read_jsonl, unread
-    from bench.harness.report.publish import SUFFIX, drift, publish
+    from bench.harness.report.boards import folder, kept
+    from bench.harness.report.entries import unread
+    from bench.harness.report.publish import drift, publish
     from bench.harness.report.wording import plain
     from bench.harness.store import Store
 
     out = screen.console()
-    entries: list[Entry] = []
-    left_out: dict[str, list[LeftOut]] = {}
     place = arguments.store or Path(os.environ.get(flags.STORE_VARIABLE, ".bench"))
-    kept = sorted(arguments.out.glob(f"*{SUFFIX}"))
-    if arguments.store is None and (arguments.check or (kept and not (place / "cells").is_dir())):
-        for path in kept:
-            found = read_jsonl(path)
-            entries += found.entries
-            left_out[path.name.removesuffix(SUFFIX)] = found.left_out
+    present = kept(arguments.out)
+    if arguments.store is None and (arguments.check or (present and not (place / "cells").is_dir())):
+        found = {suite: _from_boards(folder(arguments.out, suite)) for suite in present}
         source = f"{arguments.out}/*.records.jsonl"
     else:
-        entries = collect(Store(flags.existing_store(place)))
+        found = _from_store(Store(flags.existing_store(place)))
         source = str(place)
-    for text in [*unread(entries), *(str(one) for stem in sorted(left_out) for one in left_out[stem])]:
-        out.print(f"left out: {plain(text)}", style="red", markup=False)
-    if not entries:
+    if not any(group.entries for group in found.values()):
         raise UserError(f"there is nothing to report in {source}; bench run makes records")
     titles, baselines = titles_and_baselines()
-    if arguments.pictures:
-        _draw_pictures(arguments, Store(flags.existing_store(place)), sorted({entry.dataset for entry in entries}))
+    differing: list[str] = []
+    for suite, group in found.items():
+        lost = [one for stem in sorted(group.left_out) for one in group.left_out[stem]]
+        for text in [*unread(group.entries), *map(str, lost)]:
+            out.print(f"left out: {plain(text)}", style="red", markup=False)
+        where = folder(arguments.out, suite)
+        if arguments.pictures and not suite:
+            _draw_pictures(arguments, Store(flags.existing_store(place)), sorted({e.dataset for e in group.entries}))
+        if arguments.check:
+            differing += drift(group.entries, where, titles, baselines, group.left_out, suite)
+        else:
+            for path in publish(group.entries, where, titles, baselines, group.left_out, suite):
+                out.print(f"wrote {path}")
     if not arguments.check:
-        for path in publish(entries, arguments.out, titles, baselines, left_out):
-            out.print(f"wrote {path}")
         return 0
-    differing = drift(entries, arguments.out, titles, baselines, left_out)
     for line in differing:
         out.print(f"drift: {line}")
     if not differing:
         out.print(f"the boards in {arguments.out} follow from {source}")
     return 1 if differing else 0
+
+
+class _Found(NamedTuple):
+    """What the boards of a folder are made from; ``left_out`` by the stem of the board."""
+
+    entries: list[Entry]
+    left_out: dict[str, list[LeftOut]]
+
+
+def _from_boards(where: Path) -> _Found:
+    from bench.harness.report.entries import read_jsonl
+    from bench.harness.report.publish import SUFFIX
+
+    files = {path.name.removesuffix(SUFFIX): read_jsonl(path) for path in sorted(where.glob(f"*{SUFFIX}"))}
+    entries = [entry for one in files.values() for entry in one.entries]
+    return _Found(entries, {stem: one.left_out for stem, one in files.items()})
+
+
+def _from_store(store: Store) -> dict[str, _Found]:
+    from bench.harness.manifest import newest_first
+    from bench.harness.report.collect import collect
+
+    suites = sorted({kept.grid.request.suite for kept in newest_first(store)})
+    return {suite: _Found(collect(store, suite), {}) for suite in suites}
 
 
 def _draw_pictures(arguments: argparse.Namespace, store: Store, datasets: list[str]) -> None:

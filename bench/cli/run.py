@@ -6,10 +6,15 @@ killed or lost its machine goes on where it was."""
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from bench.cli import launch, screen
 from bench.cli import options as flags
+from bench.errors import UserError
 from bench.harness.identity import STAGES
+
+if TYPE_CHECKING:
+    from bench.harness.grid import Request
 
 HELP = "compute a grid and write its leaderboard"
 EXAMPLES = """examples:
@@ -20,12 +25,19 @@ EXAMPLES = """examples:
   python -m bench run --methods hello --ipc 10 --set hello.conv_rank=4 --force label
   python -m bench run --methods sre2l,rded --ipc 10,50 --profile mycluster --dry-run
   python -m bench run --methods sre2l,rded --ipc 10 --labels native,stored:prune10+topk10,teacher:int8,hard
+  python -m bench run --methods 'hello[adapt=head],hello' --ipc 10 --set protocol.epochs=30
+  python -m bench run --suite baselines --dry-run
+  python -m bench run --suite baselines --small
 """
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``bench run``."""
     flags.grid_flags(parser)
+    parser.add_argument(
+        "--suite", metavar="NAME", help="the grid of a paper's experiment; flags given beside it hold instead"
+    )
+    parser.add_argument("--small", action="store_true", help="the suite with fewer seeds and epochs, for two cores")
     group = launch.flags(parser)
     group.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     group.add_argument(
@@ -44,10 +56,28 @@ def execute(arguments: argparse.Namespace) -> int:
     from bench.harness.plan import plan
 
     out = screen.console()
-    grid = plan(flags.request(arguments))
-    if arguments.dry_run:
-        launch.show_what_would_be_done(out, grid, arguments)
-        return 0
-    if grid.dataset.fingerprint is None and grid.dataset.name != "digits":
-        catalogue.locate(grid.dataset.name, arguments.data_root)  # missing data is said at once
-    return launch.compute(out, grid, arguments, force=arguments.force)
+    grids = [plan(request) for request in _requests(arguments)]
+    if not arguments.dry_run:
+        for grid in grids:
+            if grid.dataset.fingerprint is None and grid.dataset.name != "digits":
+                catalogue.locate(grid.dataset.name, arguments.data_root)  # missing data is said at once
+    worst = 0
+    for grid in grids:
+        if len(grids) > 1:
+            out.print(f"{grid.dataset.name}:", markup=False)
+        if arguments.dry_run:
+            launch.show_what_would_be_done(out, grid, arguments)
+        else:
+            worst = max(worst, launch.compute(out, grid, arguments, force=arguments.force))
+    return worst
+
+
+def _requests(arguments: argparse.Namespace) -> list[Request]:
+    from bench.harness.suites import suite
+
+    if arguments.suite:
+        given = flags.given(arguments)
+        return suite(arguments.suite).requests(arguments.suite, small=arguments.small, given=given)
+    if arguments.small:
+        raise UserError("--small is a form of a suite; name one with --suite, see bench list suites")
+    return [flags.request(arguments)]

@@ -31,6 +31,7 @@ class Request(BaseModel):
     overrides: dict[str, dict[str, Any]] = {}  # method -> field -> value
     imported: dict[str, dict[str, Any]] = {}  # external:NAME -> the settings that say which set it is
     data_root: Path | None = None
+    suite: str = ""  # which suite it belongs to: its rows stand on boards of their own
 
 
 class Grid(BaseModel):
@@ -44,8 +45,9 @@ class Grid(BaseModel):
 
     @property
     def id(self) -> str:
-        """Stable for the same set of cells."""
-        return f"{self.dataset.name}-{digest(sorted(cell.id for cell in self.cells))}"
+        """Stable for the same set of cells of the same suite."""
+        suite = [self.request.suite] if self.request.suite else []
+        return f"{self.dataset.name}-{digest([*sorted(cell.id for cell in self.cells), *suite])}"
 
     def stage(self, stage: Stage) -> list[Cell]:
         """The cells of one stage."""

@@ -49,6 +49,7 @@ def begin(schedule: Schedule, options: Options, profile: Profile, out: Path, at_
         options=options,
         profile=profile.name,
         out=out.absolute(),
+        suite=schedule.grid.request.suite,
     )
     return submit(schedule, asked, profile, at_a_time)
 

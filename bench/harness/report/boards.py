@@ -6,15 +6,28 @@ from pathlib import Path
 
 from bench.harness.report.board_titles import titles_and_baselines
 from bench.harness.report.collect import collect
-from bench.harness.report.publish import publish
+from bench.harness.report.publish import SUFFIX, publish
 from bench.harness.store import Store
+from bench.harness.suites import names
+
+SUITES = "suites"
 
 
-def write_boards(store: Store, dataset: str, out: Path) -> list[Path]:
-    """Write the boards of a data set into ``out``; their paths.
+def write_boards(store: Store, dataset: str, out: Path, suite: str = "") -> list[Path]:
+    """Write the boards of a data set into ``out``, those of a suite below it; their paths.
 
     Raises:
         UserError: they can't be written, or two different entries claim the same seed of the same row.
     """
-    entries = [entry for entry in collect(store) if entry.dataset == dataset]
-    return publish(entries, out, *titles_and_baselines())
+    entries = [entry for entry in collect(store, suite) if entry.dataset == dataset]
+    return publish(entries, folder(out, suite), *titles_and_baselines(), suite=suite)
+
+
+def folder(out: Path, suite: str) -> Path:
+    """Where the boards of a suite lie; those of no suite lie in ``out`` itself."""
+    return out / SUITES / suite if suite else out
+
+
+def kept(out: Path) -> list[str]:
+    """The suites that have boards in ``out``; the empty name is of those that belong to none."""
+    return [suite for suite in ("", *names()) if any(folder(out, suite).glob(f"*{SUFFIX}"))]

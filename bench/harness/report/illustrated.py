@@ -12,7 +12,8 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from bench.harness.report import published, published_table
+from bench.harness import suites
+from bench.harness.report import published, published_table, trends
 from bench.harness.report.board import Row, make_rows
 from bench.harness.report.command import command
 from bench.harness.report.entries import Entry, LeftOut, in_order
@@ -35,6 +36,7 @@ class Board:
     left_out: Sequence[LeftOut]
     titles: Mapping[str, str]
     baselines: Collection[str]
+    suite: str
 
     @property
     def page(self) -> str:
@@ -47,12 +49,20 @@ def boards(
     titles: Mapping[str, str] | None,
     baselines: Collection[str],
     left_out: Mapping[str, Sequence[LeftOut]] | None,
+    suite: str = "",
 ) -> Iterator[Board]:
     """The entries by data set."""
     for dataset, group in groupby(in_order(entries), key=lambda entry: entry.dataset):
         own = list(group)
         lost = (left_out or {}).get(file_stem(dataset), ())
-        yield Board(dataset, min(entry.title for entry in own), make_rows(own), lost, titles or {}, baselines)
+        yield Board(dataset, min(entry.title for entry in own), make_rows(own), lost, titles or {}, baselines, suite)
+
+
+def beside(dataset: str, rows: Sequence[Row], suite: str) -> str:
+    """Markdown of what others print: the trends of the suite, and all numbers on the data set; empty where there are
+    none."""
+    parts = [trends.render(suites.suite(suite), rows) if suite else "", published_table.render(dataset, rows)]
+    return "\n\n".join(filter(None, parts))
 
 
 def illustrate(board: Board, out: Path) -> dict[str, bytes]:
@@ -83,7 +93,7 @@ def _page(board: Board, out: Path, figures: Mapping[str, bytes]) -> str:
         scores=score(board.rows),
         plots={name: figures[name].decode() for name in names(board.rows)},
         pictures=read_pictures(out / f"{file_stem(board.dataset)}{PICTURES}"),
-        published=published_table.render(board.dataset, board.rows),
+        published=beside(board.dataset, board.rows, board.suite),
         left_out=board.left_out,
     )
 

@@ -12,11 +12,11 @@ from itertools import groupby, takewhile, zip_longest
 from pathlib import Path
 
 from bench.errors import UserError
-from bench.harness.report import illustrated, published_table
+from bench.harness.report import illustrated
 from bench.harness.report.board import make_rows
 from bench.harness.report.csv_table import render_csv
 from bench.harness.report.entries import Entry, LeftOut, in_order, render_jsonl
-from bench.harness.report.illustrated import boards, illustrate
+from bench.harness.report.illustrated import beside, boards, illustrate
 from bench.harness.report.markdown import render_markdown
 from bench.harness.report.scores import score
 from bench.harness.report.stems import file_stem
@@ -31,9 +31,10 @@ def render(
     titles: Mapping[str, str] | None = None,
     baselines: Collection[str] = (),
     left_out: Mapping[str, Sequence[LeftOut]] | None = None,
+    suite: str = "",
 ) -> dict[str, str]:
     """File name -> text of every board file; the arguments are those of :func:`render_markdown`, ``left_out`` by the
-    stem of the file.
+    stem of the file, and the suite whose boards they are.
 
     Raises:
         UserError: two different entries claim the same seed of the same row.
@@ -46,7 +47,7 @@ def render(
         stem = file_stem(dataset)
         lost = (left_out or {}).get(stem, ())
         title = min(entry.title for entry in own)
-        printed = published_table.render(dataset, rows)
+        printed = beside(dataset, rows, suite)
         files[f"{stem}.md"] = render_markdown(title, rows, scores, titles, baselines, lost, printed)
         files[f"{stem}.csv"] = render_csv(rows, scores)
         files[f"{stem}{SUFFIX}"] = render_jsonl(own, lost)
@@ -59,6 +60,7 @@ def publish(
     titles: Mapping[str, str] | None = None,
     baselines: Collection[str] = (),
     left_out: Mapping[str, Sequence[LeftOut]] | None = None,
+    suite: str = "",
 ) -> list[Path]:
     """Write the boards into ``out``, each file atomically, and return their paths.
 
@@ -66,9 +68,9 @@ def publish(
         UserError: ``out`` can't be written to, or two entries contradict each other.
     """
     entries = list(entries)
-    texts = render(entries, titles, baselines, left_out)
+    texts = render(entries, titles, baselines, left_out, suite)
     paths = [_write(out / name, text.encode()) for name, text in texts.items()]
-    for board in boards(entries, titles, baselines, left_out):
+    for board in boards(entries, titles, baselines, left_out, suite):
         paths += [_write(out / name, content) for name, content in illustrate(board, out).items()]
     return paths
 
@@ -87,11 +89,12 @@ def drift(
     titles: Mapping[str, str] | None = None,
     baselines: Collection[str] = (),
     left_out: Mapping[str, Sequence[LeftOut]] | None = None,
+    suite: str = "",
 ) -> list[str]:
     """One line for every file in ``out`` that is not what the entries give: its name and the first line that
     differs; empty where all is as it should be."""
     entries, found = list(entries), []
-    for name, text in render(entries, titles, baselines, left_out).items():
+    for name, text in render(entries, titles, baselines, left_out, suite).items():
         path = out / name
         try:
             present = path.read_bytes().decode("utf-8", errors="replace")
@@ -104,7 +107,7 @@ def drift(
         if present != text:
             found.append(f"{path}:{_first_difference(present, text)}")
     if not found:
-        for board in boards(entries, titles, baselines, left_out):
+        for board in boards(entries, titles, baselines, left_out, suite):
             found += [f"{out / name}: the records give another" for name in illustrated.drift(board, out)]
     return found
 

@@ -89,17 +89,24 @@ def components(groups: Sequence[Sequence[float]]) -> Components:
     return Components(math.sqrt(max(0.0, (between - within) / size)), math.sqrt(within))
 
 
-def paired_p(one: Runs, other: Runs) -> float | None:
-    """The two-sided p-value of Student's paired t-test; None of fewer than two pairs.
+def paired_differences(one: Runs, other: Runs) -> list[float]:
+    """``one`` less ``other``, a difference a pair of distilled sets.
 
     Students of the same seed start from the same weights and see the same views in the same order, so within a
     distillation seed the students are paired by theirs, over the seeds both have; the difference of a pair of sets is
-    the mean over its pairs of students. Differences that don't vary at all give 0, or 1 where there are none.
+    the mean over its pairs of students.
     """
     differences = []
     for seed in sorted(one.keys() & other.keys()):
         if shared := sorted(one[seed].keys() & other[seed].keys()):
             differences.append(statistics.fmean(one[seed][k] - other[seed][k] for k in shared))
+    return differences
+
+
+def paired_p(one: Runs, other: Runs) -> float | None:
+    """The two-sided p-value of Student's paired t-test; None of fewer than two pairs. Differences that don't vary at
+    all give 0, or 1 where there are none."""
+    differences = paired_differences(one, other)
     n = len(differences)
     if n < 2:
         return None

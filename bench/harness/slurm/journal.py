@@ -39,6 +39,7 @@ class Run(BaseModel):
     options: Options
     profile: str | None  # as it was named
     out: Path  # where the boards go
+    suite: str = ""  # whose boards they are
 
 
 class ArrayPlan(BaseModel):

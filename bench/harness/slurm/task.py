@@ -136,4 +136,4 @@ def report(run: str) -> None:
     from bench.harness.report.boards import write_boards
 
     asked = Run.model_validate_json(Path(run).read_bytes())
-    write_boards(Store(asked.options.store), asked.dataset, asked.out)
+    write_boards(Store(asked.options.store), asked.dataset, asked.out, asked.suite)

@@ -1,0 +1,119 @@
+"""Suites: the experiments of a paper as grids, TOML files in ``bench/suites``, each with the trends that its authors
+report. Torch-free."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from bench.contract import Settings
+from bench.errors import unknown
+from bench.harness.grid import Request
+from bench.harness.protocols import read_settings
+
+SMALL = {"form": "small"}  # what marks the protocols of a small form, by their name
+
+
+class Asked(Settings):
+    """What one form of a suite asks for: the fields of a request, for each of several data sets. None: as a request
+    has it, or in the small form as the full one has it."""
+
+    datasets: tuple[str, ...] | None = None
+    methods: tuple[str, ...] | None = None
+    ipc: tuple[int, ...] | None = None
+    students: tuple[str, ...] | None = None
+    seeds: tuple[int, ...] | None = None
+    student_seeds: tuple[int, ...] | None = None
+    protocols: tuple[str, ...] | None = None
+    labels: tuple[str, ...] | None = None
+    baselines: bool | None = None
+    clip: str | None = None
+    set: dict[str, dict[str, Any]] = Field(default_factory=dict)  # "hello" -> "epochs" -> value, as --set
+
+    def given(self) -> dict[str, Any]:
+        """The fields that were said, by the names of a request's; ``datasets`` beside them."""
+        found = {name: value for name, value in self if value is not None and name != "set"}
+        return {**found, "overrides": self.set}
+
+
+class Which(Settings):
+    """Rows of a board: by the method as it was asked for (``hello[adapt=head]``) and, where it matters, more."""
+
+    method: str
+    labels: str | None = None
+    student: str | None = None
+    ipc: int | None = None
+
+
+class Trend(Settings):
+    """Something the authors report: rows like ``more`` do better than rows like ``less`` beside them.
+
+    ``printed`` are the two numbers they print, in percent, at ``ipc`` and with ``student``; where ``printed`` is the
+    other way round, so is their finding.
+    """
+
+    claim: str
+    more: Which
+    less: Which
+    printed: tuple[float, float] | None = None
+    dataset: str | None = None  # that ``printed`` is of
+    ipc: int | None = None  # only rows of this IPC; None: of any
+    student: str | None = None  # only rows of this student; None: of any
+
+    @field_validator("more", "less", mode="before")
+    @classmethod
+    def _by_method(cls, value: Any) -> Any:
+        return {"method": value} if isinstance(value, str) else value
+
+
+class Suite(Settings):
+    """One experiment: ``full`` as its authors did it, and what differs in ``small``, which two cores can do."""
+
+    title: str
+    source: str  # where it is printed
+    about: str
+    full: Asked
+    small: Asked
+    trends: tuple[Trend, ...] = ()
+
+    def requests(self, name: str, *, small: bool, given: Mapping[str, Any]) -> list[Request]:
+        """What to compute, a request a data set.
+
+        Args:
+            given: what the user asks for otherwise: fields of a request; ``overrides`` are added to the suite's.
+        """
+        asked: dict[str, Any] = {**self.full.given(), **(self.small.given() if small else {}), **given}
+        overrides: dict[str, dict[str, Any]] = {}
+        marked = {"protocol": SMALL} if small else {}
+        for settings in (self.full.set, self.small.set if small else {}, marked, given.get("overrides", {})):
+            for method, values in settings.items():
+                overrides[method] = {**overrides.get(method, {}), **values}
+        asked["overrides"] = overrides
+        datasets = asked.pop("datasets")
+        if "dataset" in asked:
+            datasets = (asked.pop("dataset"),)
+        return [Request(dataset=dataset, **asked, suite=name) for dataset in datasets]
+
+
+def names() -> tuple[str, ...]:
+    """The names of all suites, sorted."""
+    return tuple(sorted(entry.name.removesuffix(".toml") for entry in files("bench.suites").iterdir()
+                        if entry.name.endswith(".toml")))  # fmt: skip
+
+
+@cache
+def suite(name: str) -> Suite:
+    """The suite called ``name``.
+
+    Raises:
+        UserError: there is none, or its file is broken: where, and what was expected.
+    """
+    if name not in names():
+        raise unknown("suite", name, names())
+    file = files("bench.suites") / f"{name}.toml"
+    return read_settings(Suite, tomllib.loads(file.read_text(encoding="utf-8")), f"{name}.toml")
