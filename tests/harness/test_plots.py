@@ -24,6 +24,7 @@ from bench.harness.report.plots.growth import way
 from bench.harness.report.plots.scales import accuracy_scale, byte_scale, count_scale, time_scale
 from bench.harness.report.plots.seal import seal, sealed
 from bench.harness.report.plots.style import INK, PALETTE, PAPER, short, styles
+from bench.harness.report.wording import plain
 
 BASE = PublicFacts(name="icon-clip", sha256="3fa9" * 16, bytes=9_712_345)
 RANDOM = ("random_real", "full_data")
@@ -180,7 +181,7 @@ def test_no_spread_of_accuracies_bytes_or_times() -> None:
     draw(make_rows(perfect))
 
 
-@pytest.mark.parametrize("name", HOSTILE[:-1])
+@pytest.mark.parametrize("name", [*HOSTILE[:-1], "=cmd|' /C calc'!A0"])
 def test_hostile_names_break_nothing(name: str) -> None:
     facts: dict[str, Any] = {"method": name, "labels": f"{name} of {name}", "student": name, "title": name}
     facts |= {"protocol": name, "dataset": f"digits {name}"}
@@ -194,7 +195,8 @@ def test_hostile_names_break_nothing(name: str) -> None:
         if path.endswith("svg"):
             tags = {node.tag.partition("}")[2] for node in Tree.fromstring(content).iter()}
             assert tags <= {"svg", "g", "path", "use", "defs", "text", "tspan", "title", "desc", "clipPath", "rect"}
-    assert {line["method"] for line in table(files, next(p for p in files if p.endswith("accuracy-ipc.csv")))} == {name}
+    shown = {line["method"] for line in table(files, next(p for p in files if p.endswith("accuracy-ipc.csv")))}
+    assert shown == {f"'{plain(name)}" if name[0] in "=+-@" else plain(name)}
 
 
 def test_each_student_has_its_plots_and_all_share_a_map() -> None:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.harness.identity import STAGES
 from bench.harness.report.board import Row
+from bench.harness.report.csv_text import csv_text
 from bench.harness.report.scores import Scores
-from bench.harness.report.wording import plain
-
-# A spreadsheet takes a cell that begins so for a formula; an apostrophe in front makes it text ("CSV Injection",
-# OWASP).
-FORMULA = ("=", "+", "-", "@")
 
 
 def render_csv(rows: Sequence[Row], scores: Mapping[tuple[Any, ...], Scores]) -> str:
@@ -26,11 +20,7 @@ def render_csv(rows: Sequence[Row], scores: Mapping[tuple[Any, ...], Scores]) ->
     """
     stages = [*STAGES, *sorted({stage for row in rows for stage in row.seconds} - set(STAGES))]
     lines = [_line(row, stages, scores.get(row.key, Scores())) for row in rows]
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(lines[0] if lines else [])
-    table.writerows([_cell(value) for value in line.values()] for line in lines)
-    return text.getvalue()
+    return csv_text(tuple(lines[0]) if lines else (), [tuple(line.values()) for line in lines])
 
 
 def _line(row: Row, stages: Sequence[str], scores: Scores) -> dict[str, Any]:
@@ -67,13 +57,3 @@ def _line(row: Row, stages: Sequence[str], scores: Scores) -> dict[str, Any]:
         "lrs": scores.lrs,
         "ars": scores.ars,
     }
-
-
-def _cell(value: Any) -> Any:
-    # Nine digits hide the last bit, in which two builds of a numerical library may differ.
-    if isinstance(value, float):
-        return f"{value:.9g}"
-    if isinstance(value, str):
-        text = plain(value)
-        return f"'{text}" if text.startswith(FORMULA) else text
-    return value

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from bench.harness.report.board import Row
+from bench.harness.report.csv_text import csv_text
 from bench.harness.report.fronts import pareto
 
 
@@ -100,14 +99,10 @@ def on_front(points: Sequence[Point]) -> list[bool]:
 
 def render_points(panels: Iterable[tuple[str, Sequence[Point]]], unit: str) -> str:
     """What a figure shows as CSV: a line a point of every panel, ``unit`` heading the column of its ``x``."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
     heads = ("panel", "method", "labels", "ipc", unit, "top1_mean", "top1_std", "top1_ci95", "n", "on_front", "source")
-    table.writerow(heads)
-    for panel, points in panels:
-        for one, front in zip(points, on_front(points), strict=True):
-            facts = (panel, one.method, one.labels, one.ipc, one.x, one.top1, one.std, one.ci95, one.n)
-            values = (*facts, int(front), one.source)
-            # Nine digits hide the last bit, in which two builds of a numerical library may differ.
-            table.writerow([f"{value:.9g}" if isinstance(value, float) else value for value in values])
-    return text.getvalue()
+    lines = [
+        (panel, one.method, one.labels, one.ipc, one.x, one.top1, one.std, one.ci95, one.n, int(front), one.source)
+        for panel, points in panels
+        for one, front in zip(points, on_front(points), strict=True)
+    ]
+    return csv_text(heads, lines)

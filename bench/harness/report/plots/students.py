@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.harness.report import wording
 from bench.harness.report.board import Row
+from bench.harness.report.csv_text import csv_text
 from bench.harness.report.plots.canvas import SMALL, TOP, USUAL, WIDTH, Sheet, drawable, sheet
 from bench.harness.report.plots.style import Style, short
 
@@ -45,13 +44,12 @@ def subtitle(title: str, protocol: str, version: int, rows: Sequence[Row]) -> tu
 
 def render(rows: Sequence[Row]) -> str:
     """What the map shows as CSV, a line a cell."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("ipc", "method", "student", "labels", "top1_mean", "top1_std", "top1_ci95", "n"))
-    for (ipc, method, student), row in sorted(best(rows).items()):
-        numbers = ("" if value is None else f"{value:.9g}" for value in (row.top1.mean, row.top1.std, row.top1.ci95))
-        table.writerow((ipc, method, student, row.labels, *numbers, row.top1.n))
-    return text.getvalue()
+    heads = ("ipc", "method", "student", "labels", "top1_mean", "top1_std", "top1_ci95", "n")
+    lines = [
+        (ipc, method, student, row.labels, row.top1.mean, row.top1.std, row.top1.ci95, row.top1.n)
+        for (ipc, method, student), row in sorted(best(rows).items())
+    ]
+    return csv_text(heads, lines)
 
 
 def draw(title: str, subtitle: tuple[str, str], rows: Sequence[Row], styles: Mapping[str, Style]) -> Sheet:
