@@ -12,7 +12,6 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from bench.harness import suites
 from bench.harness.report import published, published_table, trends
 from bench.harness.report.board import Row, make_rows
 from bench.harness.report.command import command
@@ -55,14 +54,8 @@ def boards(
     for dataset, group in groupby(in_order(entries), key=lambda entry: entry.dataset):
         own = list(group)
         lost = (left_out or {}).get(file_stem(dataset), ())
-        yield Board(dataset, min(entry.title for entry in own), make_rows(own), lost, titles or {}, baselines, suite)
-
-
-def beside(dataset: str, rows: Sequence[Row], suite: str) -> str:
-    """Markdown of what others print: the trends of the suite, and all numbers on the data set; empty where there are
-    none."""
-    parts = [trends.render(suites.suite(suite), rows) if suite else "", published_table.render(dataset, rows)]
-    return "\n\n".join(filter(None, parts))
+        title = trends.titled(min(entry.title for entry in own), suite)
+        yield Board(dataset, title, make_rows(own), lost, titles or {}, baselines, suite)
 
 
 def illustrate(board: Board, out: Path) -> dict[str, bytes]:
@@ -93,7 +86,8 @@ def _page(board: Board, out: Path, figures: Mapping[str, bytes]) -> str:
         scores=score(board.rows),
         plots={name: figures[name].decode() for name in names(board.rows)},
         pictures=read_pictures(out / f"{file_stem(board.dataset)}{PICTURES}"),
-        published=beside(board.dataset, board.rows, board.suite),
+        published=published_table.render(board.dataset, board.rows),
+        trends=trends.of(board.suite, board.rows),
         left_out=board.left_out,
     )
 

@@ -66,6 +66,7 @@ def render_markdown(
     baselines: Collection[str] = (),
     left_out: Sequence[LeftOut] = (),
     published: str = "",
+    trends: str = "",
 ) -> str:
     """The board of one data set.
 
@@ -77,11 +78,13 @@ def render_markdown(
         baselines: names of methods that ride along: set in italics, left out of the commands.
         left_out: lines of the board's file that could not be read.
         published: Markdown of what papers print.
+        trends: Markdown of what the authors of the board's suite report, beside what was measured.
     """
     tables = _tables(rows)
     marks = mark(row for table in tables for row in table.rows)
     names = Names(titles or {}, baselines, marks)
-    blocks = [f"# {escape(title)}", _head(rows), *_left_out(rows, left_out), *render_summary(rows, names)]
+    blocks = [f"# {escape(title)}", _head(rows), *_left_out(rows, left_out), *filter(None, [trends])]
+    blocks += render_summary(rows, names)
     for (protocol, version), group in groupby(tables, key=lambda table: table.protocol):
         section = list(group)
         blocks.append(f"## Protocol {escape(protocol)}, version {version}")

@@ -68,6 +68,7 @@ def render_page(
     plots: Mapping[str, str] | None = None,
     pictures: Pictures | None = None,
     published: str = "",
+    trends: str = "",
     left_out: Sequence[LeftOut] = (),
 ) -> str:
     """The page of one data set: the same bytes for the same arguments, whatever the order of the rows.
@@ -81,6 +82,7 @@ def render_page(
         scores: of rows, by :attr:`Row.key`.
         plots: name -> SVG, shown in this order, the first of them unfolded.
         pictures: sheets of distilled images; None: there is no such section.
+        trends: Markdown of what the authors of the board's suite report, with its heading; empty: it has no suite.
         published: Markdown of what others have published, with its heading; empty: there is no such section.
         left_out: lines of the board's file that could not be read.
     """
@@ -116,6 +118,7 @@ def render_page(
         pictures=pictures,
         sheets=_sheets(pictures, baselines),
         published=from_markdown(published),
+        trends=from_markdown(trends),
         notes=from_markdown(NOTES),
         style=page_template.style(),
         script=page_template.script(),

@@ -12,11 +12,11 @@ from itertools import groupby, takewhile, zip_longest
 from pathlib import Path
 
 from bench.errors import UserError
-from bench.harness.report import illustrated
+from bench.harness.report import illustrated, published_table, trends
 from bench.harness.report.board import make_rows
 from bench.harness.report.csv_table import render_csv
 from bench.harness.report.entries import Entry, LeftOut, in_order, render_jsonl
-from bench.harness.report.illustrated import beside, boards, illustrate
+from bench.harness.report.illustrated import boards, illustrate
 from bench.harness.report.markdown import render_markdown
 from bench.harness.report.scores import score
 from bench.harness.report.stems import file_stem
@@ -46,9 +46,9 @@ def render(
         scores = score(rows)
         stem = file_stem(dataset)
         lost = (left_out or {}).get(stem, ())
-        title = min(entry.title for entry in own)
-        printed = beside(dataset, rows, suite)
-        files[f"{stem}.md"] = render_markdown(title, rows, scores, titles, baselines, lost, printed)
+        title = trends.titled(min(entry.title for entry in own), suite)
+        printed, reported = published_table.render(dataset, rows), trends.of(suite, rows)
+        files[f"{stem}.md"] = render_markdown(title, rows, scores, titles, baselines, lost, printed, reported)
         files[f"{stem}.csv"] = render_csv(rows, scores)
         files[f"{stem}{SUFFIX}"] = render_jsonl(own, lost)
     return files

@@ -13,7 +13,7 @@ from bench.harness.report.board import Row
 from bench.harness.report.pipe_table import render_table
 from bench.harness.report.statistics import Summary, paired_differences, summarize
 from bench.harness.report.wording import NONE, escape, percent, plain
-from bench.harness.suites import Suite, Trend, Which
+from bench.harness.suites import Suite, Trend, Which, suite
 
 COLUMNS = {
     "What they report": "left",
@@ -49,10 +49,10 @@ class Finding(NamedTuple):
         return "same" if (mean > 0) == (first > second) else "other"
 
 
-def findings(suite: Suite, rows: Sequence[Row]) -> list[Finding]:
+def findings(whole: Suite, rows: Sequence[Row]) -> list[Finding]:
     """The trends of a suite in every table of a board that holds both of their rows and both are measured."""
     found = []
-    for trend in suite.trends:
+    for trend in whole.trends:
         for more, less in _pairs(trend, rows):
             difference = summarize(paired_differences(more.runs, less.runs))
             if difference.n:
@@ -90,12 +90,22 @@ def _like(which: Which, rows: Iterable[Row]) -> list[Row]:
     ]
 
 
-def render(suite: Suite, rows: Sequence[Row]) -> str:
+def titled(title: str, name: str) -> str:
+    """The title of a board: of its data set, behind that of the suite called ``name``, if any."""
+    return f"{suite(name).title}: {title}" if name else title
+
+
+def of(name: str, rows: Sequence[Row]) -> str:
+    """The Markdown block of the suite called ``name`` on its board; empty without one."""
+    return render(suite(name), rows) if name else ""
+
+
+def render(whole: Suite, rows: Sequence[Row]) -> str:
     """The Markdown block; it says so where nothing of it was measured."""
-    head = f"## Beside the paper\n\n{escape(suite.title)}: {escape(suite.source)}. {escape(suite.about)}"
-    found = findings(suite, rows)
+    head = f"## Beside the paper\n\n{escape(whole.title)}: {escape(whole.source)}. {escape(whole.about)}"
+    found = findings(whole, rows)
     if not found:
-        return f"{head}\n\nNone of its trends can be told from these rows." if suite.trends else head
+        return f"{head}\n\nNone of its trends can be told from these rows." if whole.trends else head
     return "\n\n".join([head, render_table(COLUMNS, [_line(one) for one in found]), NOTES])
 
 
