@@ -77,6 +77,7 @@ def execute(arguments: argparse.Namespace) -> int:
 def _measured(place: Path | None, boards: Path) -> list[Row]:
     """The rows of a store and, where it has none of the kind, of the boards."""
     from bench.harness.report.board import make_rows
+    from bench.harness.report.boards import SUITES
     from bench.harness.report.collect import collect
     from bench.harness.report.entries import read_jsonl
     from bench.harness.store import Store
@@ -84,9 +85,9 @@ def _measured(place: Path | None, boards: Path) -> list[Row]:
     entries = []
     root = Path(os.environ.get(flags.STORE_VARIABLE, ".bench")) if place is None else flags.existing_store(place)
     if (root / "cells").is_dir():
-        entries = collect(Store(root))
-    there = {entry.row for entry in entries}
-    for path in sorted(boards.glob("*.records.jsonl")):
+        entries = collect(Store(root), suite=None)
+    for path in sorted([*boards.glob("*.records.jsonl"), *boards.glob(f"{SUITES}/*/*.records.jsonl")]):
+        there = {entry.row for entry in entries}
         kept = read_jsonl(path)
         entries += [entry for entry in kept.entries if entry.row not in there]
         for one in kept.left_out:

@@ -23,14 +23,14 @@ _ROW = ("dataset", "method", "labels", "ipc", "student", "protocol", "protocol_v
 _RESULT = ("top1", "oracle_top1", "image_bytes", "label_bytes", "epochs", "images", "curve")
 
 
-def collect(store: Store, suite: str = "") -> list[Entry]:
-    """One entry for each (row, seed) of the grids of a store that belong to a suite, or to none; the newest grid
-    decides which cell stands there."""
+def collect(store: Store, suite: str | None = "") -> list[Entry]:
+    """One entry for each (row, seed) of the grids of a store that belong to a suite, or to none (""), or of all
+    (None); the newest grid decides which cell stands there."""
     looked_up = _LookedUp(store, store.ids("failures"))
     recipes = _Recipes()
     found: dict[tuple[Any, ...], Entry] = {}
     for kept in manifest.newest_first(store):
-        if kept.grid.request.suite != suite:
+        if suite is not None and kept.grid.request.suite != suite:
             continue
         cells = {cell.id: cell for cell in kept.grid.cells}
         for cell in kept.grid.stage("evaluate"):
