@@ -92,7 +92,14 @@ class DatasetInfo(Settings):
     clip: str  # the data set's default public CLIP, as `bench.kit.clip.loading.load_clip` names it
     student: str  # the data set's default student
     flip: bool = True  # may a horizontal flip keep the class? (not for digits)
+    masks: bool = False  # does every image come with a prompt and the mask of what is prompted for?
     fingerprint: str | None = None  # of user-supplied folders: class names and file names
+
+    @property
+    def logits(self) -> int:
+        """How many there are in a label: one a class, or of masks one a pixel at a quarter of the resolution, the rate
+        at which SAM answers (arXiv 2304.02643)."""
+        return (self.image_size // 4) ** 2 if self.masks else self.classes
 
 
 @dataclass(frozen=True)
@@ -118,6 +125,7 @@ class Recipe:
     fields: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     needs_images: bool = False  # of label recipes: are the labels made for particular images?
+    needs_prepared: bool | None = None  # does it read what `prepare` wrote? None: images do and label models don't
     fixed: bool = False  # of label recipes: labels that came with the images and can't be made for others
     schedule: ViewSchedule | None = None  # of fixed labels: the views they were stored for; None: for any
 
@@ -161,11 +169,17 @@ class Images:
     """A synthetic set: ``pixels`` uint8 (N, 3, S, S) and hard ``labels`` int64 (N,), class-major, IPC a class.
 
     ``encoding`` is how the method's authors publish them; JPEG is PIL's, at quality 75.
+
+    Of data sets with masks: ``points`` int64 (N, 2), the prompts, as the row and the column of a pixel; ``masks``
+    uint8 (N, S, S), 1 where the image shows what its prompt means. Prompts are input and lie with the images; masks are
+    dense hard labels, and their bytes are labels' where a student learns from them.
     """
 
     pixels: Tensor
     labels: Tensor
     encoding: Literal["jpeg", "png"] = "jpeg"
+    points: Tensor | None = None
+    masks: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -201,6 +215,7 @@ class LabelSource(ABC):
     """
 
     kind: ClassVar[str]
+    dense: ClassVar[bool] = False  # is its answer a mask: a logit a pixel at a quarter of the resolution, row by row?
     complete: bool = True  # does it know the logits of all classes, or only which are likely?
 
     def schedule(self) -> ViewSchedule | None:
@@ -220,7 +235,8 @@ class LabelSource(ABC):
 
     @abstractmethod
     def soft_labels(self, views: Views, step: int) -> Tensor:
-        """Logits (B, C), float32, for the augmented batch ``views`` of training step ``step``."""
+        """Logits (B, C), float32, for the augmented batch ``views`` of training step ``step``; C is the number of
+        classes, of a dense source that of its mask's pixels."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -239,6 +255,21 @@ class LabelSource(ABC):
         """The public bases this source stands on."""
         return ()
 
+    def parameters(self) -> int | None:
+        """How many numbers of a model it stores, the public bases' left out; None where it stores answers, or where
+        nobody counts."""
+        return None
+
+
+@dataclass(frozen=True)
+class LabelSize:
+    """What a method's own label model stores, said without building it: so many ``numbers`` of ``width`` bytes each.
+    ``public`` are the parameters of the frozen public base that answers with it; they are counted apart."""
+
+    numbers: int
+    width: int = 4
+    public: int = 0
+
 
 # --------------------------------------------------------------------------------------------------------------
 # The plug-ins
@@ -253,6 +284,7 @@ class MethodInfo:
     version: int  # part of every identity: raise it when results change
     paper: str
     labels: str  # the board's word for who labels: "teacher", "projector", "ensemble"; "hard" where nobody does
+    masks: bool = False  # does it work on data sets with masks alone?
     stored: str = ""  # the codec in which the method stores its labels ("fp16"); empty: they are given online
     baseline: bool = False  # does it ride along with every run?
     needs: str = ""
@@ -301,6 +333,11 @@ class Distiller(ABC):
         """What decides the label model, which can label any view; by default the teacher itself. None where the
         method has hard labels only. Storing its labels is the harness's work, not the method's."""
         return TEACHER_LABELS
+
+    def label_size(self, setting: Setting) -> LabelSize | None:
+        """What the method's own label model stores; None where only building it would tell, or where it is the
+        teacher."""
+        return None
 
     # -- running
 
@@ -354,11 +391,20 @@ class Evaluator(ABC):
     version: ClassVar[int]
     Config: ClassVar[type[Protocol]]
     protocols: ClassVar[str]  # the package that holds its protocols as TOML files
+    metric: ClassVar[str] = "top-1"  # what its headline ``top1`` is, as boards call it
+    # the kinds of labels its students can learn from: "stored" ones belong to the views of `schedule`
+    takes: ClassVar[tuple[str, ...]] = ("online", "teacher", "stored", "static", "hard")
 
     @abstractmethod
     def schedule(self, protocol: Protocol, dataset: DatasetInfo, images: int, seed: int) -> ViewSchedule:
         """The views that a student of ``seed`` sees of a synthetic set under a protocol; torch-free, because
         stored labels are planned with it."""
+
+    def shown(self, protocol: Protocol, dataset: DatasetInfo, images: int) -> int:
+        """How many images students are shown in all, each as often as it is; torch-free, because the hours of a grid
+        are estimated with it."""
+        schedule = self.schedule(protocol, dataset, images, seed=0)
+        return schedule.epochs * schedule.images
 
     @abstractmethod
     def evaluate(self, task: EvaluationTask) -> dict[str, Any]:

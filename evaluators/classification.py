@@ -16,11 +16,15 @@ from bench.kit.seeds import seed_for
 from bench.view_plan import ViewPlan, ViewSchedule
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
     from torch import Tensor, nn
 
     from bench.kit.data.dataset import Split
     from bench.kit.views import Views
+
+    LossOf = Callable[[nn.Module, Views, int], Tensor]
 
 ByIpc = int | dict[int, int]  # one number, or the number from an IPC on: {1 = 300, 10 = 100}
 
@@ -39,8 +43,8 @@ class FullData(Settings):
     batch_size: int = Field(ge=1)
 
 
-class ClassificationProtocol(Protocol):
-    """Everything that decides a student's accuracy but its images and labels."""
+class StudentProtocol(Protocol):
+    """How a student is trained, whatever it learns, and how often it is tested."""
 
     epochs: ByIpc
     batch_size: ByIpc  # never above the number of images
@@ -55,11 +59,6 @@ class ClassificationProtocol(Protocol):
     warmup: int = Field(0, ge=0)  # epochs in which the rate rises linearly, from a hundredth (torchvision)
     accumulate: int = Field(1, ge=1)  # batches whose gradients make one step
 
-    loss: Literal["kl", "mse"] = "kl"  # against soft labels; hard labels take cross entropy
-    temperature: float = 20.0  # of kl
-    squared_temperature: bool = False  # kl times T²: SRe2L on Tiny-ImageNet has it, SRe2L and RDED on ImageNet don't
-    ce_weight: float = 0.0  # of the cross entropy to the base image's own label, beside mse (G_VBSM, EDC)
-
     crop: Literal["rrc", "shift", "none"] = "rrc"
     min_scale: float = 0.08
     flip: bool = True  # unless the data set forbids it
@@ -67,10 +66,19 @@ class ClassificationProtocol(Protocol):
     mix: Literal["none", "cutmix", "mixup"] = "cutmix"
     alpha: float = 1.0
 
-    bn_momentum: float | None = None  # None: the architecture's own
     ema: float | None = None  # decay of an average of the weights, which is then what is tested (EDC: 0.99)
     amp: bool = True  # bfloat16 autocast, on accelerators only
     tests: int = Field(10, ge=1)  # how often the student is tested on its way; always after the last epoch
+
+
+class ClassificationProtocol(StudentProtocol):
+    """Everything that decides a student's accuracy but its images and labels."""
+
+    loss: Literal["kl", "mse"] = "kl"  # against soft labels; hard labels take cross entropy
+    temperature: float = 20.0  # of kl
+    squared_temperature: bool = False  # kl times T²: SRe2L on Tiny-ImageNet has it, SRe2L and RDED on ImageNet don't
+    ce_weight: float = 0.0  # of the cross entropy to the base image's own label, beside mse (G_VBSM, EDC)
+    bn_momentum: float | None = None  # None: the architecture's own
 
 
 class Classification(Evaluator):
@@ -82,28 +90,21 @@ class Classification(Evaluator):
     protocols: ClassVar[str] = "evaluators.protocols"
 
     def evaluate(self, task: EvaluationTask) -> dict[str, Any]:
-        import torch
-
         from bench.kit.accuracy import TestImages
         from bench.kit.data.dataset import Resident
-        from bench.kit.models import build
 
-        protocol = task.protocol
+        protocol, info = task.protocol, task.dataset
         assert isinstance(protocol, ClassificationProtocol)
-        info, size = task.dataset, task.dataset.image_size
         if task.images is None:
             train: Split = task.data.train
-            schedule = self._full_data(protocol, info, len(train), task.seed)
+            schedule = self.full_data_schedule(protocol, info, len(train), task.seed)
         else:
             train = Resident(task.images.pixels, task.images.labels)
             schedule = self.schedule(protocol, info, len(train), task.seed)
             if task.labels is not None:
                 check_labels(task.labels, schedule, protocol, task.images, task.data.order_hash)
-        # student seed k means the same initialisation and the same views for every method
-        torch.manual_seed(seed_for("student-init", task.seed))
-        student = build(task.student, info.classes, size, info.mean, info.std, protocol.bn_momentum)
-        student = student.to(task.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        tests = TestImages(task.data.test, size, task.device)
+        student = new_student(task, protocol)
+        tests = TestImages(task.data.test, info.image_size, task.device)
         curve = train_student(student, train, schedule, tests, protocol, task)
         return {
             "top1": curve[-1][1],
@@ -116,7 +117,7 @@ class Classification(Evaluator):
         }
 
     def schedule(self, protocol: Protocol, dataset: DatasetInfo, images: int, seed: int) -> ViewSchedule:
-        assert isinstance(protocol, ClassificationProtocol)
+        assert isinstance(protocol, StudentProtocol)
         ipc = images // dataset.classes
         return ViewSchedule(
             plan=self._views(protocol, dataset, protocol.shuffle, seed),
@@ -125,15 +126,16 @@ class Classification(Evaluator):
             batch_size=min(by_ipc(protocol.batch_size, ipc), images),
         )
 
-    def _full_data(
-        self, protocol: ClassificationProtocol, dataset: DatasetInfo, images: int, seed: int
+    def full_data_schedule(
+        self, protocol: StudentProtocol, dataset: DatasetInfo, images: int, seed: int
     ) -> ViewSchedule:
+        """The views that a student of ``seed`` sees of real training images, where they are all there are."""
         full = protocol.full_data
         plan = self._views(protocol, dataset, 1, seed)  # real photographs are no mosaics
         return ViewSchedule(plan=plan, images=images, epochs=full.epochs, batch_size=min(full.batch_size, images))
 
     @staticmethod
-    def _views(protocol: ClassificationProtocol, dataset: DatasetInfo, shuffle: int, seed: int) -> ViewPlan:
+    def _views(protocol: StudentProtocol, dataset: DatasetInfo, shuffle: int, seed: int) -> ViewPlan:
         return ViewPlan(
             size=dataset.image_size,
             crop=protocol.crop,
@@ -144,6 +146,19 @@ class Classification(Evaluator):
             alpha=protocol.alpha,
             seed=seed_for("student-views", seed),
         )
+
+
+def new_student(task: EvaluationTask, protocol: ClassificationProtocol) -> nn.Module:
+    """A student with random weights and an output for each class of ``task.dataset``, on its device; student seed k
+    means the same initialisation (and, by the schedule, the same views) for every method."""
+    import torch
+
+    from bench.kit.models import build
+
+    info = task.dataset
+    torch.manual_seed(seed_for("student-init", task.seed))
+    student = build(task.student, info.classes, info.image_size, info.mean, info.std, protocol.bn_momentum)
+    return student.to(task.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def check_labels(
@@ -172,10 +187,16 @@ def train_student(
     train: Split,
     schedule: ViewSchedule,
     tests: Any,
-    protocol: ClassificationProtocol,
+    protocol: StudentProtocol,
     task: EvaluationTask,
+    loss_of: LossOf | None = None,
 ) -> list[tuple[int, float]]:
-    """The loop; returns (epoch, test top-1) pairs, the last epoch's last. Resumable at every step of the optimizer."""
+    """The loop; returns (epoch, test top-1) pairs, the last epoch's last. Resumable at every step of the optimizer.
+
+    Args:
+        tests: its ``top1(student)`` is the headline, a fraction.
+        loss_of: the loss of a student on a batch of views at a step; None: :func:`student_loss` of a classifier.
+    """
     import torch
 
     from bench.kit.checkpoint import Checkpoint, restore_training, training_state
@@ -183,6 +204,7 @@ def train_student(
     from bench.kit.seeds import seed_streams
     from bench.kit.views import ViewStream
 
+    loss_of = loss_of or _classifier_loss(task, protocol)
     epochs, steps, together = schedule.epochs, schedule.batches, protocol.accumulate
     stream = ViewStream(schedule.plan, schedule.images)
     lr = protocol.lr_by_student.get(task.student, protocol.lr)
@@ -208,7 +230,7 @@ def train_student(
         for batch, views in enumerate(shown, done):
             step = epoch * steps + batch
             with amp:
-                loss = student_loss(student(views.pixels), views, task, protocol, step)
+                loss = loss_of(student, views, step)
             first_of_step, last_of_step = batch % together == 0, (batch + 1) % together == 0 or batch + 1 == steps
             if first_of_step:
                 optimizer.zero_grad(set_to_none=True)
@@ -228,7 +250,12 @@ def train_student(
     return curve
 
 
-def make_optimizer(student: nn.Module, protocol: ClassificationProtocol, lr: float) -> torch.optim.Optimizer:
+def _classifier_loss(task: EvaluationTask, protocol: StudentProtocol) -> LossOf:
+    assert isinstance(protocol, ClassificationProtocol)
+    return lambda student, views, step: student_loss(student(views.pixels), views, task, protocol, step)
+
+
+def make_optimizer(student: nn.Module, protocol: StudentProtocol, lr: float) -> torch.optim.Optimizer:
     """AdamW or SGD over the usual two groups, fused."""
     import torch
 

@@ -30,6 +30,8 @@ class RandomReal(Distiller):
 
         from bench.kit.data.sampling import sample_classes
 
-        chosen = sample_classes(task.data.train.labels, task.dataset.classes, task.ipc, task.seed)
-        pixels = [batch for batch, _ in task.data.train.centered(task.dataset.image_size, task.device, indices=chosen)]
-        return Images(torch.cat(pixels), task.data.train.labels[chosen])
+        train = task.data.train
+        chosen = sample_classes(train.labels, task.dataset.classes, task.ipc, task.seed)
+        pixels = [batch for batch, _ in train.centered(task.dataset.image_size, task.device, indices=chosen)]
+        points, masks = (None if own is None else own[chosen] for own in (train.points, train.masks))
+        return Images(torch.cat(pixels), train.labels[chosen], points=points, masks=masks)

@@ -21,6 +21,7 @@ VERBS = (
     "cancel",
     "report",
     "published",
+    "storage",
     "list",
     "show",
     "diff",

@@ -106,13 +106,25 @@ def show_what_would_be_done(out: Console, grid: Grid, arguments: argparse.Namesp
     from bench.harness.schedule import Schedule, survey
     from bench.harness.store import Store
 
-    if (arguments.store / "cells").is_dir():
-        schedule = survey(grid, Store(arguments.store), check_files=False)
+    store = Store(arguments.store) if (arguments.store / "cells").is_dir() else None
+    if store is not None:
+        schedule = survey(grid, store, check_files=False)
     else:
         schedule = Schedule(grid, dict.fromkeys((cell.id for cell in grid.cells), "todo"))
     show_plan(out, schedule)
+    _show_hours(out, schedule, store, arguments.out)
     if arguments.cluster == "slurm" or arguments.profile:
         _show_arrays(out, schedule, arguments)
+
+
+def _show_hours(out: Console, schedule: Schedule, store: Store | None, boards: Path) -> None:
+    from bench.harness.hours import estimate, in_words, measured_on
+    from bench.harness.report.boards import folder
+
+    measured = measured_on(folder(boards, "efficiency"))
+    if (found := estimate(schedule, store, measured)) is not None:
+        for line in in_words(found, measured):
+            out.print(line, markup=False)
 
 
 def _show_arrays(out: Console, schedule: Schedule, arguments: argparse.Namespace) -> None:
@@ -207,7 +219,7 @@ def _bytes_to_store(schedule: Schedule) -> int:
 
     return sum(
         stored_bytes(
-            ViewSchedule(**cell.call["schedule"]), schedule.grid.dataset.classes, LabelCodec.parse(cell.call["codec"])
+            ViewSchedule(**cell.call["schedule"]), schedule.grid.dataset.logits, LabelCodec.parse(cell.call["codec"])
         )
         for cell in schedule.grid.stage("label")
         if cell.by == "stored" and schedule.state[cell.id] != "done"

@@ -59,7 +59,7 @@ def execute(arguments: argparse.Namespace) -> int:
     grids = [plan(request) for request in _requests(arguments)]
     if not arguments.dry_run:
         for grid in grids:
-            if grid.dataset.fingerprint is None and grid.dataset.name != "digits":
+            if grid.dataset.fingerprint is None and catalogue.source(grid.dataset.name).places:
                 catalogue.locate(grid.dataset.name, arguments.data_root)  # missing data is said at once
     worst = 0
     for grid in grids:

@@ -182,10 +182,15 @@ class _Planner:
         )
 
     def _images(self, method: Distiller, setting: Setting) -> Cell:
-        parents = self._teachers(method.teachers(setting))
-        if recipe := method.prepare_recipe(setting):
-            parents["prepared"] = self._recipe_cell("prepare", recipe, setting, dict(parents)).id
-        return self._recipe_cell("distill", method.image_recipe(setting), setting, parents)
+        recipe, parents = method.image_recipe(setting), self._teachers(method.teachers(setting))
+        if recipe.needs_prepared is not False:
+            parents |= self._prepared(method, setting, parents)
+        return self._recipe_cell("distill", recipe, setting, parents)
+
+    def _prepared(self, method: Distiller, setting: Setting, teachers: dict[str, str]) -> dict[str, str]:
+        """The cell of a method's preparation by its role; nothing where there is nothing to prepare."""
+        recipe = method.prepare_recipe(setting)
+        return {"prepared": self._recipe_cell("prepare", recipe, setting, dict(teachers)).id} if recipe else {}
 
     def _labels(
         self,
@@ -222,6 +227,8 @@ class _Planner:
         if recipe == TEACHER_LABELS:
             return self._teacher_labels(method, setting, "fp32")
         parents = self._teachers(method.teachers(setting))
+        if recipe.needs_prepared:
+            parents |= self._prepared(method, setting, parents)
         if recipe.needs_images:
             parents["images"] = images.id
         return self._recipe_cell("label", recipe, setting, parents)
@@ -236,7 +243,7 @@ class _Planner:
         fields: dict[str, Any] = {"codec": choice.detail}
         call: dict[str, Any] = {"codec": choice.detail}
         schedule = self._schedule(setting, rules)
-        choice.codec.check(self.dataset.classes, schedule.epochs, self.dataset.name)
+        choice.codec.check(self.dataset.logits, schedule.epochs, self.dataset.name)
         if choice.kind == "stored":  # the views are part of what is stored
             fields["schedule"] = schedule.chosen()
             call["schedule"] = schedule.model_dump(mode="json")
@@ -328,17 +335,26 @@ class _Planner:
         labeller_there = variants.shown(labeller, variant.settings)
         random = self._method(Variant(RANDOM, {}))
         asked = {parse(text, method.info): text for text in self.request.labels}
+        for choice, text in asked.items():
+            if choice.kind not in rules.evaluator.takes:
+                raise UserError(
+                    f"--labels {text} of {name} are {choice.kind} labels, which the students of "
+                    f"{rules.protocol.name} can't use; choose --labels {','.join(rules.evaluator.takes)}"
+                )
         for setting in self._settings():
             method.check(setting)
             images = self._images(method, setting)
             others = self._images(random, setting) if self.request.baselines and name != RANDOM else None
+            if others == images:  # the method's own images are random real ones
+                others = None
             # HeLlO's images are RDED's: so are their rows under labels that are not HeLlO's own
             maker = shown if images.by == name.partition(":")[0] else images.by
             recipe = method.label_recipe(setting)
             own, fixed = recipe != TEACHER_LABELS, recipe is not None and recipe.fixed
             wanted = list(asked)
             if self.request.baselines:
-                wanted += [LabelChoice("static", "fp16")] if any(one.kind == "stored" for one in asked) else []
+                static = "static" in rules.evaluator.takes and any(one.kind == "stored" for one in asked)
+                wanted += [LabelChoice("static", "fp16")] if static else []
                 wanted += [LabelChoice("hard")]
             for choice in dict.fromkeys(wanted):
                 who = shown if own and choice.kind not in ("teacher", "hard") else maker

@@ -15,6 +15,7 @@ from bench.contract import DatasetInfo, Evaluator, Protocol, Settings
 from bench.errors import UserError, unknown
 
 USUAL = "classification"  # the evaluator of a protocol that names none
+DENSE = "segmentation"  # the evaluator that data sets with masks are for
 
 S = TypeVar("S", bound=Settings)
 
@@ -86,7 +87,7 @@ def choose(wanted: str, dataset: DatasetInfo, method: str) -> Protocol:
         protocol
         for protocol in known.values()
         if protocol.track == wanted
-        and protocol.evaluator == USUAL
+        and protocol.evaluator == (DENSE if dataset.masks else USUAL)
         and (not protocol.methods or method in protocol.methods)
         and (not protocol.datasets or dataset.name in protocol.datasets)
     ]
@@ -99,22 +100,29 @@ def choose(wanted: str, dataset: DatasetInfo, method: str) -> Protocol:
 
 
 def changed(protocol: Protocol, changes: dict[str, Any]) -> Protocol:
-    """A protocol with some of its fields set otherwise, which its name tells: ``common[epochs=30]``.
+    """A protocol with some of its fields set otherwise, which its name tells: ``common[epochs=30]``. Another evaluator
+    reads the same fields as its own: ``official-rded[evaluator=efficiency]``.
 
     Raises:
-        UserError: an unknown field, or a value of the wrong kind.
+        UserError: an unknown field, a value of the wrong kind, or an evaluator that has no use for the fields.
     """
     if not changes:
         return protocol
     values = {**protocol.model_dump(mode="json"), **changes}
+    config = registry.evaluator(changes["evaluator"]).Config if "evaluator" in changes else type(protocol)
     name = f"{protocol.name}[{in_brackets(changes)}]"
-    return read_settings(type(protocol), {**values, "name": name}, f"the settings of protocol {protocol.name}")
+    return read_settings(config, {**values, "name": name}, f"the settings of protocol {protocol.name}")
 
 
 def in_brackets(changes: dict[str, Any]) -> str:
-    """What stands in brackets behind a name: ``small,epochs=30``."""
-    shown = [f"{key}={value}" for key, value in sorted(changes.items()) if key != "form"]
+    """What stands in brackets behind a name: ``small,epochs=1:100 10:40``."""
+    shown = [f"{key}={_in_short(value)}" for key, value in sorted(changes.items()) if key != "form"]
     return ",".join([*([str(changes["form"])] if "form" in changes else []), *shown])
+
+
+def _in_short(value: Any) -> str:
+    """``1:100 10:40`` of a table."""
+    return " ".join(f"{key}:{one}" for key, one in value.items()) if isinstance(value, dict) else str(value)
 
 
 def unchanged(name: str) -> str:

@@ -36,6 +36,7 @@ from bench.kit.data.dataset import Dataset
 from bench.kit.labels.online import OnlineTeacher
 from bench.kit.labels.static import static_labels
 from bench.kit.labels.storing import store
+from bench.kit.segmentation.masks import TestMasks
 from bench.kit.teachers import gate, train
 from bench.kit.teachers.trajectory import Trajectory
 from bench.label_codec import LabelCodec
@@ -135,7 +136,10 @@ def make_labels(task: StageTask) -> Made:
         source = _method(task).label(method_task, made_for)
     source.save(task.draft)
     result: dict[str, Any] = {"kind": source.kind}
-    if source.schedule() is None:  # it labels any view, so it can be asked how good it is itself
+    if source.schedule() is None and source.dense:  # it labels any view, so it can be asked how good it is itself
+        masks = TestMasks(method_task.data.test, task.dataset.image_size, task.device)
+        result["mean_iou"] = masks.of_labels(source)
+    elif source.schedule() is None:
         tests = TestImages(method_task.data.test, task.dataset.image_size, task.device)
         result["top1"] = tests.top1_of_labels(source)
     return Made(result, source.public())
@@ -183,9 +187,22 @@ def evaluate(task: StageTask) -> Made:
             progress=task.progress,
         )
     )
-    result["image_bytes"] = task.parents["images"][0].bytes if "images" in task.parents else None
-    result["label_bytes"] = task.parents["labels"][0].bytes if "labels" in task.parents else 0
+    result |= _bytes(task)
+    result["label_parameters"] = source.parameters() if source is not None else None
     return Made(result, source.public() if source is not None else ())
+
+
+def _bytes(task: StageTask) -> dict[str, int | None]:
+    """What the student needs on disk. Exact masks lie with the images and are labels: they count where there are no
+    others, as the files of one bit a pixel that they are."""
+    made = {role: task.parents[role][0] for role in ("images", "labels") if role in task.parents}
+    if "images" not in made:
+        return {"image_bytes": None, "label_bytes": 0}
+    masks = sum(facts.bytes for path, facts in made["images"].files.items() if path.startswith(f"{images.MASKS}/"))
+    return {
+        "image_bytes": made["images"].bytes - masks,
+        "label_bytes": made["labels"].bytes if "labels" in made else masks,
+    }
 
 
 STAGES: dict[str, Callable[[StageTask], Made]] = {

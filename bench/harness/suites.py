@@ -14,7 +14,9 @@ from pydantic import Field, field_validator
 from bench.contract import Settings
 from bench.errors import unknown
 from bench.harness.grid import Request
+from bench.harness.plan import SHARED
 from bench.harness.protocols import read_settings
+from bench.harness.variants import read
 
 SMALL = {"form": "small"}  # what marks the protocols of a small form, by their name
 
@@ -63,7 +65,8 @@ class Trend(Settings):
     printed: tuple[float, float] | None = None
     dataset: str | None = None  # that ``printed`` is of
     ipc: int | None = None  # only rows of this IPC; None: of any
-    student: str | None = None  # only rows of this student; None: of any
+    student: str | None = None  # only rows of this student and its kin; None: of any
+    kin: tuple[str, ...] = ()  # students of small images that stand for it in a small form
 
     @field_validator("more", "less", mode="before")
     @classmethod
@@ -88,16 +91,25 @@ class Suite(Settings):
             given: what the user asks for otherwise: fields of a request; ``overrides`` are added to the suite's.
         """
         asked: dict[str, Any] = {**self.full.given(), **(self.small.given() if small else {}), **given}
+        concerned = {*SHARED, *(read(method).method for method in asked["methods"])}
         overrides: dict[str, dict[str, Any]] = {}
-        marked = {"protocol": SMALL} if small else {}
-        for settings in (self.full.set, self.small.set if small else {}, marked, given.get("overrides", {})):
-            for method, values in settings.items():
-                overrides[method] = {**overrides.get(method, {}), **values}
-        asked["overrides"] = overrides
+        for settings in (self.full.set, self.small.set if small else {}):
+            overrides = _overlaid(overrides, {name: settings[name] for name in settings if name in concerned})
+        # last, so that nothing given takes the mark away
+        asked["overrides"] = _overlaid(overrides, given.get("overrides", {}), {"protocol": SMALL} if small else {})
         datasets = asked.pop("datasets")
         if "dataset" in asked:
             datasets = (asked.pop("dataset"),)
         return [Request(dataset=dataset, **asked, suite=name) for dataset in datasets]
+
+
+def _overlaid(*layers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Settings of methods, later ones over earlier ones."""
+    found: dict[str, dict[str, Any]] = {}
+    for layer in layers:
+        for name, values in layer.items():
+            found[name] = {**found.get(name, {}), **values}
+    return found
 
 
 def names() -> tuple[str, ...]:

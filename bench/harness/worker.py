@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import errno
 import random
-import resource
 import tempfile
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -34,7 +33,7 @@ from bench.harness.options import Options
 from bench.harness.record import PublicFacts, Record, RunFacts
 from bench.harness.schedule import finished
 from bench.harness.store import Damaged, Store
-from bench.kit import team
+from bench.kit import peak_memory, team
 
 Outcome = Literal["done", "already", "busy", "blocked", "failed"]
 
@@ -80,14 +79,15 @@ def _compute(store: Store, grid: Grid, cell: Cell, options: Options) -> Outcome:
     started, clock = datetime.now(UTC), time.monotonic()
     device = device_for(options)
     _settle(cell, options.threads)
-    _reset_peak_memory(device)
+    peak_memory.reset(device)  # a process may compute several cells, and each has a peak of its own
     log.info("%s  begins", cell.id)
 
     def facts() -> RunFacts:
+        on_device = peak_memory.accelerator(device)
         return RunFacts(
             started=started.isoformat(timespec="seconds"),
             seconds=round(time.monotonic() - clock, 3),
-            peak_memory=_peak_memory(device),
+            peak_memory=peak_memory.host() if on_device is None else on_device,
             environment=_environment(device, options),
         )
 
@@ -199,21 +199,3 @@ def _environment(device: torch.device, options: Options) -> dict[str, str]:
     if options.code is not None and options.code != code():  # edited between submission and start
         facts["code_drift"] = "submitted as " + " ".join(f"{name} {value}" for name, value in options.code.items())
     return facts
-
-
-def _reset_peak_memory(device: torch.device) -> None:
-    """A process may compute several cells, and each has a peak of its own."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return
-    with suppress(OSError):  # not on this system, or not allowed: the peak is then that of the process
-        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM (proc(5))
-
-
-def _peak_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -6,6 +6,7 @@ Of several processes at one cell each tests its share of the images, and their r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from copy import copy
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,9 @@ class TestImages:
     def __init__(self, split: Split, size: int, device: torch.device, limit: int | None = None):
         self.split, self.size, self.device = split, size, device
         self.count = len(split) if limit is None else min(limit, len(split))
-        self.chosen = (torch.arange(self.count) * len(split) // self.count)[team.share(self.count)]
+        own = team.share(self.count)
+        self.begin = own.start
+        self.chosen = (torch.arange(self.count) * len(split) // self.count)[own]
         self.resident: list[tuple[Tensor, Tensor]] | None = None
         if len(self.chosen) * 3 * size * size <= self.RESIDENT_BYTES:
             self.resident = list(self._read())
@@ -37,6 +40,19 @@ class TestImages:
     def _read(self) -> Iterable[tuple[Tensor, Tensor]]:
         if len(self.chosen):
             yield from self.split.centered(self.size, self.device, indices=self.chosen)
+
+    def first(self, count: int) -> TestImages:
+        """The first ``count`` of these images, not read again where they are kept."""
+        part = copy(self)
+        part.count = count
+        part.chosen = self.chosen[: max(0, count - self.begin)]
+        if self.resident is not None:
+            left, part.resident = len(part.chosen), []
+            for pixels, labels in self.resident:
+                if left > 0:
+                    part.resident.append((pixels[:left], labels[:left]))
+                left -= len(labels)
+        return part
 
     def top1(self, model: nn.Module) -> float:
         """The share of images whose largest logit is their class; ``model`` is put in eval mode for it."""

@@ -39,6 +39,9 @@ class Ensemble(LabelSource):
         logits = torch.stack([model(views.pixels) for model in self.models])
         return average(logits, self.norm_weighting)
 
+    def parameters(self) -> int:
+        return sum(p.numel() for model in self.models for p in model.net.parameters())
+
     def save(self, folder: Path) -> None:
         networks = [network.model_dump(mode="json") for network in self.networks]
         facts = {"kind": self.kind, "norm_weighting": self.norm_weighting, "networks": networks}

@@ -24,6 +24,7 @@ TEMPLATES = (
     "a photo of the small {}.",
 )
 
+BY_IPC, LAST = "by-ipc", "last"  # of the teachers, beside the names of stages
 Convention = Literal["loralib", "peft", "flattened"]
 Layers = Literal["3x3", "3x3-blocks", "all", "no-downsample", "no-stem", "blocks", "layers-3-4"]
 
@@ -88,6 +89,9 @@ class Config(Settings):
     ce_weight: float = Field(0.1, ge=0)
     min_scale: float | None = Field(None, gt=0, le=1)  # of the random resized crops; None: the teacher's
     stages: dict[str, Stage] = STAGES
+    # whose logits it learns: "by-ipc", the weak teachers of the stage that the IPC falls into; a stage's name, those of
+    # this one whatever the IPC; "last", the trajectory's last checkpoint alone (Table 3, linear probe)
+    teachers: str = BY_IPC
 
     # -- the images
     images: RDED.Config = RDED.Config()
@@ -101,14 +105,26 @@ class Config(Settings):
     def _consistent(self) -> Self:
         if not any(stage.up_to_ipc is None for stage in self.stages.values()):
             raise ValueError("stages: one of them must have no up_to_ipc, for the largest sets")
+        if taken := {BY_IPC, LAST} & self.stages.keys():
+            raise ValueError(f"stages: {min(taken)} means something else; choose another name")
+        if self.teachers not in (BY_IPC, LAST, *self.stages):
+            raise ValueError(f"teachers: expected {', '.join((BY_IPC, LAST, *self.stages))}, not {self.teachers}")
         if self.learn_scale and self.features == "raw":
             raise ValueError("learn_scale: raw features have no scale to learn")
         return self
 
     def stage(self, ipc: int) -> str:
-        """The name of the stage for sets of ``ipc`` images a class: the one with the nearest bound."""
+        """The name of the stage for sets of ``ipc`` images a class: the one that ``teachers`` names, or the one with
+        the nearest bound."""
+        if self.teachers != BY_IPC:
+            return self.teachers
         bounds = {name: stage.up_to_ipc or math.inf for name, stage in self.stages.items()}
         return min((name for name in bounds if ipc <= bounds[name]), key=lambda name: bounds[name])
+
+    def checkpoints(self, ipc: int, epochs: tuple[int, ...]) -> tuple[int, ...]:
+        """Those of the kept ``epochs`` whose networks are the teachers for sets of ``ipc`` images a class."""
+        name = self.stage(ipc)
+        return epochs[-1:] if name == LAST else self.stages[name].of(epochs)
 
     def rank(self, classes: int, width: int) -> int:
         """The rank of the head's update on ``width`` features (64 for ImageNet-100, 128 for ImageNet-1K)."""
@@ -123,9 +139,8 @@ class Config(Settings):
         teacher: the chosen fields, and the stage instead of the IPC."""
         name = self.stage(ipc)
         fields = self.model_dump(mode="json", exclude_defaults=True, include=_STRUCTURE | _TRAINING)
-        share = self.stages[name].share
-        if name not in STAGES or share != STAGES[name].share:
-            fields["share"] = list(share)
+        if name != LAST and (name not in STAGES or self.stages[name].share != STAGES[name].share):
+            fields["share"] = list(self.stages[name].share)
         return {**fields, "stage": name}
 
     def update_fields(self) -> dict[str, Any]:

@@ -211,3 +211,6 @@ class ProjectorLabels(LabelSource):
 
     def public(self) -> tuple[PublicBase, ...]:
         return (self.base,)
+
+    def parameters(self) -> int:
+        return sum(t.numel() for t in self.tensors.values())

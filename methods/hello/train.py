@@ -36,8 +36,7 @@ def train_projector(task: Task, config: Config, clip_name: str) -> tuple[Project
     clip, tokenizer, base = load_clip(clip_name, task.device)
     projector = build(clip, tokenizer, task.data.names, config, seed_for("hello-init", task.seed))
     del clip  # with it goes the text tower
-    epochs = config.stages[config.stage(task.ipc)].of(task.teacher.epochs)
-    teachers = [task.teacher.model(epoch) for epoch in epochs]
+    teachers = [task.teacher.model(epoch) for epoch in config.checkpoints(task.ipc, task.teacher.epochs)]
     train = task.data.train
     stream = ViewStream(view_plan(task, config), len(train))
     trained = [p for p in projector.parameters() if p.requires_grad]

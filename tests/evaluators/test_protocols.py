@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import catalogue
+from bench import catalogue, registry
 from bench.errors import UserError
-from bench.harness.protocols import all_protocols, choose, read_settings
+from bench.harness.protocols import USUAL, all_protocols, choose, read_settings
 from evaluators.classification import Classification, ClassificationProtocol, by_ipc
 
 FILES = sorted(path.name for path in files(Classification.protocols).iterdir() if path.name.endswith(".toml"))
@@ -31,7 +31,7 @@ def chosen(wanted: str, dataset: str, method: str) -> ClassificationProtocol:
 @pytest.mark.parametrize("name", FILES)
 def test_every_file_is_a_protocol_of_its_own_name(name: str) -> None:
     values = tomllib.loads((files(Classification.protocols) / name).read_text(encoding="utf-8"))
-    read = read_settings(ClassificationProtocol, values, name)
+    read = read_settings(registry.evaluator(values.get("evaluator", USUAL)).Config, values, name)
     assert f"{read.name}.toml" == name  # so names are unique
     assert read.version >= 1 and read.title
     assert bool(read.methods) == (read.track == "official")

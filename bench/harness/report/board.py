@@ -55,6 +55,7 @@ class Row:
     spread: Components  # of top1: from set to set, from student to student
     image_bytes: int | None
     label_bytes: int | None
+    label_parameters: int | None
     public_bytes: int | None
     full_label_bytes: int | None
     label_ratio: float | None
@@ -159,6 +160,7 @@ def _row(entries: tuple[Entry, ...]) -> Row:
         spread=components([list(students.values()) for students in runs.values()]),
         image_bytes=_whole(mean(_known(entry.image_bytes for entry in entries))),
         label_bytes=_whole(label_mean),
+        label_parameters=_whole(mean(_known(entry.label_parameters for entry in entries))),
         public_bytes=_whole(mean([sum(base.bytes for base in entry.public) for entry in weighed])),
         full_label_bytes=_whole(full_mean),
         label_ratio=label_mean / full_mean if label_mean is not None and full_mean else None,

@@ -20,7 +20,18 @@ from bench.harness.store import Damaged, Store
 from bench.view_plan import ViewPlan
 
 _ROW = ("dataset", "method", "labels", "ipc", "student", "protocol", "protocol_version", "seed")
-_RESULT = ("top1", "oracle_top1", "image_bytes", "label_bytes", "epochs", "images", "curve")
+_RESULT = (
+    "top1",
+    "oracle_top1",
+    "image_bytes",
+    "label_bytes",
+    "label_parameters",
+    "epochs",
+    "images",
+    "curve",
+    "steps",
+    "cost",
+)
 
 
 def collect(store: Store, suite: str | None = "") -> list[Entry]:
@@ -82,26 +93,26 @@ class _Recipes:
     """Protocols without what sets them apart in name or augmentation; few, and each in many cells."""
 
     def __init__(self) -> None:
-        self.known: dict[str, tuple[str, bool]] = {}
+        self.known: dict[str, dict[str, Any]] = {}
 
     def facts(self, cell: Cell, dataset: DatasetInfo) -> dict[str, Any]:
         text = canonical(cell.fields["protocol"])
         if text not in self.known:
             self.known[text] = self._facts(cell, dataset)
-        recipe, augmented = self.known[text]
-        return {"recipe": recipe, "augmented": augmented}
+        return self.known[text]
 
     @staticmethod
-    def _facts(cell: Cell, dataset: DatasetInfo) -> tuple[str, bool]:
+    def _facts(cell: Cell, dataset: DatasetInfo) -> dict[str, Any]:
         evaluator = registry.evaluator(cell.by)()
         try:
             protocol = evaluator.Config.model_validate(cell.fields["protocol"])
         except ValidationError:  # of a release whose protocols had other fields
-            return "", True
+            return {"recipe": "", "augmented": True, "metric": evaluator.metric}
         plan = evaluator.schedule(protocol, dataset, dataset.classes, seed=0).plan
         augmented = (plan.crop, plan.flip, plan.shuffle, plan.mix) != ("none", False, 1, "none")
         apart = {*Protocol.model_fields, *ViewPlan.model_fields}
-        return digest(protocol.model_dump(mode="json", exclude=apart)), augmented
+        recipe = digest(protocol.model_dump(mode="json", exclude=apart))
+        return {"recipe": recipe, "augmented": augmented, "metric": evaluator.metric}
 
 
 def _changed(request: Request, row: dict[str, Any]) -> dict[str, Any]:
@@ -158,13 +169,20 @@ def _entry(facts: dict[str, Any], cell: Cell, cells: dict[str, Cell], looked_up:
         "state": "done",
         "reason": None,
         "public": record.public,
-        "full_label_bytes": None if facts["ipc"] is None else result["epochs"] * result["images"] * classes * 2,
+        "full_label_bytes": None if facts["ipc"] is None else _full_label_bytes(result, classes),
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
         "environment": record.run.environment,
         "peak_memory": record.run.peak_memory,
         **{name: result[name] for name in _RESULT if name in result},
     }
     return Entry(**facts)
+
+
+def _full_label_bytes(result: dict[str, Any], classes: int) -> int | None:
+    """What fp16 labels of every view would weigh: as the evaluator says, or by its epochs and images; else None."""
+    if "full_label_bytes" in result or not {"epochs", "images"} <= result.keys():
+        return result.get("full_label_bytes")
+    return int(result["epochs"] * result["images"] * classes * 2)
 
 
 def _lineage(cell: Cell, cells: dict[str, Cell]) -> list[Cell]:

@@ -46,6 +46,7 @@ def _line(row: Row, stages: Sequence[str], scores: Scores) -> dict[str, Any]:
         "oracle_mean": row.oracle.mean,
         "image_bytes": row.image_bytes,
         "label_bytes": row.label_bytes,
+        "label_parameters": row.label_parameters,
         "public_bytes": row.public_bytes,
         "public_names": " ".join(dict.fromkeys(base.name for base in row.public)),
         "full_label_bytes": row.full_label_bytes,

@@ -29,6 +29,20 @@ Bytes = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
+class Cost(Settings):
+    """What training a student takes, of evaluators that measure that: see ``evaluators.efficiency``."""
+
+    batch_size: Annotated[int, Field(ge=1)]
+    iterations: Annotated[int, Field(ge=1)]  # that were timed
+    seconds_per_iteration: Seconds  # median of the blocks
+    milliseconds_per_image: Seconds  # the same, and the extremes of the blocks:
+    fastest: Seconds
+    slowest: Seconds
+    times_bare: Seconds  # over a loop without views and soft labels
+    accelerator_bytes: Bytes | None  # None: there was none
+    host_bytes: Bytes
+
+
 class Entry(Settings):
     """One evaluate cell: where it stands on the board, how it went and what stands behind it."""
 
@@ -48,15 +62,19 @@ class Entry(Settings):
     student_seed: int | None = None  # None: the same
     state: Literal["done", "failed", "missing"]
     reason: str | None = None  # of a failure
+    metric: str = "top-1"  # what its evaluator measures; "cost" has no accuracy
+    cost: Cost | None = None
     top1: Fraction | None = None  # last epoch
     oracle_top1: Fraction | None = None  # best epoch on the test set
     image_bytes: Bytes | None = None
     label_bytes: Bytes | None = None
+    label_parameters: Annotated[int, Field(ge=0)] | None = None  # of the model that labels; None: it stores answers
     public: tuple[PublicFacts, ...] = ()
-    full_label_bytes: Bytes | None = None  # fp16 labels of every view: epochs · images · classes · 2
+    full_label_bytes: Bytes | None = None  # fp16 labels of every view: epochs · images · classes · 2, of all steps
     seconds: dict[str, Seconds] = Field(default_factory=dict)  # stage -> wall time of its cells
     environment: dict[str, str] = Field(default_factory=dict)
     curve: tuple[tuple[int, Fraction], ...] = ()  # (epoch, top-1), as far as it was tested
+    steps: tuple[tuple[int, Fraction], ...] = ()  # where classes arrive in steps: (classes seen, top-1 on these)
     epochs: int | None = None
     images: int | None = None  # how many the student learned from
     parents: dict[str, str] = Field(default_factory=dict)  # role ("images", "labels") -> cell
@@ -69,8 +87,8 @@ class Entry(Settings):
 
     @model_validator(mode="after")
     def _done_means_measured(self) -> Entry:
-        if self.state == "done" and self.top1 is None:
-            raise ValueError(f"{self.cell} is done but has no top1")
+        if self.state == "done" and self.top1 is None and self.cost is None:
+            raise ValueError(f"{self.cell} is done but has neither top1 nor cost")
         return self
 
     @property

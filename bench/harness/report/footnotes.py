@@ -34,6 +34,7 @@ NOTES = f"""\
 - **Label bytes**: everything beyond images and hard labels that a student needs (stored tensors with their headers,
   or the weights of the label model); after a plus sign frozen public bases, counted apart. **Images**: the encoded
   images. All measured on the files, means over the cells; 1 KiB is 1,024 bytes.
+- **Parameters**: the numbers of the model that labels every view, those of public bases left out.
 - **Front**: ● no other row of the table has at least this mean for fewer label bytes, or a higher one for as many;
   ○ another has. Spread is not considered.
 - **Oracle %**: mean accuracy at the best epoch *on the test set*. It is no result: it shows how much choosing

@@ -15,6 +15,7 @@ from pathlib import Path
 from bench.harness.report import published, published_table, trends
 from bench.harness.report.board import Row, make_rows
 from bench.harness.report.command import command
+from bench.harness.report.efficiency_table import is_cost
 from bench.harness.report.entries import Entry, LeftOut, in_order
 from bench.harness.report.page import render_page
 from bench.harness.report.pictures import read_pictures
@@ -50,8 +51,9 @@ def boards(
     left_out: Mapping[str, Sequence[LeftOut]] | None,
     suite: str = "",
 ) -> Iterator[Board]:
-    """The entries by data set."""
-    for dataset, group in groupby(in_order(entries), key=lambda entry: entry.dataset):
+    """The entries by data set; of what it costs to train there are no figures."""
+    ordinary = [entry for entry in entries if not is_cost(entry)]
+    for dataset, group in groupby(in_order(ordinary), key=lambda entry: entry.dataset):
         own = list(group)
         lost = (left_out or {}).get(file_stem(dataset), ())
         title = trends.titled(min(entry.title for entry in own), suite)

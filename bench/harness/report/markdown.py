@@ -40,12 +40,13 @@ DETAILS = {
     "Oracle %": "right",
     "σ sets, students": "right",
     "Images": "right",
+    "Parameters": "right",
     "Label ratio": "right",
     "Seconds": "right",
     "LRS": "right",
     "ARS": "right",
 }
-RARE = ("σ sets, students", "LRS", "ARS")  # columns that are left out where no row has a value
+RARE = ("σ sets, students", "Parameters", "LRS", "ARS")  # columns that are left out where no row has a value
 LEFT_OUT_NAMED = 5  # of what could not be read; the others are counted
 LONGEST_LEFT_OUT = 200  # characters said of one
 
@@ -208,6 +209,7 @@ def _detail_cells(row: Row, names: Names, scores: Scores) -> dict[str, str]:
         "Oracle %": wording.percent(row.oracle.mean),
         "σ sets, students": _spread(row),
         "Images": wording.joined(wording.size(row.image_bytes)),
+        "Parameters": NONE if row.label_parameters is None else f"{row.label_parameters:,}",
         "Label ratio": wording.ratio(row.label_ratio),
         "Seconds": wording.seconds(row.seconds_total),
         "LRS": wording.score(scores.lrs),

@@ -2,7 +2,7 @@
 
 Per data set: ``<dataset>.md`` for people, ``<dataset>.csv`` for programs and ``<dataset>.records.jsonl`` with
 the entries, from which the others can be made again without the store; figures in ``<dataset>/`` and the page
-``<dataset>.html``.
+``<dataset>.html``. What has no accuracy has a board by device: see :mod:`~bench.harness.report.efficiency_table`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import groupby, takewhile, zip_longest
 from pathlib import Path
 
 from bench.errors import UserError
-from bench.harness.report import illustrated, published_table, trends
+from bench.harness.report import efficiency_table, illustrated, published_table, trends
 from bench.harness.report.board import make_rows
 from bench.harness.report.csv_table import render_csv
 from bench.harness.report.entries import Entry, LeftOut, in_order, render_jsonl
@@ -39,8 +39,10 @@ def render(
     Raises:
         UserError: two different entries claim the same seed of the same row.
     """
-    files = {}
-    for dataset, group in groupby(in_order(entries), key=lambda entry: entry.dataset):
+    entries = list(entries)
+    files = efficiency_table.render(entries, left_out, suite)
+    ordinary = [entry for entry in entries if not efficiency_table.is_cost(entry)]
+    for dataset, group in groupby(in_order(ordinary), key=lambda entry: entry.dataset):
         own = list(group)
         rows = make_rows(own)
         scores = score(rows)

@@ -6,18 +6,22 @@ both sides alike.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from bench.harness.protocols import unchanged
 from bench.harness.report.board import Row
 from bench.harness.report.pipe_table import render_table
 from bench.harness.report.statistics import Summary, paired_differences, summarize
-from bench.harness.report.wording import NONE, escape, percent, plain
+from bench.harness.report.wording import JOINED, NONE, escape, name, percent, plain
 from bench.harness.suites import Suite, Trend, Which, suite
 
+SAME, OTHER, UNTOLD = "same", "other", "can't tell"
 COLUMNS = {
     "What they report": "left",
     "Printed": "right",
+    "Protocol": "left",  # where there are several
     "IPC": "right",
     "Student": "left",
     "Measured": "right",
@@ -27,8 +31,12 @@ COLUMNS = {
 }
 NOTES = """\
 **Printed**: the two top-1 % of the authors, in their setting. **Measured**: the two means here. **Δ**: their difference
-in points, ± half its 95 % interval over sets paired by seed. **Direction**: *same* or *other* where that interval
-leaves out zero; *can't tell* where it doesn't, or where one pair has none."""
+in points, ± half its 95 % interval over sets paired by seed. **n**: such pairs, of those that should be; *3 × 2*: each
+of two students. **Direction**: *same* or *other* where that interval leaves out zero; *can't tell* where it doesn't, or
+where one pair has none. Official protocols are each method's own, so what they compare differs in more than the
+method."""
+OFFICIAL = "official"
+NAMED = 5  # of the trends that were not measured; the others are counted
 
 
 class Finding(NamedTuple):
@@ -44,15 +52,32 @@ class Finding(NamedTuple):
         """``same``, ``other`` or ``can't tell``: as the authors found it?"""
         mean, half = self.difference.mean, self.difference.ci95
         if mean is None or half is None or abs(mean) <= half:
-            return "can't tell"
+            return UNTOLD
         first, second = self.trend.printed or (1.0, 0.0)
-        return "same" if (mean > 0) == (first > second) else "other"
+        return SAME if (mean > 0) == (first > second) else OTHER
+
+    @property
+    def pairs(self) -> str:
+        """How many pairs of sets there are: ``3``, ``2/3`` while one is to come, ``3 × 2`` with two students each."""
+        more, less = self.more.runs, self.less.runs
+        expected = {entry.seed for entry in self.more.entries} & {entry.seed for entry in self.less.entries}
+        students = {len(more[seed].keys() & less[seed].keys()) for seed in more.keys() & less.keys()} - {0}
+        n = str(self.difference.n) if self.difference.n == len(expected) else f"{self.difference.n}/{len(expected)}"
+        if students == {1}:
+            return n
+        return f"{n} × {min(students)}" + (f"–{max(students)}" if len(students) > 1 else "")
 
 
-def findings(whole: Suite, rows: Sequence[Row]) -> list[Finding]:
+def about(trends: Sequence[Trend], dataset: str) -> list[Trend]:
+    """The trends that a board of a data set is about: those on this data set where any is, else all."""
+    own = any(trend.dataset == dataset for trend in trends)
+    return [trend for trend in trends if not own or trend.dataset in (None, dataset)]
+
+
+def findings(suite: Suite, rows: Sequence[Row]) -> list[Finding]:
     """The trends of a suite in every table of a board that holds both of their rows and both are measured."""
     found = []
-    for trend in whole.trends:
+    for trend in about(suite.trends, rows[0].dataset) if rows else []:
         for more, less in _pairs(trend, rows):
             difference = summarize(paired_differences(more.runs, less.runs))
             if difference.n:
@@ -61,18 +86,28 @@ def findings(whole: Suite, rows: Sequence[Row]) -> list[Finding]:
 
 
 def _pairs(trend: Trend, rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
-    """The rows a trend is about, two by two, that differ in nothing but what the trend names."""
-    here = [row for row in rows if trend.ipc in (None, row.ipc) and trend.student in (None, row.student)]
+    """The rows a trend is about, two by two, that differ in nothing but what the trend names, and in the protocol
+    where each is its method's own."""
+    students = (trend.student, *trend.kin)
+    here = [row for row in rows if trend.ipc in (None, row.ipc) and (not trend.student or row.student in students)]
     across_ipc = trend.more.ipc is not None or trend.less.ipc is not None
     across_students = trend.more.student is not None or trend.less.student is not None
 
     def place(row: Row) -> tuple[Any, ...]:
         ipc, student = None if across_ipc else row.ipc, None if across_students else row.student
-        return (row.protocol, row.protocol_version, ipc, student)
+        return (_recipe(row), ipc, student)
 
     others = _like(trend.less, here)
     for more in _like(trend.more, here):
         yield from ((more, less) for less in others if place(less) == place(more) and less is not more)
+
+
+def _recipe(row: Row) -> tuple[str, int]:
+    """The protocol, or that it is official with the same changes."""
+    usual = unchanged(row.protocol)
+    if usual.startswith(f"{OFFICIAL}-"):
+        return OFFICIAL + row.protocol.removeprefix(usual), 0
+    return row.protocol, row.protocol_version
 
 
 def _like(which: Which, rows: Iterable[Row]) -> list[Row]:
@@ -83,7 +118,7 @@ def _like(which: Which, rows: Iterable[Row]) -> list[Row]:
         for row in rows
         if row.ipc is not None
         and row.base == base
-        and (row.entries[0].via or row.method) == which.method
+        and which.method in (row.entries[0].via, row.method)
         and (row.labels == which.labels if which.labels else row.entries[0].asked == "native")
         and which.student in (None, row.student)
         and which.ipc in (None, row.ipc)
@@ -103,10 +138,37 @@ def of(name: str, rows: Sequence[Row]) -> str:
 def render(whole: Suite, rows: Sequence[Row]) -> str:
     """The Markdown block; it says so where nothing of it was measured."""
     head = f"## Beside the paper\n\n{escape(whole.title)}: {escape(whole.source)}. {escape(whole.about)}"
+    if not (whole.trends and rows):
+        return head
     found = findings(whole, rows)
+    measured = [one.trend for one in found]
+    missing = [trend for trend in about(whole.trends, rows[0].dataset) if trend not in measured]
     if not found:
-        return f"{head}\n\nNone of its trends can be told from these rows." if whole.trends else head
-    return "\n\n".join([head, render_table(COLUMNS, [_line(one) for one in found]), NOTES])
+        return f"{head}\n\nNone of its trends can be told from these rows."
+    several = len({_recipe(one.more) for one in found}) > 1
+    columns = {column: side for column, side in COLUMNS.items() if several or column != "Protocol"}
+    blocks = [head, _count(found), render_table(columns, [_line(one) for one in found]), *_missing(missing), NOTES]
+    return "\n\n".join(blocks)
+
+
+def _count(found: Sequence[Finding]) -> str:
+    """How many go which way, in a sentence."""
+    ways = Counter(one.direction for one in found)
+    return f"Beside theirs: {ways[SAME]} the same way, {ways[OTHER]} the other way, {ways[UNTOLD]} can't be told."
+
+
+def _missing(trends: Sequence[Trend]) -> list[str]:
+    if not trends:
+        return []
+    shown = "; ".join(_claim(trend) + (f" at IPC {trend.ipc}" if trend.ipc else "") for trend in trends[:NAMED])
+    rest = f"; and {len(trends) - NAMED} more" if len(trends) > NAMED else ""
+    return [f"Not measured here: {shown}{rest}."]
+
+
+def _claim(trend: Trend) -> str:
+    """The claim and what it was found on."""
+    where = ", ".join(filter(None, (trend.dataset, trend.student)))
+    return escape(trend.claim) + (f" ({name(where)})" if where else "")
 
 
 def _line(one: Finding) -> dict[str, str]:
@@ -114,12 +176,18 @@ def _line(one: Finding) -> dict[str, str]:
     printed = NONE if trend.printed is None else " : ".join(f"{value:g}" for value in trend.printed)
     delta = NONE if mean is None else f"{100 * mean:+.1f}"
     return {
-        "What they report": escape(trend.claim),
-        "Printed": printed,
-        "IPC": str(one.more.ipc),
-        "Student": escape(plain(one.more.student)),
-        "Measured": f"{percent(one.more.top1.mean)} : {percent(one.less.top1.mean)}",
-        "Δ": delta if half is None else f"{delta} ± {100 * half:.1f}",
-        "n": str(one.difference.n),
+        "What they report": _claim(trend),
+        "Printed": printed.replace(" ", JOINED),
+        "Protocol": name(_recipe(one.more)[0]),
+        "IPC": _both(str(one.more.ipc), str(one.less.ipc)),
+        "Student": _both(escape(plain(one.more.student)), escape(plain(one.less.student))),
+        "Measured": f"{percent(one.more.top1.mean)} : {percent(one.less.top1.mean)}".replace(" ", JOINED),
+        "Δ": (delta if half is None else f"{delta} ± {100 * half:.1f}").replace(" ", JOINED),
+        "n": one.pairs.replace(" ", JOINED),
         "Direction": one.direction,
     }
+
+
+def _both(more: str, less: str) -> str:
+    """One word where both rows agree, else both."""
+    return more if more == less else f"{more} : {less}"

@@ -4,8 +4,9 @@
     words = text_embeddings(model, tokenizer, ["shopping bag", "shirt"], templates)      # (2, 128)
 
 Names: `icon-clip` (its weights are in this package); `ARCH:TAG` of open_clip, e.g. `RN50:openai`, fetched once
-into open_clip's cache or found in `cache`; `ARCH:/path/to/weights`. The model is fp32 and in eval mode, whatever
-the file holds; `model.visual` knows `image_size`, `image_mean` and `image_std`.
+into open_clip's cache or found in `cache`; `ARCH:/path/to/weights`; `ARCH:none`, random weights from a seed, which
+know nothing and cost as much. The model is fp32 and in eval mode, whatever the file holds; `model.visual` knows
+`image_size`, `image_mean` and `image_std`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from torch import Tensor
 
 from bench.contract import PublicBase
 from bench.errors import UserError
-from bench.kit.clip.naming import ICON_CLIP, ICON_CLIP_FOLDER
+from bench.kit.clip.naming import ICON_CLIP, ICON_CLIP_FOLDER, UNTRAINED
+from bench.kit.seeds import seed_for
 
 Tokenizer = Callable[[list[str]], Tensor]
 
@@ -36,7 +38,7 @@ def load_clip(name: str, device: torch.device | str, cache: Path | None = None) 
     """The model on `device`, its tokenizer (list of B strings -> (B, context) int64), and what to count it as.
 
     Args:
-        name: `icon-clip`, `ARCH:TAG` or `ARCH:/path/to/weights`.
+        name: `icon-clip`, `ARCH:TAG`, `ARCH:/path/to/weights` or `ARCH:none`.
         device: where the model goes.
         cache: folder in which open_clip keeps downloads; None is open_clip's own.
     """
@@ -50,6 +52,9 @@ def load_clip(name: str, device: torch.device | str, cache: Path | None = None) 
             f"unknown CLIP {name!r}{hint}; expected icon-clip, ARCH:TAG as open_clip lists them, e.g. RN50:openai, "
             "or ARCH:/path/to/weights"
         )
+    if weights == UNTRAINED:
+        model = _untrained(arch)
+        return _ready(model, device), open_clip.get_tokenizer(arch), _base_of_weights(name, model)
     path = _weights_file(arch, weights, cache)
     tag = None if Path(weights).is_file() else weights
     try:
@@ -85,6 +90,23 @@ def load_clip_folder(folder: Path, device: torch.device | str, name: str) -> tup
     set_model_preprocess_cfg(model, config["preprocess_cfg"])
     tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
     return _ready(model, device), tokenizer, _public_base(name, path)
+
+
+def _untrained(arch: str) -> CLIP:
+    """An architecture with random weights, the same in every process; nobody else's random numbers change."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for("untrained-clip", arch))
+        model: CLIP = open_clip.create_model(arch, precision="fp32", device="cpu")
+    return model
+
+
+def _base_of_weights(name: str, model: CLIP) -> PublicBase:
+    """What weights that lie in no file would weigh in one, without its header, and the digest of their bytes."""
+    tensors = [tensor.contiguous().view(-1).view(torch.uint8).numpy() for tensor in model.state_dict().values()]
+    sha256 = hashlib.sha256()
+    for tensor in tensors:
+        sha256.update(tensor.data)
+    return PublicBase(name=name, sha256=sha256.hexdigest(), bytes=sum(tensor.nbytes for tensor in tensors))
 
 
 def _ready(model: CLIP, device: torch.device | str) -> CLIP:

@@ -21,11 +21,17 @@ from bench.kit.data.folders import (
     read_subset,
     read_tiny,
 )
+from bench.kit.data.icon_scenes import read_icon_scenes
 from bench.kit.data.idx import read_idx
+from bench.kit.data.made_up import make_up
 
 __all__ = ["Description", "describe", "load"]
 
-EMBEDDED: dict[str, Callable[[DatasetInfo], Dataset]] = {"digits": read_digits}
+EMBEDDED: dict[str, Callable[[DatasetInfo], Dataset]] = {
+    "digits": read_digits,
+    "made-up": make_up,
+    "made-up-imagenet-1k": make_up,
+}
 READERS: dict[str, Callable[[DatasetInfo, Path], Dataset]] = {
     "fashion-mnist": read_idx,
     "mnist": read_idx,
@@ -38,6 +44,7 @@ READERS: dict[str, Callable[[DatasetInfo, Path], Dataset]] = {
     "imagenet-1k": read_imagenet,
     "places365": read_places,
     "icons-100": read_icons,
+    "icon-scenes": read_icon_scenes,
 }
 
 
@@ -57,7 +64,7 @@ def load(info: DatasetInfo, data_root: Path | None = None) -> Dataset:
             raise ValueError(f"{info.name} is a folder of the user's: data_root must be that folder")
         return read_own(info, data_root)
     if info.name in EMBEDDED:
-        return _complete(EMBEDDED[info.name](info), "scikit-learn")
+        return _complete(EMBEDDED[info.name](info), catalogue.source(info.name).page)
     place = catalogue.locate(info.name, data_root)
     return _complete(READERS[info.name](info, place), str(place))
 
@@ -86,7 +93,7 @@ def describe(name: str, data_root: Path | None = None) -> Description:
         if info.fingerprint is not None:
             place = str(root)
         else:
-            place = "the scikit-learn package" if name in EMBEDDED else str(catalogue.locate(name, data_root))
+            place = catalogue.source(name).page if name in EMBEDDED else str(catalogue.locate(name, data_root))
         return describe_loaded(load(info, root), place)
     except UserError as problem:
         return Description(info, None, str(problem))

@@ -21,6 +21,7 @@ from bench.contract import DatasetInfo
 from bench.kit.data.decoding import centre, decode
 from bench.kit.data.reading import Cut, CutCentre, CutView, cut_view, default_workers, read_batches
 from bench.kit.views import Views, ViewStream, resized_crop
+from bench.kit.views.planes import with_planes
 
 Device = torch.device | str
 Replay = Sequence[tuple[int, int]]
@@ -28,7 +29,13 @@ Rows = Callable[[int], slice]
 
 
 class Split(ABC):
-    """Images with hard labels; ``labels`` is int64 (N,) on the host."""
+    """Images with hard labels; ``labels`` is int64 (N,) on the host.
+
+    Of sets with masks ``points`` (N, 2) and ``masks`` (N, H, W) are as of :class:`bench.contract.Images`.
+    """
+
+    points: Tensor | None = None
+    masks: Tensor | None = None
 
     def __init__(self, labels: Tensor):
         self.labels = labels
@@ -104,10 +111,11 @@ class Split(ABC):
 class Resident(Split):
     """A split in memory: ``pixels`` uint8 (N, 3, H, W); a copy is kept on each device that asks for one."""
 
-    def __init__(self, pixels: Tensor, labels: Tensor):
+    def __init__(self, pixels: Tensor, labels: Tensor, points: Tensor | None = None, masks: Tensor | None = None):
         super().__init__(labels)
-        self.pixels = pixels
+        self.pixels, self.points, self.masks = pixels, points, masks
         self._copies: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self._layers: dict[torch.device, Tensor] = {}
 
     def on(self, device: Device) -> tuple[Tensor, Tensor]:
         """Pixels and labels on ``device``."""
@@ -115,6 +123,15 @@ class Resident(Split):
         if device not in self._copies:
             self._copies[device] = self.pixels.to(device), self.labels.to(device)
         return self._copies[device]
+
+    def layers(self, device: Device) -> Tensor:
+        """The pixels on ``device``, with their planes where they have any: uint8 (N, 3 + P, H, W)."""
+        pixels, device = self.on(device)[0], torch.device(device)
+        if self.points is None:
+            return pixels
+        if device not in self._layers:
+            self._layers[device] = with_planes(self.pixels, self.points, self.masks).to(device)
+        return self._layers[device]
 
     def views(
         self,
@@ -127,7 +144,7 @@ class Resident(Split):
         last: int | None = None,
         rows: Rows | None = None,
     ) -> Iterator[Views]:
-        pixels, labels = self.on(device)
+        pixels, labels = self.layers(device), self.on(device)[1]
         if replay is not None:
             yield from (stream.again(pixels, labels, *place, batch_size) for place in replay[first:last])
             return

@@ -52,6 +52,9 @@ class OnlineTeacher(LabelSource):
     def soft_labels(self, views: Views, step: int) -> Tensor:
         return self.model(views.pixels)  # type: ignore[no-any-return]
 
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.model.net.parameters())
+
     def save(self, folder: Path) -> None:
         facts: dict[str, Any] = {"kind": self.kind, "network": self.network.model_dump(mode="json")}
         if self.stored is not None:

@@ -149,10 +149,13 @@ def shard_problem(folder: Path, layout: LabelLayout, shard: int) -> str:
 
 
 def images_digest(images: Images) -> str:
-    """SHA-256 (hex) of the shape, pixels and labels of images, as they are loaded from their files."""
+    """SHA-256 (hex) of the shape, pixels and labels of images and of their prompts, if they have any, as they are
+    loaded from their files. Exact masks are no part of it: a student of other labels does without."""
     digest = hashlib.sha256(str(tuple(images.pixels.shape)).encode())
     digest.update(images.pixels.cpu().contiguous().numpy().data)
     digest.update(images.labels.cpu().contiguous().numpy().data)
+    if images.points is not None:
+        digest.update(images.points.cpu().contiguous().numpy().data)
     return digest.hexdigest()
 
 

@@ -17,6 +17,7 @@ from bench.kit.labels.codecs import Parts, codec_for
 from bench.kit.labels.coordinates import coordinates
 from bench.kit.labels.stored import MadeFor, StoredLabels, images_digest, shard_problem
 from bench.kit.views import ViewStream
+from bench.kit.views.planes import with_planes
 from bench.label_codec import LabelCodec
 from bench.label_layout import BATCH_COORDS, SHARD_BYTES, VIEW_COORDS, LabelLayout, shard_name
 from bench.view_plan import ViewSchedule
@@ -46,10 +47,10 @@ def store(
         work: where the shards are left; :meth:`StoredLabels.save` links them from there.
 
     Raises:
-        UserError: the codec asks for what the schedule or the classes do not have, or the disk is too small.
+        UserError: the codec asks for what the schedule or the logits do not have, or the disk is too small.
         OSError: the disk is full after all.
     """
-    pixels, labels = images.pixels.to(device), images.labels.to(device)
+    pixels, labels = with_planes(images.pixels, images.points, images.masks).to(device), images.labels.to(device)
     stream, batch_size = ViewStream(schedule.plan, schedule.images), schedule.batch_size
     classes = labeller.soft_labels(stream.again(pixels, labels, 0, 0, batch_size), 0).shape[1]
     codec.check(classes, schedule.epochs, "this image set")

@@ -32,6 +32,7 @@ from bench.kit.views.mixing import Mixture, draw_mixture, mix
 from bench.kit.views.table import SpanTable, draw_table
 from bench.view_plan import ViewPlan
 
+COLOURS = 3  # channels that are seen; what comes after them are planes
 SPANS_HELD = 2  # a loader that reads ahead works on the next epoch while this one is being finished
 BATCHES_AT_ONCE = 16  # whose mixtures are drawn together
 SPAN_IMAGES = 512  # smaller sets are drawn several epochs at a time, up to this many views
@@ -45,6 +46,8 @@ class Views:
     ``pixels`` float32 (B, 3, S, S) in [0, 1]; ``indices`` int64 (B,) of the base images in their set;
     ``labels`` int64 (B,) of the base images; ``partner_labels`` and ``partner_indices`` of the images that were
     mixed in (the same where none were); ``weight`` the share of the base image in every view, known on the host.
+    ``planes`` float32 (B, P, S, S) in [0, 1], where the images have some: what lies below their colours, cut, flipped
+    and mixed like these (see :mod:`bench.kit.views.planes`).
     """
 
     pixels: Tensor
@@ -55,6 +58,7 @@ class Views:
     weight: float
     epoch: int
     batch: int
+    planes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -93,7 +97,8 @@ class ViewStream:
         """The views of the images ``indices`` as batch number ``batch`` of ``epoch``.
 
         Args:
-            pixels: uint8 (count, 3, H, W), resident on the device on which the views are wanted.
+            pixels: uint8 (count, 3 + P, H, W), resident on the device on which the views are wanted; after the colours
+                come P planes, if any.
             labels: int64 (count,) on that device.
             indices: int64 (B,), there or on the host.
 
@@ -222,7 +227,10 @@ class ViewStream:
             weight = mixture.weight
             partner_labels, partner_indices = labels.index_select(0, partners), indices.index_select(0, partners)
         views = pixels.float().mul_(1 / 255)
-        return Views(views, indices, labels, partner_labels, partner_indices, weight, epoch, batch)
+        planes = None
+        if views.shape[1] > COLOURS:
+            views, planes = views[:, :COLOURS].contiguous(), views[:, COLOURS:].contiguous()
+        return Views(views, indices, labels, partner_labels, partner_indices, weight, epoch, batch, planes)
 
     def _expect(self, pixels: Tensor) -> None:
         if len(pixels) != self.count:

@@ -40,10 +40,12 @@ class Chart:
         counts = sorted({row.top1.n for row in self.rows if row.top1.n and row.ipc is not None})
         if not counts:
             return "Nothing measured yet."
+        in_steps = any(entry.steps for row in self.rows for entry in row.entries)
+        what = "top-1 after a step, or over all steps" if in_steps else "top-1 after the last epoch"
         if counts == [1]:
-            return "Marks: top-1 after the last epoch, one distilled set, so there are no intervals."
+            return f"Marks: {what}, one distilled set, so there are no intervals."
         runs = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        marks = f"Marks: mean top-1 after the last epoch, n = {runs} distilled sets."
+        marks = f"Marks: mean {what}, n = {runs} distilled sets."
         return f"{marks} Bars: 95 % CI of the mean (Student's t)."
 
     def points(self, measure: Measure) -> list[Point]:

@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from bench.harness.report.board import Row
-from bench.harness.report.plots import budgets, growth, points, students
+from bench.harness.report.plots import budgets, growth, points, steps, students
 from bench.harness.report.plots.canvas import Sheet, settings
 from bench.harness.report.plots.charts import Chart, levels
 from bench.harness.report.plots.points import Published, render_points
@@ -67,10 +67,10 @@ def draw(
 ) -> dict[str, bytes]:
     """File name → content of every plot of one data set, the same bytes on every run; writes nothing.
 
-    Accuracy against label bytes, against all bytes, against images per class and against time, for each student
-    under each protocol: ``digits/accuracy-labels.svg``, ``.png`` and ``.csv``. Where there are several, the one with
-    the most measured rows has the plain names, the others have protocol and student in theirs. A heat map shows a
-    protocol of two or more students. What has no measured row has no plot.
+    Accuracy against classes seen (where they arrive in steps), against label bytes, against all bytes, against images
+    per class and against time, for each student under each protocol: ``digits/accuracy-labels.svg``, ``.png`` and
+    ``.csv``. Where there are several, the one with the most measured rows has the plain names, the others have protocol
+    and student in theirs. A heat map shows a protocol of two or more students. What has no measured row has no plot.
 
     Args:
         dataset_rows: all of one data set, in any order.
@@ -187,6 +187,10 @@ def _compared(rows: Sequence[Row]) -> Iterator[tuple[str, int, list[Row]]]:
 
 def _figures(chart: Chart) -> Iterator[tuple[str, str, str, Callable[[], Sheet]]]:
     """Kind, title, CSV and drawing of every figure of a chart that has points."""
+    if arriving := steps.panels(chart):
+        title = "Accuracy against classes seen"
+        table = render_points([*arriving, (steps.FULL, steps.compared(chart))], "classes_seen")
+        yield "accuracy-classes", title, table, partial(steps.draw, title, chart)
     kinds = (
         ("accuracy-labels", "Accuracy against label bytes", (LABELS,), True),
         ("accuracy-bytes", "Accuracy against all that a student needs", (SHIPPED, EVERYTHING), False),

@@ -59,7 +59,7 @@ def draw(title: str, chart: Chart) -> Sheet:
         axes.set_title(drawable(short(name)), size=SMALL, loc="left", pad=4)
         panel = Panel(made, axes, chart, across, up, points)
         panel.lines(compared)
-        _grow(panel, methods)
+        grow(panel, methods, "images per class")
     beside = column(made, TOP, height)
     beside.marks(chart, everything, "Images by")
     beside.lines(compared)
@@ -73,10 +73,10 @@ def _beside(label: str) -> str:
     return label.replace(", log scale of the error", ", log error").replace("accuracy ", "")
 
 
-def _grow(panel: Panel, methods: Sequence[str]) -> None:
-    """A line for each method and source of labels; methods a little apart, so that their intervals don't hide
-    each other."""
-    step = min(0.02, 0.12 / len(methods)) * (panel.across.limits[1] - panel.across.limits[0])
+def grow(panel: Panel, methods: Sequence[str], unit: str, apart: float = 0.02) -> None:
+    """A line for each method and source of labels; methods ``apart`` by that share of the axis at most, so that their
+    intervals don't hide each other. ``unit`` words what the axis counts."""
+    step = min(apart, 0.12 / len(methods)) * (panel.across.limits[1] - panel.across.limits[0])
     lines: dict[tuple[str, str, bool], list[Point]] = {}
     for point in panel.points:
         lines.setdefault((point.method, point.labels, point.n is None), []).append(point)
@@ -90,4 +90,4 @@ def _grow(panel: Panel, methods: Sequence[str]) -> None:
             panel.axes.plot(xs, ys, color=style.colour, linewidth=0.9, alpha=0.8, zorder=2.6)
         panel.bars([(point, aside) for point in points], 0.35, 0.8, order=2.4)
         for point in points:
-            panel.dot(point, 4.0, f"{point.x:g} images per class", aside=aside)
+            panel.dot(point, 4.0, f"{point.x:g} {unit}", aside=aside)

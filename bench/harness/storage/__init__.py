@@ -1,0 +1,1 @@
+"""The calculator: what images, labels, teachers and projectors weigh, by arithmetic alone. Torch-free."""

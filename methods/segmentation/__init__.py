@@ -1,0 +1,1 @@
+"""What the two promptable methods are made of: the teacher, the projector, and the loop that trains both."""

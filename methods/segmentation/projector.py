@@ -1,0 +1,193 @@
+"""The projector of masks: a public CLIP's image tower with low-rank updates, a neck and a light decoder; as a module
+and as a label source.
+
+On disk: ``source.json`` names the public CLIP with its SHA-256 and the settings; ``adapters.safetensors`` holds what
+was trained: low-rank matrices, neck and decoder, with the running statistics of the decoder's norms.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from open_clip import CLIP
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.modified_resnet import ModifiedResNet
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.contract import LabelSource, PublicBase, Task
+from bench.errors import UserError
+from bench.kit.clip.loading import load_clip
+from bench.kit.seeds import seed_for
+from bench.kit.segmentation.decoder import MaskDecoder
+from bench.kit.segmentation.masks import click_plane
+from bench.kit.views import Views
+from methods.hello import lora
+from methods.hello.projector import fold_batch_norms
+from methods.promptable_lora import PromptableLoRA
+from methods.segmentation.teacher import TeacherMasks
+from methods.segmentation.train import train
+
+Config = PromptableLoRA.Config
+
+_ADAPTERS = "adapters.safetensors"
+_SMALLEST = 32  # how far a ResNet tower shrinks an image
+
+
+class MaskProjector(nn.Module):
+    """Pixels (B, 3, S, S) in [0, 1] and clicks (B, 1, S, S) → logits (B, S/4, S/4).
+
+    The tower sees the image at its own size: up to its attention pool, which is left out, it is convolutions alone. Its
+    stages, at a quarter of that size and less, are brought to one width, enlarged and added (the neck).
+    """
+
+    gain: Tensor
+    shift: Tensor
+
+    def __init__(self, tower: ModifiedResNet, config: Config, generator: torch.Generator):
+        super().__init__()
+        gains = fold_batch_norms(tower)
+        tower.attnpool = nn.Identity()
+        self.tower = tower.eval().requires_grad_(False)
+        lora.attach(tower, lora.select(tower, config.layers, False), config.conv_rank, config.convention, None, gains,
+                    generator)  # fmt: skip
+        last: list[Any] = [stage[-1] for stage in self._stages()]
+        self.neck = nn.ModuleList(nn.Conv2d(one.conv3.out_channels, config.decoder_width, 1) for one in last)
+        self.decoder = MaskDecoder(config.decoder_width, config.decoder_width)
+        mean, std = (
+            torch.tensor(getattr(tower, name, default)).view(1, 3, 1, 1)
+            for name, default in (("image_mean", OPENAI_DATASET_MEAN), ("image_std", OPENAI_DATASET_STD))
+        )
+        self.register_buffer("gain", 1 / std, persistent=False)
+        self.register_buffer("shift", -mean / std, persistent=False)
+
+    def _stages(self) -> list[nn.Sequential]:
+        return [self.tower.layer1, self.tower.layer2, self.tower.layer3, self.tower.layer4]
+
+    def forward(self, pixels: Tensor, clicks: Tensor) -> Tensor:
+        pixels = torch.addcmul(self.shift, pixels, self.gain).contiguous(memory_format=torch.channels_last)
+        features, brought = self.tower.stem(pixels), []
+        for stage, to_width in zip(self._stages(), self.neck, strict=True):
+            features = stage(features)
+            brought.append(to_width(features))
+        size = brought[0].shape[2:]
+        joined = brought[0]
+        for coarser in brought[1:]:
+            joined = joined + F.interpolate(coarser, size, mode="nearest")
+        return self.decoder(F.relu(joined), clicks)  # type: ignore[no-any-return]
+
+    def trained(self) -> dict[str, Tensor]:
+        """What is stored, by the names under which it is: trainable parameters and the norms' running statistics."""
+        buffers = {name: b for name, b in self.decoder.named_buffers(prefix="decoder") if b.is_floating_point()}
+        return {**lora.adapters(self), **buffers}
+
+
+def build(clip: CLIP, config: Config, image_size: int, seed: int = 0) -> MaskProjector:
+    """The projector before training; the tower is taken over and altered.
+
+    Raises:
+        UserError: the tower is no ResNet, or it can't take images of this size.
+    """
+    tower = clip.visual
+    if not isinstance(tower, ModifiedResNet):
+        raise UserError("promptable_lora needs a CLIP whose image tower is a ResNet, e.g. icon-clip or RN50:openai")
+    if image_size % _SMALLEST:
+        raise UserError(f"promptable_lora takes images whose side is a multiple of {_SMALLEST}, not {image_size}")
+    device = clip.logit_scale.device
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # of neck and decoder
+        made = MaskProjector(tower, config, torch.Generator().manual_seed(seed))
+    return made.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+class ProjectorMasks(LabelSource):
+    """A merged projector that answers every view; what was trained of it is what it counts."""
+
+    kind: ClassVar[str] = "mask-projector"
+    dense: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        clip: str,
+        base: PublicBase,
+        config: Config,
+        image_size: int,
+        tensors: dict[str, Tensor],
+        device: torch.device,
+    ):
+        """Build what is served from what is stored; ``clip`` is what :func:`load_clip` finds ``base`` by.
+
+        Raises:
+            UserError: the public CLIP is not to be had or is another one, or what is stored does not fit it.
+        """
+        self.clip, self.base, self.config, self.image_size, self.tensors = clip, base, config, image_size, tensors
+        model, _, found = load_clip(clip, device)
+        if found.sha256 != base.sha256:
+            raise UserError(
+                f"the public CLIP {base.name!r} here has SHA-256 {found.sha256[:12]}…, but these labels were "
+                f"made on {base.sha256[:12]}…; get that one, or make the labels again (--force label)"
+            )
+        self.projector = build(model, config, image_size)
+        wanted = self.projector.trained()
+        if {name: t.shape for name, t in wanted.items()} != {name: t.shape for name, t in tensors.items()}:
+            raise UserError(
+                f"the stored adapters do not have the names and shapes that {base.name!r} and the stored "
+                "settings ask for; make the labels again (--force label)"
+            )
+        with torch.no_grad():
+            for name, tensor in wanted.items():
+                tensor.copy_(tensors[name])
+        lora.merge(self.projector)
+        self.projector.eval().to(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def soft_labels(self, views: Views, step: int) -> Tensor:
+        return self.projector(views.pixels, click_plane(views)).flatten(1).float()  # type: ignore[no-any-return]
+
+    def parameters(self) -> int:
+        return sum(tensor.numel() for tensor in self.tensors.values())
+
+    def save(self, folder: Path) -> None:
+        facts = {
+            "kind": self.kind,
+            "clip": self.clip,
+            "public": asdict(self.base),
+            "config": self.config.structure(),
+            "image_size": self.image_size,
+        }
+        text = json.dumps(facts, separators=(",", ":"))
+        (folder / "source.json").write_text(text + "\n", encoding="utf-8")
+        save_file({name: t.contiguous() for name, t in self.tensors.items()}, folder / _ADAPTERS)
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device) -> Self:
+        facts = json.loads((folder / "source.json").read_text(encoding="utf-8"))
+        base, config = PublicBase(**facts["public"]), Config(**facts["config"])
+        return cls(facts["clip"], base, config, facts["image_size"], load_file(folder / _ADAPTERS), device)
+
+    def public(self) -> tuple[PublicBase, ...]:
+        return (self.base,)
+
+
+def train_projector(task: Task, clip_name: str, config: Config, teacher: TeacherMasks) -> ProjectorMasks:
+    """Train the projector towards the teacher's masks, as probabilities, on the training split. Resumable.
+
+    Raises:
+        UserError: the public CLIP is not to be had or has no ResNet tower.
+    """
+    clip, _, base = load_clip(clip_name, task.device)
+    projector = build(clip, config, task.dataset.image_size, seed_for("promptable-lora-init", task.seed))
+    del clip  # with it goes the text tower
+
+    @torch.no_grad()
+    def masks(views: Views) -> Tensor:
+        return teacher.model(views.pixels, click_plane(views)).sigmoid()  # type: ignore[no-any-return]
+
+    train(projector, task, config.training, masks, seed_for("promptable-lora-views", task.seed), "projector")
+    tensors = {name: t.detach().to("cpu", copy=True) for name, t in projector.trained().items()}
+    return ProjectorMasks(clip_name, base, config, task.dataset.image_size, tensors, task.device)
