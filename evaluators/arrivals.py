@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from bench.contract import LabelSource, PublicBase
-from bench.errors import UserError
 from bench.kit.data.dataset import Files, Resident, Split
 from bench.kit.seeds import seed_for
 from bench.kit.views import Views
@@ -23,18 +22,6 @@ def class_order(classes: int, order_seed: int, student_seed: int) -> list[int]:
     """The classes 0..classes-1 in the order in which they arrive, which nothing but these three numbers decides."""
     draws = uniforms(seed_for("class-order", order_seed, student_seed), Purpose.ORDER, 0, 1, classes)
     return [int(index) for index in permutation(draws[0])]
-
-
-def classes_seen(classes: int, steps: int) -> list[int]:
-    """How many classes have arrived at each of ``steps`` steps: as many at each, the first ones one more where that
-    does not come out even.
-
-    Raises:
-        UserError: there are fewer classes than steps.
-    """
-    if steps > classes:
-        raise UserError(f"{classes} classes can't arrive in {steps} steps; take a protocol of at most {classes} steps")
-    return [-(-classes * step // steps) for step in range(1, steps + 1)]
 
 
 class Arrivals:

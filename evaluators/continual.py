@@ -62,7 +62,7 @@ class Continual(Evaluator):
         from bench.kit.accuracy import TestImages
         from bench.kit.checkpoint import Checkpoint
         from bench.kit.data.dataset import Resident
-        from evaluators.arrivals import Arrivals, class_order, classes_seen
+        from evaluators.arrivals import Arrivals, class_order
 
         protocol, info = task.protocol, task.dataset
         assert isinstance(protocol, ContinualProtocol)
@@ -106,6 +106,23 @@ class Continual(Evaluator):
     def schedule(self, protocol: Protocol, dataset: DatasetInfo, images: int, seed: int) -> ViewSchedule:
         """Of the last step, whose student sees all images."""
         return Classification().schedule(protocol, dataset, images, step_seed(seed, dataset.classes))
+
+    def shown(self, protocol: Protocol, dataset: DatasetInfo, images: int) -> int:
+        assert isinstance(protocol, ContinualProtocol)
+        epochs = self.schedule(protocol, dataset, images, seed=0).epochs
+        return epochs * sum(images * seen // dataset.classes for seen in classes_seen(dataset.classes, protocol.steps))
+
+
+def classes_seen(classes: int, steps: int) -> list[int]:
+    """How many classes have arrived at each of ``steps`` steps: as many at each, the first ones one more where that
+    does not come out even.
+
+    Raises:
+        UserError: there are fewer classes than steps.
+    """
+    if steps > classes:
+        raise UserError(f"{classes} classes can't arrive in {steps} steps; take a protocol of at most {classes} steps")
+    return [-(-classes * step // steps) for step in range(1, steps + 1)]
 
 
 def step_seed(seed: int, classes: int) -> int:

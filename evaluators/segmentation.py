@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from bench.kit.views import Views
     from bench.view_plan import ViewSchedule
+    from evaluators.classification import LossOf
 
 
 class SegmentationProtocol(StudentProtocol):
@@ -51,13 +52,12 @@ class Segmentation(Classification):
 
         from bench.kit.data.dataset import Resident, Split
         from bench.kit.segmentation.masks import TestMasks
-        from bench.kit.segmentation.networks import build, mask_pixels
+        from bench.kit.segmentation.networks import build
 
         protocol, info = task.protocol, task.dataset
         assert isinstance(protocol, SegmentationProtocol)
         if not info.masks:
             raise UserError(f"{protocol.name} needs prompts and masks, which {info.name} has not; expected icon-scenes")
-        logits = mask_pixels(info.image_size)
         if task.images is None:
             train: Split = task.data.train
             schedule = self.full_data_schedule(protocol, info, len(train), task.seed)
@@ -69,7 +69,7 @@ class Segmentation(Classification):
             schedule = self.schedule(protocol, info, len(train), task.seed)
             if task.labels is not None:
                 task.labels.check(task.images, task.data.order_hash)
-                check_masks(task.labels, schedule, protocol, logits)
+                check_masks(task.labels, schedule, protocol, info.logits)
         torch.manual_seed(seed_for("student-init", task.seed))
         student: nn.Module = build(task.student, info.image_size, info.mean, info.std)
         student = student.to(task.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -82,12 +82,12 @@ class Segmentation(Classification):
             "test_images": tests.count,
             "epochs": schedule.epochs,
             "images": len(train),
-            "full_label_bytes": None if task.images is None else 2 * logits * schedule.epochs * len(train),
+            "full_label_bytes": None if task.images is None else 2 * info.logits * schedule.epochs * len(train),
             "parameters": sum(p.numel() for p in student.parameters()),
         }
 
 
-def mask_loss_of(labels: LabelSource | None, protocol: SegmentationProtocol) -> Any:
+def mask_loss_of(labels: LabelSource | None, protocol: SegmentationProtocol) -> LossOf:
     """The loss of a student on a batch: against the probabilities of soft masks, else the exact masks."""
     from bench.kit.segmentation.masks import click_plane, exact_shares, mask_loss
 

@@ -59,8 +59,9 @@ def check(name: str) -> Iterator[Result]:
                 yield Result(title, False, time.monotonic() - started, detail)
 
 
-def made_up_data() -> Dataset:
-    """Four classes of 16-px stripes, told apart by direction and colour; 12 to train and 6 to test on of each."""
+def made_up_data(masks: bool = False) -> Dataset:
+    """Four classes of 16-px stripes, told apart by direction and colour; 12 to train and 6 to test on of each; with
+    ``masks``, what is prompted for are all stripes of an image, by a pixel of the first."""
     info = DatasetInfo(
         name="made-up", title="Made-up stripes", classes=CLASSES, image_size=SIDE, smallest_class=12,
         train_images=12 * CLASSES, test_images=6 * CLASSES, mean=(0.5,) * 3, std=(0.25,) * 3,
@@ -68,7 +69,7 @@ def made_up_data() -> Dataset:
             arch="convnet2-w8", image_size=SIDE, epochs=4, batch_size=8, lr=0.05, schedule="cosine", augment="none",
             checkpoints=4,
         ),
-        clip="icon-clip", student="convnet2-w8",
+        clip="icon-clip", student="convnet2-w8", masks=masks,
     )  # fmt: skip
     stream = torch.Generator().manual_seed(0)
 
@@ -78,7 +79,11 @@ def made_up_data() -> Dataset:
         place = torch.arange(SIDE).expand(SIDE, SIDE)
         stripes = torch.stack([place % 4, place.T % 4, (place + place.T) % 8, (place - place.T) % 8]) < 2
         pixels = noise + 180 * stripes[labels][:, None]
-        return Resident(pixels.to(torch.uint8), labels)
+        if not masks:
+            return Resident(pixels.to(torch.uint8), labels)
+        shown = stripes[labels].to(torch.uint8)
+        first = shown.flatten(1).argmax(1)
+        return Resident(pixels.to(torch.uint8), labels, torch.stack([first // SIDE, first % SIDE], 1), shown)
 
     names = ("vertical", "horizontal", "falling", "rising")
     return Dataset(info, names, names, split(12), split(6))
@@ -89,7 +94,7 @@ class _Workbench:
 
     def __init__(self, name: str, folder: Path):
         self.name, self.folder = name, folder
-        self.data = made_up_data()
+        self.data = made_up_data(registry.method(name).info.masks)
         self.device = torch.device("cpu")
         self.steps: list[tuple[int, int]] = []
 
@@ -171,9 +176,11 @@ class _Workbench:
         schedule = source.schedule()
         plan = schedule.plan if schedule is not None else ViewPlan(size=SIDE, min_scale=0.5, flip=True, mix="cutmix")
         stream = ViewStream(plan, len(self.images))
-        pixels, labels = Resident(self.images.pixels, self.images.labels).on(self.device)
-        batch, indices = next(stream.batches(0, len(self.images)))
-        return source.soft_labels(stream.make(pixels, labels, indices, 0, batch), 0)
+        images = self.images
+        known = Resident(images.pixels, images.labels, images.points, images.masks)
+        batch, indices = next(stream.batches(0, len(images)))
+        views = stream.make(known.layers(self.device), known.on(self.device)[1], indices, 0, batch)
+        return source.soft_labels(views, 0)
 
 
 def _imports_without_torch(bench: _Workbench) -> None:
@@ -250,9 +257,9 @@ def _images_survive_the_disk(bench: _Workbench) -> None:
 def _labels_are_logits(bench: _Workbench) -> None:
     if bench.source is None:
         return
-    logits = bench.logits(bench.source)
-    if logits.dtype != torch.float32 or tuple(logits.shape) != (CLASSES * IPC, CLASSES):
-        raise Broken(f"soft labels are {logits.dtype} {tuple(logits.shape)}, not float32 {(CLASSES * IPC, CLASSES)}")
+    logits, wanted = bench.logits(bench.source), (CLASSES * IPC, bench.data.info.logits)
+    if logits.dtype != torch.float32 or tuple(logits.shape) != wanted:
+        raise Broken(f"soft labels are {logits.dtype} {tuple(logits.shape)}, not float32 {wanted}")
     if not torch.isfinite(logits).all() or logits.requires_grad:
         raise Broken("soft labels must be finite and carry no gradient")
 

@@ -24,7 +24,7 @@ from bench.contract import LabelSource, PublicBase, Task
 from bench.errors import UserError
 from bench.kit.clip.loading import load_clip
 from bench.kit.seeds import seed_for
-from bench.kit.segmentation.decoder import MaskDecoder
+from bench.kit.segmentation.decoder import SHRINKS, MaskDecoder
 from bench.kit.segmentation.masks import click_plane
 from bench.kit.views import Views
 from methods.hello import lora
@@ -36,14 +36,14 @@ from methods.segmentation.train import train
 Config = PromptableLoRA.Config
 
 _ADAPTERS = "adapters.safetensors"
-_SMALLEST = 32  # how far a ResNet tower shrinks an image
+SMALLEST = 32  # how far a ResNet tower shrinks an image
 
 
 class MaskProjector(nn.Module):
     """Pixels (B, 3, S, S) in [0, 1] and clicks (B, 1, S, S) → logits (B, S/4, S/4).
 
-    The tower sees the image at its own size: up to its attention pool, which is left out, it is convolutions alone. Its
-    stages, at a quarter of that size and less, are brought to one width, enlarged and added (the neck).
+    The tower sees the image at its own size or the next that it can shrink by 32: up to its attention pool, which is
+    left out, it is convolutions alone. Its stages are brought to one width and the logits' size and added (the neck).
     """
 
     gain: Tensor
@@ -71,15 +71,16 @@ class MaskProjector(nn.Module):
 
     def forward(self, pixels: Tensor, clicks: Tensor) -> Tensor:
         pixels = torch.addcmul(self.shift, pixels, self.gain).contiguous(memory_format=torch.channels_last)
-        features, brought = self.tower.stem(pixels), []
+        quarter = [side // SHRINKS for side in pixels.shape[2:]]
+        whole = [-(-side // SMALLEST) * SMALLEST for side in pixels.shape[2:]]
+        if whole != list(pixels.shape[2:]):
+            pixels = F.interpolate(pixels, whole, mode="bilinear")
+        features = self.tower.stem(pixels)
+        brought: list[Tensor] = []
         for stage, to_width in zip(self._stages(), self.neck, strict=True):
             features = stage(features)
-            brought.append(to_width(features))
-        size = brought[0].shape[2:]
-        joined = brought[0]
-        for coarser in brought[1:]:
-            joined = joined + F.interpolate(coarser, size, mode="nearest")
-        return self.decoder(F.relu(joined), clicks)  # type: ignore[no-any-return]
+            brought.append(F.interpolate(to_width(features), quarter, mode="nearest"))
+        return self.decoder(F.relu(sum(brought)), clicks)  # type: ignore[no-any-return, arg-type]
 
     def trained(self) -> dict[str, Tensor]:
         """What is stored, by the names under which it is: trainable parameters and the norms' running statistics."""
@@ -87,17 +88,15 @@ class MaskProjector(nn.Module):
         return {**lora.adapters(self), **buffers}
 
 
-def build(clip: CLIP, config: Config, image_size: int, seed: int = 0) -> MaskProjector:
+def build(clip: CLIP, config: Config, seed: int = 0) -> MaskProjector:
     """The projector before training; the tower is taken over and altered.
 
     Raises:
-        UserError: the tower is no ResNet, or it can't take images of this size.
+        UserError: the tower is no ResNet.
     """
     tower = clip.visual
     if not isinstance(tower, ModifiedResNet):
         raise UserError("promptable_lora needs a CLIP whose image tower is a ResNet, e.g. icon-clip or RN50:openai")
-    if image_size % _SMALLEST:
-        raise UserError(f"promptable_lora takes images whose side is a multiple of {_SMALLEST}, not {image_size}")
     device = clip.logit_scale.device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # of neck and decoder
@@ -116,7 +115,6 @@ class ProjectorMasks(LabelSource):
         clip: str,
         base: PublicBase,
         config: Config,
-        image_size: int,
         tensors: dict[str, Tensor],
         device: torch.device,
     ):
@@ -125,14 +123,14 @@ class ProjectorMasks(LabelSource):
         Raises:
             UserError: the public CLIP is not to be had or is another one, or what is stored does not fit it.
         """
-        self.clip, self.base, self.config, self.image_size, self.tensors = clip, base, config, image_size, tensors
+        self.clip, self.base, self.config, self.tensors = clip, base, config, tensors
         model, _, found = load_clip(clip, device)
         if found.sha256 != base.sha256:
             raise UserError(
                 f"the public CLIP {base.name!r} here has SHA-256 {found.sha256[:12]}…, but these labels were "
                 f"made on {base.sha256[:12]}…; get that one, or make the labels again (--force label)"
             )
-        self.projector = build(model, config, image_size)
+        self.projector = build(model, config)
         wanted = self.projector.trained()
         if {name: t.shape for name, t in wanted.items()} != {name: t.shape for name, t in tensors.items()}:
             raise UserError(
@@ -158,7 +156,6 @@ class ProjectorMasks(LabelSource):
             "clip": self.clip,
             "public": asdict(self.base),
             "config": self.config.structure(),
-            "image_size": self.image_size,
         }
         text = json.dumps(facts, separators=(",", ":"))
         (folder / "source.json").write_text(text + "\n", encoding="utf-8")
@@ -168,7 +165,7 @@ class ProjectorMasks(LabelSource):
     def load(cls, folder: Path, device: torch.device) -> Self:
         facts = json.loads((folder / "source.json").read_text(encoding="utf-8"))
         base, config = PublicBase(**facts["public"]), Config(**facts["config"])
-        return cls(facts["clip"], base, config, facts["image_size"], load_file(folder / _ADAPTERS), device)
+        return cls(facts["clip"], base, config, load_file(folder / _ADAPTERS), device)
 
     def public(self) -> tuple[PublicBase, ...]:
         return (self.base,)
@@ -181,7 +178,7 @@ def train_projector(task: Task, clip_name: str, config: Config, teacher: Teacher
         UserError: the public CLIP is not to be had or has no ResNet tower.
     """
     clip, _, base = load_clip(clip_name, task.device)
-    projector = build(clip, config, task.dataset.image_size, seed_for("promptable-lora-init", task.seed))
+    projector = build(clip, config, seed_for("promptable-lora-init", task.seed))
     del clip  # with it goes the text tower
 
     @torch.no_grad()
@@ -190,4 +187,4 @@ def train_projector(task: Task, clip_name: str, config: Config, teacher: Teacher
 
     train(projector, task, config.training, masks, seed_for("promptable-lora-views", task.seed), "projector")
     tensors = {name: t.detach().to("cpu", copy=True) for name, t in projector.trained().items()}
-    return ProjectorMasks(clip_name, base, config, task.dataset.image_size, tensors, task.device)
+    return ProjectorMasks(clip_name, base, config, tensors, task.device)

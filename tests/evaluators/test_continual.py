@@ -23,9 +23,9 @@ from bench.kit.seeds import seed_for
 from bench.kit.views import Views
 from bench.view_plan import ViewPlan, ViewSchedule
 from evaluators import classification, continual
-from evaluators.arrivals import Arrivals, SeenLabels, class_order, classes_seen
+from evaluators.arrivals import Arrivals, SeenLabels, class_order
 from evaluators.classification import Classification
-from evaluators.continual import Continual, ContinualProtocol
+from evaluators.continual import Continual, ContinualProtocol, classes_seen
 from tests.conftest import Bench
 from tests.evaluators.conftest import CLASSES, CPU, SIDE, TEST, Judge, MakeTask, images, protocol
 from tests.stopping import stopped_every
@@ -286,6 +286,7 @@ def test_accuracies_by_hand(make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
     assert result["last"] == 10 / 37
     assert (result["epochs"], result["images"], result["test_images"]) == (9, 12, TEST)
     assert result["full_label_bytes"] == 3 * (6 * 2 + 9 * 3 + 12 * 4) * 2
+    assert Continual().shown(rules(steps=3), make_task(rules()).dataset, 12) == 3 * (6 + 9 + 12)
     assert "curve" not in result  # epochs of several students are no curve
 
 

@@ -283,6 +283,8 @@ def test_each_method_under_its_own_recipe() -> None:
 
 
 def test_what_is_given_goes_before_the_recipe() -> None:
+    (line,) = lines("hard", classes=10, ipc=(3,))
+    assert (line.epochs, line.batch_size, line.images) == (300, 30, 30)
     (line,) = lines("hard", dataset="cifar100", ipc=(10,), epochs=7)
     assert (line.epochs, line.batch_size, line.protocol) == (7, 128, "official-sre2l-cifar")
     (line,) = lines("hard", dataset="cifar100", ipc=(10,), epochs=7, batch_size=50)

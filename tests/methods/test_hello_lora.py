@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from typing import Any
+
 import open_clip
 import pytest
 import torch
@@ -10,7 +13,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from bench.errors import UserError
-from methods.hello import lora
+from methods.hello import lora, projector
 from methods.hello.config import Config, Convention, Layers
 
 
@@ -79,6 +82,35 @@ def test_default_and_attention_pool(rn50: nn.Module) -> None:
     assert lora.count(rn50, weights, config.conv_rank, config.convention) + head_numbers(1000) == 816_856
     pool = [name for name in lora.select(rn50, "3x3", True) if name not in weights]
     assert lora.count(rn50, pool, 8, "loralib") == 122_880
+
+
+# the rows of the ablation: what each stores of a projector to 1000 classes (arXiv 2408.08201, Table 3: 1.0, 1.0, 1.5,
+# .8 and .8 M, M being 2^20)
+ABLATION = [
+    ({"adapt": "head", "head": "full", "init": "random", "teachers": "last"}, 1_024_000),
+    ({"adapt": "head", "head": "full", "init": "random"}, 1_024_000),
+    ({"head": "full", "init": "random"}, 1_581_784),
+    ({}, 816_856),
+    ({"image_update": True}, 816_856),
+]
+
+
+@pytest.fixture(scope="module")
+def clip() -> open_clip.CLIP:
+    """The architecture of the public CLIP with random weights."""
+    made: open_clip.CLIP = open_clip.create_model("RN50", pretrained=None)
+    return made
+
+
+@pytest.mark.parametrize(("settings", "stored"), ABLATION)
+def test_ablation_counts(
+    clip: open_clip.CLIP, settings: dict[str, Any], stored: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Built whole, as the method builds it."""
+    monkeypatch.setattr(projector, "text_embeddings", lambda *_: torch.zeros(1000, 1024))
+    names = [f"class {index}" for index in range(1000)]
+    model = projector.build(deepcopy(clip), lambda _: torch.zeros(1), names, Config(**settings))
+    assert sum(p.numel() for p in lora.adapters(model).values()) == stored
 
 
 def loops(a: Tensor, b: Tensor, shape: tuple[int, ...], convention: str) -> Tensor:

@@ -283,6 +283,7 @@ def test_serves_merged_what_was_trained(settings: dict[str, Any], tmp_path: Path
     loaded = ProjectorLabels.load(tmp_path, CPU)
     assert torch.equal(loaded.soft_labels(views(x), 0), served)
     assert loaded.public() == (BASE,)
+    assert loaded.parameters() == sum(p.numel() for p in lora.adapters(model).values())
     stored = load_file(tmp_path / "adapters.safetensors")
     assert set(stored) == set(lora.adapters(model))
 
@@ -333,12 +334,57 @@ def test_stages_and_recipes() -> None:
     }  # fmt: skip
     setting = Setting(INFO, 1, 0)
     assert method.image_recipe(setting) == RDED.for_dataset(INFO).image_recipe(setting)
+    with pytest.raises(ValueError, match="another name"):
+        Config(stages={"last": {"up_to_ipc": None, "share": (0, 1)}})
     fewer = HeLlO.for_dataset(INFO, images={"pool": 5})
     assert fewer.image_recipe(setting) == RDED.for_dataset(INFO, pool=5).image_recipe(setting)
     updated = HeLlO.for_dataset(INFO, image_update=True).image_recipe(setting)
     assert updated.by == "hello" and updated.fields["ipc"] == 1 and updated.fields["stage"] == "early"
     with pytest.raises(ValueError, match="no up_to_ipc"):
         Config(stages={"few": {"up_to_ipc": 5, "share": (0, 1)}})
+
+
+def test_who_teaches() -> None:
+    """A stage of one's choice whatever the IPC, or the last checkpoint alone; equal labels have equal recipes."""
+    kept = tuple(range(10, 100, 10))
+    assert [Config().checkpoints(ipc, kept) for ipc in (1, 10, 50)] == [kept[:5], kept, kept[6:]]
+    assert [Config(teachers="late").checkpoints(ipc, kept) for ipc in (1, 50)] == [kept[6:]] * 2
+    assert Config(teachers="last").checkpoints(1, kept) == (90,)
+    assert Config(teachers="last").checkpoints(1, (4,)) == (4,)
+
+    def fields(ipc: int, **settings: Any) -> Any:
+        return HeLlO.for_dataset(INFO, **settings).label_recipe(Setting(INFO, ipc, 0)).fields
+
+    assert fields(1, teachers="last") == fields(50, teachers="last") == {"stage": "last", "clip": "tiny", "seed": 0}
+    assert fields(1, teachers="early") == fields(50, teachers="early") == fields(1)
+    assert fields(1, teachers="last") != fields(1) and fields(1, teachers="late") == fields(50)
+    own = {"few": {"up_to_ipc": None, "share": (0, 0.25)}}
+    assert fields(1, teachers="few", stages=own) == fields(1, stages=own) != fields(1)
+    updated = [
+        HeLlO.for_dataset(INFO, image_update=True, teachers=name).image_recipe(Setting(INFO, 1, 0)).fields
+        for name in ("by-ipc", "last")
+    ]
+    assert updated[0] != updated[1]
+    with pytest.raises(ValueError, match="expected by-ipc, last, early, all, late, not first"):
+        Config(teachers="first")
+
+
+def test_the_last_checkpoint_alone_teaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[Tensor]] = []
+    true = train.mean_logits
+
+    def spy(teachers: Any, x: Tensor) -> Tensor:
+        asked.append([teacher[1].weight for teacher in teachers])
+        return true(teachers, x)
+
+    monkeypatch.setattr(train, "mean_logits", spy)
+    for name in ("last", "by-ipc"):
+        (tmp_path / name).mkdir()
+        config = Config(**{**SHORT, "epochs": 1}, adapt="head", head="full", init="random", teachers=name)
+        model, _ = train.train_projector(task(tmp_path / name), config, "tiny")
+        assert {key: p.shape for key, p in lora.adapters(model).items()} == {"head.weight": (3, 16)}
+    assert [len(one) for one in asked] == [1] * 3 + [5] * 3  # three batches each
+    assert torch.equal(asked[0][0], FakeTrajectory().model(90)[1].weight)  # type: ignore[index]
 
 
 def test_labels_through_the_method(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.harness.report import wording
+from bench.harness.report.csv_text import csv_text
 from bench.harness.report.plots.canvas import SMALL, TOP, WIDTH, Sheet, drawable, dress, sheet
 from bench.harness.report.plots.draw import Plot
 from bench.harness.report.plots.scales import byte_scale, count_scale
@@ -83,11 +82,11 @@ def _close(some: tuple[tuple[int, int], ...], others: tuple[tuple[int, int], ...
 
 
 def _table(drawn: Sequence[Curve]) -> str:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("labels", "ipc", "bytes", "look"))
-    table.writerows((one.name, *point, (one.colour, one.marker, one.dashed)) for one in drawn for point in one.points)
-    return text.getvalue()
+    looks = {one.name: f"{one.colour} {one.marker} {'dashed' if one.dashed else 'solid'}" for one in drawn}
+    return csv_text(
+        ("labels", "ipc", "bytes", "look"),
+        [(one.name, *point, looks[one.name]) for one in drawn for point in one.points],
+    )
 
 
 def _draw(title: str, subtitle: tuple[str, str], drawn: Sequence[Curve]) -> Sheet:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 import shlex
 from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
+from bench.harness.report.csv_text import csv_text
 from bench.harness.report.pipe_table import render_table
 from bench.harness.report.plots.seal import sealed
 from bench.harness.report.stems import file_stem
@@ -37,13 +36,7 @@ def _facts(line: Line) -> dict[str, Any]:
 
 def render_csv(asked: Asked) -> str:
     """A line a method, choice of labels and IPC; empty where nothing is known."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    table.writeheader()
-    for line in weigh(asked):
-        facts = _facts(line)
-        table.writerow({k: f"{v:.9g}" if isinstance(v, float) else v for k, v in facts.items()})
-    return text.getvalue()
+    return csv_text(COLUMNS, [tuple(_facts(line).values()) for line in weigh(asked)])
 
 
 def render_json(asked: Asked) -> str:

@@ -127,7 +127,7 @@ def _bytes(rows: Sequence[Kept], lines: Sequence[Line], ipcs: Sequence[int]) -> 
     return Table(
         "Label bytes",
         "Stored and static labels to the byte, as bench run writes them; a teacher's weights file to the byte; a "
-        "projector's numbers alone. "
+        "projector's numbers alone (header, settings and class names are some KB more). "
         f"Images are an estimate: {JPEG_BYTES:,} bytes at {JPEG_SIZE} px (JPEG, quality 75; LPLD's README), by pixels.",
         _by_ipc("Labels", "Of", ipcs=ipcs),
         (*cells, ("(images)", ANY, *(images[ipc] for ipc in ipcs))),

@@ -148,15 +148,16 @@ def _ground(size: int, draws: _Draws, grain: Bytes) -> tuple[Bytes, NDArray[np.i
     down, right = np.indices((size, size))
     one, other, third, fourth = (draws.colour() for _ in range(4))
     kind, period = draws.below(3), 3 + draws.below(10)
+    flat: NDArray[np.int64]
     if kind == 0:
-        a, b = (down * 256 // size)[..., None], (right * 256 // size)[..., None]
-        flat = ((one * (256 - a) + other * a) * (256 - b) + (third * (256 - a) + fourth * a) * b) >> 16
+        a, b = (place[..., None].astype(np.int64) * 256 // size for place in (down, right))
+        left, right_side = one * (256 - a) + other * a, third * (256 - a) + fourth * a
+        flat = np.right_shift((left * (256 - b) + right_side * b).astype(np.int64), 16)
     else:
         slanted = down + right if draws.below(2) else down
         odd = (slanted // period if kind == 1 else down // period + right // period) % 2
-        flat = np.where(odd[..., None] == 1, one, (one + other) // 2).astype(
-            np.int64
-        )  # two colours that are not too far apart
+        two = np.stack([(one + other) // 2, one])  # not too far apart
+        flat = two[odd]
     grained = flat + (grain.reshape(size, size, 1).astype(np.int64) - 128) * NOISE // 256
     return grained.clip(0, 255).astype(np.uint8), flat.mean((0, 1)).astype(np.int64)
 

@@ -17,8 +17,6 @@ from bench import architectures
 from bench.errors import UserError
 from bench.kit.segmentation.decoder import SHRINKS, Block, MaskDecoder, conv_norm
 
-HALVINGS = 5  # of the image on its way to the deepest features
-
 
 class Promptable(nn.Module):
     """An image tower that halves the image five times and comes back to a quarter of it, and the light decoder."""
@@ -72,11 +70,6 @@ def build(arch: str, image_size: int, mean: Sequence[float], std: Sequence[float
     match = re.fullmatch(architectures.PROMPTABLE, arch)
     if match is None:
         raise UserError(f"{arch} answers with classes, not with a mask; expected promptable-wN, e.g. promptable-w16")
-    if image_size % 2**HALVINGS:
-        raise UserError(f"{arch} takes images whose side is a multiple of {2**HALVINGS}, not {image_size}")
+    if image_size % SHRINKS:
+        raise UserError(f"{arch} takes images whose side is a multiple of {SHRINKS}, not {image_size}")
     return Promptable(int(match[1]), mean, std)
-
-
-def mask_pixels(image_size: int) -> int:
-    """How many logits a mask has."""
-    return (image_size // SHRINKS) ** 2
