@@ -1,4 +1,4 @@
-"""Low-rank updates of weights: which weights, in which shape, and how they are merged.
+"""Low-rank updates of weights: of which weights, and how they are merged.
 
 A weight W becomes W + alpha/rank * view(B A), in one of three conventions for a k x k convolution:
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -21,27 +21,7 @@ from torch.nn.utils import parametrize
 
 from bench.errors import UserError
 from methods.hello.config import Convention, Layers
-
-Rule = Callable[[str, nn.Conv2d], bool]
-
-# names are open_clip's ModifiedResNet's: the stem's convolutions have no parent, down-samples are called that
-_RULES: dict[Layers, Rule] = {
-    "3x3": lambda name, conv: conv.kernel_size == (3, 3),
-    "3x3-blocks": lambda name, conv: conv.kernel_size == (3, 3) and not _in_stem(name),
-    "all": lambda name, conv: True,
-    "no-downsample": lambda name, conv: not _is_downsample(name),
-    "no-stem": lambda name, conv: not _in_stem(name),
-    "blocks": lambda name, conv: not _in_stem(name) and not _is_downsample(name),
-    "layers-3-4": lambda name, conv: name.startswith(("layer3.", "layer4.")),
-}
-
-
-def _in_stem(name: str) -> bool:
-    return "." not in name
-
-
-def _is_downsample(name: str) -> bool:
-    return ".downsample." in name
+from methods.hello.parameters import RULES, factor_shapes, update_numbers
 
 
 def select(tower: nn.Module, layers: Layers, attention_pool: bool) -> list[str]:
@@ -56,7 +36,7 @@ def select(tower: nn.Module, layers: Layers, attention_pool: bool) -> list[str]:
     """
     modules = [(name, module) for name, module in tower.named_modules() if not name.startswith("attnpool")]
     convs = [(name, m) for name, m in modules if isinstance(m, nn.Conv2d) and not _is_patch_embedding(m)]
-    chosen = [f"{name}.weight" for name, conv in convs if _RULES[layers](name, conv)]
+    chosen = [f"{name}.weight" for name, conv in convs if RULES[layers](name, conv.kernel_size == (3, 3))]
     if not chosen:
         for name, module in modules:
             if isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None:
@@ -74,20 +54,9 @@ def _is_patch_embedding(conv: nn.Conv2d) -> bool:
     return conv.kernel_size == conv.stride != (1, 1)
 
 
-def factor_shapes(weight: Sequence[int], rank: int, convention: Convention) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The shapes of A and B for a weight of shape (out, in) or (out, in, k, k)."""
-    out, inner = weight[0], weight[1]
-    high, wide = (weight[2], weight[3]) if len(weight) == 4 else (1, 1)
-    if convention == "peft":
-        return (rank, inner * high * wide), (out, rank)
-    through = rank * high if convention == "loralib" else rank
-    return (through, inner * wide), (out * high, through)
-
-
 def count(tower: nn.Module, weights: Iterable[str], rank: int, convention: Convention) -> int:
     """How many numbers the updates of these weights have."""
-    shapes = (factor_shapes(tower.get_parameter(name).shape, rank, convention) for name in weights)
-    return sum(math.prod(a) + math.prod(b) for a, b in shapes)
+    return sum(update_numbers(tower.get_parameter(name).shape, rank, convention) for name in weights)
 
 
 class LowRank(nn.Module):

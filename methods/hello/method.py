@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from bench.contract import DatasetInfo, Distiller, Images, MethodInfo, Recipe, Setting, Task
+from bench.contract import DatasetInfo, Distiller, Images, LabelSize, MethodInfo, Recipe, Setting, Task
 from bench.kit.clip.naming import clip_identity
-from methods.hello import config
+from methods.hello import config, parameters
 from methods.rded import RDED
 
 if TYPE_CHECKING:
@@ -58,6 +58,9 @@ class HeLlO(Distiller):
     def label_recipe(self, setting: Setting) -> Recipe:
         """The projector is made from real images and shared by all IPC of one stage."""
         return Recipe(self.info.name, self.info.version, self._label_fields(setting), self.config.chosen())
+
+    def label_size(self, setting: Setting) -> LabelSize | None:
+        return parameters.label_size(self.config, self.config.clip or setting.dataset.clip, setting.dataset.classes)
 
     def prepare(self, task: Task, folder: Path) -> None:
         self._rded(task).prepare(task, folder)

@@ -1,4 +1,4 @@
-"""Efficiency: the arithmetic of the clock, that it is the students' own loop that is timed, and the suite as a whole."""
+"""Efficiency: the arithmetic of the clock, that the students' own loop is timed, and the suite as a whole."""
 
 from __future__ import annotations
 

@@ -113,13 +113,20 @@ def test_the_recipes_of_sre2l_and_g_vbsm(method: str, dataset: str, expected: tu
     assert rules.crop == ("shift" if (method, dataset) == ("sre2l", "cifar100") else "rrc")
 
 
-@pytest.mark.parametrize("dataset", catalogue.names())
+@pytest.mark.parametrize("dataset", [name for name in catalogue.names() if not catalogue.dataset(name).masks])
 @pytest.mark.parametrize("method", ["rded", "hello", "sre2l", "g_vbsm"])
 def test_every_data_set_has_both_tracks(dataset: str, method: str) -> None:
     assert chosen("common", dataset, method).track == "common"
     official = chosen("official", dataset, method)
     assert official.track == "official" and method in official.methods
     assert chosen("common", dataset, "rded") == chosen("common", dataset, "hello")  # one recipe for all
+
+
+def test_masks_have_one_recipe_of_their_own() -> None:
+    found = choose("common", catalogue.dataset("icon-scenes"), "promptable")
+    assert (found.name, found.evaluator, found.track) == ("segmentation", "segmentation", "common")
+    with pytest.raises(UserError, match="no official protocol"):
+        choose("official", catalogue.dataset("icon-scenes"), "promptable")
 
 
 def test_recipes_sized_for_a_cpu_say_so() -> None:

@@ -51,7 +51,7 @@ class Finding(NamedTuple):
     def direction(self) -> str:
         """``same``, ``other`` or ``can't tell``: as the authors found it?"""
         mean, half = self.difference.mean, self.difference.ci95
-        if mean is None or half is None or abs(mean) < 0:
+        if mean is None or half is None or abs(mean) <= half:
             return UNTOLD
         first, second = self.trend.printed or (1.0, 0.0)
         return SAME if (mean > 0) == (first > second) else OTHER
