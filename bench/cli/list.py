@@ -67,10 +67,13 @@ def _protocols() -> tuple[list[str], list[list[str]], list[str]]:
 
 
 def _suites() -> tuple[list[str], list[list[str]], list[str]]:
-    from bench.harness.suites import names, suite
+    from bench.harness.storage import claims
+    from bench.harness.storage.asked import SUITE
+    from bench.harness.suites import WEIGHED, names, suite
 
     found = {name: suite(name) for name in names()}
     lines = [[name, one.title, one.source, ", ".join(one.full.datasets or ())] for name, one in found.items()]
+    lines.append([WEIGHED, "What labels weigh", claims.SOURCE, str(SUITE.dataset)])
     return ["--suite", "what it compares", "printed in", "data sets"], lines, []
 
 

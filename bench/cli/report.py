@@ -45,7 +45,9 @@ def execute(arguments: argparse.Namespace) -> int:
     from bench.harness.report.entries import unread
     from bench.harness.report.publish import drift, publish
     from bench.harness.report.wording import plain
+    from bench.harness.storage import files as storage
     from bench.harness.store import Store
+    from bench.harness.suites import WEIGHED
 
     out = screen.console()
     place = arguments.store or Path(os.environ.get(flags.STORE_VARIABLE, ".bench"))
@@ -59,7 +61,7 @@ def execute(arguments: argparse.Namespace) -> int:
     if not any(group.entries for group in found.values()):
         raise UserError(f"there is nothing to report in {source}; bench run makes records")
     titles, baselines = titles_and_baselines()
-    differing: list[str] = []
+    differing = storage.drift(folder(arguments.out, WEIGHED)) if arguments.check else []
     for suite, group in found.items():
         lost = [one for stem in sorted(group.left_out) for one in group.left_out[stem]]
         for text in [*unread(group.entries), *map(str, lost)]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from bench.cli import launch, screen
+from bench.cli import launch, screen, storage
 from bench.cli import options as flags
 from bench.errors import UserError
 from bench.harness.identity import STAGES
@@ -54,8 +54,12 @@ def execute(arguments: argparse.Namespace) -> int:
     """``bench run``; 1 when a cell failed."""
     from bench import catalogue
     from bench.harness.plan import plan
+    from bench.harness.suites import WEIGHED
 
     out = screen.console()
+    if arguments.suite == WEIGHED:
+        storage.run(flags.given(arguments), out, arguments.out, small=arguments.small, dry_run=arguments.dry_run)
+        return 0
     grids = [plan(request) for request in _requests(arguments)]
     if not arguments.dry_run:
         for grid in grids:

@@ -8,12 +8,13 @@ import argparse
 import sys
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
 from bench.cli import screen
 from bench.cli.parser import names, numbers, positive
+from bench.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,6 +31,7 @@ EXAMPLES = """examples:
   python -m bench storage --dataset imagenet-1k --out leaderboards/suites/storage   as a page with a figure
 """
 WIDEST = 100  # columns
+OF_A_GRID = ("dataset", "ipc", "methods", "labels")  # flags that bench run --suite storage understands
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,6 +80,34 @@ def execute(arguments: argparse.Namespace) -> int:
         for path in write(asked, arguments.out):
             out.print(f"wrote {path}", markup=False)
     return 0
+
+
+def run(given: dict[str, Any], out: Console, boards: Path, *, small: bool, dry_run: bool) -> None:
+    """``bench run --suite storage``: print every table, and write page, figure and CSV below ``boards``.
+
+    Args:
+        given: the fields of a grid that flags were given for.
+
+    Raises:
+        UserError: a flag that only cells have a use for, or as :func:`show`.
+    """
+    from bench.harness.protocols import read_settings
+    from bench.harness.report.boards import folder
+    from bench.harness.storage.asked import SMALL, SUITE, Asked
+    from bench.harness.storage.files import write
+    from bench.harness.suites import WEIGHED
+
+    if others := [name for name in given if name not in OF_A_GRID]:
+        raise UserError(
+            f"--suite {WEIGHED} weighs labels without a grid, so it has no use for {', '.join(others)}; it takes "
+            f"--{', --'.join(OF_A_GRID)}, and bench storage takes more"
+        )
+    usual = (SMALL if small else SUITE).model_dump(exclude_unset=True)
+    asked = read_settings(Asked, {**usual, **given}, f"--suite {WEIGHED}")
+    show(asked, out)
+    if not dry_run:
+        for path in write(asked, folder(boards, WEIGHED)):
+            out.print(f"wrote {path}", markup=False)
 
 
 def show(asked: Asked, out: Console, paper: bool | None = None) -> None:

@@ -18,6 +18,7 @@ from bench.harness.plan import SHARED
 from bench.harness.protocols import read_settings
 from bench.harness.variants import read
 
+WEIGHED = "storage"  # the suite that is arithmetic, without a grid: bench.harness.storage
 SMALL = {"form": "small"}  # what marks the protocols of a small form, by their name
 
 
@@ -113,7 +114,7 @@ def _overlaid(*layers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, A
 
 
 def names() -> tuple[str, ...]:
-    """The names of all suites, sorted."""
+    """The names of all suites that are grids, sorted."""
     return tuple(sorted(entry.name.removesuffix(".toml") for entry in files("bench.suites").iterdir()
                         if entry.name.endswith(".toml")))  # fmt: skip
 
@@ -126,6 +127,6 @@ def suite(name: str) -> Suite:
         UserError: there is none, or its file is broken: where, and what was expected.
     """
     if name not in names():
-        raise unknown("suite", name, names())
+        raise unknown("suite", name, (*names(), WEIGHED))
     file = files("bench.suites") / f"{name}.toml"
     return read_settings(Suite, tomllib.loads(file.read_text(encoding="utf-8")), f"{name}.toml")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,3 +132,39 @@ def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
         main(["storage", "--help"])
     text = capsys.readouterr().out
     assert text.count("python -m bench storage") >= 5 and max(map(len, text.splitlines())) <= 120
+
+
+def test_as_a_suite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    boards = tmp_path / "boards"
+    assert main(["run", "--suite", "storage", "--small", "--out", str(boards), "--store", str(tmp_path / "store")]) == 0
+    text = capsys.readouterr().out
+    assert row(text, "stored:fp16", "any") == ["58.7", "KiB", "586", "KiB", "2.9", "MiB"] and text.count("wrote ") == 5
+    page = boards / "suites" / "storage" / "digits.md"
+    assert "`python -m bench storage --dataset digits --ipc 1,10,50`" in page.read_text()
+    assert not (tmp_path / "store").exists()
+
+    assert main(["run", "--suite", "storage", "--dry-run", "--ipc", "3", "--out", str(tmp_path / "none")]) == 0
+    assert row(capsys.readouterr().out, "stored:fp16", "any") == ["1.7", "GiB"] and not (tmp_path / "none").exists()
+
+
+def test_as_a_suite_it_takes_no_flags_of_cells(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--suite", "storage", "--seeds", "3"]) == 2
+    assert "no use for seeds; it takes --dataset, --ipc, --methods, --labels" in capsys.readouterr().err
+    assert main(["run", "--suite", "storag"]) == 2
+    assert "did you mean 'storage'?" in capsys.readouterr().err
+
+
+def test_the_committed_page_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`bench report --check` looks at it, too."""
+    boards = Path(__file__).parents[2] / "leaderboards"
+    for path in [*boards.glob("digits.*"), *boards.glob("suites/storage/*")]:
+        copy = tmp_path / path.relative_to(boards)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    shutil.copytree(boards / "digits", tmp_path / "digits")
+    assert main(["report", "--check", "--out", str(tmp_path)]) == 0
+    (tmp_path / "suites" / "storage" / "imagenet-1k.csv").write_text("no\n")
+    capsys.readouterr()
+    assert main(["report", "--check", "--out", str(tmp_path)]) == 1
+    found = [line for line in capsys.readouterr().out.replace("\n", " ").split("drift: ") if line.strip()]
+    assert len(found) == 1 and "imagenet-1k.csv: the formulas give another" in found[0]

@@ -13,6 +13,7 @@ from bench.label_bytes import fkd_bytes, logit_bytes
 MB, MIB, GB, GIB = 10**6, 2**20, 10**9, 2**30
 M, MI = 10**6, 2**20  # of parameters
 HELLO, LPLD = "HeLlO", "LPLD"
+SOURCE = "HeLlO (arXiv 2408.08201), Figure 1"
 CLOSE = 1e-3  # LPLD's files: how heavy their containers are depends on torch's version
 
 

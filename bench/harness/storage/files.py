@@ -126,11 +126,11 @@ def drift(out: Path) -> list[str]:
         except (OSError, ValueError, UserError) as error:
             found.append(f"{path}: can't be read: {str(error).splitlines()[0]}")
             continue
-        for file, text in texts.items():
-            if _content(out / file) != text.encode():
-                found.append(f"{out / file}: the formulas give another")
         plot = figure(asked, name(asked))
-        found += [f"{out / file}: the formulas give another" for file in _stale(out, plot.name, plot.facts)]
+        wrong = [file for file, text in texts.items() if _content(out / file) != text.encode()]
+        wrong += _stale(out, plot.name, plot.facts)
+        again = f"the formulas give another; {command(asked)} --out {shlex.quote(str(out))} writes it"
+        found += [f"{out / file}: {again}" for file in wrong]
     return found
 
 
