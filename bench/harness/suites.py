@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
+from bench import catalogue
 from bench.contract import Settings
 from bench.errors import unknown
 from bench.harness.grid import Request
@@ -19,6 +20,7 @@ from bench.harness.protocols import read_settings
 from bench.harness.variants import read
 
 WEIGHED = "storage"  # the suite that is arithmetic, without a grid: bench.harness.storage
+LARGE_IMAGES = 128  # px from which on students of ImageNet size are what is meant
 SMALL = {"form": "small"}  # what marks the protocols of a small form, by their name
 
 
@@ -39,9 +41,8 @@ class Asked(Settings):
     set: dict[str, dict[str, Any]] = Field(default_factory=dict)  # "hello" -> "epochs" -> value, as --set
 
     def given(self) -> dict[str, Any]:
-        """The fields that were said, by the names of a request's; ``datasets`` beside them."""
-        found = {name: value for name, value in self if value is not None and name != "set"}
-        return {**found, "overrides": self.set}
+        """The fields that were said but ``set``, by the names of a request's; ``datasets`` beside them."""
+        return {name: value for name, value in self if value is not None and name != "set"}
 
 
 class Which(Settings):
@@ -76,12 +77,14 @@ class Trend(Settings):
 
 
 class Suite(Settings):
-    """One experiment: ``full`` as its authors did it, and what differs in ``small``, which two cores can do."""
+    """One experiment: ``full`` as its authors did it, what differs in it for data sets of ``small_images``, which know
+    no students of ImageNet size, and what differs in ``small``, which two cores can do."""
 
     title: str
     source: str  # where it is printed
     about: str
     full: Asked
+    small_images: Asked = Asked()
     small: Asked
     trends: tuple[Trend, ...] = ()
 
@@ -91,17 +94,27 @@ class Suite(Settings):
         Args:
             given: what the user asks for otherwise: fields of a request; ``overrides`` are added to the suite's.
         """
-        asked: dict[str, Any] = {**self.full.given(), **(self.small.given() if small else {}), **given}
+        datasets = (self.small.datasets if small else None) or self.full.datasets or ()
+        if "dataset" in given:
+            datasets = (given["dataset"],)
+        return [self._request(name, dataset, small, given) for dataset in datasets]
+
+    def _request(self, name: str, dataset: str, small: bool, given: Mapping[str, Any]) -> Request:
+        layers = [self.full]
+        if catalogue.dataset(dataset).image_size < LARGE_IMAGES:
+            layers.append(self.small_images)
+        if small:
+            layers.append(self.small)
+        asked: dict[str, Any] = {}
+        for layer in layers:
+            asked |= layer.given()
+        asked |= given
+        asked.pop("datasets", None)
         concerned = {*SHARED, *(read(method).method for method in asked["methods"])}
-        overrides: dict[str, dict[str, Any]] = {}
-        for settings in (self.full.set, self.small.set if small else {}):
-            overrides = _overlaid(overrides, {name: settings[name] for name in settings if name in concerned})
+        theirs = [{part: layer.set[part] for part in layer.set if part in concerned} for layer in layers]
         # last, so that nothing given takes the mark away
-        asked["overrides"] = _overlaid(overrides, given.get("overrides", {}), {"protocol": SMALL} if small else {})
-        datasets = asked.pop("datasets")
-        if "dataset" in asked:
-            datasets = (asked.pop("dataset"),)
-        return [Request(dataset=dataset, **asked, suite=name) for dataset in datasets]
+        overrides = _overlaid(*theirs, given.get("overrides", {}), {"protocol": SMALL} if small else {})
+        return Request(**{**asked, "dataset": dataset, "overrides": overrides, "suite": name})
 
 
 def _overlaid(*layers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

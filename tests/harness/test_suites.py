@@ -120,6 +120,21 @@ def test_each_student_of_the_cross_architecture_table_has_its_rate() -> None:
     }
 
 
+@pytest.mark.parametrize("dataset", ["cifar10", "tiny-imagenet", "icons-100"])
+def test_small_images_have_students_of_their_size(dataset: str) -> None:
+    (grid,) = grids("cross-architecture", dataset=dataset)
+    assert {cell.fields["student"] for cell in grid.stage("evaluate")} == {
+        "resnet18-small", "shufflenetv2-small", "mobilenetv2-small", "swin-small", "convnet3", "vit-small",
+    }  # fmt: skip
+    assert all(protocol.startswith("official-") for protocol in protocols([grid]))
+    rates = {cell.fields["protocol"]["lr_by_student"]["vit-small"] for cell in grid.stage("evaluate")}
+    assert rates == {1.5e-3}
+    (own,) = grids("cross-architecture", dataset=dataset, students=("convnet4",))
+    assert {cell.fields["student"] for cell in own.stage("evaluate")} == {"convnet4"}
+    (large,) = grids("cross-architecture", dataset="imagenette")
+    assert "vgg11" in {cell.fields["student"] for cell in large.stage("evaluate")}
+
+
 def test_ablation_and_stages_share_what_is_the_same() -> None:
     (ablation,), (stages,) = grids("ablation"), grids("teacher-stage")
     # a projector less than rows: updated images have the labels of those that are not
