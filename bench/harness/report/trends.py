@@ -40,9 +40,10 @@ NAMED = 5  # of the trends that were not measured; the others are counted
 
 
 class Finding(NamedTuple):
-    """A trend in one table of a board."""
+    """A trend in one table of a board; several where the authors report the same of several data sets or students that
+    one row here stands for."""
 
-    trend: Trend
+    trends: tuple[Trend, ...]
     more: Row
     less: Row
     difference: Summary  # of fractions, over pairs of distilled sets
@@ -53,8 +54,7 @@ class Finding(NamedTuple):
         mean, half = self.difference.mean, self.difference.ci95
         if mean is None or half is None or abs(mean) <= half:
             return UNTOLD
-        first, second = self.trend.printed or (1.0, 0.0)
-        return SAME if (mean > 0) == (first > second) else OTHER
+        return SAME if (mean > 0) == _upward(self.trends[0]) else OTHER
 
     @property
     def pairs(self) -> str:
@@ -76,13 +76,21 @@ def about(trends: Sequence[Trend], dataset: str) -> list[Trend]:
 
 def findings(suite: Suite, rows: Sequence[Row]) -> list[Finding]:
     """The trends of a suite in every table of a board that holds both of their rows and both are measured."""
-    found = []
+    found: dict[tuple[Any, ...], Finding] = {}
     for trend in about(suite.trends, rows[0].dataset) if rows else []:
         for more, less in _pairs(trend, rows):
-            difference = summarize(paired_differences(more.runs, less.runs))
-            if difference.n:
-                found.append(Finding(trend, more, less, difference))
-    return found
+            key = (trend.claim, _upward(trend), id(more), id(less))
+            if key in found:
+                found[key] = found[key]._replace(trends=(*found[key].trends, trend))
+            elif (difference := summarize(paired_differences(more.runs, less.runs))).n:
+                found[key] = Finding((trend,), more, less, difference)
+    return list(found.values())
+
+
+def _upward(trend: Trend) -> bool:
+    """Is it the first of the two that does better, as the authors found it?"""
+    first, second = trend.printed or (1.0, 0.0)
+    return first > second
 
 
 def _pairs(trend: Trend, rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
@@ -141,7 +149,7 @@ def render(whole: Suite, rows: Sequence[Row]) -> str:
     if not (whole.trends and rows):
         return head
     found = findings(whole, rows)
-    measured = [one.trend for one in found]
+    measured = [trend for one in found for trend in one.trends]
     missing = [trend for trend in about(whole.trends, rows[0].dataset) if trend not in measured]
     if not found:
         return f"{head}\n\nNone of its trends can be told from these rows."
@@ -160,24 +168,32 @@ def _count(found: Sequence[Finding]) -> str:
 def _missing(trends: Sequence[Trend]) -> list[str]:
     if not trends:
         return []
-    shown = "; ".join(_claim(trend) + (f" at IPC {trend.ipc}" if trend.ipc else "") for trend in trends[:NAMED])
+    shown = "; ".join(_setting(trend) for trend in trends[:NAMED])
     rest = f"; and {len(trends) - NAMED} more" if len(trends) > NAMED else ""
     return [f"Not measured here: {shown}{rest}."]
 
 
-def _claim(trend: Trend) -> str:
-    """The claim and what it was found on."""
+def _setting(trend: Trend) -> str:
+    """The claim and where it was found."""
     where = ", ".join(filter(None, (trend.dataset, trend.student)))
-    return escape(trend.claim) + (f" ({name(where)})" if where else "")
+    return escape(trend.claim) + (f" ({name(where)})" if where else "") + (f" at IPC {trend.ipc}" if trend.ipc else "")
+
+
+def _printed(trend: Trend) -> str:
+    """The two numbers, and where they were found."""
+    if trend.printed is None:
+        return NONE
+    where = ", ".join(filter(None, (trend.dataset, trend.student)))
+    numbers = " : ".join(f"{value:g}" for value in trend.printed).replace(" ", JOINED)
+    return numbers + (f" ({name(where)})" if where else "")
 
 
 def _line(one: Finding) -> dict[str, str]:
-    trend, mean, half = one.trend, one.difference.mean, one.difference.ci95
-    printed = NONE if trend.printed is None else " : ".join(f"{value:g}" for value in trend.printed)
+    mean, half = one.difference.mean, one.difference.ci95
     delta = NONE if mean is None else f"{100 * mean:+.1f}"
     return {
-        "What they report": _claim(trend),
-        "Printed": printed.replace(" ", JOINED),
+        "What they report": escape(one.trends[0].claim),
+        "Printed": "; ".join(map(_printed, one.trends)),
         "Protocol": name(_recipe(one.more)[0]),
         "IPC": _both(str(one.more.ipc), str(one.less.ipc)),
         "Student": _both(escape(plain(one.more.student)), escape(plain(one.less.student))),

@@ -75,8 +75,9 @@ class TestMasks:
         if split.points is None or split.masks is None or split.masks.shape[1:] != (size, size):
             raise ValueError(f"expected a test split with prompts and masks of {size} x {size} pixels")
         self.count, self.size, self.batch_size = len(split), size, batch_size
-        pixels = torch.cat([batch for batch, _ in split.centered(size, device)])
-        self.layers = with_planes(pixels.cpu(), split.points, split.masks).to(device)
+        # whole, not the centre that classifiers are tested on: the masks and prompts are those of whole images
+        pixels = torch.stack([split.image(index) for index in range(len(split))])
+        self.layers = with_planes(pixels, split.points, split.masks).to(device)
 
     def top1(self, model: nn.Module) -> float:
         """The headline of a network: its mean IoU; it is put in eval mode for it."""
