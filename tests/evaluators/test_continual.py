@@ -421,7 +421,7 @@ def test_the_suite_in_a_tiny_form(bench: Bench, colours: Path, tmp_path: Path) -
     boards = next(tmp_path.glob("*/suites/continual"))
     board = (boards / "folder-colours.md").read_text().replace("<wbr>", "")
     assert "tiny-steps[small,epochs=3]" in board.replace("\\", "")
-    for claim in ("HeLlO is above RDED", "above G_VBSM", "and above SRe2L"):
+    for claim in ("HeLlO above RDED", "HeLlO above G_VBSM", "HeLlO above SRe2L"):
         assert claim in board
     table = (boards / "folder-colours" / "accuracy-classes.csv").read_text().splitlines()
     seen = [line["classes_seen"] for line in csv.DictReader(table) if line["labels"] == "projector"]
