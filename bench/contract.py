@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from bench.errors import UserError
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from bench.kit.data.dataset import Dataset
     from bench.kit.teachers.trajectory import Trajectory
     from bench.kit.views import Views
+    from bench.label_codec import LabelCodec
     from bench.view_plan import ViewSchedule
 
 
@@ -394,6 +397,28 @@ class Evaluator(ABC):
     metric: ClassVar[str] = "top-1"  # what its headline ``top1`` is, as boards call it
     # the kinds of labels its students can learn from: "stored" ones belong to the views of `schedule`
     takes: ClassVar[tuple[str, ...]] = ("online", "teacher", "stored", "static", "hard")
+
+    def check(
+        self,
+        protocol: Protocol,
+        dataset: DatasetInfo,
+        method: MethodInfo,
+        students: Sequence[str],
+        codecs: Sequence[LabelCodec],
+    ) -> None:
+        """Refuse, before anything is computed, what no student could be trained and tested by; torch-free.
+
+        Args:
+            codecs: of the labels that are to be stored for views.
+
+        Raises:
+            UserError: one line, with the next step.
+        """
+        if method.masks:
+            raise UserError(
+                f"{method.name} labels with masks, which students of {protocol.name} can't learn from; leave out "
+                "--protocol"
+            )
 
     @abstractmethod
     def schedule(self, protocol: Protocol, dataset: DatasetInfo, images: int, seed: int) -> ViewSchedule:

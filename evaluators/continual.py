@@ -25,15 +25,26 @@ Labels stored for views don't exist for a step, whose batches are others than th
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from bench.contract import DatasetInfo, EvaluationTask, Evaluator, Images, LabelSource, Progress, Protocol
+from bench.contract import (
+    DatasetInfo,
+    EvaluationTask,
+    Evaluator,
+    Images,
+    LabelSource,
+    MethodInfo,
+    Progress,
+    Protocol,
+)
 from bench.errors import UserError
 from bench.kit.seeds import seed_for
+from bench.label_codec import LabelCodec
 from bench.view_plan import ViewSchedule
 from evaluators.classification import Classification, ClassificationProtocol, new_student, train_student
 
@@ -56,7 +67,20 @@ class Continual(Evaluator):
     version: ClassVar[int] = 1
     Config: ClassVar[type[Protocol]] = ContinualProtocol
     protocols: ClassVar[str] = "evaluators.protocols"
+    metric: ClassVar[str] = "mean top-1"
     takes: ClassVar[tuple[str, ...]] = ("online", "teacher", "static", "hard")
+
+    def check(
+        self,
+        protocol: Protocol,
+        dataset: DatasetInfo,
+        method: MethodInfo,
+        students: Sequence[str],
+        codecs: Sequence[LabelCodec],
+    ) -> None:
+        assert isinstance(protocol, ContinualProtocol)
+        super().check(protocol, dataset, method, students, codecs)
+        classes_seen(dataset.classes, protocol.steps)
 
     def evaluate(self, task: EvaluationTask) -> dict[str, Any]:
         from bench.kit.accuracy import TestImages

@@ -11,13 +11,17 @@ learns what the label says.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from bench.contract import EvaluationTask, LabelSource, Protocol
+from bench import architectures
+from bench.contract import DatasetInfo, EvaluationTask, LabelSource, MethodInfo, Protocol
 from bench.errors import UserError
 from bench.kit.seeds import seed_for
+from bench.label_codec import LabelCodec
 from evaluators.classification import Classification, StudentProtocol, train_student
 
 if TYPE_CHECKING:
@@ -46,6 +50,32 @@ class Segmentation(Classification):
     metric: ClassVar[str] = "mean IoU"
     # an answer for the whole image is no answer for a part of it, unless it is cut alike: as exact masks are
     takes: ClassVar[tuple[str, ...]] = ("online", "stored", "hard")
+
+    def check(
+        self,
+        protocol: Protocol,
+        dataset: DatasetInfo,
+        method: MethodInfo,
+        students: Sequence[str],
+        codecs: Sequence[LabelCodec],
+    ) -> None:
+        if not dataset.masks:
+            raise UserError(
+                f"{protocol.name} needs prompts and masks, which {dataset.name} has not; expected icon-scenes"
+            )
+        if not (method.masks or method.baseline):  # random real images bring theirs
+            raise UserError(
+                f"{method.name} makes images without prompts, which {protocol.name} needs; choose promptable, "
+                "promptable_lora or random_real, or a --protocol of classes"
+            )
+        for student in students:
+            if re.fullmatch(architectures.PROMPTABLE, student) is None:
+                raise UserError(
+                    f"student {student!r} answers with classes, not with a mask; expected promptable-wN, e.g. "
+                    "promptable-w16"
+                )
+        for codec in codecs:
+            check_codec(codec, protocol)
 
     def evaluate(self, task: EvaluationTask) -> dict[str, Any]:
         import torch
@@ -99,6 +129,19 @@ def mask_loss_of(labels: LabelSource | None, protocol: SegmentationProtocol) -> 
     return loss_of
 
 
+def check_codec(codec: LabelCodec, protocol: Protocol) -> None:
+    """Refuse stored labels of which only some logits are kept.
+
+    Raises:
+        UserError: they are.
+    """
+    if codec.keep:
+        raise UserError(
+            f"{protocol.name} learns every pixel of a mask, so there are no likeliest classes to keep; "
+            "use fp32, fp16, int8 or pruneN"
+        )
+
+
 def check_masks(labels: LabelSource, schedule: ViewSchedule, protocol: Protocol, logits: int) -> None:
     """Refuse labels that are no masks, or masks of other views.
 
@@ -113,11 +156,7 @@ def check_masks(labels: LabelSource, schedule: ViewSchedule, protocol: Protocol,
             raise UserError(
                 f"the stored labels belong to other views than {protocol.name} shows: {schedule.differs(theirs)}"
             )
-        if labels.layout.codec.keep:
-            raise UserError(
-                f"{protocol.name} learns every pixel of a mask, so there are no likeliest classes to keep; "
-                "use fp32, fp16, int8 or pruneN"
-            )
+        check_codec(labels.layout.codec, protocol)
         if labels.layout.classes == logits:
             return
     elif labels.dense:

@@ -32,6 +32,9 @@ class RandomReal(Distiller):
 
         train = task.data.train
         chosen = sample_classes(train.labels, task.dataset.classes, task.ipc, task.seed)
-        pixels = [batch for batch, _ in train.centered(task.dataset.image_size, task.device, indices=chosen)]
+        if train.points is None:
+            pixels = [batch for batch, _ in train.centered(task.dataset.image_size, task.device, indices=chosen)]
+        else:  # not the centre: a prompt and a mask are those of the whole image
+            pixels = [train.image(int(index))[None] for index in chosen]
         points, masks = (None if own is None else own[chosen] for own in (train.points, train.masks))
         return Images(torch.cat(pixels), train.labels[chosen], points=points, masks=masks)

@@ -335,6 +335,7 @@ class _Planner:
         labeller_there = variants.shown(labeller, variant.settings)
         random = self._method(Variant(RANDOM, {}))
         asked = {parse(text, method.info): text for text in self.request.labels}
+        codecs = [choice.codec for choice in asked if choice.kind == "stored"]
         for choice, text in asked.items():
             if choice.kind not in rules.evaluator.takes:
                 raise UserError(
@@ -343,6 +344,7 @@ class _Planner:
                 )
         for setting in self._settings():
             method.check(setting)
+            rules.evaluator.check(rules.protocol, self.dataset, method.info, self.students, codecs)
             images = self._images(method, setting)
             others = self._images(random, setting) if self.request.baselines and name != RANDOM else None
             if others == images:  # the method's own images are random real ones

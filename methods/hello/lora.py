@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -112,6 +112,22 @@ def adapters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Everything trained in a model, by the names under which it is stored: ``tower.conv1.weight.A``, …"""
     trained = ((name, p) for name, p in model.named_parameters() if p.requires_grad)
     return {re.sub(r"\.parametrizations\.(\w+)\.0\.", r".\1.", name): p for name, p in trained}
+
+
+@torch.no_grad()
+def restore(wanted: Mapping[str, Tensor], stored: Mapping[str, Tensor], base: str) -> None:
+    """Put what is stored, by name, into the tensors of a model that was built for it on the public base ``base``.
+
+    Raises:
+        UserError: names or shapes are others.
+    """
+    if {name: t.shape for name, t in wanted.items()} != {name: t.shape for name, t in stored.items()}:
+        raise UserError(
+            f"the stored adapters do not have the names and shapes that {base!r} and the stored settings ask for; "
+            "make the labels again (--force label)"
+        )
+    for name, tensor in wanted.items():
+        tensor.copy_(stored[name])
 
 
 @torch.no_grad()

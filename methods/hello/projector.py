@@ -22,8 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.contract import LabelSource, PublicBase
-from bench.errors import UserError
-from bench.kit.clip.loading import Tokenizer, load_clip, text_embeddings
+from bench.kit.clip.loading import Tokenizer, load_same_clip, text_embeddings
 from bench.kit.views import Views
 from methods.hello import lora
 from methods.hello.config import Config
@@ -141,7 +140,7 @@ class ProjectorLabels(LabelSource):
         tensors: dict[str, Tensor],
         device: torch.device,
     ):
-        """Build what is served from what is stored; ``clip`` is what :func:`load_clip` finds ``base`` by.
+        """Build what is served from what is stored; ``clip`` is what :func:`load_same_clip` finds ``base`` by.
 
         Raises:
             UserError: the public CLIP is not to be had or is another one, or the adapters do not fit it.
@@ -153,22 +152,9 @@ class ProjectorLabels(LabelSource):
             config,
             tensors,
         )
-        model, tokenizer, found = load_clip(clip, device)
-        if found.sha256 != base.sha256:
-            raise UserError(
-                f"the public CLIP {base.name!r} here has SHA-256 {found.sha256[:12]}…, but these labels were "
-                f"made on {base.sha256[:12]}…; get that one, or make the labels again (--force label)"
-            )
+        model, tokenizer = load_same_clip(clip, base, device)
         self.projector = build(model, tokenizer, names, config)
-        wanted = lora.adapters(self.projector)
-        if {name: p.shape for name, p in wanted.items()} != {name: t.shape for name, t in tensors.items()}:
-            raise UserError(
-                f"the stored adapters do not have the names and shapes that {base.name!r} and the stored "
-                "settings ask for; make the labels again (--force label)"
-            )
-        with torch.no_grad():
-            for name, parameter in wanted.items():
-                parameter.copy_(tensors[name])
+        lora.restore(lora.adapters(self.projector), tensors, base.name)
         lora.merge(self.projector)
         self.projector.to(memory_format=torch.channels_last)
 

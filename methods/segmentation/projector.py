@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from bench.contract import LabelSource, PublicBase, Task
 from bench.errors import UserError
-from bench.kit.clip.loading import load_clip
+from bench.kit.clip.loading import load_clip, load_same_clip
 from bench.kit.seeds import seed_for
 from bench.kit.segmentation.decoder import SHRINKS, MaskDecoder
 from bench.kit.segmentation.masks import click_plane
@@ -118,28 +118,15 @@ class ProjectorMasks(LabelSource):
         tensors: dict[str, Tensor],
         device: torch.device,
     ):
-        """Build what is served from what is stored; ``clip`` is what :func:`load_clip` finds ``base`` by.
+        """Build what is served from what is stored; ``clip`` is what :func:`load_same_clip` finds ``base`` by.
 
         Raises:
             UserError: the public CLIP is not to be had or is another one, or what is stored does not fit it.
         """
         self.clip, self.base, self.config, self.tensors = clip, base, config, tensors
-        model, _, found = load_clip(clip, device)
-        if found.sha256 != base.sha256:
-            raise UserError(
-                f"the public CLIP {base.name!r} here has SHA-256 {found.sha256[:12]}…, but these labels were "
-                f"made on {base.sha256[:12]}…; get that one, or make the labels again (--force label)"
-            )
+        model, _ = load_same_clip(clip, base, device)
         self.projector = build(model, config)
-        wanted = self.projector.trained()
-        if {name: t.shape for name, t in wanted.items()} != {name: t.shape for name, t in tensors.items()}:
-            raise UserError(
-                f"the stored adapters do not have the names and shapes that {base.name!r} and the stored "
-                "settings ask for; make the labels again (--force label)"
-            )
-        with torch.no_grad():
-            for name, tensor in wanted.items():
-                tensor.copy_(tensors[name])
+        lora.restore(self.projector.trained(), tensors, base.name)
         lora.merge(self.projector)
         self.projector.eval().to(memory_format=torch.channels_last)
 

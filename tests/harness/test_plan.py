@@ -176,3 +176,29 @@ def test_an_unknown_key_of_a_protocol_is_named(tmp_path: Path, tiny_protocol: Pa
     tiny_protocol.write_text("epochs = [")
     with pytest.raises(UserError, match="can't be read"):
         grid_of(protocols=(str(tiny_protocol),))
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"methods": ("rded",), "dataset": "icon-scenes"}, "rded makes images without prompts"),
+        ({"methods": ("promptable",), "dataset": "digits"}, "needs prompts and masks, which digits has not"),
+        (
+            {"methods": ("promptable",), "dataset": "icon-scenes", "students": ("convnet3",)},
+            "student 'convnet3' answers with classes",
+        ),
+        (
+            {"methods": ("promptable",), "dataset": "icon-scenes", "labels": ("stored:topk5",)},
+            "there are no likeliest classes to keep",
+        ),
+        (
+            {"methods": ("rded",), "protocols": ("continual-10",), "overrides": {"protocol": {"steps": 11}}},
+            "10 classes can't arrive in 11 steps",
+        ),
+        ({"methods": ("rded",), "protocols": ("continual-10",), "labels": ("stored:fp16",)}, "are stored labels"),
+    ],
+)
+def test_an_evaluator_refuses_before_anything_is_computed(asked: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says) as raised:
+        plan(Request(**asked))
+    assert "\n" not in str(raised.value)

@@ -211,6 +211,15 @@ def test_each_student_has_its_plots_and_all_share_a_map() -> None:
     assert "students" not in " ".join(usual())
 
 
+def test_figures_say_what_is_measured() -> None:
+    students = [entry(metric="mean IoU", student=student, seed=seed) for student in ("a", "b") for seed in (0, 1)]
+    files = draw(make_rows(students), {}, RANDOM)
+    shown = [words(content) for name, content in files.items() if name.endswith("svg")]
+    assert len(shown) == 9 and not any("top-1" in text for text in shown)
+    assert all("mean IoU" in text for text in shown)
+    assert all("top-1" in words(content) for name, content in usual().items() if name.endswith("svg"))
+
+
 def test_protocols_are_never_mixed() -> None:
     rows = make_rows([entry(), entry(protocol="official", method="rded"), entry(protocol="official", method="sre2l")])
     files = draw(rows)

@@ -432,7 +432,7 @@ def test_the_command_of_one_row(facts: dict[str, Any], words: str) -> None:
 
 def test_the_command_of_a_row_plans_its_cells(tmp_path: Path) -> None:
     """What is read off a row is parsed as a person's own command is, and holds every cell of that row."""
-    from bench.cli.options import overrides
+    from bench.cli import options
     from bench.cli.run import arguments
 
     store = Store(tmp_path)
@@ -451,21 +451,21 @@ def test_the_command_of_a_row_plans_its_cells(tmp_path: Path) -> None:
         parser = argparse.ArgumentParser()
         arguments(parser)
         asked = parser.parse_args(shlex.split(command([row], (*RANDOM, "full_data")).replace("\\\n", ""))[4:])
-        again = plan(
-            Request(
-                methods=asked.methods,
-                ipc=asked.ipc,
-                dataset=asked.dataset,
-                students=asked.students,
-                seeds=asked.seeds,
-                student_seeds=asked.student_seeds,
-                protocols=asked.protocol,
-                labels=asked.labels,
-                baselines=not asked.no_baselines,
-                overrides=overrides(asked.settings),
-            )
-        )
+        again = plan(options.request(asked))
         assert {one.cell for one in row.entries} <= {cell.id for cell in again.cells}, command([row])
+
+
+def test_what_is_measured_has_its_name() -> None:
+    """Of another metric than top-1 neither headings nor notes say top-1."""
+    usual, masks = ([entry(metric=metric)] for metric in ("top-1", "mean IoU"))
+    text = board(usual)
+    assert "Top-1 %" in text and "IoU" not in text and "- **Top-1 %**: accuracy on the whole test set" in text
+    text = board(masks)
+    assert "top-1" not in text.lower() and "- **Mean IoU %**: intersection over union" in text
+    assert [line for line in text.splitlines() if line.startswith("| Method") and "Mean IoU %" in line]
+    assert "the mean of the best mean IoU % that a budget affords" in text
+    both = [entry(protocol="a"), entry(protocol="b", metric="mean\nof |x|")]
+    assert "- **Mean of \\|x\\| %**: mean of \\|x\\|; mean" in board(both)
 
 
 # -- hostile text

@@ -17,8 +17,8 @@ from bench.errors import UserError
 from bench.kit import images as image_files
 from bench.kit.data.dataset import Resident
 from bench.kit.labels.stored import images_digest
-from bench.kit.segmentation.decoder import MaskDecoder
 from bench.kit.segmentation import masks as measure
+from bench.kit.segmentation.decoder import MaskDecoder
 from bench.kit.segmentation.masks import click_plane, enlarged, exact_shares, mask_loss
 from bench.kit.segmentation.networks import build
 from bench.kit.views import Views
@@ -186,7 +186,9 @@ def slow_loss(logits: Tensor, shares: Tensor, dice_weight: float) -> float:
     entropy, dice = 0.0, 0.0
     for one, other in zip(logits.flatten(1).tolist(), shares.flatten(1).tolist(), strict=True):
         found = [1 / (1 + math.exp(-logit)) for logit in one]
-        entropy -= sum(t * math.log(p) + (1 - t) * math.log(1 - p) for p, t in zip(found, other, strict=True)) / len(one)
+        entropy -= sum(t * math.log(p) + (1 - t) * math.log(1 - p) for p, t in zip(found, other, strict=True)) / len(
+            one
+        )
         overlap = sum(p * t for p, t in zip(found, other, strict=True))
         dice += 1 - (2 * overlap + 1) / (sum(found) + sum(other) + 1)
     return (entropy + dice_weight * dice) / len(logits)
@@ -197,7 +199,9 @@ def test_the_loss_is_cross_entropy_and_dice(dice_weight: float) -> None:
     logits = 3 * torch.randn(5, 4, 4, generator=stream(2))
     shares = torch.rand(5, 4, 4, generator=stream(3))
     shares[0], shares[1] = 0, 1
-    assert float(mask_loss(logits, shares, dice_weight)) == pytest.approx(slow_loss(logits, shares, dice_weight), rel=1e-5)
+    assert float(mask_loss(logits, shares, dice_weight)) == pytest.approx(
+        slow_loss(logits, shares, dice_weight), rel=1e-5
+    )
 
 
 def test_exact_masks_are_brought_to_the_logits_by_shares() -> None:
@@ -268,7 +272,11 @@ def test_a_promptable_network_normalises_and_listens_to_the_click() -> None:
 
 @pytest.mark.parametrize(
     ("arch", "side", "message"),
-    [("convnet3", 32, "answers with classes"), ("promptable-w8", 30, "multiple of 4, not 30"), ("promptble", 32, "unkn")],
+    [
+        ("convnet3", 32, "answers with classes"),
+        ("promptable-w8", 30, "multiple of 4, not 30"),
+        ("promptble", 32, "unkn"),
+    ],
 )
 def test_networks_that_answer_no_click_are_refused(arch: str, side: int, message: str) -> None:
     with pytest.raises(UserError, match=message) as error:

@@ -133,7 +133,9 @@ def test_a_flip_alone_mirrors_points() -> None:
         assert views.planes is not None
         for plane, index in zip(views.planes[:, CLICK], views.indices.tolist(), strict=True):
             row, column = points[index].tolist()
-            upright = float(plane[row, column]) == 1 and torch.equal(plane * 255, clicks(points[[index]], SIDE, SIDE)[0])
+            upright = float(plane[row, column]) == 1 and torch.equal(
+                plane * 255, clicks(points[[index]], SIDE, SIDE)[0]
+            )
             mirrored = clicks(torch.tensor([[row, SIDE - 1 - column]]), SIDE, SIDE)[0]
             assert upright or torch.equal(plane * 255, mirrored)
             flipped += not upright

@@ -20,9 +20,10 @@ from torch.nn import functional as F
 from bench.contract import DatasetInfo, Images, Progress, PublicBase, Setting, Task, TeacherSpec
 from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
+from bench.kit.clip import loading
 from bench.kit.data.dataset import Dataset, Resident
 from bench.kit.views import Views
-from methods.hello import HeLlO, image_update, lora, projector, train
+from methods.hello import HeLlO, image_update, lora, train
 from methods.hello.config import STAGES, TEMPLATES, Config
 from methods.hello.projector import Projector, ProjectorLabels, build
 from methods.rded import RDED
@@ -59,7 +60,7 @@ def fake_load_clip(name: str, device: torch.device, cache: Path | None = None) -
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(projector, "load_clip", fake_load_clip)
+    monkeypatch.setattr(loading, "load_clip", fake_load_clip)
     monkeypatch.setattr(train, "load_clip", fake_load_clip)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -16,9 +17,12 @@ from torch import Tensor
 from bench.contract import DatasetInfo, PublicBase, Setting, Task, TeacherSpec
 from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
+from bench.kit.clip import loading
 from bench.kit.data.dataset import Dataset
 from bench.kit.data.icon_scenes import make_scenes
+from bench.kit.seeds import seed_for
 from bench.kit.segmentation import masks as measure
+from bench.kit.segmentation import networks
 from bench.kit.segmentation.masks import click_plane
 from bench.kit.views import ViewPlan, Views, ViewStream
 from methods.hello import lora
@@ -42,7 +46,8 @@ def fake_load_clip(name: str, device: torch.device) -> tuple[Any, Any, PublicBas
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(projector, "load_clip", fake_load_clip)
+    for module in (loading, projector):
+        monkeypatch.setattr(module, "load_clip", fake_load_clip)
 
 
 @cache
@@ -115,6 +120,35 @@ def test_a_tiny_teacher_learns_to_answer_clicks(tmp_path: Path) -> None:
     assert views.planes is not None
     elsewhere = replace(views, planes=views.planes.roll(8, 3))
     assert not torch.allclose(found.soft_labels(views, 0), found.soft_labels(elsewhere, 0), atol=0.1)
+
+
+def test_masks_are_learnt_as_a_plain_loop_does(tmp_path: Path) -> None:
+    """AdamW without decay of norms and biases, a cosine to zero by the step, flipped crops of the training split."""
+    recipe = MaskTraining(epochs=2, batch_size=8, lr=0.01, weight_decay=0.1, min_scale=0.5, dice_weight=0.5)
+    found = teacher_of(tmp_path / "t", TeacherConfig(arch="promptable-w4", training=recipe), task(tmp_path / "w"))
+    info, split, seed = scenes().info, scenes().train, seed_for("promptable-teacher", 0)
+    torch.manual_seed(seed)
+    model = networks.build("promptable-w4", SIDE, info.mean, info.std).train()
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    rest = [p for p in model.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed}, {"params": rest, "weight_decay": 0.0}], weight_decay=0.1, fused=True
+    )
+    stream = ViewStream(ViewPlan(size=SIDE, min_scale=0.5, flip=True, seed=seed), len(split))
+    step = 0
+    for epoch in range(2):
+        for views in split.views(stream, epoch, 8, "cpu"):
+            for group in optimizer.param_groups:
+                group["lr"] = 0.01 * (1 + math.cos(math.pi * step / 6)) / 2
+            assert views.planes is not None
+            shares = torch.nn.functional.avg_pool2d(views.planes[:, 1], 4)
+            optimizer.zero_grad()
+            measure.mask_loss(model(views.pixels, views.planes[:, :1]), shares, 0.5).backward()
+            optimizer.step()
+            step += 1
+    for name, tensor in found.model.state_dict().items():
+        torch.testing.assert_close(tensor, model.state_dict()[name], atol=1e-4, rtol=1e-3, msg=name)
 
 
 def test_a_saved_teacher_answers_with_the_same_bits(prepared: Path, tmp_path: Path) -> None:
@@ -195,10 +229,13 @@ def test_images_are_whole_scenes_with_their_prompts_and_masks(tmp_path: Path) ->
         train = make_scenes(stickers(), 20, side, 1)
         info = scenes().info.model_copy(update={"image_size": side})
         made = Promptable().distill(task(tmp_path, data=replace(scenes(), info=info, train=train), dataset=info, ipc=2))
-        assert made.points is not None and made.masks is not None and made.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
-        originals = [image.numpy().tobytes() for image in train.pixels]
-        places = [originals.index(image.numpy().tobytes()) for image in made.pixels]
-        assert len(set(places)) == 10 and train.points is not None and train.masks is not None
+        assert (
+            made.points is not None
+            and made.masks is not None
+            and made.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+        )
+        places = [place for image in made.pixels for place in range(20) if torch.equal(image, train.pixels[place])]
+        assert len(places) == len(set(places)) == 10 and train.points is not None and train.masks is not None
         assert torch.equal(made.points, train.points[places]) and torch.equal(made.masks, train.masks[places])
         assert torch.equal(train.labels[places], made.labels)
 
@@ -304,8 +341,10 @@ def test_images_are_seen_at_a_size_that_shrinks_by_32(side: int, seen: int) -> N
 def test_another_public_clip_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     label_source()[1].save(tmp_path)
     other = replace(BASE, sha256="cd" * 32)
-    monkeypatch.setattr(projector, "load_clip", lambda name, device: (tiny_clip(), None, other))
-    with pytest.raises(UserError, match=r"'tiny' here has SHA-256 cdcdcdcdcdcd…, but these labels were made on abab") as error:
+    monkeypatch.setattr(loading, "load_clip", lambda name, device: (tiny_clip(), None, other))
+    with pytest.raises(
+        UserError, match=r"'tiny' here has SHA-256 cdcdcdcdcdcd…, but these labels were made on abab"
+    ) as error:
         ProjectorMasks.load(tmp_path, CPU)
     assert "\n" not in str(error.value)
 
@@ -333,10 +372,8 @@ def test_a_stopped_projector_is_the_same_bits(prepared: Path, tmp_path: Path) ->
     stopped, told = stopped_every(2, lambda progress: project(prepared, tmp_path / "two", progress))
     assert told == list(range(1, 7)) and same(whole.tensors, stopped.tensors)
     start = build(tiny_clip(), LIGHT).trained()
-    assert all(not torch.equal(whole.tensors[name], start[name]) for name in start if not name.endswith("num_batches"))
+    assert all(not torch.equal(whole.tensors[name], start[name]) for name in start)
     assert not same(whole.tensors, project(prepared, tmp_path / "three", seed=1).tensors)
-    frozen = {name: p for name, p in tiny_clip().visual.named_parameters() if "conv3" in name}
-    assert frozen and not any(name in whole.tensors for name in frozen)
 
 
 def test_a_killed_projector_is_the_same_bits(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,7 +390,9 @@ def test_a_killed_projector_is_the_same_bits(prepared: Path, tmp_path: Path, mon
     assert same(whole.tensors, project(prepared, tmp_path / "two").tensors)
 
 
-def test_the_projector_learns_the_teacher_s_masks(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_projector_learns_the_teacher_s_masks(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not the exact ones: the targets are the teacher's probabilities for the very views."""
     wanted: list[Tensor] = []
     plain: Callable[..., None] = projector.train
@@ -378,7 +417,11 @@ def test_the_projector_learns_the_teacher_s_masks(prepared: Path, tmp_path: Path
 
 def test_recipes_tell_apart_what_differs_and_nothing_else() -> None:
     teacher, lightened = Promptable(), PromptableLoRA()
-    assert teacher.prepare_recipe(setting(1, 0)) == teacher.prepare_recipe(setting(10, 5)) == lightened.prepare_recipe(setting())
+    assert (
+        teacher.prepare_recipe(setting(1, 0))
+        == teacher.prepare_recipe(setting(10, 5))
+        == lightened.prepare_recipe(setting())
+    )
     assert teacher.label_recipe(setting(1, 0)) == teacher.label_recipe(setting(10, 5))
     assert lightened.label_recipe(setting(1, 0)) == lightened.label_recipe(setting(10, 0))
     assert lightened.label_recipe(setting(seed=0)) != lightened.label_recipe(setting(seed=1))
@@ -391,7 +434,9 @@ def test_recipes_tell_apart_what_differs_and_nothing_else() -> None:
         theirs = PromptableLoRA(Config(teacher=other)).label_recipe(setting()).fields
         assert theirs != lightened.label_recipe(setting()).fields
     for change in ({"conv_rank": 4}, {"layers": "all"}, {"decoder_width": 8}, {"clip": "RN50:openai"}):
-        assert PromptableLoRA(Config(**change)).label_recipe(setting()).fields != lightened.label_recipe(setting()).fields  # type: ignore[arg-type]
+        assert (
+            PromptableLoRA(Config(**change)).label_recipe(setting()).fields != lightened.label_recipe(setting()).fields
+        )  # type: ignore[arg-type]
     assert lightened.label_recipe(setting(clip="other")).fields != lightened.label_recipe(setting()).fields
 
 

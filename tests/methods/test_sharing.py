@@ -14,13 +14,14 @@ from torch import Tensor
 from bench import registry, stopping
 from bench.contract import DatasetInfo, Progress, Task, TeacherSpec
 from bench.kit import team
+from bench.kit.clip import loading
 from bench.kit.data.dataset import Dataset, Resident
 from bench.kit.teachers import trajectory
 from bench.kit.teachers.trajectory import Network, Trajectory
 from methods import rded
 from methods.g_vbsm import GVBSM
 from methods.g_vbsm.statistics import FILE
-from methods.hello import lora, projector, train
+from methods.hello import lora, train
 from methods.hello.config import Config
 from methods.sre2l import SRe2L
 from tests.methods import test_hello_projector as hello
@@ -69,7 +70,7 @@ def task(folder: Path, progress: Progress) -> Task:
 def project(folder: Path, progress: Progress) -> dict[str, Tensor]:
     """HeLlO's projector: 24 images in batches of 23, so that the last has none for all ranks but the first."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (projector, train):
+        for module in (loading, train):
             patch.setattr(module, "load_clip", hello.fake_load_clip)
         config = Config(**{**hello.SHORT, "batch_size": 23})
         trained, _ = train.train_projector(hello.task(folder / "work", progress), config, "tiny")

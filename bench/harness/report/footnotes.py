@@ -10,22 +10,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from bench.harness.record import PublicFacts
-from bench.harness.report import wording
+from bench.harness.report import metrics, wording
 from bench.harness.report.board import Row
 from bench.harness.report.wording import code, escape
 
 CELLS_NAMED = 5  # by one footnote; the others are in the records
 
-NOTES = f"""\
+BEFORE = f"""\
 - **Method**: *baselines* in italics. A letter in square brackets: settings that differ from the method's own.
 - **Labels**: the model that labels every view online (teacher, projector, ensemble); *stored*: its logits for every
   view; *static*: one answer an image; *hard*: none. *of*: who answered, where it is not the teacher. A letter in
   round brackets: the public base that the labels stand on.
 - **n**: distilled sets that are done, of those that should be, each with a student of its own seed; *3 × 2*: with two
-  students each. {wording.NONE}: nothing measured.
-- **Top-1 %**: accuracy on the whole test set after the last epoch, mean ± sample standard deviation over the
-  distilled sets (of the means over their students). Student seed k means the same initial weights and the same order
-  of views for every method.
+  students each. {wording.NONE}: nothing measured."""
+AFTER = """\
 - **95 % CI**: half the width of Student's t-interval of that mean, from the sets alone.
 - **Bold**: the best mean of its table (one protocol, one IPC, one student; references left out) and what can't be told
   from it: Student's paired t-test, students paired by seed within a set and sets by theirs, corrected after Holm for
@@ -37,7 +35,7 @@ NOTES = f"""\
 - **Parameters**: the numbers of the model that labels every view, those of public bases left out.
 - **Front**: ● no other row of the table has at least this mean for fewer label bytes, or a higher one for as many;
   ○ another has. Spread is not considered.
-- **Oracle %**: mean accuracy at the best epoch *on the test set*. It is no result: it shows how much choosing
+- **Oracle %**: the same at the best epoch *on the test set*. It is no result: it shows how much choosing
   the epoch on the test set would have gained.
 - **σ sets, students**: standard deviation from distilled set to distilled set, and from student to student of
   one set (analysis of variance, random effects).
@@ -50,6 +48,11 @@ NOTES = f"""\
   the same labels, less how much worse than all real images under hard labels. Not comparable with their leaderboard,
   which picks the best epoch and learning rate on the test set. ARS takes the same recipe with and without
   augmentation."""
+
+
+def notes(rows: Iterable[Row]) -> str:
+    """How to read the tables of a board, as Markdown."""
+    return f"{BEFORE}\n{metrics.notes(rows)}\n{AFTER}"
 
 
 @dataclass(frozen=True)

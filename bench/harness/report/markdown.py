@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from bench.harness.report import wording
+from bench.harness.report import metrics, wording
 from bench.harness.report.board import Row
 from bench.harness.report.command import command
 from bench.harness.report.entries import LeftOut, unread
-from bench.harness.report.footnotes import NOTES, mark
+from bench.harness.report.footnotes import mark, notes
 from bench.harness.report.names import Names, rank
 from bench.harness.report.pipe_table import render_table, used
 from bench.harness.report.scores import Scores
@@ -28,7 +28,7 @@ COLUMNS = {  # column -> its alignment
     "Method": "left",
     "Labels": "left",
     "n": "right",
-    "Top-1 %": "right",
+    metrics.HEADLINE: "right",
     "95 % CI": "right",
     "Label bytes": "right",
     "Front": "right",
@@ -95,7 +95,7 @@ def render_markdown(
         blocks.append(f"To reproduce:\n\n```\n{again}\n```")
     if published:
         blocks.append(published)
-    blocks += ["## How to read the tables", NOTES, *marks.footnotes()]
+    blocks += ["## How to read the tables", notes(rows), *marks.footnotes()]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -162,17 +162,18 @@ def _ties(table: _Table) -> list[str]:
 
 
 def _main(table: _Table, names: Names) -> str:
-    return render_table(COLUMNS, [_cells(row, names) for row in table.rows])
+    head = escape(metrics.heading(metrics.metric(table.rows)))
+    return render_table(metrics.headed(COLUMNS, head), [_cells(row, names, head) for row in table.rows])
 
 
-def _cells(row: Row, names: Names) -> dict[str, str]:
+def _cells(row: Row, names: Names, head: str) -> dict[str, str]:
     accuracy = wording.accuracy(row.top1) if row.top1.n else ""
     top1 = [f"**{accuracy}**" if row.ties and accuracy else accuracy, names.marks.failed(row)]
     return {
         "Method": names.method(row),
         "Labels": names.labels(row),
         "n": _count(row),
-        "Top-1 %": " ".join(filter(None, top1)) or NONE,
+        head: " ".join(filter(None, top1)) or NONE,
         "95 % CI": NONE if row.top1.ci95 is None else f"±{wording.percent(row.top1.ci95)}",
         "Label bytes": _bytes(row),
         "Front": {None: "", True: "●", False: "○"}[row.on_front],

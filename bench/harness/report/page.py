@@ -16,7 +16,7 @@ from bench.harness.identity import canonical
 from bench.harness.report import page_template, wording
 from bench.harness.report.board import Row
 from bench.harness.report.entries import Entry, LeftOut, unread
-from bench.harness.report.footnotes import NOTES
+from bench.harness.report.footnotes import notes
 from bench.harness.report.names import rank
 from bench.harness.report.page_template import Scale, figure, from_markdown, method_name
 from bench.harness.report.pictures import Pictures, Sheet
@@ -119,7 +119,7 @@ def render_page(
         sheets=_sheets(pictures, baselines),
         published=from_markdown(published),
         trends=from_markdown(trends),
-        notes=from_markdown(NOTES),
+        notes=from_markdown(notes(ordered)),
         style=page_template.style(),
         script=page_template.script(),
         policy=page_template.policy(),

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from bench.harness.report import curves, wording
+from bench.harness.report import curves, metrics, wording
 from bench.harness.report.board import Row
 from bench.harness.report.entries import Entry
 from bench.harness.report.winners import ALL
@@ -51,6 +51,9 @@ def template() -> Template:
         "p_value": wording.p_value,
         "plural": wording.plural,
         "name": method_name,
+        "metric": metrics.metric,
+        "heading": metrics.heading,
+        "meaning": metrics.meaning,
         "whisker": _whisker,
         "curve": curves.curve_lines,
         "last_epoch": curves.last_epoch,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from bench.harness.report import wording
+from bench.harness.report import metrics, wording
 from bench.harness.report.board import Row
 from bench.harness.report.names import Names
 from bench.harness.report.pipe_table import render_table
@@ -16,7 +16,7 @@ WINNERS = {
     "IPC": "right",
     "Label budget": "left",
     "Best": "left",
-    "Top-1 %": "right",
+    metrics.HEADLINE: "right",
     "Tied": "right",
     "Best distilled": "left",
 }
@@ -24,7 +24,7 @@ WORDS = """\
 The best mean among the rows whose labels weigh no more than the budget. **Tied**: how many of the others within it \
 can't be told from the best; nothing can of one set. **Best distilled**: the best that is no baseline."""
 VOLUME_WORDS = """\
-Over all label budgets: the mean of the best top-1 % that a budget affords, from one byte to {budget}, each doubling \
+Over all label budgets: the mean of the best {metric} that a budget affords, from one byte to {budget}, each doubling \
 of the budget counting the same."""
 
 
@@ -47,7 +47,7 @@ def _place(row: Row) -> tuple[str, int, str]:
 
 
 def _winners(found: Sequence[Winner], names: Names) -> str:
-    lines = []
+    lines, head = [], wording.escape(metrics.heading(metrics.metric(one.row for one in found)))
     for index, one in enumerate(found):
         first = index == 0 or found[index - 1].ipc != one.ipc
         best, distilled = one.row, one.distilled
@@ -56,12 +56,12 @@ def _winners(found: Sequence[Winner], names: Names) -> str:
                 "IPC": str(one.ipc) if first else "",
                 "Label budget": _budget(one),
                 "Best": f"{names.method(best)}, {names.labels(best)}",
-                "Top-1 %": f"**{wording.accuracy(best.top1)}**",
+                head: f"**{wording.accuracy(best.top1)}**",
                 "Tied": wording.joined(f"{one.ties} of {one.others}") if one.others and one.told else NONE,
                 "Best distilled": _distilled(best, distilled, names),
             }
         )
-    return render_table(WINNERS, lines)
+    return render_table(metrics.headed(WINNERS, head), lines)
 
 
 def _distilled(best: Row, distilled: Row | None, names: Names) -> str:
@@ -90,4 +90,5 @@ def _volumes(rows: Sequence[Row], names: Names) -> list[str]:
             line[wording.plural(ipc, "image")] = wording.percent(volumes[method].get(ipc))
         lines.append(line)
     columns = {"Method": "left"} | {wording.plural(ipc, "image"): "right" for ipc in ipcs}
-    return [VOLUME_WORDS.format(budget=wording.round_size(budget)), render_table(columns, lines)]
+    words = VOLUME_WORDS.format(metric=f"{wording.escape(metrics.metric(rows))} %", budget=wording.round_size(budget))
+    return [words, render_table(columns, lines)]

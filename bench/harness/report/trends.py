@@ -30,7 +30,7 @@ COLUMNS = {
     "Direction": "left",
 }
 NOTES = """\
-**Printed**: the two top-1 % of the authors, in their setting. **Measured**: the two means here. **Δ**: their difference
+**Printed**: the two numbers of the authors, in their setting. **Measured**: the two means here. **Δ**: their difference
 in points, ± half its 95 % interval over sets paired by seed. **n**: such pairs, of those that should be; *3 × 2*: each
 of two students. **Direction**: *same* or *other* where that interval leaves out zero; *can't tell* where it doesn't, or
 where one pair has none. Official protocols are each method's own, so what they compare differs in more than the

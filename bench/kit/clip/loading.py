@@ -75,6 +75,21 @@ def load_clip(name: str, device: torch.device | str, cache: Path | None = None) 
     return _ready(model, device), open_clip.get_tokenizer(arch), _public_base(label, path)
 
 
+def load_same_clip(name: str, base: PublicBase, device: torch.device | str) -> tuple[CLIP, Tokenizer]:
+    """The model and tokenizer that labels stand on, found by ``name`` as :func:`load_clip` finds them.
+
+    Raises:
+        UserError: it is not to be had, or its weights are not those of ``base``.
+    """
+    model, tokenizer, found = load_clip(name, device)
+    if found.sha256 != base.sha256:
+        raise UserError(
+            f"the public CLIP {base.name!r} here has SHA-256 {found.sha256[:12]}…, but these labels were "
+            f"made on {base.sha256[:12]}…; get that one, or make the labels again (--force label)"
+        )
+    return model, tokenizer
+
+
 def load_clip_folder(folder: Path, device: torch.device | str, name: str) -> tuple[CLIP, Tokenizer, PublicBase]:
     """A model from `model.safetensors` and `config.json`, as `train_icon_clip` writes them."""
     path = folder / "model.safetensors"

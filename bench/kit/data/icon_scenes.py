@@ -5,7 +5,7 @@ icon is in sight, exactly: an icon becomes a sticker, its drawing with all it en
 one sticker or the background, never a blend. Its class is the icon's. The training scenes show drawings of the training
 sets of icons-100 and the test scenes those of its test sets, which are other designers'.
 
-Nothing is downloaded or kept: the scenes are made from the icons of icons-100 in a second or two whenever the set is
+Nothing is downloaded or kept: the scenes are made from the icons of icons-100 in a few seconds whenever the set is
 read, by whole-number arithmetic on the words of a counter-based generator, so the same icons make the same bits.
 """
 

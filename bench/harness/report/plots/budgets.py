@@ -74,7 +74,7 @@ def _large(
     found = levels(chart.rows, chart.baselines)
     across, up = budget.scale([point.x for point in points], 8), up_scale(points, found)
     axes = made.axes(LEFT, top, COLUMN - LEFT - 0.25, height)
-    dress(axes, across, up, budget.label, up_label(up))
+    dress(axes, across, up, budget.label, up_label(up, chart.metric))
     panel = Panel(made, axes, chart, across, up, points)
     widths = diameters(point.ipc for point in points)
     panel.lines(found)
@@ -100,7 +100,7 @@ def _by_ipc(
     for index, ipc in enumerate(ipcs):
         row, place = divmod(index, ACROSS)
         axes = made.axes(LEFT + place * (width + GAP), top + SMALL_ROW * row, width, 1.4)
-        dress(axes, across, up, "", "top-1 (%)" if place == 0 else "")
+        dress(axes, across, up, "", f"{chart.metric} (%)" if place == 0 else "")
         axes.set_title(f"{wording.plural(ipc, 'image')} per class", size=SMALL, loc="left", pad=4)
         panel = Panel(made, axes, chart, across, up, [point for point in points if point.ipc == ipc])
         panel.lines(levels(chart.rows_at(ipc), chart.baselines))

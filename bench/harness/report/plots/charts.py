@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bench.harness.report import wording
 from bench.harness.report.board import Row
+from bench.harness.report.metrics import metric
 from bench.harness.report.plots.points import Measure, Point, Published, point
 from bench.harness.report.plots.scales import Scale, accuracy_scale
 from bench.harness.report.plots.style import Style, short
@@ -35,13 +36,18 @@ class Chart:
         return f"{' · '.join(about)}, version {self.version}", self.spread
 
     @property
+    def metric(self) -> str:
+        """What is measured."""
+        return metric(self.rows)
+
+    @property
     def spread(self) -> str:
         """What marks and bars are."""
         counts = sorted({row.top1.n for row in self.rows if row.top1.n and row.ipc is not None})
         if not counts:
             return "Nothing measured yet."
         in_steps = any(entry.steps for row in self.rows for entry in row.entries)
-        what = "top-1 after a step, or over all steps" if in_steps else "top-1 after the last epoch"
+        what = "top-1 after a step, or over all steps" if in_steps else f"{self.metric} after the last epoch"
         if counts == [1]:
             return f"Marks: {what}, one distilled set, so there are no intervals."
         runs = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
@@ -109,9 +115,10 @@ def up_scale(points: Iterable[Point], found: Iterable[Level], most: int = 8) -> 
     return accuracy_scale([*(one.top1 for one in points), *(level.top1 for level in found)], most)
 
 
-def up_label(scale: Scale) -> str:
+def up_label(scale: Scale, metric: str) -> str:
     """What stands beside an axis of accuracies."""
-    return "top-1 accuracy (%)" if scale.place(0.5) == 0.5 else "top-1 accuracy (%, log scale of the error)"
+    name = "top-1 accuracy" if metric == "top-1" else metric
+    return f"{name} (%)" if scale.place(0.5) == 0.5 else f"{name} (%, log scale of the error)"
 
 
 def diameters(ipcs: Iterable[int | None]) -> dict[int | None, float]:

@@ -55,7 +55,13 @@ def draw(title: str, chart: Chart) -> Sheet:
         row, place = divmod(index, ACROSS)
         axes = made.axes(LEFT + place * (width + GAP), TOP + 0.18 + ROW * row, width, AXES)
         last = index + ACROSS >= len(found)
-        dress(axes, across, up, "images per class" if last else "", _beside(up_label(up)) if place == 0 else "")
+        dress(
+            axes,
+            across,
+            up,
+            "images per class" if last else "",
+            _beside(up_label(up, chart.metric)) if place == 0 else "",
+        )
         axes.set_title(drawable(short(name)), size=SMALL, loc="left", pad=4)
         panel = Panel(made, axes, chart, across, up, points)
         panel.lines(compared)
