@@ -394,6 +394,7 @@ class Evaluator(ABC):
     version: ClassVar[int]
     Config: ClassVar[type[Protocol]]
     protocols: ClassVar[str]  # the package that holds its protocols as TOML files
+    alone: ClassVar[bool] = False  # does it take the time, so that nothing should run beside it?
     metric: ClassVar[str] = "top-1"  # what its headline ``top1`` is, as boards call it
     # the kinds of labels its students can learn from: "stored" ones belong to the views of `schedule`
     takes: ClassVar[tuple[str, ...]] = ("online", "teacher", "stored", "static", "hard")

@@ -63,6 +63,7 @@ class Efficiency(Evaluator):
     Config: ClassVar[type[Protocol]] = EfficiencyProtocol
     protocols: ClassVar[str] = "evaluators.protocols"
     metric: ClassVar[str] = "cost"
+    alone: ClassVar[bool] = True
 
     def evaluate(self, task: EvaluationTask) -> dict[str, Any]:
         from bench.kit import peak_memory

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from bench.contract import Distiller, Images, MethodInfo, Recipe, Setting, Settings, Task, TeacherSpec
 from bench.errors import UserError
@@ -43,6 +43,12 @@ class TeacherConfig(Settings):
     arch: str = "promptable-w24"
     seed: int = 0
     training: MaskTraining = MaskTraining()
+
+    @field_validator("file")
+    @classmethod
+    def _absolute(cls, file: str | None) -> str | None:
+        """A worker may start in another folder."""
+        return None if file is None else str(Path(file).absolute())
 
     def identity(self) -> dict[str, Any]:
         """What decides the teacher, as fields of a recipe: of a file what it holds, not where it lies."""

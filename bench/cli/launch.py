@@ -42,7 +42,8 @@ def flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         "--jobs",
         type=positive,
         metavar="N",
-        help="cells at a time (default: one a core or accelerator; on Slurm as the profile says)",
+        help="cells at a time (default: one a core or accelerator, or one where time is measured; on Slurm as the "
+        "profile says)",
     )
     group.add_argument("--threads", type=positive, default=1, help="CPU threads a cell (default: 1)")
     group.add_argument("--device", default="auto", help="cpu, cuda, … (default: an accelerator where there is one)")
@@ -184,13 +185,18 @@ def _launch(
         return True
     with screen.LiveRun(store, out) as live:
         if cluster == "local":
-            local.run(schedule, options, arguments.jobs or _default_jobs(options.threads), live)
+            local.run(schedule, options, arguments.jobs or default_jobs(options.threads, schedule.grid), live)
         else:
             inline.run(schedule, options, live)
     return True
 
 
-def _default_jobs(threads: int) -> int:
+def default_jobs(threads: int, grid: Grid) -> int:
+    """How many cells are computed at a time on this machine."""
+    from bench import registry
+
+    if any(registry.evaluator(name).alone for name in {cell.by for cell in grid.stage("evaluate")}):
+        return 1
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible:
         return len(visible.split(","))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import pytest
 import torch
 
 from bench import catalogue
+from bench.cli.launch import default_jobs
 from bench.contract import LabelSource
 from bench.errors import UserError
+from bench.harness.grid import Request
+from bench.harness.plan import plan
 from bench.harness.protocols import changed, choose
 from bench.kit import peak_memory
 from bench.kit.views import Views
@@ -197,6 +201,15 @@ SMALLEST = (
     "--methods", "sre2l,rded", "--ipc", "1", "--student-seeds", "0,1", "--students", "convnet2-w8",
     "--set", "teacher.arch=convnet2-w8", "--set", "protocol.steps=1", "--set", "protocol.blocks=2",
 )  # fmt: skip
+
+
+def test_nothing_runs_beside_what_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(7), raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    usual = Request(methods=("rded",), ipc=(1,), seeds=(0,))
+    assert default_jobs(1, plan(usual)) == 4
+    timed = usual.model_copy(update={"overrides": {"protocol": {"evaluator": "efficiency"}}})
+    assert default_jobs(1, plan(timed)) == 1
 
 
 def test_the_suite_in_a_tiny_form(bench: Bench, tmp_path: Path) -> None:
