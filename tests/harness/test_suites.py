@@ -21,6 +21,7 @@ from bench.harness.report import trends
 from bench.harness.report.board import make_rows
 from bench.harness.report.command import command
 from bench.harness.report.entries import Entry
+from bench.harness.report.wording import NONE
 from bench.harness.suites import Suite, suite
 from bench.kit.models import build
 from tests.conftest import Bench
@@ -423,27 +424,41 @@ def test_nothing_measured_says_so() -> None:
 # -- end to end
 
 
-@pytest.mark.parametrize("name", ["ablation", "cross-architecture"])
+TINY = {  # suite -> methods to make brief, its rows, how many kinds of label models these have (none is one)
+    "ablation": (("hello",), 5, 3),
+    "baselines": (("sre2l", "g_vbsm", "hello"), 4, 3),
+    "cross-architecture": (("hello",), 2, 2),
+    "higher-ipc": (("hello",), 3, 3),
+    "places365": (("sre2l", "g_vbsm", "hello"), 4, 3),
+    "ranks": (("hello",), 6, 5),
+    "teacher-stage": (("hello",), 4, 1),
+}
+BRIEF = {
+    "hello": ("epochs=1", "update_steps=2"),
+    "sre2l": ("iterations=2",),
+    "g_vbsm": ("iterations=2", 'pool=["convnet2-w8","convnet2-w4"]'),
+}
+
+
+@pytest.mark.parametrize("name", OURS)
 def test_a_tiny_run(name: str, bench: Bench, colours: Path, tmp_path: Path) -> None:
     """The small form with flags that make it tiny; its board lies apart and holds the trends and the parameters."""
+    methods, count, sizes = TINY[name]
     settings = ["teacher.arch=convnet2-w8", "teacher.epochs=2", "protocol.epochs=2", "protocol.tests=1"]
-    settings += ["hello.epochs=1", "hello.conv_rank=1", "hello.update_steps=2"]
+    settings += [f"{method}.{setting}" for method in methods for setting in BRIEF[method]]
     chosen = [part for setting in settings for part in ("--set", setting)]
     done = bench(
         "run", "--suite", name, "--small", "--dataset", f"folder:{colours}", "--ipc", "2", "--seeds", "0",
-        "--students", "convnet2-w8", "--cluster", "inline", "--out", "boards", *chosen,
+        "--students", "convnet2-w8", "--no-baselines", "--cluster", "inline", "--out", "boards", *chosen,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert not (tmp_path / "boards" / "folder-colours.md").exists()
     board = (tmp_path / "boards" / "suites" / name / "folder-colours.md").read_text().replace("<wbr>", "")
-    rows = 5 if name == "ablation" else 2
-    assert f"{rows} of {rows} cells done" in board
+    assert f"{count} of {count} cells done" in board
     assert "## Beside the paper" in board and "common\\[small,epochs=2," in board
     heads = [line for line in board.splitlines() if line.startswith("| Method") and "Parameters" in line]
     assert len(heads) == 1
     column = [cell.strip() for cell in heads[0].split("|")].index("Parameters")
     start = board.splitlines().index(heads[0]) + 2
-    stored = [line.split("|")[column].strip() for line in board.splitlines()[start : start + rows]]
-    assert len(set(stored)) == (3 if name == "ablation" else 2) and all(
-        text.replace(",", "").isdigit() for text in stored
-    )
+    stored = [line.split("|")[column].strip() for line in board.splitlines()[start : start + count]]
+    assert len(set(stored)) == sizes and all(text == NONE or text.replace(",", "").isdigit() for text in stored)

@@ -51,7 +51,8 @@ class Chart:
         if counts == [1]:
             return f"Marks: {what}, one distilled set, so there are no intervals."
         runs = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        marks = f"Marks: mean {what}, n = {runs} distilled sets."
+        mean = what if what.startswith("mean ") else f"mean {what}"
+        marks = f"Marks: {mean}, n = {runs} distilled sets."
         return f"{marks} Bars: 95 % CI of the mean (Student's t)."
 
     def points(self, measure: Measure) -> list[Point]:

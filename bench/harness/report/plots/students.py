@@ -38,7 +38,9 @@ def subtitle(title: str, protocol: str, version: int, rows: Sequence[Row]) -> tu
     """Two lines: the data set and its protocol; what numbers and colours are."""
     counts = sorted({row.top1.n for row in rows})
     runs = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    numbers = f"Numbers: mean {metric(rows)} in percent under the best labels of a method, n = {runs} distilled sets."
+    numbers = (
+        f"Numbers: means of {metric(rows)} in percent under the best labels of a method, n = {runs} distilled sets."
+    )
     said = f"{numbers} Colours: from a student's worst to its best."
     return f"{short(title, 64)} · protocol {short(protocol, 40)}, version {version}", said
 
