@@ -38,7 +38,7 @@ def test_importing_the_catalogue_and_looking_up_every_set_needs_no_torch(tmp_pat
 
 def test_every_set_of_the_catalogue_is_whole_and_consistent() -> None:
     assert catalogue.names()[0] == "digits"
-    assert len(catalogue.names()) == 12
+    assert len(catalogue.names()) == 15
     for name in catalogue.names():
         info = catalogue.dataset(name)
         assert info.name == name
@@ -46,7 +46,8 @@ def test_every_set_of_the_catalogue_is_whole_and_consistent() -> None:
         assert info.teacher.image_size == info.image_size
         assert ("flip" in info.teacher.augment) <= info.flip
         assert catalogue.source(name).page
-        assert info.clip == ("icon-clip" if info.image_size <= 64 else "RN50:openai")
+        weights = "none" if name.startswith("made-up") else "openai"
+        assert info.clip == ("icon-clip" if info.image_size <= 64 else f"RN50:{weights}")
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
