@@ -85,7 +85,7 @@ def test_trends_are_of_rows_that_the_suite_asks_for(name: str) -> None:
             assert trend.printed[0] > trend.printed[1], trend.claim
 
 
-PRINTED = {  # METHODS' copies of HeLlO's Tables 1 to 3, and Table 4 of its supplement
+PRINTED = {  # HeLlO's Tables 1 to 3, and Table 4 of its supplement
     "baselines": [
         (12.9, 6.6), (43.7, 42.0), (56.5, 52.2), (12.5, 8.1), (48.9, 36.0), (69.4, 61.6), (6.6, 0.1), (42.0, 21.3),
         (56.5, 46.8), (8.1, 3.0), (36.0, 9.5), (61.6, 27.0), (1.7, 0.1), (31.4, 21.3), (51.8, 46.8),
