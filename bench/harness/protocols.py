@@ -47,10 +47,10 @@ def _keys(model: Any, path: tuple[int | str, ...]) -> list[str]:
 def all_protocols() -> dict[str, Protocol]:
     """Every protocol that an installed evaluator ships, by name."""
     found = {}
-    for name in registry.evaluator_names():
-        for path in sorted(files(registry.evaluator(name).protocols).iterdir(), key=lambda entry: entry.name):
+    for package in dict.fromkeys(registry.evaluator(name).protocols for name in registry.evaluator_names()):
+        for path in sorted(files(package).iterdir(), key=lambda entry: entry.name):
             if path.name.endswith(".toml"):
-                protocol = _read(path.read_text(), path.name)
+                protocol = _installed(path.read_text(), path.name)
                 found[protocol.name] = protocol
     return found
 
@@ -128,6 +128,14 @@ def _in_short(value: Any) -> str:
 def unchanged(name: str) -> str:
     """The name of a protocol without its changes."""
     return name.partition("[")[0]
+
+
+def _installed(text: str, where: str) -> Protocol:
+    """A protocol of the package: whose evaluator is not there is of newer code than what was installed."""
+    try:
+        return _read(text, where)
+    except UserError as error:
+        raise UserError(f"{where}: {error}; if the code was updated, install it again: pip install -e .") from None
 
 
 def _read(text: str, where: str) -> Protocol:

@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 
+from bench import registry
 from bench.errors import UserError
+from bench.harness import protocols
 from bench.harness.grid import Grid, Request
 from bench.harness.identity import STAGES
 from bench.harness.plan import plan
+from bench.harness.storage.asked import Asked
+from bench.harness.storage.weigh import weigh
 
 TOPK = ("rded", "stored:topk2+fp16")
 
@@ -202,3 +206,23 @@ def test_an_evaluator_refuses_before_anything_is_computed(asked: dict[str, Any],
     with pytest.raises(UserError, match=says) as raised:
         plan(Request(**asked))
     assert "\n" not in str(raised.value)
+
+
+def test_a_protocol_of_newer_code_than_was_installed_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "evaluator_names", lambda: ("classification",))
+    known = registry.evaluator
+
+    def evaluator(name: str) -> Any:
+        if name == "continual":
+            raise UserError("unknown evaluator 'continual'; known: classification")
+        return known(name)
+
+    monkeypatch.setattr(registry, "evaluator", evaluator)
+    protocols.all_protocols.cache_clear()
+    try:
+        with pytest.raises(UserError, match=r"continual-10-digits.toml: unknown evaluator.*install it again"):
+            plan(Request(methods=("rded",), ipc=(1,)))
+        with pytest.raises(UserError, match="install it again"):
+            weigh(Asked(dataset="digits", ipc=(1,)))
+    finally:
+        protocols.all_protocols.cache_clear()

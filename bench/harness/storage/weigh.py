@@ -62,6 +62,9 @@ class Format:
     files: int
 
 
+Weight = tuple[int | None, int | None, int]  # bytes, numbers of the model that answers, parameters of its public base
+
+
 def image_bytes(images: int, size: int) -> int:
     """An estimate: as heavy as ImageNet's a pixel."""
     return round(images * JPEG_BYTES * size**2 / JPEG_SIZE**2)
@@ -80,18 +83,20 @@ def weigh(asked: Asked) -> list[Line]:
             if choice.kind == "online" and asking.method.label_recipe(asking.setting(1)) == TEACHER_LABELS:
                 choice = LabelChoice("teacher", "fp32")  # it is the teacher that answers
             for ipc in asked.ipc:
+                protocol, schedule = asking.schedule(ipc)
                 try:
-                    found[asking.name, choice, ipc] = _line(asking, choice, ipc)
+                    labels = _labels(asking, choice, ipc, schedule)
                 except UserError:
                     if asked.labels != LABELS:
-                        raise  # who asked for nothing in particular gets what there is
+                        raise
+                    continue  # who asked for nothing in particular gets what there is
+                found[asking.name, choice, ipc] = _line(asking, choice, ipc, protocol, schedule, labels)
     return list(found.values())
 
 
-def _line(asking: Asking, choice: LabelChoice, ipc: int) -> Line:
+def _line(asking: Asking, choice: LabelChoice, ipc: int, protocol: str, schedule: ViewSchedule, labels: Weight) -> Line:
     info, classes = asking.dataset, asking.dataset.classes
-    protocol, schedule = asking.schedule(ipc)
-    weight, numbers, public = _labels(asking, choice, ipc, schedule)
+    weight, numbers, public = labels
     return Line(
         method=asking.name, labels=choice.title(asking.method.info.labels), choice=choice, ipc=ipc,
         images=schedule.images, image_bytes=image_bytes(schedule.images, info.image_size), label_bytes=weight,
@@ -101,10 +106,7 @@ def _line(asking: Asking, choice: LabelChoice, ipc: int) -> Line:
     )  # fmt: skip
 
 
-def _labels(
-    asking: Asking, choice: LabelChoice, ipc: int, schedule: ViewSchedule
-) -> tuple[int | None, int | None, int]:
-    """Bytes, numbers of the model that answers, parameters of its public base."""
+def _labels(asking: Asking, choice: LabelChoice, ipc: int, schedule: ViewSchedule) -> Weight:
     classes, setting = asking.dataset.classes, asking.setting(ipc)
     if choice.kind == "hard":
         return 0, None, 0
