@@ -22,7 +22,7 @@ from bench.contract import TeacherSpec
 from bench.harness.costs import costs
 from bench.harness.durations import expected_seconds
 from bench.harness.identity import Cell, Stage
-from bench.harness.protocols import read_settings
+from bench.harness.protocols import OFFICIAL, read_settings
 from bench.harness.schedule import Schedule
 from bench.harness.store import Store
 from bench.label_codec import LabelCodec
@@ -214,10 +214,9 @@ def measured_on(boards: Path) -> Measured:
     for path in sorted(boards.glob("made-up-imagenet-1k.*.records.jsonl")):
         for entry in read_jsonl(path).entries:
             device = entry.environment.get("accelerator")
-            if entry.cost is not None and device and entry.protocol.startswith("official") and entry.asked == "native":
+            if entry.cost is not None and device and entry.protocol.startswith(OFFICIAL) and entry.asked == "native":
                 of_device = found.setdefault(device, {})
-                method = entry.method.partition("[")[0]
-                of_device.setdefault((entry.student, method), []).append(entry.cost.milliseconds_per_image)
+                of_device.setdefault((entry.student, entry.base), []).append(entry.cost.milliseconds_per_image)
     if not found:
         return NOTHING
     device = min(found)

@@ -14,6 +14,8 @@ from bench import registry
 from bench.contract import DatasetInfo, Evaluator, Protocol, Settings
 from bench.errors import UserError, unknown
 
+# one recipe for all methods, or each paper's own, whose names begin so
+COMMON, OFFICIAL = "common", "official"
 USUAL = "classification"  # the evaluator of a protocol that names none
 DENSE = "segmentation"  # the evaluator that data sets with masks are for
 
@@ -79,9 +81,9 @@ def choose(wanted: str, dataset: DatasetInfo, method: str) -> Protocol:
         except (OSError, ValueError) as error:
             raise UserError(f"the protocol file {wanted} can't be read: {error}") from None
     known = all_protocols()
-    if wanted not in ("common", "official"):
+    if wanted not in (COMMON, OFFICIAL):
         if wanted not in known:
-            raise unknown("protocol", wanted, ["common", "official", *known])
+            raise unknown("protocol", wanted, [COMMON, OFFICIAL, *known])
         return known[wanted]
     fitting = [
         protocol

@@ -83,12 +83,7 @@ def _fits(word: str, entry: Entry) -> bool:
         return scale[1] == ("full" if entry.ipc is None else str(entry.ipc))
     if seed := _SEED.fullmatch(word):
         return int(seed[1]) == entry.seed
-    return word == _base(entry) or any(getattr(entry, name) == word for name in _NAMES)
-
-
-def _base(entry: Entry) -> str:
-    """The method without what is unusual of it."""
-    return entry.method.partition("[")[0]
+    return word == entry.base or any(getattr(entry, name) == word for name in _NAMES)
 
 
 def _nothing(words: Sequence[str], rows: Sequence[Row]) -> UserError:
@@ -97,7 +92,7 @@ def _nothing(words: Sequence[str], rows: Sequence[Row]) -> UserError:
         if not any(_fits(word, entry) for entry in entries):
             scales = {"ipcfull" if entry.ipc is None else f"ipc{entry.ipc}" for entry in entries}
             known = {str(getattr(entry, name)) for entry in entries for name in _NAMES}
-            known |= {_base(entry) for entry in entries}
+            known |= {entry.base for entry in entries}
             return unknown("word of a row", word, known | scales | {f"s{entry.seed}" for entry in entries})
     return UserError(f"no row of the boards is all of {', '.join(words)}; bench report shows them")
 

@@ -79,7 +79,7 @@ class Row:
     @property
     def base(self) -> str:
         """The method without its settings: ``hello`` of ``hello[conv_rank=4]``."""
-        return self.method.partition("[")[0]
+        return self.entries[0].base
 
     @property
     def settings(self) -> str:

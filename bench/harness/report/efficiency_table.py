@@ -14,17 +14,16 @@ from itertools import groupby
 from statistics import median
 
 from bench.harness.costs import Student, costs
-from bench.harness.protocols import unchanged
+from bench.harness.protocols import OFFICIAL, unchanged
 from bench.harness.report import wording
 from bench.harness.report.csv_text import csv_text
-from bench.harness.report.entries import Cost, Entry, LeftOut, in_order, render_jsonl
+from bench.harness.report.entries import Cost, Entry, LeftOut, environment, in_order, render_jsonl
 from bench.harness.report.pipe_table import render_table, used
 from bench.harness.report.stems import file_stem
 from bench.harness.report.trends import titled
 from bench.harness.report.wording import NONE, escape, plain
 
 METRIC = "cost"  # of the evaluator whose entries these are
-OWN = "official"  # how protocols of a method's own authors begin
 AGAINST = "hello"  # the method that the others are held against
 
 COLUMNS = {
@@ -75,7 +74,7 @@ class Line:
     @property
     def method(self) -> str:
         """Without the settings that only make what comes before brief."""
-        return self.entries[0].method.partition("[")[0]
+        return self.entries[0].base
 
     @cached_property
     def costs(self) -> list[Cost]:
@@ -99,7 +98,7 @@ class Line:
     @property
     def printed(self) -> Student | None:
         """What is printed of the method, where it is its own authors' recipe and its own labels."""
-        if not self.entries[0].protocol.startswith(OWN) or self.entries[0].asked != "native":
+        if not self.entries[0].protocol.startswith(OFFICIAL) or self.entries[0].asked != "native":
             return None
         return next((one for one in costs().students if one.method == self.method), None)
 
@@ -155,7 +154,7 @@ def _markdown(entries: Sequence[Entry], suite: str) -> str:
 def _table(entry: Entry) -> tuple[int, int, str, str]:
     """What the entries of one table agree in; each method's own recipe is one table."""
     name = unchanged(entry.protocol)
-    own = name.startswith(OWN)
+    own = name.startswith(OFFICIAL)
     return int(not own), entry.ipc or 0, entry.student, "" if own else entry.protocol
 
 
@@ -167,12 +166,9 @@ def _lines(entries: Iterable[Entry]) -> list[Line]:
 
 
 def _head(entries: Sequence[Entry]) -> str:
-    facts: dict[str, set[str]] = {}
-    for entry in entries:
-        for key, value in entry.environment.items():
-            facts.setdefault(key, set()).add(value)
-    environment = " · ".join(f"{escape(key)} {escape(', '.join(sorted(facts[key])))}" for key in sorted(facts))
-    return environment if "accelerator" in facts else f"{SMALL}\n\n{environment}"
+    facts = environment(entries)
+    words = " · ".join(f"{escape(name)} {escape(values)}" for name, values in facts.items())
+    return words if "accelerator" in facts else f"{SMALL}\n\n{words}"
 
 
 def _cells(line: Line) -> dict[str, str]:

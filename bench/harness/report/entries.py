@@ -99,6 +99,11 @@ class Entry(Settings):
         return (self.dataset, protocol, scale, self.student, self.method, self.labels)
 
     @property
+    def base(self) -> str:
+        """The method without its settings: ``hello`` of ``hello[conv_rank=4]``."""
+        return self.method.partition("[")[0]
+
+    @property
     def seeds(self) -> tuple[int, int]:
         """Of the distilled set, and of the student."""
         return self.seed, self.seed if self.student_seed is None else self.student_seed
@@ -115,6 +120,15 @@ def in_order(entries: Iterable[Entry]) -> list[Entry]:
     by_line = {entry.line: entry for entry in entries}
     keyed = sorted((entry.row, entry.seeds, line) for line, entry in by_line.items())
     return [by_line[line] for _, _, line in keyed]
+
+
+def environment(entries: Iterable[Entry]) -> dict[str, str]:
+    """What entries were computed with: each fact by its name, in order, with all its values."""
+    facts: dict[str, set[str]] = {}
+    for entry in entries:
+        for name, value in entry.environment.items():
+            facts.setdefault(name, set()).add(value)
+    return {name: ", ".join(sorted(facts[name])) for name in sorted(facts)}
 
 
 def unread(entries: Iterable[Entry]) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any
 from bench.harness.report import metrics, wording
 from bench.harness.report.board import Row
 from bench.harness.report.command import command
-from bench.harness.report.entries import LeftOut, unread
+from bench.harness.report.entries import LeftOut, environment, unread
 from bench.harness.report.footnotes import mark, notes
 from bench.harness.report.names import Names, rank
 from bench.harness.report.pipe_table import render_table, used
@@ -119,17 +119,13 @@ def _head(rows: Sequence[Row]) -> str:
     coverage = f"{states.count('done'):,} of {wording.plural(len(states), 'cell')} done"
     if others := [f"{states.count(state):,} {state}" for state in ("failed", "missing") if state in states]:
         coverage += f" ({', '.join(others)})"
-    facts: dict[str, set[str]] = {}
-    for entry in entries.values():
-        for key, value in entry.environment.items():
-            facts.setdefault(key, set()).add(value)
-    environment = [f"{escape(key)} {escape(', '.join(sorted(facts[key])))}" for key in sorted(facts)]
+    facts = [f"{escape(name)} {escape(values)}" for name, values in environment(entries.values()).items()]
     protocols = sorted({(row.protocol, row.protocol_version) for row in rows})
     parts = [
         f"Data set {', '.join(code(name) for name in sorted({row.dataset for row in rows}))}",
         "protocol " + ", ".join(f"{escape(name)} (version {version})" for name, version in protocols),
         coverage,
-        *([f"computed with {'; '.join(environment)}"] if environment else []),
+        *([f"computed with {'; '.join(facts)}"] if facts else []),
     ]
     return " · ".join(parts) + "."
 

@@ -14,12 +14,10 @@ from typing import Any, Protocol
 from bench import architectures, catalogue, registry
 from bench.errors import UserError
 from bench.harness.label_choices import parse
-from bench.harness.protocols import unchanged
+from bench.harness.protocols import OFFICIAL, unchanged
 from bench.harness.report.board import Row
 from bench.harness.report.published_file import FILE, Online, Published, Source, Stored, read
 from bench.label_bytes import fkd_bytes
-
-OFFICIAL = "official"  # what the names of protocols after a paper's own recipe begin with
 
 # Parameters of networks without the running statistics of their batch norms: of the body, and for each class.
 NETWORKS = {"resnet18": (11_176_512, 513), "resnet18-small": (11_168_832, 513)}

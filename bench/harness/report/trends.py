@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from bench.harness.protocols import unchanged
+from bench.harness.protocols import OFFICIAL, unchanged
 from bench.harness.report.board import Row
 from bench.harness.report.pipe_table import render_table
 from bench.harness.report.statistics import Summary, paired_differences, summarize
@@ -35,7 +35,6 @@ in points, ± half its 95 % interval over sets paired by seed. **n**: such pairs
 of two students. **Direction**: *same* or *other* where that interval leaves out zero; *can't tell* where it doesn't, or
 where one pair has none. Official protocols are each method's own, so what they compare differs in more than the
 method."""
-OFFICIAL = "official"
 NAMED = 5  # of the trends that were not measured; the others are counted
 
 

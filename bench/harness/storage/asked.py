@@ -12,7 +12,7 @@ from bench.contract import DatasetInfo, Distiller, Setting, Settings, TeacherSpe
 from bench.errors import UserError
 from bench.harness import variants
 from bench.harness.label_choices import parse
-from bench.harness.protocols import choose, evaluator_of, read_settings
+from bench.harness.protocols import COMMON, OFFICIAL, choose, evaluator_of, read_settings
 from bench.harness.storage import networks
 from bench.view_plan import ViewPlan, ViewSchedule
 
@@ -22,7 +22,7 @@ LABELS = (
 )  # fmt: skip
 EPOCHS, BATCH_SIZE, IMAGE_SIZE, TEACHER = 300, 1024, 224, "resnet18"  # SRe2L on ImageNet-1K (relabel/relabel.sh)
 CLIP = "RN50:openai"  # HeLlO's
-OFFICIAL, COMMON, GIVEN = "official", "common", "as given"  # where epochs and batches come from
+GIVEN = "as given"  # where epochs and batches come from, if not from a recipe
 
 
 class Asked(Settings):
