@@ -39,8 +39,7 @@ GRID = {
         *("run", "--methods", "rded", "--ipc", "2", "--seeds", "0", "--protocol", "continual-5-digits"),
         *(word for value in SHORT for word in ("--set", value)),
     ],
-    "segmentation": ["run", "--suite", "segmentation", "--small", "--ipc", "1", "--seeds", "0", "--set"]
-    + ["protocol.epochs=4", "--set", "promptable.teacher_epochs=2", "--set", "promptable_lora.teacher_epochs=2"],
+    "segmentation": ["run", "--suite", "segmentation", "--small", "--ipc", "1", "--seeds", "0"],
 }
 METRICS = ("top1", "oracle_top1", "mean_iou", "curve", "accuracy", "steps", "image_bytes", "label_bytes")
 
