@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-from bench.api.image_folders import UNREADABLE, unreadable
+from bench.kit.data.image_folders import UNREADABLE, unreadable
 from bench.errors import UserError
 
 MOST_CLASSES, MOST_EACH = 100, 20  # lines and columns of a sheet that still opens in any viewer

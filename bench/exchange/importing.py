@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image
 
 from bench.api import DatasetInfo, catalogue
-from bench.api.image_folders import UNREADABLE, list_images, unreadable
+from bench.kit.data.image_folders import UNREADABLE, list_images, unreadable
 from bench.errors import UserError, unknown
 from bench.exchange.distilled_set import (
     IMAGES,
