@@ -40,7 +40,9 @@ def _datasets() -> tuple[list[str], list[list[str]], list[str]]:
     infos = [catalogue.dataset(name) for name in catalogue.names()]
     numbers = [[i.classes, i.train_images, i.test_images, i.smallest_class, i.image_size] for i in infos]
     lines = [[i.name, i.title, *map(str, row)] for i, row in zip(infos, numbers, strict=True)]
-    lines.append(["folder:PATH", "train/ and val/ with a folder a class", "", "", "", "", ""])
+    for name, plugin in catalogue.plugins().items():
+        if plugin.argument:
+            lines.append([f"{name}:{plugin.argument}", plugin.title, "", "", "", "", ""])
     columns = ["classes", "train", "test", "largest IPC", "px"]
     return ["name", "title", *columns], lines, columns
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +14,6 @@ from bench.errors import UserError
 TASK = "segmentation"
 POINTS, MASKS = "points", "masks"  # extras of images: prompts as (row, column), and exact masks
 SHRINKS = 4  # a mask of logits has a quarter of the image's resolution, as SAM's (arXiv 2304.02643)
-STUDENT = r"promptable-w([1-9]\d*)"
 
 
 class MaskTraining(BaseConfig):
@@ -73,3 +73,15 @@ def check_dataset(name: str, dataset: DatasetInfo) -> None:
     if dataset.task != TASK:
         raise UserError(f"{name} needs prompts and masks, which {dataset.name} has not; expected a data set like "
                         "icon-scenes")  # fmt: skip
+
+
+def check_student(name: str) -> int:
+    """Return the width of a promptable student.
+
+    Raises:
+        UserError: the name is another.
+    """
+    if (match := re.fullmatch(r"promptable-w([1-9]\d*)", name)) is None:
+        raise UserError(f"student {name!r} answers with classes, not with a mask; expected promptable-wN, e.g. "
+                        "promptable-w16")  # fmt: skip
+    return int(match[1])

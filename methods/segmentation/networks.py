@@ -9,7 +9,6 @@ and few parameters.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.errors import UserError
-from methods.segmentation.config import SHRINKS, STUDENT
+from methods.segmentation.config import SHRINKS, check_student
 
 
 class Block(nn.Module):
@@ -113,9 +112,7 @@ def build(arch: str, image_size: int, mean: Sequence[float], std: Sequence[float
     Raises:
         UserError: it is no promptable network, or it can't take images of this size.
     """
-    match = re.fullmatch(STUDENT, arch)
-    if match is None:
-        raise UserError(f"{arch} answers with classes, not with a mask; expected promptable-wN, e.g. promptable-w16")
+    width = check_student(arch)
     if image_size % SHRINKS:
         raise UserError(f"{arch} takes images whose side is a multiple of {SHRINKS}, not {image_size}")
-    return Promptable(int(match[1]), mean, std)
+    return Promptable(width, mean, std)

@@ -18,20 +18,20 @@ from bench.errors import UserError
 from bench.kit import models
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.data.dataset import Dataset, Resident
-from bench.kit.data.icon_scenes import make_scenes
 from bench.kit.labels.stored import StoredLabels
 from bench.kit.labels.storing import store
-from bench.kit.segmentation.masks import exact_shares, mask_loss
-from bench.kit.segmentation.networks import build
 from bench.kit.views import AugmentationStream, AugmentedBatch
 from bench.planning.grid import Request
 from bench.planning.plan import plan
 from bench.store.record import Record
 from evaluators import segmentation
 from evaluators.segmentation import Segmentation, SegmentationProtocol
+from methods.segmentation.masks import clicks, exact_shares, mask_loss
+from methods.segmentation.networks import build
+from methods.segmentation.scenes import make_scenes
 from methods.segmentation.teacher import MaskNetwork, TeacherMasks
 from tests.evaluators.conftest import Judge
-from tests.kit.test_icon_scenes import draw_icons, stickers
+from tests.methods.segmentation.test_icon_scenes import draw_icons, stickers
 from tests.stopping import stopped_every
 
 CPU = torch.device("cpu")
@@ -43,7 +43,8 @@ SHOWN = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.25, 0.3)}
 def scenes() -> Dataset:
     info = DatasetInfo(
         name="toy", title="Toy", classes=CLASSES, image_size=SIDE, smallest_class=3, train_images=15, test_images=12,
-        teacher=TeacherSpec(), clip="icon-clip", student="promptable-w4", masks=True, **SHOWN,  # type: ignore[arg-type]
+        teacher=TeacherSpec(), clip="icon-clip", student="promptable-w4", task="segmentation",
+        label_shape=(SIDE // 4, SIDE // 4), **SHOWN,  # type: ignore[arg-type]
     )  # fmt: skip
     names = tuple("abcde")
     return Dataset(info, names, names, make_scenes(stickers(), 15, SIDE, 1), make_scenes(stickers(), 12, SIDE, 2))
@@ -52,8 +53,11 @@ def scenes() -> Dataset:
 def images() -> Images:
     made = make_scenes(stickers(), 10, SIDE, 7)
     order = torch.argsort(made.labels, stable=True)
-    assert made.points is not None and made.masks is not None
-    return Images(made.pixels[order], made.labels[order], points=made.points[order], masks=made.masks[order])
+    return Images(made.pixels[order], made.labels[order], {name: extra[order] for name, extra in made.extras.items()})
+
+
+def without(made: Images, *names: str) -> Images:
+    return replace(made, extras={name: extra for name, extra in made.extras.items() if name not in names})
 
 
 @cache
@@ -132,19 +136,19 @@ def test_students_learn_as_a_plain_loop_does(labels: str, trained: Trained, tmp_
     )
     stream = AugmentationStream(schedule.plan, 10)
     made = images()
-    layers = torch.cat([made.pixels, torch.stack(_planes(made), 1)], 1)
+    layers = torch.cat([made.pixels, torch.stack(_channels(made), 1)], 1)
     for epoch in range(3):
         for group in optimizer.param_groups:
             group["lr"] = 1e-2 * (1 + torch.cos(torch.tensor(epoch / 3 * torch.pi)).item()) / 2
         for batch, indices in stream.batches(epoch, 4):
             views = stream.make(layers, made.labels, indices, epoch, batch)
-            assert views.planes is not None
-            logits = student.train()(views.pixels, views.planes[:, :1])
+            assert views.channels is not None
+            logits = student.train()(views.pixels, views.channels[:, :1])
             if given is None:
                 wanted = exact_shares(views)
             else:
                 with torch.no_grad():
-                    wanted = torch.sigmoid(given.model(views.pixels, views.planes[:, :1]))
+                    wanted = torch.sigmoid(given.model(views.pixels, views.channels[:, :1]))
             optimizer.zero_grad()
             mask_loss(logits, wanted, 0.5).backward()
             optimizer.step()
@@ -156,17 +160,14 @@ def test_students_learn_as_a_plain_loop_does(labels: str, trained: Trained, tmp_
     assert [epoch for epoch, _ in result["curve"]] == [2, 3] and result["top1"] == result["curve"][-1][1]
 
 
-def _planes(made: Images) -> list[Tensor]:
-    from bench.kit.views.planes import clicks
-
-    assert made.points is not None and made.masks is not None
-    return [clicks(made.points, SIDE, SIDE), made.masks * 255]
+def _channels(made: Images) -> list[Tensor]:
+    return [clicks(made.extras["points"], SIDE, SIDE), made.extras["masks"] * 255]
 
 
 def test_a_student_learns_masks(tmp_path: Path) -> None:
     """It answers the clicks on the scenes that it was trained on."""
     made = images()
-    data = replace(scenes(), test=Resident(made.pixels, made.labels, made.points, made.masks))
+    data = replace(scenes(), test=Resident(made.pixels, made.labels, made.extras))
     result = Segmentation().evaluate(task(tmp_path, data=data, labels=None, protocol=rules(epochs=40, batch_size=5)))
     untrained = Segmentation().evaluate(task(tmp_path / "u", data=data, labels=None, protocol=rules(epochs=1, lr=1e-9)))
     assert result["top1"] > 0.3 > 2 * untrained["top1"]
@@ -194,7 +195,7 @@ def test_stored_masks_are_the_teacher_s_answers_up_to_fp16(tmp_path: Path) -> No
     found, made = stored("fp16", tmp_path), images()
     schedule = found.schedule()
     stream = AugmentationStream(schedule.plan, 10)
-    layers = torch.cat([made.pixels, torch.stack(_planes(made), 1)], 1)
+    layers = torch.cat([made.pixels, torch.stack(_channels(made), 1)], 1)
     for epoch in range(4):
         for batch, indices in stream.batches(epoch, 4):
             views = stream.make(layers, made.labels, indices, epoch, batch)
@@ -207,13 +208,12 @@ def test_stored_masks_are_the_teacher_s_answers_up_to_fp16(tmp_path: Path) -> No
 
 def test_labels_for_prompts_at_other_places_are_refused(tmp_path: Path) -> None:
     made = images()
-    assert made.points is not None
-    moved = replace(made, points=made.points.roll(1, 0))
+    moved = replace(made, extras={**made.extras, "points": made.extras["points"].roll(1, 0)})
     with pytest.raises(UserError, match="made for another image set"):
         Segmentation().evaluate(task(tmp_path / "w", images=moved, labels=stored("fp16", tmp_path / "l")))
     # of exact masks a student of soft ones needs none
     Segmentation().evaluate(
-        task(tmp_path / "v", images=replace(made, masks=None), labels=stored("fp16", tmp_path / "m"))
+        task(tmp_path / "v", images=without(made, "masks"), labels=stored("fp16", tmp_path / "m"))
     )
 
 
@@ -293,11 +293,11 @@ def test_what_students_cannot_learn_from_is_refused_in_one_line(tmp_path: Path) 
     other = stored("fp16", tmp_path / "other", rules(min_scale=0.5))
     refused("belong to other views than test shows: min_scale 0.7, not 0.5|other views than test", work, labels=other)
     refused("other views", work, labels=stored("fp16", tmp_path / "seed", seed=1))
-    refused("without prompts", work, images=replace(made, points=None, masks=None))
-    refused("without prompts", work, images=replace(made, points=None, masks=None), labels=None)
-    refused("without masks", work, images=replace(made, masks=None), labels=None)
+    refused("without prompts", work, images=without(made, "points", "masks"))
+    refused("without prompts", work, images=without(made, "points", "masks"), labels=None)
+    refused("without masks", work, images=without(made, "masks"), labels=None)
     refused("answers with classes", work, student="convnet3")
-    bare = scenes().info.model_copy(update={"masks": False})
+    bare = scenes().info.model_copy(update={"task": "classification"})
     refused("needs prompts and masks, which toy has not", work, dataset=bare)
 
 
@@ -306,7 +306,7 @@ def test_stored_labels_of_classes_are_refused(tmp_path: Path) -> None:
     torch.manual_seed(0)
     judge.net = models.build("convnet2-w8", CLASSES, SIDE, **SHOWN).eval().requires_grad_(False)  # type: ignore[arg-type]
     codec, order = LabelCodec.parse("fp16"), scenes().order_hash
-    plain = replace(made, points=None, masks=None)
+    plain = without(made, "points", "masks")
     for labelled, message in ((plain, "made for another image set"), (made, "these labels are of classes")):
         work = tmp_path / message
         work.mkdir()

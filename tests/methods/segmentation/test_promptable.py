@@ -19,19 +19,18 @@ from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.clip import loading
 from bench.kit.data.dataset import Dataset
-from bench.kit.data.icon_scenes import make_scenes
-from bench.kit.seeds import seed_for
-from bench.kit.segmentation import masks as measure
-from bench.kit.segmentation import networks
-from bench.kit.segmentation.masks import click_plane
 from bench.kit.views import AugmentationConfig, AugmentationStream, AugmentedBatch
 from methods.hello import lora
-from methods.promptable import MaskTraining, Promptable, TeacherConfig
-from methods.promptable_lora import PromptableLoRA
-from methods.segmentation import projector
+from methods.segmentation import masks as measure
+from methods.segmentation import networks, projector
+from methods.segmentation.config import MaskTraining, TeacherConfig
+from methods.segmentation.masks import click_maps
 from methods.segmentation.projector import ProjectorMasks, build
-from methods.segmentation.teacher import TeacherMasks
-from tests.kit.test_icon_scenes import stickers
+from methods.segmentation.promptable import Promptable
+from methods.segmentation.promptable_lora import PromptableLoRA
+from methods.segmentation.scenes import make_scenes
+from methods.segmentation.teacher import MaskNetwork, TeacherMasks
+from tests.methods.segmentation.test_icon_scenes import stickers
 from tests.methods.test_hello_projector import BASE, CPU, tiny_clip
 from tests.stopping import stopped_every
 
@@ -55,7 +54,7 @@ def scenes(train: int = 20) -> Dataset:
     info = DatasetInfo(
         name="toy", title="Toy", classes=CLASSES, image_size=SIDE, smallest_class=train // CLASSES, train_images=train,
         test_images=40, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), teacher=TeacherSpec(), clip="tiny",
-        student="promptable-w4", masks=True,
+        student="promptable-w4", task="segmentation", label_shape=(SIDE // 4, SIDE // 4),
     )  # fmt: skip
     names = tuple("abcde")
     return Dataset(info, names, names, make_scenes(stickers(), train, SIDE, 1), make_scenes(stickers(), 40, SIDE, 2))
@@ -117,8 +116,8 @@ def test_a_tiny_teacher_learns_to_answer_clicks(tmp_path: Path) -> None:
     assert trained > tests.of_labels(untrained) + 0.1
     # it answers the click, not the image
     views = some_views(data)
-    assert views.planes is not None
-    elsewhere = replace(views, planes=views.planes.roll(8, 3))
+    assert views.channels is not None
+    elsewhere = replace(views, channels=views.channels.roll(8, 3))
     assert not torch.allclose(found.soft_labels(views, 0), found.soft_labels(elsewhere, 0), atol=0.1)
 
 
@@ -141,10 +140,10 @@ def test_masks_are_learnt_as_a_plain_loop_does(tmp_path: Path) -> None:
         for views in split.views(stream, epoch, 8, "cpu"):
             for group in optimizer.param_groups:
                 group["lr"] = 0.01 * (1 + math.cos(math.pi * step / 6)) / 2
-            assert views.planes is not None
-            shares = torch.nn.functional.avg_pool2d(views.planes[:, 1], 4)
+            assert views.channels is not None
+            shares = torch.nn.functional.avg_pool2d(views.channels[:, 1], 4)
             optimizer.zero_grad()
-            measure.mask_loss(model(views.pixels, views.planes[:, :1]), shares, 0.5).backward()
+            measure.mask_loss(model(views.pixels, views.channels[:, :1]), shares, 0.5).backward()
             optimizer.step()
             step += 1
     for name, tensor in found.model.state_dict().items():
@@ -155,9 +154,9 @@ def test_a_saved_teacher_answers_with_the_same_bits(prepared: Path, tmp_path: Pa
     found, views = TeacherMasks.load(prepared, CPU), some_views(scenes())
     answers = found.soft_labels(views, 0)
     assert answers.dtype == torch.float32 and answers.shape == (16, scenes().info.logits) == (16, 64)
-    assert not answers.requires_grad and not found.model.training and found.dense
+    assert not answers.requires_grad and not found.model.training
     with torch.no_grad():
-        assert torch.equal(answers, found.model(views.pixels, click_plane(views)).flatten(1))
+        assert torch.equal(answers, found.model(views.pixels, click_maps(views)).flatten(1))
     again = tmp_path / "again"
     again.mkdir()
     found.save(again)
@@ -299,7 +298,7 @@ def test_the_merged_projector_answers_as_the_trained_one(convention: Any, tmp_pa
     model, source = label_source(LIGHT.model_copy(update={"convention": convention, "layers": "all"}))
     views = some_views(scenes())
     with torch.no_grad():
-        wanted = model(views.pixels, click_plane(views))
+        wanted = model(views.pixels, click_maps(views))
     assert wanted.shape == (16, SIDE // 4, SIDE // 4)
     answers = source.soft_labels(views, 0)
     torch.testing.assert_close(answers, wanted.flatten(1), atol=1e-4, rtol=1e-4)
@@ -308,7 +307,7 @@ def test_the_merged_projector_answers_as_the_trained_one(convention: Any, tmp_pa
     source.save(tmp_path)
     loaded = ProjectorMasks.load(tmp_path, CPU)
     assert torch.equal(loaded.soft_labels(views, 0), answers)
-    assert loaded.public() == (BASE,) and loaded.parameters() == source.parameters() and loaded.dense
+    assert loaded.public() == (BASE,) and loaded.parameters() == source.parameters()
 
 
 def test_updates_begin_at_nothing() -> None:

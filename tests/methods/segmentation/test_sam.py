@@ -16,11 +16,11 @@ from torch.nn import functional as F
 from bench.api import DatasetInfo, GridPoint, Task, TeacherSpec
 from bench.errors import UserError
 from bench.kit.data.dataset import Dataset, Resident
-from bench.kit.segmentation import sam
-from bench.kit.segmentation.sam import Sam, SamB, load_official
-from bench.kit.views import AugmentedBatch
-from bench.kit.views.planes import clicks
-from methods.promptable import Promptable, TeacherConfig
+from methods.segmentation import sam
+from methods.segmentation.config import TeacherConfig
+from methods.segmentation.masks import clicks
+from methods.segmentation.promptable import Promptable
+from methods.segmentation.sam import Sam, SamB, load_official
 from methods.segmentation.teacher import TeacherMasks
 
 CPU = torch.device("cpu")
