@@ -49,7 +49,7 @@ def collect(store: Store, suite: str | None = "") -> list[Entry]:
             if key not in found:
                 facts = {
                     "cell": cell.id,
-                    **{key: value for key, value in cell.row.items() if key in Entry.model_fields},
+                    **{key: value for key, value in cell.row.items() if key != "protocol_digest"},
                     "state": "missing",
                     "parents": cell.parents,
                 }
