@@ -45,9 +45,12 @@ class Segmentation(Classification):
     Config: ClassVar[type[Protocol]] = SegmentationProtocol
     metric: ClassVar[str] = "mean IoU"
     task: ClassVar[str] = TASK
-    extras: ClassVar[dict[str, str]] = {POINTS: "input", MASKS: "labels"}
+    extras: ClassVar[dict[str, Literal["input", "labels"]]] = {POINTS: "input", MASKS: "labels"}
+    students: ClassVar[dict[str, str]] = {
+        "promptable-wN": "encoder–decoder of width N that answers a click with a mask"
+    }
     # a mask of the whole image does not fit a crop of it, unless it is cut alike, as exact masks are
-    takes: ClassVar[tuple[str, ...]] = ("online", "stored", "hard")
+    supported_labels: ClassVar[tuple[str, ...]] = ("online", "stored", "hard")
 
     def check(
         self,

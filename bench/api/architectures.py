@@ -41,11 +41,9 @@ FAMILIES = {
     "convnetD-wN": "ConvNet with D blocks of width N",
     "resnetD-small-wN": "small-image ResNet whose first stage has N channels instead of 64",
     "wrnD-W": "Wide ResNet of depth D (10, 16, 22, ...), W times as wide",
-    "promptable-wN": "encoder–decoder of width N that answers a click with a mask, for segmentation",
     "timm:NAME": "any classifier of timm",
     "torchvision:NAME": "any classifier of torchvision",
 }
-PROMPTABLE = r"promptable-w([1-9]\d*)"
 _SIZED = re.compile(r"(convnet[1-8]|resnet(10|18|34|50)-small)-w[1-9]\d*|wrn(10|16|22|28|34|40)-[1-9]\d?")
 
 
@@ -55,7 +53,7 @@ def check(name: str) -> None:
     Raises:
         UserError: with the nearest valid name.
     """
-    if name in SMALL or name in LARGE or _SIZED.fullmatch(name) or re.fullmatch(PROMPTABLE, name):
+    if name in SMALL or name in LARGE or _SIZED.fullmatch(name):
         return
     library, _, rest = name.partition(":")
     if library in ("timm", "torchvision") and rest:

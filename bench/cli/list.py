@@ -48,9 +48,11 @@ def _datasets() -> tuple[list[str], list[list[str]], list[str]]:
 
 
 def _students() -> tuple[list[str], list[list[str]], list[str]]:
-    from bench.api import architectures
+    from bench.api import architectures, registry
 
     known = {**architectures.SMALL, **architectures.LARGE, **architectures.FAMILIES}
+    for name in registry.evaluator_names():
+        known |= registry.evaluator(name).students
     return ["name", "what it is"], [[name, text] for name, text in known.items()], []
 
 

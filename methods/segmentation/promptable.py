@@ -75,6 +75,6 @@ class Promptable(Distiller):
 
     @classmethod
     def example_data(cls) -> Dataset:
-        from methods.segmentation.icon_scenes import example_data
+        from methods.segmentation.scenes import example_data
 
         return example_data()

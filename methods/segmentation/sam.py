@@ -137,7 +137,7 @@ class _MaskDecoder(nn.Module):
             nn.ConvTranspose2d(width // 4, width // 8, 2, 2), nn.GELU(),
         )  # fmt: skip
         self.output_hypernetworks_mlps = nn.ModuleList(_Layers([width] * 3 + [width // 8]) for _ in range(MASK_TOKENS))
-        self.iou_prediction_head = _Layers([width] * 3 + [MASK_TOKENS])  # how good it thinks each mask is: not asked here
+        self.iou_prediction_head = _Layers([width] * 3 + [MASK_TOKENS])  # its own rating of each mask: unused here
 
     def forward(self, features: Tensor, positions: Tensor, prompts: Tensor, no_mask: Tensor) -> Tensor:
         """Features (B, C, s, s), positions (1, s², C), prompts (B, P, C) → logits (B, 4s, 4s) of the single mask."""

@@ -115,29 +115,16 @@ def with_masks(pixels: torch.Tensor, labels: torch.Tensor, points: torch.Tensor,
 
 
 def example_data() -> Dataset:
-    """Make tiny data for the conformance checks: stripes as in those of classifiers, prompted for by their first pixel.
-
-    The mask of an image is all of its stripes.
-    """
-    classes, side = 4, 16
+    """Make tiny scenes of rectangles for the conformance checks."""
+    sides, side = ((4, 4), (2, 4), (4, 2), (3, 4)), 16
     info = DatasetInfo(
-        name="example", title="Stripes with masks", task=TASK, classes=classes, label_shape=(side // SHRINKS,) * 2,
-        image_size=side, smallest_class=12, train_images=48, test_images=24, mean=(0.5,) * 3, std=(0.25,) * 3,
+        name="rectangles", title="Rectangles with masks", task=TASK, classes=len(sides), image_size=side,
+        label_shape=(side // SHRINKS,) * 2, smallest_class=12, train_images=48, test_images=24, mean=(0.5,) * 3, std=(0.25,) * 3,
         teacher=TeacherSpec(), clip="icon-clip", student="promptable-w4",
     )  # fmt: skip
-    generator = torch.Generator().manual_seed(0)
-
-    def split(each: int) -> Resident:
-        labels = torch.arange(classes).repeat_interleave(each)
-        place = torch.arange(side).expand(side, side)
-        stripes = (torch.stack([place % 4, place.T % 4, (place + place.T) % 8, (place - place.T) % 8]) < 2)[labels]
-        noise = torch.randint(0, 60, (len(labels), 3, side, side), generator=generator)
-        first = stripes.flatten(1).int().argmax(1)
-        points = torch.stack([first // side, first % side], 1)
-        return with_masks((noise + 180 * stripes[:, None]).to(torch.uint8), labels, points, stripes.to(torch.uint8))
-
-    names = ("vertical", "horizontal", "falling", "rising")
-    return Dataset(info, names, names, split(12), split(6))
+    stickers = [[(np.zeros(shape, dtype=np.uint8), np.ones(shape, dtype=bool))] for shape in sides]
+    names = tuple(f"{height} by {width}" for height, width in sides)
+    return Dataset(info, names, names, make_scenes(stickers, 48, side, 0), make_scenes(stickers, 24, side, 1))
 
 
 class _Draws:
@@ -179,7 +166,7 @@ def _scene(
 
 
 def _ground(size: int, draws: _Draws, grain: Bytes) -> tuple[Bytes, NDArray[np.int64]]:
-    """Draw a background uint8 (S, S, 3) and its mean colour: a slope between four colours, stripes or squares, grained."""
+    """Draw a grained background uint8 (S, S, 3), a slope of four colours, stripes or squares; and its mean colour."""
     down, right = np.indices((size, size))
     one, other, third, fourth = (draws.colour() for _ in range(4))
     kind, period = draws.below(3), 3 + draws.below(10)

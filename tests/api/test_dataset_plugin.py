@@ -56,9 +56,7 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     facts.mkdir(parents=True)
     (home / "spots_data.py").write_text(PLUGIN)
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: spots\nVersion: 1.0\n")
-    (facts / "entry_points.txt").write_text(
-        "[bench.datasets]\nspots = spots_data:Spots\ngrids = spots_data:Grids\n"
-    )
+    (facts / "entry_points.txt").write_text("[bench.datasets]\nspots = spots_data:Spots\ngrids = spots_data:Grids\n")
     monkeypatch.setenv("PYTHONPATH", str(home))
     return tmp_path
 
@@ -73,8 +71,8 @@ def test_it_is_listed_and_described(outside: Path, bench: Bench) -> None:
 
 def test_it_is_run(outside: Path, bench: Bench, tiny_protocol: Path) -> None:
     bench(
-        "run", "--methods", "rded", "--ipc", "1", "--seeds", "0", "--dataset", "spots", "--protocol", str(tiny_protocol),
-        "--store", str(outside / "store"), "--out", str(outside / "boards"), "--cluster", "inline", "--no-baselines",
+        "run", "--methods", "rded", "--ipc", "1", "--seeds", "0", "--dataset", "spots", "--protocol", tiny_protocol,
+        "--store", outside / "store", "--out", outside / "boards", "--cluster", "inline", "--no-baselines",
     )  # fmt: skip
     records = [json.loads(path.read_text()) for path in (outside / "store" / "cells").glob("*/record.json")]
     assert {record["cell"]["stage"] for record in records} >= {"teacher", "distill", "label", "evaluate"}

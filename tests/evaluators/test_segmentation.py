@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from bench import cli
-from bench.api import DatasetInfo, EvaluationTask, Images, LabelSource, Progress, TeacherSpec, catalogue
+from bench.api import Dataset, DatasetInfo, EvaluationTask, Images, LabelSource, Progress, TeacherSpec, catalogue
 from bench.api.label_codec import LabelCodec
 from bench.errors import UserError
 from bench.kit import models
 from bench.kit.checkpoint import Checkpoint
-from bench.kit.data.dataset import Dataset, Resident
+from bench.kit.data.dataset import Resident
 from bench.kit.labels.stored import StoredLabels
 from bench.kit.labels.storing import store
 from bench.kit.views import AugmentationStream, AugmentedBatch
@@ -212,9 +212,7 @@ def test_labels_for_prompts_at_other_places_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="made for another image set"):
         Segmentation().evaluate(task(tmp_path / "w", images=moved, labels=stored("fp16", tmp_path / "l")))
     # of exact masks a student of soft ones needs none
-    Segmentation().evaluate(
-        task(tmp_path / "v", images=without(made, "masks"), labels=stored("fp16", tmp_path / "m"))
-    )
+    Segmentation().evaluate(task(tmp_path / "v", images=without(made, "masks"), labels=stored("fp16", tmp_path / "m")))
 
 
 # -- stops

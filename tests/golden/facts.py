@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from bench.kit.seeds import seed_for
 from torch import nn
 
 from bench.api import catalogue
@@ -25,7 +26,6 @@ from bench.kit.models import build
 from bench.kit.optim import lr_factor
 from bench.kit.recovery import BatchNormInputs, GroupViews, RecoveryViews, noise
 from bench.kit.recovery.augment import Draws
-from bench.kit.seeds import seed_for
 from bench.kit.views import AugmentationStream
 from bench.planning.protocols import all_protocols, evaluator_of
 from methods.g_vbsm.method import GVBSM

@@ -92,7 +92,11 @@ def test_extras_are_files_of_their_own(tmp_path: Path) -> None:
     images.save(before, tmp_path, "png")
     files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
     names = [f"{label:05d}/class{label:05d}_id{index:05d}.png" for label in range(3) for index in range(2)]
-    assert files == [*names, *(f"extras/{key}/{name}" for key in ("bits", "maps") for name in names), "extras/places.json"]
+    assert files == [
+        *names,
+        *(f"extras/{key}/{name}" for key in ("bits", "maps") for name in names),
+        "extras/places.json",
+    ]
     assert [images.extra_of(file) for file in files] == [None] * 6 + ["bits"] * 6 + ["maps"] * 6 + ["places"]
     for name, bits in zip(names, before.extras["bits"], strict=True):
         with Image.open(tmp_path / "extras" / "bits" / name) as found:

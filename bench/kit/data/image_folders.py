@@ -12,7 +12,6 @@ import re
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
-
 from typing import TYPE_CHECKING, ClassVar
 
 from bench.api import DatasetInfo, TeacherSpec

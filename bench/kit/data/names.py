@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-DIGITS = tuple(f"number {word}" for word in "zero one two three four five six seven eight nine".split())
+DIGITS = tuple(
+    f"number {word}" for word in ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+)
 FASHION = (
     "t-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
 )  # fmt: skip

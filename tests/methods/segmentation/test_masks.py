@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from bench.api import AugmentedBatch, LabelSource

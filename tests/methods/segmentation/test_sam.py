@@ -13,9 +13,9 @@ from timm.models.vision_transformer_sam import VisionTransformerSAM, checkpoint_
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.api import DatasetInfo, GridPoint, Task, TeacherSpec
+from bench.api import AugmentedBatch, Dataset, DatasetInfo, GridPoint, Task, TeacherSpec
 from bench.errors import UserError
-from bench.kit.data.dataset import Dataset, Resident
+from bench.kit.data.dataset import Resident
 from methods.segmentation import sam
 from methods.segmentation.config import TeacherConfig
 from methods.segmentation.masks import clicks
