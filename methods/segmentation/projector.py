@@ -123,7 +123,7 @@ class ProjectorMasks(MaskLabels):
         self.model = projector = build(model, config)
         lora.restore(projector.trained(), tensors, base.name)
         lora.merge(projector)
-        projector.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        projector.eval().to(memory_format=torch.channels_last)
 
     def parameters(self) -> int:
         return sum(tensor.numel() for tensor in self.tensors.values())

@@ -119,8 +119,8 @@ def example_data() -> Dataset:
     sides, side = ((4, 4), (2, 4), (4, 2), (3, 4)), 16
     info = DatasetInfo(
         name="rectangles", title="Rectangles with masks", task=TASK, classes=len(sides), image_size=side,
-        label_shape=(side // SHRINKS,) * 2, smallest_class=12, train_images=48, test_images=24, mean=(0.5,) * 3, std=(0.25,) * 3,
-        teacher=TeacherSpec(), clip="icon-clip", student="promptable-w4",
+        label_shape=(side // SHRINKS,) * 2, smallest_class=12, train_images=48, test_images=24, mean=(0.5,) * 3,
+        std=(0.25,) * 3, teacher=TeacherSpec(), clip="icon-clip", student="promptable-w4",
     )  # fmt: skip
     stickers = [[(np.zeros(shape, dtype=np.uint8), np.ones(shape, dtype=bool))] for shape in sides]
     names = tuple(f"{height} by {width}" for height, width in sides)
