@@ -232,7 +232,7 @@ def test_a_stopped_student_is_the_same_bits(trained: Trained, tmp_path: Path) ->
 def test_killed_in_the_midst_of_training_it_is_the_same_bits(
     labels: str, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Checkpoint.__init__, "__defaults__", ("checkpoint", 0.0))
+    monkeypatch.setattr(Checkpoint.__init__, "__defaults__", ("checkpoint", 0.0, True))
     given = {"online": teacher(), "stored": stored("fp16", tmp_path / "labels"), "hard": None}[labels]
     whole = Segmentation().evaluate(task(tmp_path / "one", labels=given))
     told: list[int] = []
