@@ -38,7 +38,7 @@ CPU = torch.device("cpu")
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
 
-def activations(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+def activations(*shape: int, dtype: torch.dtype | None = None) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
 
 
@@ -47,6 +47,7 @@ def activations(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("shape", [(6, 5, 4, 3), (6, 1, 2, 2), (6, 300, 7, 5)])
+@pytest.mark.usefixtures("in_double")
 def test_moments_are_those_of_each_group(shape: tuple[int, ...], layout: torch.memory_format) -> None:
     x = activations(*shape).contiguous(memory_format=layout)
     mean, variance = group_moments(x, 3)
@@ -73,12 +74,12 @@ def test_the_gradient_of_moments(chunk: int, layout: torch.memory_format, monkey
 
 
 def test_large_batches_keep_their_digits() -> None:
-    """Plain float32 sums of so many numbers would lose two of them."""
+    """Plain float32 sums of so many numbers are off by 1e-5 and more."""
     x = (activations(64, 8, 64, 64) + 3).contiguous(memory_format=torch.channels_last)
     mean, variance = group_moments(x, 1)
     exact = x.double()
-    torch.testing.assert_close(mean[0].double(), exact.mean((0, 2, 3)), rtol=2e-6, atol=0)
-    torch.testing.assert_close(variance[0].double(), exact.var((0, 2, 3), unbiased=False), rtol=2e-6, atol=0)
+    torch.testing.assert_close(mean[0].double(), exact.mean((0, 2, 3)), rtol=5e-6, atol=0)
+    torch.testing.assert_close(variance[0].double(), exact.var((0, 2, 3), unbiased=False), rtol=5e-6, atol=0)
 
 
 def network(arch: str = "resnet10-small-w16", size: int = 16) -> nn.Module:
@@ -106,6 +107,7 @@ def hooked(net: nn.Module, images: Tensor) -> tuple[Tensor, list[Tensor]]:
 
 
 @pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.usefixtures("in_double")
 def test_batch_norm_inputs_are_what_hooks_see_and_change_nothing(groups: int) -> None:
     net, images = network(), activations(6, 3, 16, 16)
     torch.manual_seed(1)
@@ -128,7 +130,7 @@ def test_batch_norm_inputs_are_what_hooks_see_and_change_nothing(groups: int) ->
     found.backward()
     torch.testing.assert_close(seen, logits)
     torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(fast.grad, plain.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(fast.grad, plain.grad)
     assert all("forward" not in vars(module) for module in net.modules())  # put back
 
 
@@ -202,6 +204,7 @@ VIEWS = {
 
 
 @pytest.mark.parametrize("views", VIEWS.values(), ids=VIEWS)
+@pytest.mark.usefixtures("in_double")
 def test_views_are_torchvisions_of_the_stacked_batch(views: RecoveryViews) -> None:
     size, iterations, seeds = 20, 12, (5, 6)
     images = activations(2, 4, 3, size, size)
@@ -211,7 +214,7 @@ def test_views_are_torchvisions_of_the_stacked_batch(views: RecoveryViews) -> No
         for group, seed in enumerate(seeds):
             draws = Draws(views, seed, size, iterations, range(iterations))
             expected = one_by_one(views, draws, iteration, images[group])
-            torch.testing.assert_close(found[group], expected, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(found[group], expected, rtol=1e-6, atol=1e-6)
 
 
 def test_all_images_of_a_group_are_treated_alike() -> None:
@@ -221,6 +224,7 @@ def test_all_images_of_a_group_are_treated_alike() -> None:
     assert not torch.allclose(made[0], GroupViews(RecoveryViews(), (6, 5), 16, 3, CPU)(images, 1)[0])
 
 
+@pytest.mark.usefixtures("in_double")
 def test_a_group_s_views_depend_on_its_seed_and_the_iteration_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     images = activations(3, 2, 3, 16, 16)
     together = GroupViews(RecoveryViews(), (5, 6, 7), 16, 9, CPU)
@@ -298,6 +302,7 @@ def run(iterations: int = 12, seeds: tuple[int, ...] = (1, 2), **options: Any) -
     return recover(noise(seeds, 2, 8, CPU), Pull(), views, lr=0.25, mean=MEAN, std=STD, **options)
 
 
+@pytest.mark.usefixtures("in_double")
 def test_the_descent_is_adam_with_a_cosine_to_zero_and_a_clamp() -> None:
     iterations, loss = 12, Pull()
     views = GroupViews(RecoveryViews(roll=(0, 2)), (1, 2), 8, iterations, CPU)
@@ -317,11 +322,12 @@ def test_the_descent_is_adam_with_a_cosine_to_zero_and_a_clamp() -> None:
     pixels = images.detach() * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
     found = run(iterations)
     assert found.min() >= 0 and found.max() <= 1
-    torch.testing.assert_close(found, pixels.clamp(0, 1), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, pixels.clamp(0, 1))
 
 
+@pytest.mark.usefixtures("in_double")
 def test_groups_are_for_themselves() -> None:
-    torch.testing.assert_close(run(seeds=(1, 2))[1], run(seeds=(2,))[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(run(seeds=(1, 2))[1], run(seeds=(2,))[0])
 
 
 def test_killed_inside_a_batch_it_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,6 +132,7 @@ def loops(a: Tensor, b: Tensor, shape: tuple[int, ...], convention: str) -> Tens
 
 @pytest.mark.parametrize("convention", ["loralib", "peft", "flattened"])
 @pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.usefixtures("in_double")
 def test_update_is_the_plain_product(convention: Convention, kernel: int) -> None:
     generator = torch.Generator().manual_seed(1)
     weight = torch.randn(4, 3, kernel, kernel, generator=generator)
@@ -145,6 +146,7 @@ def test_update_is_the_plain_product(convention: Convention, kernel: int) -> Non
     torch.testing.assert_close(update(weight).detach(), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.usefixtures("in_double")
 def test_peft_is_two_convolutions() -> None:
     generator = torch.Generator().manual_seed(2)
     weight = torch.randn(4, 3, 3, 3, generator=generator)
@@ -159,6 +161,7 @@ def test_peft_is_two_convolutions() -> None:
 
 
 @pytest.mark.parametrize("convention", ["loralib", "peft", "flattened"])
+@pytest.mark.usefixtures("in_double")
 def test_merged_equals_unmerged(convention: Convention) -> None:
     tower = tiny_tower().requires_grad_(False)
     generator = torch.Generator().manual_seed(3)
@@ -180,6 +183,7 @@ def test_merged_equals_unmerged(convention: Convention) -> None:
     torch.testing.assert_close(tower(x), before, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.usefixtures("in_double")
 def test_vit_has_its_linear_layers_adapted() -> None:
     torch.manual_seed(0)
     tower = VisionTransformer(32, patch_size=8, width=16, layers=2, heads=2, mlp_ratio=2.0, output_dim=8)
