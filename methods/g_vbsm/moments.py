@@ -100,7 +100,8 @@ class _OnePatch(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, groups: int, patch: int) -> tuple[Tensor, Tensor, Tensor]:
         _, channels, height, width = x.shape
-        (sums_h, squares_h), (sums_w, squares_w) = (_resizing(side, patch, x.device, x.dtype) for side in (height, width))
+        sums_h, squares_h = _resizing(height, patch, x.device, x.dtype)
+        sums_w, squares_w = _resizing(width, patch, x.device, x.dtype)
         rows = x.permute(0, 2, 3, 1)  # contiguous, if x is channels_last
         turned = torch.matmul(squares_h, torch.matmul(squares_w, rows).flatten(2)).view(rows.shape)
         count = len(x) // groups * channels * patch**2

@@ -314,7 +314,7 @@ def test_stopped_in_the_middle_shared_training_goes_on_to_the_same_bits(tmp_path
     run_ranks(2, train_teacher, tmp_path / "whole", spec)
     assert all(run_ranks(2, train_teacher, tmp_path / "stopped", spec, stop=23, may_fail=True))
     kept = Checkpoint(tmp_path / "stopped" / "work").load()
-    assert kept is not None and (kept[1]["epoch"], kept[1]["batches"]) == (1, 5)
+    assert kept is not None and kept[1] == {"steps": 23}
     run_ranks(2, train_teacher, tmp_path / "stopped", spec)
     for rank in range(2):
         again, whole = weights(tmp_path / "stopped", rank), weights(tmp_path / "whole", rank)

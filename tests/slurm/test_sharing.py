@@ -14,8 +14,8 @@ PROFILE = """
 cells = ["teacher", "prepare", "distill", "label"]
 processes = 2
 """
-# Floats are added up in another order, which optimizer steps magnify; tests/kit/test_distributed.py compares the numbers
-# themselves, in double precision.
+# Floats are added up in another order, which optimizer steps magnify; tests/kit/test_distributed.py compares the
+# numbers themselves, in double precision.
 APART = 0.02  # of weights, by their norm, and of accuracy
 
 
