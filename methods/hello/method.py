@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from bench.api import CellSpec, DatasetInfo, Distiller, GridPoint, Images, LabelSize, MethodInfo, Task
 from bench.kit.clip.naming import clip_identity
-from methods.hello import config, parameters
+from methods.hello import config
 from methods.rded import RDED
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ class HeLlO(Distiller):
         )
 
     def label_size(self, setting: GridPoint) -> LabelSize | None:
-        return parameters.label_size(self.config, self.config.clip or setting.dataset.clip, setting.dataset.classes)
+        from methods.hello.projector import label_size
+
+        return label_size(self.config, self.config.clip or setting.dataset.clip, setting.dataset.classes)
 
     def prepare(self, task: Task, folder: Path) -> None:
         self._rded(task).prepare(task, folder)

@@ -31,7 +31,7 @@ from bench.planning.protocols import all_protocols, evaluator_of
 from methods.g_vbsm.method import GVBSM
 from methods.g_vbsm.recover import class_order, skips, turns
 from methods.hello.config import Config as HeLlOConfig
-from methods.hello.parameters import label_size
+from methods.hello.projector import label_size
 from methods.hello.train import projector_loss
 from methods.rded import mosaic, score
 from methods.sre2l import SRe2L, SRe2LLoss, official_batches, together
