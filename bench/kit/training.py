@@ -13,15 +13,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from bench.api import Progress
-from bench.errors import UserError
+from bench.api import AugmentationConfig, AugmentedBatch, Checkpoint, Progress, Split
+from bench.api.seeds import seed_for, seed_streams
 from bench.kit import distributed
-from bench.kit.checkpoint import Checkpoint, restore_training, training_state
-from bench.kit.data.dataset import Split
 from bench.kit.optim import set_lr
-from bench.kit.seeds import seed_for, seed_streams
 from bench.kit.sync_norm import synchronise
-from bench.kit.views import AugmentationConfig, AugmentationStream, AugmentedBatch
+from bench.kit.validation import check_training
 
 
 def train(
@@ -49,45 +46,30 @@ def train(
         after_epoch: called by the main process with the number of finished epochs, maybe again after a resume.
 
     Raises:
-        UserError: the training diverged.
+        Diverged: the loss or the weights are no longer finite.
     """
-    trained: list[Tensor] = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    done = 0
-    if found := distributed.broadcast_object(checkpoint.load() if distributed.is_main() else None):
-        restore_training(model, optimizer, found[0])
-        done = found[1]["steps"]
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    done = (checkpoint.restore_training(model, optimizer) or {"steps": 0})["steps"]
     distributed.broadcast(model.state_dict().values())
     synchronise(model)
-    stream, images = AugmentationStream(augmentation, len(split)), len(split)
+    images, rank = len(split), distributed.rank()
     steps = -(-images // batch_size)
     for epoch in range(max(done - 1, 0) // steps, epochs):
-        batches = split.views(stream, epoch, batch_size, device, first=done - epoch * steps, rows=distributed.share)
-        for views in batches:
+        first, last_loss = done - epoch * steps, 0.0
+        for views in split.views(augmentation, epoch, batch_size, device, first=first, rows=distributed.share):
             if distributed.size() > 1:  # ranks have other rows, which want other masks of dropout
-                seed_streams(
-                    seed_for("training-noise", augmentation.seed, epoch, views.batch, distributed.rank()), device
-                )
+                seed_streams(seed_for("training-noise", augmentation.seed, epoch, views.batch, rank), device)
             set_lr(optimizer, lr(done))
-            value = loss(views)
+            mean = loss(views)
             optimizer.zero_grad(set_to_none=True)
-            whole = min(batch_size, images - views.batch * batch_size)
-            distributed.backward(value, trained, len(views) / whole)
+            distributed.backward(mean, trained, len(views) / min(batch_size, images - views.batch * batch_size))
             optimizer.step()
             done += 1
-            metrics = {"loss": float(value.detach())} if done % steps == 0 else {}
-            progress(done, epochs * steps, **metrics)
-            if distributed.is_main() and checkpoint.due():
-                checkpoint.save(training_state(model, optimizer), steps=done)
-        refuse_divergence(trained, epoch + 1)
+            if done % steps == 0 and len(views):
+                last_loss = float(mean.detach())
+            progress(done, epochs * steps, **({"loss": last_loss} if done % steps == 0 else {}))
+            if checkpoint.due():
+                checkpoint.save_training(model, optimizer, steps=done)
+        check_training(epoch + 1, last_loss, trained)
         if distributed.is_main():
             after_epoch(epoch + 1)
-
-
-def refuse_divergence(weights: list[Tensor], epoch: int) -> None:
-    """Stop a training whose weights are no longer finite.
-
-    Raises:
-        UserError: they are not.
-    """
-    if not bool(torch.stack(torch._foreach_norm(weights)).isfinite().all()):
-        raise UserError(f"the training diverged at epoch {epoch}: its weights are not finite; lower the learning rate")

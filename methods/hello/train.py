@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from bench.api import FrozenBackbone, Task
-from bench.kit.checkpoint import Checkpoint
+from bench.api import AugmentationConfig, AugmentedBatch, Classifier, FrozenBackbone, Task
 from bench.kit.clip.loading import load_clip
 from bench.kit.optim import lr_factor
-from bench.kit.seeds import seed_for
 from bench.kit.training import train
-from bench.kit.views import AugmentationConfig, AugmentedBatch
 from methods.hello.config import Config
 from methods.hello.projector import Projector, build
 
@@ -25,10 +22,11 @@ def train_projector(task: Task, config: Config, clip_name: str) -> tuple[Project
     AdamW on what the settings train, 20 epochs in batches of 256 at 5e-4 by default (paper, Sec. 4). Resumable.
 
     Raises:
-        UserError: the public CLIP is not available, or the training diverged.
+        UserError: the public CLIP is not available.
+        Diverged: the training left the finite numbers.
     """
     clip, tokenizer, base = load_clip(clip_name, task.device)
-    projector = build(clip, tokenizer, task.data.names, config, seed_for("hello-init", task.seed))
+    projector = build(clip, tokenizer, task.data.names, config, task.seed_for("hello-init"))
     del clip  # with it goes the text tower
     teachers = [task.teacher.model(epoch) for epoch in config.checkpoints(task.ipc, task.teacher.epochs)]
     total = config.epochs * -(-len(task.data.train) // config.batch_size)
@@ -52,7 +50,7 @@ def train_projector(task: Task, config: Config, clip_name: str) -> tuple[Project
         epochs=config.epochs,
         batch_size=config.batch_size,
         device=task.device,
-        checkpoint=Checkpoint(task.work, "projector"),
+        checkpoint=task.checkpoint,
         progress=task.progress,
     )
     return projector, base
@@ -66,12 +64,12 @@ def augmentation(task: Task, config: Config) -> AugmentationConfig:
         crop="rrc",
         min_scale=config.min_scale or task.dataset.teacher.min_scale,
         flip=task.dataset.flip,
-        seed=seed_for("hello-views", task.seed),
+        seed=task.seed_for("hello-views"),
     )
 
 
 @torch.no_grad()
-def mean_logits(teachers: Sequence[nn.Module], pixels: Tensor) -> Tensor:
+def mean_logits(teachers: Sequence[Classifier], pixels: Tensor) -> Tensor:
     """Mean of the weak teachers' logits (B, C) on the same view."""
     total: Tensor = teachers[0](pixels)
     for teacher in teachers[1:]:

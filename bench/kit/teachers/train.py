@@ -9,15 +9,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from bench.api import Progress, TeacherSpec
+from bench.api import Dataset, Progress, TeacherSpec
+from bench.api.seeds import seed_for
 from bench.errors import UserError
 from bench.kit import distributed
 from bench.kit.accuracy import TestImages
 from bench.kit.checkpoint import Checkpoint
-from bench.kit.data.dataset import Dataset
 from bench.kit.models import Classifier
 from bench.kit.optim import lr_factor, sgd
-from bench.kit.seeds import seed_for
 from bench.kit.teachers import foreign, trajectory
 from bench.kit.training import train
 from bench.kit.views import AugmentationConfig
@@ -52,7 +51,8 @@ def train_trajectory(
     """Make the trajectory of ``spec`` in ``folder`` and return the numbers for its record.
 
     Raises:
-        UserError: a foreign checkpoint can't be used, or the training diverged.
+        UserError: a foreign checkpoint can't be used.
+        Diverged: the training left the finite numbers.
     """
     info = dataset.info
     torch.manual_seed(seed_for("teacher-init", spec.seed))
@@ -119,7 +119,7 @@ def _train(
         epochs=spec.epochs,
         batch_size=spec.batch_size,
         device=device,
-        checkpoint=Checkpoint(work),
+        checkpoint=Checkpoint(work, shared=True),
         progress=progress,
         after_epoch=keep,
     )
