@@ -29,7 +29,7 @@ from bench.kit.clip.loading import Tokenizer, load_same_clip, text_embeddings
 from bench.kit.clip.naming import ICON_CLIP, ICON_CLIP_FOLDER
 from bench.kit.views import AugmentedBatch
 from methods.hello import lora
-from methods.hello.config import Config
+from methods.hello.config import ProjectorConfig
 
 _ADAPTERS = "adapters.safetensors"
 
@@ -44,7 +44,7 @@ class Projector(nn.Module):
     gain: Tensor
     shift: Tensor
 
-    def __init__(self, visual: nn.Module, head: Tensor, log_scale: Tensor, config: Config):
+    def __init__(self, visual: nn.Module, head: Tensor, log_scale: Tensor, config: ProjectorConfig):
         super().__init__()
         self.tower = visual.eval().requires_grad_(False)
         self.head = nn.Linear(head.shape[1], head.shape[0], bias=False, device=head.device)
@@ -75,7 +75,7 @@ class Projector(nn.Module):
         return logits if self.raw else logits * self.log_scale.exp()
 
 
-def build(clip: CLIP, tokenizer: Tokenizer, names: Sequence[str], config: Config, seed: int = 0) -> Projector:
+def build(clip: CLIP, tokenizer: Tokenizer, names: Sequence[str], config: ProjectorConfig, seed: int = 0) -> Projector:
     """The projector before training: from the text start, it predicts what CLIP's zero-shot classifier does,
     class probabilities included (Proposition 1); centring takes the same number from all logits of an image.
 
@@ -142,7 +142,7 @@ def _tower(clip: str) -> tuple[nn.Module, int] | None:
     return open_clip.create_model(arch, pretrained=None, device="meta").visual, known["embed_dim"]
 
 
-def label_size(config: Config, clip: str, classes: int) -> LabelSize | None:
+def label_size(config: ProjectorConfig, clip: str, classes: int) -> LabelSize | None:
     """Count what a projector on a public CLIP stores for so many classes; None: of an unknown CLIP."""
     if (found := _tower(clip)) is None:
         return None
@@ -167,7 +167,7 @@ class ProjectorLabels(LabelSource):
         clip: str,
         base: FrozenBackbone,
         names: Sequence[str],
-        config: Config,
+        config: ProjectorConfig,
         tensors: dict[str, Tensor],
         device: torch.device,
     ):
@@ -196,7 +196,7 @@ class ProjectorLabels(LabelSource):
         clip: str,
         base: FrozenBackbone,
         names: Sequence[str],
-        config: Config,
+        config: ProjectorConfig,
         device: torch.device,
     ) -> Self:
         """The source that a trained projector makes: what is served is what is stored, rounding included."""
@@ -223,7 +223,7 @@ class ProjectorLabels(LabelSource):
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> Self:
         facts = json.loads((folder / "source.json").read_text(encoding="utf-8"))
-        base, config = FrozenBackbone(**facts["public"]), Config(**facts["config"])
+        base, config = FrozenBackbone(**facts["public"]), ProjectorConfig(**facts["config"])
         return cls(facts["clip"], base, facts["names"], config, load_file(folder / _ADAPTERS), device)
 
     def public(self) -> tuple[FrozenBackbone, ...]:
