@@ -20,8 +20,9 @@ class Affects:
 def affects(*what: Artifact | Literal["speed"]) -> Affects:
     """Mark a field by what it affects: ``batch_size: Annotated[int, affects("speed")] = 256``.
 
-    A field without a marker affects the images, or what the class's ``unmarked`` says. One that affects what is prepared reaches the images through the
-    identity of that; one that affects speed alone, or nothing by itself, is part of no identity.
+    A field without a marker affects the images, or what the class's ``unmarked`` says. One that affects what is
+    prepared reaches the images through the identity of that; one that affects speed alone, or nothing by itself, is
+    part of no identity.
     """
     return Affects(frozenset(what))
 

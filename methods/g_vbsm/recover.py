@@ -66,8 +66,8 @@ def augmentation(config: Config) -> RecoveryAugmentation:
 
 
 def class_order(classes: int, ipc: int, blocks: int) -> Tensor:
-    """Return the class of each image in the order of the batches, int64 (classes * ipc,): block by block, in it class by
-    class."""
+    """Return the class of each image in the order of the batches, int64 (classes * ipc,): block by block, each class
+    by class."""
     return torch.arange(classes).repeat_interleave(ipc // blocks).repeat(blocks)
 
 
