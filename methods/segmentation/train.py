@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.api import AugmentationConfig, AugmentedBatch, Task
-from bench.kit.optim import decay_groups, lr_factor, set_lr
+from bench.kit import training
+from bench.kit.optim import decay_groups, lr_factor
 from methods.segmentation.config import MaskTraining
 from methods.segmentation.masks import click_maps, mask_loss
 
@@ -25,25 +26,22 @@ def train(
         target: maps a batch of views to the shares (B, s, s) in [0, 1] that its masks should be.
         seed: of the views.
     """
-    split = task.data.train
-    views_of = AugmentationConfig(
-        size=task.dataset.image_size, min_scale=config.min_scale, flip=task.dataset.flip, seed=seed
+    info, steps = task.dataset, config.epochs * -(-len(task.data.train) // config.batch_size)
+
+    def loss(views: AugmentedBatch) -> Tensor:
+        return mask_loss(model(views.pixels, click_maps(views)), target(views), config.dice_weight)
+
+    training.train(
+        model.train(),
+        torch.optim.AdamW(decay_groups(model, config.weight_decay), config.lr, fused=True),
+        lambda step: config.lr * lr_factor("cosine", step, steps),
+        loss,
+        task.data.train,
+        AugmentationConfig(size=info.image_size, min_scale=config.min_scale, flip=info.flip, seed=seed),
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        device=task.device,
+        checkpoint=task.checkpoint,
+        progress=task.progress,
     )
-    optimizer = torch.optim.AdamW(decay_groups(model, config.weight_decay), config.lr, fused=True)
-    done = (task.checkpoint.restore_training(model, optimizer) or {"steps": 0})["steps"]
-    steps = -(-len(split) // config.batch_size)
-    total = config.epochs * steps
-    model.train()
-    for epoch in range(done // steps, config.epochs):
-        batches = split.views(views_of, epoch, config.batch_size, task.device, first=done - epoch * steps)
-        for step, views in enumerate(batches, done):
-            set_lr(optimizer, config.lr * lr_factor("cosine", step, total))
-            loss = mask_loss(model(views.pixels, click_maps(views)), target(views), config.dice_weight)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            done = step + 1
-            task.progress(done, total)
-            if task.checkpoint.due():
-                task.checkpoint.save_training(model, optimizer, steps=done)
     model.eval()
