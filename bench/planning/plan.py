@@ -140,11 +140,11 @@ class _Planner:
             wanted += [LabelChoice("static", "fp16")] if static else []
             wanted += [LabelChoice("hard")]
         own = labels_itself(method) or method.info.labels == "hard"
-        for student in () if rules.evaluator.students else self.students:
-            architectures.check(student)
         for point in self._points():
             method.check(point)
             rules.evaluator.check(rules.protocol, self.dataset, method.info, self.students, codecs)
+            for student in () if rules.evaluator.students else self.students:
+                architectures.check(student)
             images = self.cells.images(method, point)
             beside = {one: self.cells.images(other, point) for one, other in others.items() if one != name}
             beside = {one: cell for one, cell in beside.items() if cell != images}  # a method may take a baseline's

@@ -67,7 +67,7 @@ def teacher() -> TeacherMasks:
     network = MaskNetwork(arch="promptable-w4", image_size=SIDE, **SHOWN)  # type: ignore[arg-type]
     model = network.build()
     nn.init.normal_(model.decoder.out.weight, std=20.0)  # type: ignore[union-attr,arg-type]
-    return TeacherMasks(network, model.eval().requires_grad_(False))
+    return TeacherMasks(network, model.state_dict(), CPU)
 
 
 def rules(**changes: Any) -> SegmentationProtocol:
@@ -82,7 +82,7 @@ def task(work: Path, **changes: Any) -> EvaluationTask:
     work.mkdir(exist_ok=True)
     facts: dict[str, Any] = {
         "dataset": scenes().info, "data": scenes(), "images": images(), "labels": teacher(),
-        "student": "promptable-w4", "protocol": rules(), "seed": 0, "device": CPU, "work": work,
+        "student": "promptable-w4", "protocol": rules(), "ipc": 2, "seed": 0, "device": CPU, "work": work,
         "progress": lambda *_, **__: None,
     } | changes  # fmt: skip
     return EvaluationTask(**facts)
@@ -306,11 +306,11 @@ def test_stored_labels_of_classes_are_refused(tmp_path: Path) -> None:
     judge.net = models.build("convnet2-w8", CLASSES, SIDE, **SHOWN).eval().requires_grad_(False)  # type: ignore[arg-type]
     codec, order = LabelCodec.parse("fp16"), scenes().order_hash
     plain = without(made, "points", "masks")
-    for labelled, message in ((plain, "made for another image set"), (made, "these labels are of classes")):
-        work = tmp_path / message
+    for index, labelled in enumerate((plain, made)):
+        work = tmp_path / str(index)
         work.mkdir()
         found = store(judge, labelled, schedule, codec, order, work, CPU, lambda *_, **__: None)
-        refused(message, tmp_path / "w", labels=found)
+        refused("these labels are of classes", tmp_path / "w", labels=found)
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ def test_stored_labels_of_classes_are_refused(tmp_path: Path) -> None:
         ({"labels": ("teacher:fp16",)}, "--labels teacher:fp16 of promptable are teacher labels"),
         ({"labels": ("static:fp16",)}, "--labels static:fp16 of promptable are static labels"),
         ({"students": ("convnet3",)}, "student 'convnet3' answers with classes"),
-        ({"protocols": ("common-digits-cpu",)}, "promptable labels with masks"),
+        ({"protocols": ("common-digits-cpu",)}, "promptable is for segmentation, which students of common-digits-cpu"),
     ],
 )  # fmt: skip
 def test_plans_refuse_it_before_anything_is_computed(changes: dict[str, Any], message: str) -> None:
