@@ -21,14 +21,15 @@ from bench.api import DatasetInfo, EvaluationTask, LabelSource, MethodInfo, Prot
 from bench.api.label_codec import LabelCodec
 from bench.errors import UserError
 from bench.kit.seeds import seed_for
-from evaluators.classification import Classification, StudentProtocol, train_student
+from evaluators.classification import Classification
+from evaluators.student_protocol import StudentProtocol
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from bench.api.augmentation import AugmentationSchedule
     from bench.kit.views import AugmentedBatch
-    from evaluators.classification import LossOf
+    from evaluators.student_training import Loss
 
 
 class SegmentationProtocol(StudentProtocol):
@@ -48,7 +49,7 @@ class Segmentation(Classification):
     Config: ClassVar[type[Protocol]] = SegmentationProtocol
     metric: ClassVar[str] = "mean IoU"
     # an answer for the whole image is no answer for a part of it, unless it is cut alike: as exact masks are
-    takes: ClassVar[tuple[str, ...]] = ("online", "stored", "hard")
+    supported_labels: ClassVar[tuple[str, ...]] = ("online", "stored", "hard")
 
     def check(
         self,
@@ -82,6 +83,7 @@ class Segmentation(Classification):
         from bench.kit.data.dataset import Resident, Split
         from bench.kit.segmentation.masks import TestMasks
         from bench.kit.segmentation.networks import build
+        from evaluators.student_training import train_student
 
         protocol, info = task.protocol, task.dataset
         assert isinstance(protocol, SegmentationProtocol)
@@ -89,13 +91,13 @@ class Segmentation(Classification):
             raise UserError(f"{protocol.name} needs prompts and masks, which {info.name} has not; expected icon-scenes")
         if task.images is None:
             train: Split = task.data.train
-            schedule = self.full_data_schedule(protocol, info, len(train), task.seed)
+            schedule = protocol.full_data_augmentation(info, len(train), task.seed)
         else:
             if task.images.points is None or (task.labels is None and task.images.masks is None):
                 raise UserError(f"these images came without {'prompts' if task.images.points is None else 'masks'}, "
                                 f"which {protocol.name} needs; use random_real's or promptable's")  # fmt: skip
             train = Resident(task.images.pixels, task.images.labels, task.images.points, task.images.masks)
-            schedule = self.schedule(protocol, info, len(train), task.seed)
+            schedule = protocol.augmentation(info, len(train) // info.classes, task.seed)
             if task.labels is not None:
                 task.labels.check(task.images, task.data.order_hash)
                 check_masks(task.labels, schedule, protocol, info.logits)
@@ -116,7 +118,7 @@ class Segmentation(Classification):
         }
 
 
-def mask_loss_of(labels: LabelSource | None, protocol: SegmentationProtocol) -> LossOf:
+def mask_loss_of(labels: LabelSource | None, protocol: SegmentationProtocol) -> Loss:
     """The loss of a student on a batch: against the probabilities of soft masks, else the exact masks."""
     from bench.kit.segmentation.masks import click_plane, exact_shares, mask_loss
 

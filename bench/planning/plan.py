@@ -273,8 +273,9 @@ class _Planner:
     def _schedule(self, setting: GridPoint, rules: _Rules) -> AugmentationSchedule:
         """The views of a student; ``setting`` has its seed."""
         if setting not in rules.schedules:
-            count = setting.ipc * self.dataset.classes
-            rules.schedules[setting] = rules.evaluator.schedule(rules.protocol, self.dataset, count, setting.seed)
+            rules.schedules[setting] = rules.evaluator.schedule(
+                rules.protocol, self.dataset, ipc=setting.ipc, seed=setting.seed
+            )
         return rules.schedules[setting]
 
     def _check_fixed(self, name: str, recipe: CellSpec, choice: LabelChoice, setting: GridPoint, rules: _Rules) -> None:
@@ -350,10 +351,10 @@ class _Planner:
         asked = {parse(text, method.info): text for text in self.request.labels}
         codecs = [choice.codec for choice in asked if choice.kind == "stored"]
         for choice, text in asked.items():
-            if choice.kind not in rules.evaluator.takes:
+            if choice.kind not in rules.evaluator.supported_labels:
                 raise UserError(
                     f"--labels {text} of {name} are {choice.kind} labels, which the students of "
-                    f"{rules.protocol.name} can't use; choose --labels {','.join(rules.evaluator.takes)}"
+                    f"{rules.protocol.name} can't use; choose --labels {','.join(rules.evaluator.supported_labels)}"
                 )
         for setting in self._settings():
             method.check(setting)
@@ -368,7 +369,7 @@ class _Planner:
             own, fixed = recipe != TEACHER_LABELS, recipe is not None and recipe.fixed
             wanted = list(asked)
             if self.request.baselines:
-                static = "static" in rules.evaluator.takes and any(one.kind == "stored" for one in asked)
+                static = "static" in rules.evaluator.supported_labels and any(one.kind == "stored" for one in asked)
                 wanted += [LabelChoice("static", "fp16")] if static else []
                 wanted += [LabelChoice("hard")]
             for choice in dict.fromkeys(wanted):

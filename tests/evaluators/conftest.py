@@ -101,14 +101,14 @@ def evaluate(monkeypatch: pytest.MonkeyPatch) -> Callable[[EvaluationTask], Outc
 
     def run(task: EvaluationTask) -> Outcome:
         caught: dict[str, Any] = {}
-        plain = classification.train_student
+        plain = classification.train_classifier
 
         def train(student: nn.Module, *rest: Any) -> Any:
             caught["student"], caught["start"] = student, copy.deepcopy(student.state_dict())
             return plain(student, *rest)
 
         with monkeypatch.context() as patch:
-            patch.setattr(classification, "train_student", train)
+            patch.setattr(classification, "train_classifier", train)
             result = Classification().evaluate(task)
         return result, caught["student"], caught["start"]
 
