@@ -6,7 +6,7 @@ compute.
 
 from bench.api.config import BaseConfig
 from bench.api.dataset import DatasetInfo, GridPoint, TeacherSpec
-from bench.api.evaluator import EvaluationTask, Evaluator, Protocol
+from bench.api.evaluator import EvaluationTask, Evaluator, Protocol, Student
 from bench.api.labels import ByteCount, FrozenBackbone, Images, LabelSize, LabelSource
 from bench.api.method import TEACHER_LABELS, CellSpec, Distiller, MethodInfo, Progress, Task
 
@@ -27,6 +27,7 @@ __all__ = [
     "MethodInfo",
     "Progress",
     "Protocol",
+    "Student",
     "Task",
     "TeacherSpec",
 ]

@@ -21,6 +21,7 @@ from bench.kit.data.dataset import Dataset, Resident
 from bench.kit.data.icon_scenes import make_scenes
 from bench.kit.labels.stored import StoredLabels
 from bench.kit.labels.storing import store
+from bench.kit.seeds import seed_for
 from bench.kit.segmentation.masks import exact_shares, mask_loss
 from bench.kit.segmentation.networks import build
 from bench.kit.views import AugmentationStream, AugmentedBatch
@@ -123,7 +124,7 @@ def test_students_learn_as_a_plain_loop_does(labels: str, trained: Trained, tmp_
     protocol = rules(dice_weight=0.5, epochs=3)
     result = Segmentation().evaluate(task(tmp_path, labels=given, protocol=protocol))
     schedule = Segmentation().schedule(protocol, scenes().info, ipc=2, seed=0)
-    torch.manual_seed(segmentation.seed_for("student-init", 0))
+    torch.manual_seed(seed_for("student-init", 0))
     student = build("promptable-w4", SIDE, **SHOWN).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     decayed = [p for p in student.parameters() if p.ndim > 1]
     rest = [p for p in student.parameters() if p.ndim <= 1]
