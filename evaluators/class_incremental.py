@@ -10,9 +10,9 @@ from typing import ClassVar, Self, final
 import torch
 from torch import Tensor
 
-from bench.api import FrozenBackbone, LabelSource
-from bench.kit.data.dataset import Files, Resident, Split
-from bench.kit.seeds import seed_for
+from bench.api import FrozenBackbone, LabelSource, Split
+from bench.api.seeds import seed_for
+from bench.kit.data.dataset import Files, Resident
 from bench.kit.views import AugmentedBatch
 from bench.kit.views.draws import Purpose, permutation, uniforms
 
@@ -61,18 +61,18 @@ class SeenLabels(LabelSource):
     def __init__(
         self,
         source: LabelSource,
-        arrivals: ClassIncrementalSplit,
+        split: ClassIncrementalSplit,
         order: Sequence[int],
         classes: int,
         device: torch.device,
     ):
         """
         Args:
-            source: it labels any view, and knows the logits of all classes.
-            arrivals: of the images that the source was made for.
+            source: labels any view with the logits of all classes.
+            split: the images that the source was made for.
         """
         self.source = source
-        self.indices = arrivals.indices.to(device)
+        self.indices = split.indices.to(device)
         self.order = torch.tensor(order, device=device)
         self.columns = self.order[:classes]
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bench.api import DatasetInfo, EvaluationTask, Evaluator, Images, LabelSource, Protocol
 from bench.api.augmentation import AugmentationSchedule
+from bench.api.seeds import seed_for
 from bench.errors import UserError
-from bench.kit.seeds import seed_for
 from evaluators.student_protocol import StudentProtocol
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from bench.kit.data.dataset import Split
+    from bench.api import Split
     from bench.kit.views import AugmentedBatch
     from evaluators.student_training import Tests
 
@@ -72,10 +72,10 @@ def training_images(task: EvaluationTask, protocol: ClassificationProtocol) -> t
     """
     from bench.kit.data.dataset import Resident
 
-    if task.images is None:
+    if task.images is None or task.ipc is None:
         train: Split = task.data.train
         return train, protocol.full_data_augmentation(task.dataset, len(train), task.seed)
-    schedule = protocol.augmentation(task.dataset, len(task.images) // task.dataset.classes, task.seed)
+    schedule = protocol.augmentation(task.dataset, task.ipc, task.seed)
     if task.labels is not None:
         check_labels(task.labels, schedule, protocol, task.images, task.data.order_hash)
     return Resident(task.images.pixels, task.images.labels), schedule

@@ -44,8 +44,8 @@ from bench.api import (
 )
 from bench.api.augmentation import AugmentationSchedule
 from bench.api.label_codec import LabelCodec
+from bench.api.seeds import seed_for
 from bench.errors import UserError
-from bench.kit.seeds import seed_for
 from evaluators.classification import Classification, ClassificationProtocol, new_student, train_classifier
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from pydantic import Field
 
 from bench.api import DatasetInfo, EvaluationTask, LabelSource, MethodInfo, Protocol, architectures
 from bench.api.label_codec import LabelCodec
+from bench.api.seeds import seed_for
 from bench.errors import UserError
-from bench.kit.seeds import seed_for
 from evaluators.classification import Classification
 from evaluators.student_protocol import StudentProtocol
 
@@ -80,7 +80,8 @@ class Segmentation(Classification):
     def evaluate(self, task: EvaluationTask) -> dict[str, Any]:
         import torch
 
-        from bench.kit.data.dataset import Resident, Split
+        from bench.api import Split
+        from bench.kit.data.dataset import Resident
         from bench.kit.segmentation.masks import TestMasks
         from bench.kit.segmentation.networks import build
         from evaluators.student_training import train_student

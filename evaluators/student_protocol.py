@@ -8,7 +8,7 @@ from pydantic import Field
 
 from bench.api import BaseConfig, DatasetInfo, Protocol
 from bench.api.augmentation import AugmentationConfig, AugmentationSchedule
-from bench.kit.seeds import seed_for
+from bench.api.seeds import seed_for
 
 ByIpc = int | dict[int, int]  # one number, or a number from each IPC on: {1 = 300, 10 = 100}
 

@@ -8,12 +8,12 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from bench.api import EvaluationTask
+from bench.api import EvaluationTask, Split
 from bench.api.augmentation import AugmentationSchedule
+from bench.api.seeds import seed_for, seed_streams
 from bench.kit.checkpoint import Checkpoint, restore_training, training_state
-from bench.kit.data.dataset import Split
 from bench.kit.optim import WeightAverage, decay_groups, lr_factor, set_lr
-from bench.kit.seeds import seed_for, seed_streams
+from bench.kit.validation import check_training
 from bench.kit.views import AugmentationStream, AugmentedBatch
 from evaluators.student_protocol import StudentProtocol
 
@@ -41,7 +41,7 @@ def train_student(
     Resumable after every step of the optimizer: a checkpoint in ``task.work`` is continued to the same bits.
 
     Raises:
-        FloatingPointError: training diverged.
+        Diverged: the loss or weights are not finite; the epoch is named.
     """
     epochs, steps = schedule.epochs, schedule.batches
     stream = AugmentationStream(schedule.plan, schedule.images)
@@ -66,7 +66,7 @@ def train_student(
             seed_streams(seed_for("student-epoch", task.seed, epoch), task.device)
         set_lr(optimizer, lr * lr_factor(protocol.schedule, epoch, epochs, protocol.warmup))
         replay = None if task.labels is None else task.labels.replay(epoch)
-        for views in train.views(stream, epoch, schedule.batch_size, task.device, replay, first=done):
+        for views in train.views(stream.plan, epoch, schedule.batch_size, task.device, replay, first=done):
             with amp:
                 loss = loss_of(student, views, epoch * steps + done)
             (loss / protocol.accumulate).backward()
@@ -81,11 +81,8 @@ def train_student(
             if stepped and checkpoint.due():
                 checkpoint.save(training_state(trained, optimizer), epoch=epoch, batches=done, curve=curve)
         done = 0
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the student diverged at epoch {epoch + 1}: the loss is {loss.item()}")
+        check_training(epoch + 1, loss.detach(), student.parameters() if epoch + 1 in test_epochs else ())
         if epoch + 1 in test_epochs:
-            if not all(torch.isfinite(weights).all() for weights in student.parameters()):
-                raise FloatingPointError(f"the student diverged at epoch {epoch + 1}: weights are not finite")
             if average is not None:
                 average.take_buffers()
             curve.append((epoch + 1, tests.top1(tested)))

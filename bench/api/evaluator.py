@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bench.api.config import BaseConfig
-from bench.api.dataset import DatasetInfo
+from bench.api.dataset import Dataset, DatasetInfo
 from bench.api.labels import Images, LabelSource
-from bench.api.method import MethodInfo, Progress
+from bench.api.method import MethodInfo
+from bench.api.task import Progress
 from bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from bench.api.augmentation import AugmentationSchedule
     from bench.api.label_codec import LabelCodec
-    from bench.kit.data.dataset import Dataset
 
 
 class Protocol(BaseConfig):
@@ -47,6 +47,7 @@ class EvaluationTask:
     labels: LabelSource | None
     student: str
     protocol: Protocol
+    ipc: int | None  # images per class; None: the whole real training set
     seed: int
     device: torch.device
     work: Path

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
-from inspect import isabstract
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
@@ -29,8 +28,8 @@ class Group(Generic[T]):
     Args:
         name: of the group, e.g. ``bench.methods``.
         kind: the word for one of its plug-ins in messages.
-        expected: the class of a plug-in, or where that is abstract its base.
-        attributes: which a plug-in must have.
+        expected: the class of a plug-in; where ``attributes`` are given its base class.
+        attributes: the class attributes that a plug-in must define.
     """
 
     def __init__(self, name: str, kind: str, expected: type[Any], attributes: Sequence[str] = ()):
@@ -73,7 +72,7 @@ class Group(Generic[T]):
 
     def _unfit(self, plugin: Any) -> str:
         """Say why an object is no plug-in of this group; empty where it is one."""
-        if not isabstract(self.expected):
+        if not self.attributes:
             return "" if isinstance(plugin, self.expected) else f"it is not a {self.expected.__name__}"
         if not (isinstance(plugin, type) and issubclass(plugin, self.expected)):
             return f"it is not a subclass of {self.expected.__name__}"

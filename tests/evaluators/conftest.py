@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.api import DatasetInfo, EvaluationTask, Images, LabelSource, TeacherSpec
+from bench.api import Dataset, DatasetInfo, EvaluationTask, Images, LabelSource, TeacherSpec
 from bench.kit import models
-from bench.kit.data.dataset import Dataset, Resident
+from bench.kit.data.dataset import Resident
 from bench.kit.views import AugmentedBatch
 from evaluators import classification
 from evaluators.classification import Classification, ClassificationProtocol
@@ -87,6 +87,7 @@ def make_task(tmp_path: Path) -> MakeTask:
             "protocol": rules, "seed": 0, "device": CPU, "work": tmp_path, "progress": lambda *_, **__: None,
         } | changes  # fmt: skip
         facts["work"].mkdir(exist_ok=True)
+        facts.setdefault("ipc", None if facts["images"] is None else len(facts["images"]) // CLASSES)
         return EvaluationTask(**facts)
 
     return make

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench import stopping
-from bench.api import EvaluationTask, Images, Progress
+from bench.api import Dataset, EvaluationTask, Images, Progress
+from bench.api.seeds import seed_for
 from bench.kit import accuracy, models
 from bench.kit.checkpoint import Checkpoint
-from bench.kit.data.dataset import Dataset, Files, Resident
-from bench.kit.seeds import seed_for
+from bench.kit.data.dataset import Files, Resident
+from bench.kit.validation import Diverged
 from bench.kit.views import AugmentationConfig, AugmentationStream, AugmentedBatch
 from evaluators import classification
 from evaluators.classification import Classification, ClassificationProtocol
@@ -183,7 +184,7 @@ def test_a_diverged_student_is_a_failure_and_no_number(make_task: MakeTask, valu
         def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
             return super().soft_labels(views, step) * (value if views.epoch == 1 else 1)
 
-    with pytest.raises(FloatingPointError, match="diverged at epoch 2"):
+    with pytest.raises(Diverged, match="diverged at epoch 2"):
         Classification().evaluate(make_task(protocol(loss="mse"), labels=Breaks()))
 
 

@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from bench.api import EvaluationTask, Images, LabelSource, Progress
+from bench.api import Dataset, EvaluationTask, Images, LabelSource, Progress, Split
 from bench.api.augmentation import AugmentationConfig, AugmentationSchedule
+from bench.api.seeds import seed_for
 from bench.errors import UserError
 from bench.kit import accuracy, distributed
-from bench.kit.data.dataset import Dataset, Files, Resident, Split
-from bench.kit.seeds import seed_for
+from bench.kit.data.dataset import Files, Resident
 from bench.kit.views import AugmentedBatch
 from bench.planning.grid import Request
 from bench.planning.plan import plan

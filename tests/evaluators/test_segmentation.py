@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from bench import cli
-from bench.api import DatasetInfo, EvaluationTask, Images, LabelSource, Progress, TeacherSpec, catalogue
+from bench.api import Dataset, DatasetInfo, EvaluationTask, Images, LabelSource, Progress, TeacherSpec, catalogue
 from bench.api.label_codec import LabelCodec
+from bench.api.seeds import seed_for
 from bench.errors import UserError
 from bench.kit import models
 from bench.kit.checkpoint import Checkpoint
-from bench.kit.data.dataset import Dataset, Resident
+from bench.kit.data.dataset import Resident
 from bench.kit.data.icon_scenes import make_scenes
 from bench.kit.labels.stored import StoredLabels
 from bench.kit.labels.storing import store
-from bench.kit.seeds import seed_for
 from bench.kit.segmentation.masks import exact_shares, mask_loss
 from bench.kit.segmentation.networks import build
 from bench.kit.views import AugmentationStream, AugmentedBatch
@@ -82,6 +82,7 @@ def task(work: Path, **changes: Any) -> EvaluationTask:
         "student": "promptable-w4", "protocol": rules(), "seed": 0, "device": CPU, "work": work,
         "progress": lambda *_, **__: None,
     } | changes  # fmt: skip
+    facts.setdefault("ipc", None if facts["images"] is None else len(facts["images"]) // CLASSES)
     return EvaluationTask(**facts)
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from bench.api import TEACHER_LABELS, DatasetInfo, GridPoint, Images, Task, TeacherSpec
+from bench.api import TEACHER_LABELS, Dataset, DatasetInfo, GridPoint, Images, Task, TeacherSpec
 from bench.errors import UserError
 from bench.kit import images as image_files
-from bench.kit.data.dataset import Dataset, Resident
+from bench.kit.data.dataset import Resident
 from methods.external import External
 
 CLASSES, IPC, SIDE = 3, 2, 8

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.api import DatasetInfo, GridPoint, Images, Task, TeacherSpec
+from bench.api import Dataset, DatasetInfo, GridPoint, Images, Task, TeacherSpec
 from bench.errors import UserError
-from bench.kit.data.dataset import Dataset, Resident
+from bench.kit.data.dataset import Resident
 from methods.random_real import RandomReal
 
 CLASSES, EACH = 4, 12

@@ -14,13 +14,13 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from bench.api import TEACHER_LABELS, DatasetInfo, GridPoint, Images, Progress, Task, TeacherSpec
+from bench.api import TEACHER_LABELS, Dataset, DatasetInfo, GridPoint, Images, Progress, Split, Task, TeacherSpec
+from bench.api.seeds import seed_for
 from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
-from bench.kit.data.dataset import Dataset, Files, Resident, Split
+from bench.kit.data.dataset import Files, Resident
 from bench.kit.data.sampling import sample_classes
 from bench.kit.images import quantise
-from bench.kit.seeds import seed_for
 from bench.kit.teachers import trajectory
 from bench.kit.teachers.trajectory import Network, Trajectory
 from bench.kit.views import AugmentationConfig, AugmentationStream
