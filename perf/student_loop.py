@@ -122,8 +122,8 @@ def measure(
 
     with tempfile.TemporaryDirectory() as work:
         task = EvaluationTask(
-            dataset=info, data=digits, images=images, labels=labels, student=info.student, protocol=protocol, ipc=ipc, seed=0,
-            device=device, work=Path(work), progress=progress,
+            dataset=info, data=digits, images=images, labels=labels, student=info.student, protocol=protocol, ipc=ipc,
+            seed=0, device=device, work=Path(work), progress=progress,
         )  # fmt: skip
         stream = AugmentationStream(schedule.plan, len(train))
         batch = next(iter(train.views(stream.plan, 0, schedule.batch_size, device)))
