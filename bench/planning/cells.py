@@ -110,7 +110,8 @@ class Cells:
         fields = dict(self.identity)
         if start is not None:  # they are made again with the method, because files would have lost detail
             parents |= start["parents"]
-            fields["start"] = {key: value for key, value in start["fields"].items() if key not in self.identity}
+            own = {key: value for key, value in start["fields"].items() if key not in self.identity}
+            fields["start"] = {"by": start["by"], "version": start["version"], **own}
         if "prepared" in needs and artifact != "prepared" and prepares(method):
             parents["prepared"] = self.add(**self._made("prepared", method, point)).id
         if "labels" in needs and artifact != "labels":
