@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast, final
 import torch
 from torch import Tensor
 
+from bench import stopping
 from bench.api import Distiller, ImageBlock, Images, LabelSource, Progress, Task
 from bench.kit import distributed
 from bench.kit.checkpoint import Checkpoint
@@ -30,6 +31,11 @@ class _Blocks:
         self.current: int | None = None
         self.state: Mapping[str, Tensor] = {}
         self.checkpoint = Checkpoint(work)
+
+    @property
+    def writes(self) -> bool:
+        """Does this process save the blocks it has made?"""
+        return self.independent or distributed.is_main()
 
     def todo(self) -> list[int]:
         """List the items to do; where blocks build on one another, those from the first missing one on."""
@@ -51,14 +57,15 @@ class _Blocks:
         if self.current is None:
             raise InvalidResult("a block was yielded outside of task.blocks")
         index, self.current, self.state = self.current, None, state
-        if self.independent or distributed.is_main():
+        if self.writes:
             self._file(index).save({**tensors, **{f"state.{name}": value for name, value in state.items()}})
         self.checkpoint.discard()
 
     def read(self, index: int) -> dict[str, Tensor]:
         found = self._file(index).load()
         if found is None:
-            raise InvalidResult(f"block {index + 1} of {len(self.names)} was not yielded, or its file was damaged")
+            self._file(index).discard()  # so that it is made again
+            raise InvalidResult(f"block {index + 1} of {len(self.names)} is missing or was damaged")
         return found[0]
 
     def _file(self, index: int) -> Checkpoint:
@@ -93,6 +100,8 @@ class RunningTask(Task):
             if blocks.current is not None:
                 raise InvalidResult(f"item {index + 1} of {len(agreed)} came without a block")
             self.on_progress(index - blocks.mine.start + 1, len(blocks.mine))
+            if blocks.writes:
+                stopping.leave_if_asked()
 
     @property
     def state(self) -> Mapping[str, Tensor]:
