@@ -54,8 +54,7 @@ class _Blocks:
 
     def save(self, tensors: dict[str, Tensor], state: Mapping[str, Tensor]) -> None:
         """Keep the block in work."""
-        if self.current is None:
-            raise InvalidResult("a block was yielded outside of task.blocks")
+        assert self.current is not None
         index, self.current, self.state = self.current, None, state
         if self.writes:
             self._file(index).save({**tensors, **{f"state.{name}": value for name, value in state.items()}})
@@ -135,19 +134,19 @@ class RunningTask(Task):
 
     # -- what the harness does with what was yielded
 
-    def saved(self, made: Iterator[Any], kind: type) -> list[dict[str, Tensor]]:
+    def saved(self, made: Iterator[Any], kind: type, who: str) -> list[dict[str, Tensor]]:
         """Save what a method yields, and return all blocks in the order of their items."""
         for block in made:
             if not isinstance(block, kind):
-                raise InvalidResult(f"it yielded {type(block).__name__}, expected {kind.__name__}")
-            if not self._blocks:
-                raise InvalidResult("a block was yielded outside of task.blocks")
+                raise InvalidResult(f"{who} yielded {type(block).__name__}, expected {kind.__name__}")
+            if not self._blocks or self._blocks[0].current is None:
+                raise InvalidResult(f"{who} yielded a block outside of task.blocks")
             if isinstance(block, ImageBlock):
                 self._blocks[0].save({"pixels": block.pixels, "labels": block.labels}, block.state)
             else:
                 self._blocks[0].save(cast("dict[str, Tensor]", block), {})
         if not self._blocks:
-            raise InvalidResult("it yielded no block")
+            raise InvalidResult(f"{who} yielded no block")
         distributed.wait()  # the folder is shared
         return [_split(self._blocks[0].read(index), "state")[0] for index in range(len(self._blocks[0].names))]
 
@@ -158,15 +157,15 @@ def prepare(method: Distiller, task: RunningTask) -> dict[str, Tensor]:
     Raises:
         InvalidResult: it made something else than named tensors.
     """
-    made = method.prepare(task)
-    if not isinstance(made, Mapping):
+    made: Any = method.prepare(task)
+    if isinstance(made, Iterator):
         parts: dict[str, list[Tensor]] = {}
-        for block in task.saved(made, Mapping):
+        for block in task.saved(made, Mapping, method.info.name):
             for name, tensor in block.items():
                 parts.setdefault(name, []).append(tensor)
         made = {name: torch.cat(tensors) if len(tensors) > 1 else tensors[0] for name, tensors in parts.items()}
-    if wrong := next((name for name, tensor in made.items() if not isinstance(tensor, Tensor)), None):
-        raise InvalidResult(f"{method.info.name} prepared {wrong!r}, which is no tensor")
+    if not isinstance(made, Mapping) or not all(isinstance(tensor, Tensor) for tensor in made.values()):
+        raise InvalidResult(f"{method.info.name} prepared something else than named tensors")
     return {name: tensor.detach().contiguous().cpu() for name, tensor in made.items()}
 
 
@@ -178,7 +177,7 @@ def distill(method: Distiller, task: RunningTask) -> Images:
     """
     made: Any = method.distill(task)
     if isinstance(made, Iterator):
-        blocks = task.saved(made, ImageBlock)
+        blocks = task.saved(made, ImageBlock, method.info.name)
         labels = torch.cat([block["labels"] for block in blocks])
         order = labels.argsort(stable=True)
         made = Images(torch.cat([block["pixels"] for block in blocks])[order], labels[order])
