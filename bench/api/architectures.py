@@ -43,11 +43,9 @@ FAMILIES = {
     "convnetD-wN": "ConvNet with D blocks of width N",
     "resnetD-small-wN": "small-image ResNet whose first stage has N channels instead of 64",
     "wrnD-W": "Wide ResNet of depth D (10, 16, 22, ...), W times as wide",
-    "promptable-wN": "encoder–decoder of width N that answers a click with a mask, for segmentation",
     "timm:NAME": "any classifier of timm",
     "torchvision:NAME": "any classifier of torchvision",
 }
-PROMPTABLE = r"promptable-w([1-9]\d*)"
 _SIZED = re.compile(r"(convnet[1-8]|resnet(10|18|34|50)-small)-w[1-9]\d*|wrn(10|16|22|28|34|40)-[1-9]\d?")
 
 
@@ -84,4 +82,4 @@ def descriptions() -> dict[str, str]:
 
 
 def _built_in(name: str) -> bool:
-    return name in SMALL or name in LARGE or bool(_SIZED.fullmatch(name) or re.fullmatch(PROMPTABLE, name))
+    return name in SMALL or name in LARGE or bool(_SIZED.fullmatch(name))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bench.api.config import BaseConfig
@@ -75,6 +76,11 @@ class Evaluator(ABC):
     version: ClassVar[int]
     Config: ClassVar[type[Protocol]]
     exclusive: ClassVar[bool] = False  # measures time, so that nothing should run at the same time
+    task: ClassVar[str] = "classification"  # of the methods whose images and labels its students learn from
+    # extras of images that its students use, as input or as hard labels; others are not counted
+    extras: ClassVar[Mapping[str, Literal["input", "labels"]]] = MappingProxyType({})
+    # networks of its own, name → description, which `check` knows; empty: its students are classifiers
+    students: ClassVar[Mapping[str, str]] = MappingProxyType({})
     metric: ClassVar[str] = "top-1"  # what its headline ``top1`` is, as boards call it
     # the kinds of labels that its students can learn from: "stored" ones belong to the views of `schedule`
     supported_labels: ClassVar[tuple[str, ...]] = ("online", "teacher", "stored", "static", "hard")
@@ -95,10 +101,10 @@ class Evaluator(ABC):
         Raises:
             UserError: one line, with the next step.
         """
-        if method.masks:
+        if method.tasks and self.task not in method.tasks:
             raise UserError(
-                f"{method.name} labels with masks, which students of {protocol.name} can't learn from; leave out "
-                "--protocol"
+                f"{method.name} is for {', '.join(method.tasks)}, which students of {protocol.name} don't learn; leave "
+                "out --protocol"
             )
 
     @abstractmethod

@@ -40,15 +40,20 @@ def _datasets() -> tuple[list[str], list[list[str]], list[str]]:
     infos = [catalogue.dataset(name) for name in catalogue.names()]
     numbers = [[i.classes, i.train_images, i.test_images, i.smallest_class, i.image_size] for i in infos]
     lines = [[i.name, i.title, *map(str, row)] for i, row in zip(infos, numbers, strict=True)]
-    lines.append(["folder:PATH", "train/ and val/ with a folder per class", "", "", "", "", ""])
+    for name, plugin in catalogue.PLUGINS.usable.items():
+        if plugin.argument:
+            lines.append([f"{name}:{plugin.argument}", plugin.title, "", "", "", "", ""])
     columns = ["classes", "train", "test", "largest IPC", "px"]
     return ["name", "title", *columns], lines, columns
 
 
 def _students() -> tuple[list[str], list[list[str]], list[str]]:
-    from bench.api import architectures
+    from bench.api import architectures, registry
 
-    return ["name", "description"], [[name, text] for name, text in architectures.descriptions().items()], []
+    known = architectures.descriptions()
+    for evaluator in registry.EVALUATORS.usable.values():
+        known |= evaluator.students
+    return ["name", "description"], [[name, text] for name, text in known.items()], []
 
 
 def _labels() -> tuple[list[str], list[list[str]], list[str]]:

@@ -63,8 +63,7 @@ def execute(arguments: argparse.Namespace) -> int:
     grids = [plan(request) for request in requests(arguments)]
     if not arguments.dry_run:
         for grid in grids:
-            if grid.dataset.fingerprint is None and catalogue.source(grid.dataset.name).places:
-                catalogue.locate(grid.dataset.name, arguments.data_root)  # missing data is said at once
+            catalogue.locate(grid.request.dataset, arguments.data_root)  # missing data is said at once
     worst = 0
     for grid in grids:
         if len(grids) > 1:

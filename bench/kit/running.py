@@ -29,6 +29,7 @@ class _Blocks:
         self.names = [f"block-{index:06d}-{_key(item)}" for index, item in enumerate(items)]
         self.mine = range(len(items))[distributed.share(len(items))] if independent else range(len(items))
         self.current: int | None = None
+        self.told = False  # did the block in work say how far it is?
         self.state: Mapping[str, Tensor] = {}
         self.checkpoint = Checkpoint(work)
 
@@ -51,6 +52,7 @@ class _Blocks:
     def begin(self, index: int) -> None:
         self.current = index
         self.checkpoint = Checkpoint(self.work, f"work-{self.names[index]}", shared=not self.independent)
+        self.told = self.checkpoint.path.exists()  # what was begun before has said how far it is
 
     def save(self, tensors: dict[str, Tensor], state: Mapping[str, Tensor]) -> None:
         """Keep the block in work."""
@@ -98,7 +100,6 @@ class RunningTask(Task):
             yield agreed[index]
             if blocks.current is not None:
                 raise InvalidResult(f"item {index + 1} of {len(agreed)} came without a block")
-            self.on_progress(index - blocks.mine.start + 1, len(blocks.mine))
             if blocks.writes:
                 stopping.leave_if_asked()
 
@@ -114,7 +115,7 @@ class RunningTask(Task):
 
     def progress(self, done: int, total: int, **metrics: float) -> None:
         if self._blocks and (index := self._blocks[0].current) is not None:
-            mine = self._blocks[0].mine
+            mine, self._blocks[0].told = self._blocks[0].mine, True
             done, total = (index - mine.start) * total + done, len(mine) * total
         self.on_progress(done, total, **metrics)
 
@@ -139,12 +140,14 @@ class RunningTask(Task):
         for block in made:
             if not isinstance(block, kind):
                 raise InvalidResult(f"{who} yielded {type(block).__name__}, expected {kind.__name__}")
-            if not self._blocks or self._blocks[0].current is None:
+            if not self._blocks or (index := (blocks := self._blocks[0]).current) is None:
                 raise InvalidResult(f"{who} yielded a block outside of task.blocks")
+            if not blocks.told:
+                self.on_progress(index - blocks.mine.start + 1, len(blocks.mine))
             if isinstance(block, ImageBlock):
-                self._blocks[0].save({"pixels": block.pixels, "labels": block.labels}, block.state)
+                blocks.save({"pixels": block.pixels, "labels": block.labels}, block.state)
             else:
-                self._blocks[0].save(cast("dict[str, Tensor]", block), {})
+                blocks.save(cast("dict[str, Tensor]", block), {})
         if not self._blocks:
             raise InvalidResult(f"{who} yielded no block")
         distributed.wait()  # the folder is shared

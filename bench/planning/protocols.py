@@ -16,7 +16,6 @@ from bench.errors import UserError, unknown
 # one recipe for all methods, or each paper's own, whose names begin so
 COMMON, OFFICIAL = "common", "official"
 USUAL = "classification"  # the evaluator of a protocol that names none
-DENSE = "segmentation"  # the evaluator that data sets with masks are for
 
 S = TypeVar("S", bound=BaseConfig)
 
@@ -95,7 +94,7 @@ def choose(wanted: str, dataset: DatasetInfo, method: str) -> Protocol:
         protocol
         for protocol in known.values()
         if protocol.track == wanted
-        and protocol.evaluator == (DENSE if dataset.masks else USUAL)
+        and registry.evaluator(protocol.evaluator).task == dataset.task
         and (not protocol.methods or method in protocol.methods)
         and (not protocol.datasets or dataset.name in protocol.datasets)
     ]

@@ -167,7 +167,7 @@ def test_the_peak_of_the_host_is_that_since_the_reset() -> None:
 
 
 def test_any_protocol_can_be_timed() -> None:
-    own = choose("official", catalogue.dataset("made-up-imagenet-1k"), "sre2l")
+    own = choose("official", catalogue.dataset("synthetic-imagenet-1k"), "sre2l")
     found = changed(own, {"evaluator": "efficiency", "steps": 2, "form": "small"})
     assert isinstance(found, EfficiencyProtocol) and found.loss == "kl" and found.batch_size == 1024
     assert found.name == "official-sre2l[small,evaluator=efficiency,steps=2]"
@@ -181,8 +181,8 @@ def test_any_protocol_can_be_timed() -> None:
 @pytest.mark.parametrize(
     ("name", "batches"),
     [
-        ("made-up-imagenet-1k", {"sre2l": 1024, "g_vbsm": 1024, "rded": 100, "hello": 100}),
-        ("made-up", {"sre2l": 1000, "g_vbsm": 1000, "rded": 100, "hello": 100}),
+        ("synthetic-imagenet-1k", {"sre2l": 1024, "g_vbsm": 1024, "rded": 100, "hello": 100}),
+        ("synthetic", {"sre2l": 1000, "g_vbsm": 1000, "rded": 100, "hello": 100}),
     ],
 )
 def test_batches_are_the_authors_own_and_then_the_same(name: str, batches: dict[str, int]) -> None:
@@ -226,7 +226,7 @@ def test_the_suite_in_a_tiny_form(bench: Bench, tmp_path: Path) -> None:
     folder = tmp_path / "boards" / "suites" / "efficiency"
     (path,) = folder.glob("*.md")
     stem = path.name.removesuffix(".md")
-    assert stem.startswith("made-up.")
+    assert stem.startswith("synthetic.")
     assert sorted(p.name for p in folder.iterdir()) == [f"{stem}.csv", f"{stem}.md", f"{stem}.records.jsonl"]
     text = path.read_text()
     assert "each method under its authors' recipe" in text and "no accelerator was at hand" in text
