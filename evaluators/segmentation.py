@@ -18,14 +18,15 @@ from pydantic import Field
 from bench.api import AugmentedBatch, DatasetInfo, EvaluationTask, LabelSource, MethodInfo, Protocol, seed_for
 from bench.api.label_codec import LabelCodec
 from bench.errors import UserError
-from evaluators.classification import Classification, StudentProtocol, train_student
+from evaluators.classification import Classification
+from evaluators.student_protocol import StudentProtocol
 from methods.segmentation.config import MASKS, POINTS, TASK, check_dataset, check_student
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from bench.api.augmentation import AugmentationSchedule
-    from evaluators.classification import LossOf
+    from evaluators.student_training import Loss
 
 
 class SegmentationProtocol(StudentProtocol):
@@ -75,6 +76,7 @@ class Segmentation(Classification):
         import torch
 
         from bench.kit.data.dataset import Resident
+        from evaluators.student_training import train_student
         from methods.segmentation.masks import TestMasks, channels_of
         from methods.segmentation.networks import build
 
@@ -83,14 +85,14 @@ class Segmentation(Classification):
         check_dataset(protocol.name, info)
         if task.images is None:
             train = task.data.train
-            schedule = self.full_data_schedule(protocol, info, len(train), task.seed)
+            schedule = protocol.full_data_augmentation(info, len(train), task.seed)
         else:
             pixels, extras = task.images.pixels, task.images.extras
             if POINTS not in extras or (task.labels is None and MASKS not in extras):
                 raise UserError(f"these images came without {'masks' if POINTS in extras else 'prompts'}, "
                                 f"which {protocol.name} needs; use random_real's or promptable's")  # fmt: skip
             train = Resident(pixels, task.images.labels, extras, channels_of(extras, *pixels.shape[2:]))
-            schedule = self.schedule(protocol, info, len(train), task.seed)
+            schedule = protocol.augmentation(info, len(train) // info.classes, task.seed)
             if task.labels is not None:
                 task.labels.check(task.images, task.data.order_hash)
                 check_masks(task.labels, schedule, protocol, info.logits)
@@ -111,7 +113,7 @@ class Segmentation(Classification):
         }
 
 
-def mask_loss_of(labels: LabelSource | None, protocol: SegmentationProtocol) -> LossOf:
+def mask_loss_of(labels: LabelSource | None, protocol: SegmentationProtocol) -> Loss:
     """Return the loss of a student on a batch: against the probabilities of soft masks, else the exact masks."""
     from methods.segmentation.masks import click_maps, exact_shares, mask_loss
 

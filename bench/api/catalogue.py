@@ -15,7 +15,6 @@ from bench.errors import UserError, unknown
 if TYPE_CHECKING:
     from bench.api.dataset import Dataset
 
-GROUP = "bench.datasets"
 DATA_ROOT_VARIABLE = "DISTILL_BENCH_DATA"
 
 
@@ -75,25 +74,23 @@ def default_data_root() -> Path:
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "distill-bench" / "data"
 
 
+PLUGINS: registry.Group[type[DatasetPlugin]] = registry.Group("bench.datasets", "data set", DatasetPlugin, ["argument"])
+
+
 def names() -> tuple[str, ...]:
     """Return the names of all data sets that take no argument."""
-    return tuple(name for name, plugin in plugins().items() if not plugin.argument)
-
-
-def plugins() -> dict[str, type[DatasetPlugin]]:
-    """Return all plug-ins by name."""
-    return {name: registry._load(GROUP, "data set", name, DatasetPlugin) for name in registry._points(GROUP)}
+    return tuple(name for name, plugin in PLUGINS.usable.items() if not plugin.argument)
 
 
 def plugin(name: str) -> DatasetPlugin:
     """Return the plug-in for a data set, by the name that the user wrote or the one in its facts.
 
     Raises:
-        UserError: the name is unknown.
+        UserError: the name is unknown, or its plug-in cannot be used.
     """
-    known = plugins()
-    if name in names():
-        return known[name](name)
+    known = PLUGINS.usable
+    if name in PLUGINS and (name not in known or not known[name].argument):
+        return PLUGINS.get(name)(name)
     for prefix, kind in known.items():
         if kind.argument and name.startswith((f"{prefix}:", f"{prefix}-")):
             return kind(name)

@@ -67,8 +67,7 @@ class Checkpoint:
             os.fsync(stream.fileno())
         temporary.replace(self.path)
         self._saved = time.monotonic()
-        if stopping.asked():
-            raise stopping.Stopped
+        stopping.leave_if_asked()
 
     def discard(self) -> None:
         """Remove what was kept."""

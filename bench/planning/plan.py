@@ -208,8 +208,9 @@ class _Planner:
     def _schedule(self, point: GridPoint, rules: _Rules) -> AugmentationSchedule:
         """The views of a student; ``point`` has its seed."""
         if point not in rules.schedules:
-            count = point.ipc * self.dataset.classes
-            rules.schedules[point] = rules.evaluator.schedule(rules.protocol, self.dataset, count, point.seed)
+            rules.schedules[point] = rules.evaluator.schedule(
+                rules.protocol, self.dataset, ipc=point.ipc, seed=point.seed
+            )
         return rules.schedules[point]
 
     def _check_fixed(self, method: Distiller, choice: LabelChoice, point: GridPoint, rules: _Rules) -> None:

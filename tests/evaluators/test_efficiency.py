@@ -66,7 +66,7 @@ def test_what_is_counted_is_what_was_shown(make_task: MakeTask, labels: type[Loo
     result = Efficiency().evaluate(make_task(rules, labels=judge))
     assert len(judge.counts) == rules.iterations == 14
     shown = judge.counts[2:]
-    schedule = Efficiency().schedule(rules, dataset().info, 12, 0)
+    schedule = Efficiency().schedule(rules, dataset().info, ipc=3, seed=0)
     blocks = images_of_blocks(schedule, rules, judge)
     assert blocks == [sum(shown[first : first + 3]) for first in range(0, 12, 3)] == [12, 12, 12, 12]
     assert images_of_blocks(schedule, timed(untimed=1, steps=2), None) == [7, 10, 7, 7]
@@ -94,8 +94,8 @@ def test_it_is_the_students_own_loop(make_task: MakeTask, monkeypatch: pytest.Mo
     )
     Efficiency().evaluate(make_task(rules, work=tmp_path / "timed"))
     caught: list[Any] = []
-    plain = classification.train_student
-    monkeypatch.setattr(classification, "train_student", lambda net, *rest: caught.append(net) or plain(net, *rest))
+    plain = classification.train_classifier
+    monkeypatch.setattr(classification, "train_classifier", lambda net, *rest: caught.append(net) or plain(net, *rest))
     Classification().evaluate(make_task(protocol(epochs=3, tests=1), work=tmp_path / "plain"))
     assert all(torch.equal(tensor, weights[0][name]) for name, tensor in caught[0].state_dict().items())
 
@@ -125,10 +125,10 @@ def test_a_killed_measurement_starts_anew(make_task: MakeTask, tmp_path: Path, m
 
 
 def test_epochs_are_those_that_are_timed() -> None:
-    info, usual = dataset().info, Classification().schedule(protocol(), dataset().info, 12, 3)
+    info, usual = dataset().info, Classification().schedule(protocol(), dataset().info, ipc=3, seed=3)
     for iterations, epochs in ((3, 1), (4, 2), (6, 2), (7, 3)):
         rules = timed(untimed=1, steps=iterations - 1, blocks=1)
-        assert Efficiency().schedule(rules, info, 12, 3) == usual.model_copy(update={"epochs": epochs})
+        assert Efficiency().schedule(rules, info, ipc=3, seed=3) == usual.model_copy(update={"epochs": epochs})
 
 
 def test_an_accelerator_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,13 +190,13 @@ def test_batches_are_the_authors_own_and_then_the_same(name: str, batches: dict[
     for method, batch in batches.items():
         for wanted, expected in (("official", batch), ("common", 100)):
             rules = changed(choose(wanted, info, method), {"evaluator": "efficiency"})
-            assert Efficiency().schedule(rules, info, 10 * info.classes, 0).batch_size == expected
+            assert Efficiency().schedule(rules, info, ipc=10, seed=0).batch_size == expected
 
 
 def test_labels_of_other_views_are_refused(make_task: MakeTask) -> None:
     class Stored(Judge):
         def schedule(self) -> Any:
-            return Classification().schedule(protocol(epochs=9), dataset().info, 12, 0)
+            return Classification().schedule(protocol(epochs=9), dataset().info, ipc=3, seed=0)
 
     labels: LabelSource = Stored()
     with pytest.raises(UserError, match="other views"):

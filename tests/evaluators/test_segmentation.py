@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bench import cli
 from bench.api import Dataset, DatasetInfo, EvaluationTask, Images, LabelSource, Progress, TeacherSpec, catalogue
 from bench.api.label_codec import LabelCodec
+from bench.api.seeds import seed_for
 from bench.errors import UserError
 from bench.kit import models
 from bench.kit.checkpoint import Checkpoint
@@ -24,7 +25,7 @@ from bench.kit.views import AugmentationStream, AugmentedBatch
 from bench.planning.grid import Request
 from bench.planning.plan import plan
 from bench.store.record import Record
-from evaluators import segmentation
+from evaluators import student_training
 from evaluators.segmentation import Segmentation, SegmentationProtocol
 from methods.segmentation.masks import clicks, exact_shares, mask_loss
 from methods.segmentation.networks import build
@@ -85,6 +86,7 @@ def task(work: Path, **changes: Any) -> EvaluationTask:
         "student": "promptable-w4", "protocol": rules(), "ipc": 2, "seed": 0, "device": CPU, "work": work,
         "progress": lambda *_, **__: None,
     } | changes  # fmt: skip
+    facts.setdefault("ipc", None if facts["images"] is None else len(facts["images"]) // CLASSES)
     return EvaluationTask(**facts)
 
 
@@ -95,19 +97,19 @@ Trained = list[nn.Module]
 def trained(monkeypatch: pytest.MonkeyPatch) -> Trained:
     """The students, as they are trained."""
     students: Trained = []
-    plain = segmentation.train_student
+    plain = student_training.train_student
 
     def train(student: nn.Module, *rest: Any) -> Any:
         students.append(student)
         return plain(student, *rest)
 
-    monkeypatch.setattr(segmentation, "train_student", train)
+    monkeypatch.setattr(student_training, "train_student", train)
     return students
 
 
 def stored(codec: str, work: Path, protocol: SegmentationProtocol | None = None, seed: int = 0) -> StoredLabels:
     work.mkdir(exist_ok=True)
-    schedule = Segmentation().schedule(protocol or rules(), scenes().info, len(images()), seed)
+    schedule = Segmentation().schedule(protocol or rules(), scenes().info, ipc=len(images()) // CLASSES, seed=seed)
     return store(teacher(), images(), schedule, LabelCodec.parse(codec), scenes().order_hash, work, CPU,
                  lambda *_, **__: None)  # fmt: skip
 
@@ -127,8 +129,8 @@ def test_students_learn_as_a_plain_loop_does(labels: str, trained: Trained, tmp_
     given = teacher() if labels == "soft" else None
     protocol = rules(dice_weight=0.5, epochs=3)
     result = Segmentation().evaluate(task(tmp_path, labels=given, protocol=protocol))
-    schedule = Segmentation().schedule(protocol, scenes().info, 10, 0)
-    torch.manual_seed(segmentation.seed_for("student-init", 0))
+    schedule = Segmentation().schedule(protocol, scenes().info, ipc=2, seed=0)
+    torch.manual_seed(seed_for("student-init", 0))
     student = build("promptable-w4", SIDE, **SHOWN).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     decayed = [p for p in student.parameters() if p.ndim > 1]
     rest = [p for p in student.parameters() if p.ndim <= 1]
@@ -178,7 +180,7 @@ def test_views_never_mix_or_shuffle() -> None:
     for wrong in ({"mix": "cutmix"}, {"mix": "mixup"}, {"shuffle": 2}, {"loss": "kl"}, {"dice_weight": -1}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             rules(**wrong)
-    schedule = Segmentation().schedule(rules(), scenes().info, 10, 0)
+    schedule = Segmentation().schedule(rules(), scenes().info, ipc=2, seed=0)
     assert (schedule.plan.mix, schedule.plan.shuffle, schedule.plan.min_scale) == ("none", 1, 0.7)
 
 
@@ -301,7 +303,7 @@ def test_what_students_cannot_learn_from_is_refused_in_one_line(tmp_path: Path) 
 
 
 def test_stored_labels_of_classes_are_refused(tmp_path: Path) -> None:
-    schedule, made, judge = Segmentation().schedule(rules(), scenes().info, 10, 0), images(), Judge()
+    schedule, made, judge = Segmentation().schedule(rules(), scenes().info, ipc=2, seed=0), images(), Judge()
     torch.manual_seed(0)
     judge.net = models.build("convnet2-w8", CLASSES, SIDE, **SHOWN).eval().requires_grad_(False)  # type: ignore[arg-type]
     codec, order = LabelCodec.parse("fp16"), scenes().order_hash
