@@ -30,7 +30,7 @@ class _Blocks:
         self.current: int | None = None
         self.told = False  # did the block in work say how far it is?
         self.state: Mapping[str, Tensor] = {}
-        self.checkpoint = Checkpoint(work)
+        self.checkpoint = Checkpoint(work, shared=True)
 
     def todo(self) -> list[int]:
         """List the items to do; where blocks build on one another, those from the first missing one on."""
