@@ -11,7 +11,6 @@ from typing import Any, TypeVar, cast, final
 import torch
 from torch import Tensor
 
-from bench import stopping
 from bench.api import Distiller, ImageBlock, Images, LabelSource, Progress, Task
 from bench.kit import distributed
 from bench.kit.checkpoint import Checkpoint
@@ -29,13 +28,9 @@ class _Blocks:
         self.names = [f"block-{index:06d}-{_key(item)}" for index, item in enumerate(items)]
         self.mine = range(len(items))[distributed.share(len(items))] if independent else range(len(items))
         self.current: int | None = None
+        self.told = False  # did the block in work say how far it is?
         self.state: Mapping[str, Tensor] = {}
-        self.checkpoint = Checkpoint(work)
-
-    @property
-    def writes(self) -> bool:
-        """Does this process save the blocks it has made?"""
-        return self.independent or distributed.is_main()
+        self.checkpoint = Checkpoint(work, shared=True)
 
     def todo(self) -> list[int]:
         """List the items to do; where blocks build on one another, those from the first missing one on."""
@@ -51,12 +46,13 @@ class _Blocks:
     def begin(self, index: int) -> None:
         self.current = index
         self.checkpoint = Checkpoint(self.work, f"work-{self.names[index]}", shared=not self.independent)
+        self.told = self.checkpoint.path.exists()  # what was begun before has said how far it is
 
     def save(self, tensors: dict[str, Tensor], state: Mapping[str, Tensor]) -> None:
         """Keep the block in work."""
         assert self.current is not None
         index, self.current, self.state = self.current, None, state
-        if self.writes:
+        if self.independent or distributed.is_main():
             self._file(index).save({**tensors, **{f"state.{name}": value for name, value in state.items()}})
         self.checkpoint.discard()
 
@@ -98,9 +94,6 @@ class RunningTask(Task):
             yield agreed[index]
             if blocks.current is not None:
                 raise InvalidResult(f"item {index + 1} of {len(agreed)} came without a block")
-            self.on_progress(index - blocks.mine.start + 1, len(blocks.mine))
-            if blocks.writes:
-                stopping.leave_if_asked()
 
     @property
     def state(self) -> Mapping[str, Tensor]:
@@ -114,7 +107,7 @@ class RunningTask(Task):
 
     def progress(self, done: int, total: int, **metrics: float) -> None:
         if self._blocks and (index := self._blocks[0].current) is not None:
-            mine = self._blocks[0].mine
+            mine, self._blocks[0].told = self._blocks[0].mine, True
             done, total = (index - mine.start) * total + done, len(mine) * total
         self.on_progress(done, total, **metrics)
 
@@ -139,12 +132,15 @@ class RunningTask(Task):
         for block in made:
             if not isinstance(block, kind):
                 raise InvalidResult(f"{who} yielded {type(block).__name__}, expected {kind.__name__}")
-            if not self._blocks or self._blocks[0].current is None:
+            blocks = self._blocks[0] if self._blocks else None
+            if blocks is None or blocks.current is None:
                 raise InvalidResult(f"{who} yielded a block outside of task.blocks")
+            if not blocks.told:
+                self.on_progress(blocks.current - blocks.mine.start + 1, len(blocks.mine))
             if isinstance(block, ImageBlock):
-                self._blocks[0].save({"pixels": block.pixels, "labels": block.labels}, block.state)
+                blocks.save({"pixels": block.pixels, "labels": block.labels}, block.state)
             else:
-                self._blocks[0].save(cast("dict[str, Tensor]", block), {})
+                blocks.save(cast("dict[str, Tensor]", block), {})
         if not self._blocks:
             raise InvalidResult(f"{who} yielded no block")
         distributed.wait()  # the folder is shared

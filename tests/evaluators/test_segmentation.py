@@ -117,6 +117,7 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 
 
 @pytest.mark.parametrize("labels", ["soft", "hard"])
+@pytest.mark.usefixtures("in_double")
 def test_students_learn_as_a_plain_loop_does(labels: str, trained: Trained, tmp_path: Path) -> None:
     """AdamW, a cosine by the epoch, batches and views of the stream, and the loss of every batch."""
     given = teacher() if labels == "soft" else None

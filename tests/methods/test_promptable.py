@@ -121,6 +121,7 @@ def test_a_tiny_teacher_learns_to_answer_clicks(tmp_path: Path) -> None:
     assert not torch.allclose(found.soft_labels(views, 0), found.soft_labels(elsewhere, 0), atol=0.1)
 
 
+@pytest.mark.usefixtures("in_double")
 def test_masks_are_learnt_as_a_plain_loop_does(tmp_path: Path) -> None:
     """AdamW without decay of norms and biases, a cosine to zero by the step, flipped crops of the training split."""
     recipe = MaskTraining(epochs=2, batch_size=8, lr=0.01, weight_decay=0.1, min_scale=0.5, dice_weight=0.5)
