@@ -103,8 +103,8 @@ class AugmentedBatch:
     ``pixels`` float32 (B, 3, S, S) in [0, 1]; ``indices`` int64 (B,) of the base images in their set;
     ``labels`` int64 (B,) of the base images; ``partner_labels`` and ``partner_indices`` of the images that were
     mixed in (the same where none were); ``weight`` the share of the base image in every view, known on the host.
-    ``planes`` float32 (B, P, S, S) in [0, 1], where the images have some: what lies below their colours, cut, flipped
-    and mixed like these.
+    ``channels`` float32 (B, P, S, S) in [0, 1] are extra channels, where the images have some: cut, flipped and mixed
+    like the pixels.
     """
 
     pixels: Tensor
@@ -115,7 +115,7 @@ class AugmentedBatch:
     weight: float
     epoch: int
     batch: int
-    planes: Tensor | None = None
+    channels: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

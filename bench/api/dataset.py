@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 from bench.api.config import BaseConfig, affects
@@ -60,14 +62,14 @@ class DatasetInfo(BaseConfig):
     clip: str  # the data set's default public CLIP, as `bench.kit.clip.loading.load_clip` names it
     student: str  # the data set's default student
     flip: bool = True  # may a horizontal flip keep the class? (not for digits)
-    masks: bool = False  # does every image come with a prompt and the mask of what is prompted for?
+    task: str = "classification"  # the evaluator that it is for
+    label_shape: tuple[int, ...] | None = None  # of a dense label; None: one logit per class
     fingerprint: str | None = None  # of user-supplied folders: class names and file names
 
     @property
     def logits(self) -> int:
-        """How many there are in a label: one a class, or of masks one a pixel at a quarter of the resolution, the rate
-        at which SAM answers (arXiv 2304.02643)."""
-        return (self.image_size // 4) ** 2 if self.masks else self.classes
+        """The number of logits of a label."""
+        return self.classes if self.label_shape is None else math.prod(self.label_shape)
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,10 @@ class GridPoint:
 class Split(ABC):
     """Images with hard labels; ``labels`` is int64 (N,) on the host.
 
-    Of sets with masks ``points`` (N, 2) and ``masks`` (N, H, W) are as of :class:`bench.api.Images`.
+    ``extras`` are tensors with a row for each image, as of :class:`bench.api.Images`.
     """
 
-    points: Tensor | None = None
-    masks: Tensor | None = None
+    extras: Mapping[str, Tensor] = MappingProxyType({})
 
     def __init__(self, labels: Tensor):
         self.labels = labels

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bench.api.augmentation import AugmentationSchedule, AugmentedBatch
+    from bench.api.dataset import Split
 
 
 Encoding = Literal["jpeg", "png"]  # of images on disk; JPEG is PIL's, at quality 75
@@ -22,18 +23,13 @@ Encoding = Literal["jpeg", "png"]  # of images on disk; JPEG is PIL's, at qualit
 class Images:
     """A synthetic set: ``pixels`` uint8 (N, 3, S, S) and hard ``labels`` int64 (N,), class-major, IPC per class.
 
-    ``extras`` are tensors with a row for each image that a plug-in wants kept with the images.
-
-    Of data sets with masks: ``points`` int64 (N, 2), the prompts, as the row and the column of a pixel; ``masks``
-    uint8 (N, S, S), 1 where the image shows what its prompt means. Prompts are input and lie with the images; masks are
-    dense hard labels, and their bytes are labels' where a student learns from them.
+    ``extras`` are tensors with a row for each image that a plug-in wants kept with the images: rows (N, K) of whole
+    numbers, or uint8 maps (N, H, W).
     """
 
     pixels: Tensor
     labels: Tensor
     extras: Mapping[str, Tensor] = field(default_factory=dict)
-    points: Tensor | None = None
-    masks: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -69,7 +65,7 @@ class LabelSource(ABC):
     """
 
     kind: ClassVar[str]
-    dense: ClassVar[bool] = False  # is its answer a mask: a logit a pixel at a quarter of the resolution, row by row?
+    extras: ClassVar[tuple[str, ...]] = ()  # of the images, which it answers by beside the pixels
     complete: bool = True  # does it know the logits of all classes, or only which are likely?
 
     def schedule(self) -> AugmentationSchedule | None:
@@ -89,8 +85,16 @@ class LabelSource(ABC):
 
     @abstractmethod
     def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
-        """Logits (B, C), float32, for the augmented batch ``views`` of training step ``step``; C is the number of
-        classes, of a dense source that of its mask's pixels."""
+        """Logits (B, C), float32, for the augmented batch ``views`` of training step ``step``; C is the ``logits`` of
+        the data set."""
+
+    def channels(self, images: Images) -> Tensor | None:
+        """Return extra channels uint8 (N, P, S, S) of the images that it labels, which become ``views.channels``."""
+        return None
+
+    def measure(self, test: Split, size: int, device: torch.device) -> dict[str, float] | None:
+        """Measure an online source on the test images; None: the harness measures top-1."""
+        return None
 
     @abstractmethod
     def save(self, folder: Path) -> None:

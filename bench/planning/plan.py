@@ -80,8 +80,6 @@ class _Planner:
         self.request = request
         self.dataset = _dataset(request)
         self.students = request.students or (self.dataset.student,)
-        for student in self.students:
-            architectures.check(student)
         self.cells = Cells(self.dataset)
         self.label_models: dict[tuple[str, int, int, str], Cell] = {}  # all choices of --labels ask for the same one
 
@@ -145,6 +143,8 @@ class _Planner:
         for point in self._points():
             method.check(point)
             rules.evaluator.check(rules.protocol, self.dataset, method.info, self.students, codecs)
+            for student in () if rules.evaluator.students else self.students:
+                architectures.check(student)
             images = self.cells.images(method, point)
             beside = {one: self.cells.images(other, point) for one, other in others.items() if one != name}
             beside = {one: cell for one, cell in beside.items() if cell != images}  # a method may take a baseline's
@@ -208,8 +208,9 @@ class _Planner:
     def _schedule(self, point: GridPoint, rules: _Rules) -> AugmentationSchedule:
         """The views of a student; ``point`` has its seed."""
         if point not in rules.schedules:
-            count = point.ipc * self.dataset.classes
-            rules.schedules[point] = rules.evaluator.schedule(rules.protocol, self.dataset, count, point.seed)
+            rules.schedules[point] = rules.evaluator.schedule(
+                rules.protocol, self.dataset, ipc=point.ipc, seed=point.seed
+            )
         return rules.schedules[point]
 
     def _check_fixed(self, method: Distiller, choice: LabelChoice, point: GridPoint, rules: _Rules) -> None:

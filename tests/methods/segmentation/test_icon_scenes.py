@@ -13,8 +13,8 @@ from PIL import Image
 from bench.api import catalogue
 from bench.errors import UserError
 from bench.kit import data
-from bench.kit.data import icon_scenes
-from bench.kit.data.icon_scenes import CLASSES, innermost, make_scenes, stickers_of
+from methods.segmentation import scenes as icon_scenes
+from methods.segmentation.scenes import CLASSES, innermost, make_scenes, read_scenes, stickers_of
 
 SIDE = 64
 
@@ -106,7 +106,7 @@ def test_masks_are_what_is_in_sight_pixel_by_pixel(monkeypatch: pytest.MonkeyPat
                 break
             raised += 1
         hidden += in_sight < 1
-        assert np.array_equal(scenes.masks[index].numpy(), owner == wanted)  # type: ignore[index]
+        assert np.array_equal(scenes.extras["masks"][index].numpy(), owner == wanted)
         assert np.array_equal(scenes.pixels[index].permute(1, 2, 0).numpy(), image)
     assert hidden > 3 and raised > 0  # overlaps there are, and one that had to be laid on top
 
@@ -131,16 +131,15 @@ def test_the_prompt_is_the_innermost_pixel() -> None:
 def test_samples_take_turns_among_classes_and_their_points_lie_on_them() -> None:
     scenes = make_scenes(stickers(), 25, SIDE, seed=1)
     assert scenes.labels.tolist() == [index % 5 for index in range(25)]
-    assert scenes.points is not None and scenes.masks is not None and scenes.masks.dtype == torch.uint8
-    assert (scenes.masks[torch.arange(25), scenes.points[:, 0], scenes.points[:, 1]] == 1).all()
+    points, masks = scenes.extras["points"], scenes.extras["masks"]
+    assert masks.dtype == torch.uint8 and (masks[torch.arange(25), points[:, 0], points[:, 1]] == 1).all()
     assert scenes.pixels.shape == (25, 3, SIDE, SIDE) and scenes.pixels.dtype == torch.uint8
 
 
 def test_the_same_icons_and_seed_make_the_same_bits() -> None:
     def digest(seed: int) -> str:
         scenes = make_scenes(stickers(), 12, SIDE, seed)
-        assert scenes.masks is not None and scenes.points is not None
-        parts = (scenes.pixels, scenes.masks, scenes.points)
+        parts = (scenes.pixels, scenes.extras["masks"], scenes.extras["points"])
         return hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()
 
     assert digest(7) == digest(7) != digest(8)
@@ -150,9 +149,9 @@ def test_the_same_icons_and_seed_make_the_same_bits() -> None:
 
 def test_the_set_is_read_from_the_folder_of_icons_100(tmp_path: Path) -> None:
     info = catalogue.dataset("icon-scenes").model_copy(update={"train_images": 20, "test_images": 10})
-    found = icon_scenes.read_icon_scenes(info, draw_icons(tmp_path) / "icons-100")
+    found = read_scenes(info, draw_icons(tmp_path) / "icons-100")
     assert found.names == found.ids == CLASSES and len(found.train) == 20 and len(found.test) == 10
-    assert found.train.masks is not None and found.test.points is not None
+    assert found.train.extras.keys() == found.test.extras.keys() == {"points", "masks"}
     assert not torch.equal(found.train.image(0), found.test.image(0))
 
 

@@ -1,10 +1,11 @@
-"""Trains icon-clip, the small public CLIP that travels with this package, from icons and their names.
+"""Train icon-clip, the small public CLIP in this package, from icons and their names.
 
-    python -m bench.kit.clip.train_icon_clip --source iconify-json-2.2.535.tgz --out runs/icon-clip
+    python -m examples.icon_clip.train --source iconify-json-2.2.535.tgz --out runs/icon-clip
 
 `--source` is the npm package `@iconify/json` (`npm pack @iconify/json`). Icons are drawn once into the folder
 `--out`; every epoch ends with a checkpoint, from which the same command goes on, and with `model.safetensors`
-(fp16) and `config.json`, which `load_clip` reads. What was measured: `icon_clip/README.md`.
+(fp16) and `config.json`, which `load_clip` reads. Its accuracies are in
+`bench/kit/clip/icon_clip/README.md`.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bench.errors import UserError
-from bench.kit.clip.icon_augment import MEAN, STD, augment
-from bench.kit.clip.icon_captions import Captions
-from bench.kit.clip.icon_corpus import SIZE, Corpus, draw_corpus
-from bench.kit.clip.measure_icon_clip import known_concepts
+from examples.icon_clip.augment import MEAN, STD, augment
+from examples.icon_clip.captions import Captions
+from examples.icon_clip.corpus import SIZE, Corpus, draw_corpus
+from examples.icon_clip.measure import known_concepts
 
 CONTEXT = 16  # tokens: the longest CLIP prompt leaves eight for a name
 MODEL_CFG: dict[str, Any] = {
@@ -50,8 +51,8 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
-class CellSpec:
-    """Everything but the data that decides the weights."""
+class TrainingConfig:
+    """All that decides the weights but the data."""
 
     epochs: int = 18
     batch: int = 1024
@@ -62,28 +63,28 @@ class CellSpec:
     limit: int = 0  # train on so many icons only; 0: on all
 
 
-def train(corpus: Corpus, recipe: CellSpec, out: Path) -> None:
-    """Contrastive training: an icon against every caption of its batch and back, same captions being one."""
-    torch.manual_seed(recipe.seed)
+def train(corpus: Corpus, config: TrainingConfig, out: Path) -> None:
+    """Train contrastively: an icon against every caption of its batch and back, equal captions counted once."""
+    torch.manual_seed(config.seed)
     model = CLIP(**MODEL_CFG)
     model.visual = model.visual.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(_parameter_groups(model, recipe), lr=recipe.lr, betas=(0.9, 0.98), fused=True)
+    optimizer = torch.optim.AdamW(_parameter_groups(model, config), lr=config.lr, betas=(0.9, 0.98), fused=True)
     captions = Captions(corpus.captions, CONTEXT)
     rows = np.flatnonzero(~corpus.unseen & (corpus.caption >= 0))
-    steps = len(rows) // recipe.batch
+    steps = len(rows) // config.batch
     if steps == 0:
-        raise UserError(f"{len(rows)} icons do not fill a batch of {recipe.batch}; use fewer a batch or more icons")
-    for epoch in range(_resume(model, optimizer, out, recipe), recipe.epochs):
+        raise UserError(f"{len(rows)} icons do not fill a batch of {config.batch}; use smaller batches or more icons")
+    for epoch in range(_resume(model, optimizer, out, config), config.epochs):
         # All randomness of an epoch comes from (seed, epoch): going on from a checkpoint changes nothing.
-        rng = np.random.default_rng([recipe.seed, epoch])
-        generator = torch.Generator().manual_seed(recipe.seed * 1000 + epoch)
+        rng = np.random.default_rng([config.seed, epoch])
+        generator = torch.Generator().manual_seed(config.seed * 1000 + epoch)
         order = rng.permutation(rows)
         started, losses = time.perf_counter(), []
         model.train()
-        for step in _told(steps, f"epoch {epoch + 1} of {recipe.epochs}"):
+        for step in _counted(steps, f"epoch {epoch + 1} of {config.epochs}"):
             for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * _schedule((epoch * steps + step) / (recipe.epochs * steps), recipe)
-            batch = order[step * recipe.batch : (step + 1) * recipe.batch]
+                group["lr"] = config.lr * _schedule((epoch * steps + step) / (config.epochs * steps), config)
+            batch = order[step * config.batch : (step + 1) * config.batch]
             names, target = np.unique(corpus.caption[batch], return_inverse=True)
             images = augment(corpus.pixels[torch.from_numpy(batch)], generator)
             # bfloat16 is a fifth faster than float32 where the processor has avx512_bf16, and no worse.
@@ -98,18 +99,18 @@ def train(corpus: Corpus, recipe: CellSpec, out: Path) -> None:
             with torch.no_grad():
                 model.logit_scale.clamp_(0, math.log(100))  # as CLIP does
             losses.append(loss.detach())
-        rate = steps * recipe.batch / (time.perf_counter() - started)
-        save_checkpoint(model, optimizer, epoch + 1, recipe, out)
+        rate = steps * config.batch / (time.perf_counter() - started)
+        save_checkpoint(model, optimizer, epoch + 1, config, out)
         export(model, out)
         accuracy, count = known_concepts(model.eval(), SimpleTokenizer(context_length=CONTEXT), corpus)
         console.print(
-            f"epoch {epoch + 1} of {recipe.epochs}: loss {float(torch.stack(losses).mean()):.3f}, {rate:.0f} images/s, "
+            f"epoch {epoch + 1} of {config.epochs}: loss {float(torch.stack(losses).mean()):.3f}, {rate:.0f} images/s, "
             f"known concepts in unseen sets {accuracy:.3f} of {count}"
         )
 
 
 def contrastive_loss(seen: Tensor, read: Tensor, target: Tensor, logit_scale: Tensor) -> Tensor:
-    """seen (B, D), read (U, D), target (B,) in [0, U): mean of image-to-text and text-to-image cross-entropy."""
+    """Average image-to-text and text-to-image cross-entropy of seen (B, D), read (U, D), target (B,) in [0, U)."""
     logits = logit_scale.exp() * F.normalize(seen.float(), dim=1) @ F.normalize(read.float(), dim=1).T
     to_text = F.cross_entropy(logits, target)
     # A caption can have several icons in the batch: each is right, so it is the mean over them.
@@ -119,26 +120,26 @@ def contrastive_loss(seen: Tensor, read: Tensor, target: Tensor, logit_scale: Te
     return (to_text + to_image) / 2
 
 
-def _schedule(progress: float, recipe: CellSpec) -> float:
-    if progress < recipe.warm_up:
-        return progress / recipe.warm_up
-    return 0.5 * (1 + math.cos(math.pi * (progress - recipe.warm_up) / (1 - recipe.warm_up)))
+def _schedule(progress: float, config: TrainingConfig) -> float:
+    if progress < config.warm_up:
+        return progress / config.warm_up
+    return 0.5 * (1 + math.cos(math.pi * (progress - config.warm_up) / (1 - config.warm_up)))
 
 
-def _parameter_groups(model: CLIP, recipe: CellSpec) -> list[dict[str, Any]]:
+def _parameter_groups(model: CLIP, config: TrainingConfig) -> list[dict[str, Any]]:
     # The token table is left out of weight decay too: decay would erase the words that are seldom drawn.
     free = {name for name, value in model.named_parameters() if value.ndim < 2 or "embedding" in name}
     return [
         {
             "params": [value for name, value in model.named_parameters() if (name in free) == is_free],
-            "weight_decay": 0.0 if is_free else recipe.weight_decay,
+            "weight_decay": 0.0 if is_free else config.weight_decay,
         }
         for is_free in (True, False)
     ]
 
 
-def _told(steps: int, what: str) -> Iterator[int]:
-    """Counts to `steps`; a bar where a person looks, else a line a minute."""
+def _counted(steps: int, what: str) -> Iterator[int]:
+    """Count to `steps` with a progress bar on a terminal, else with a line per minute."""
     with _bar(what, steps) as advance:
         said = time.monotonic()
         for step in range(steps):
@@ -156,8 +157,10 @@ def _bar(what: str, steps: int) -> Iterator[Any]:
         yield lambda: progress.advance(task)
 
 
-def save_checkpoint(model: CLIP, optimizer: torch.optim.Optimizer, epoch: int, recipe: CellSpec, out: Path) -> None:
-    """Model, optimizer and epoch in one file, which is either the last one or this one, never half of it."""
+def save_checkpoint(
+    model: CLIP, optimizer: torch.optim.Optimizer, epoch: int, config: TrainingConfig, out: Path
+) -> None:
+    """Write model, optimizer and epoch into one file, atomically."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
@@ -165,20 +168,20 @@ def save_checkpoint(model: CLIP, optimizer: torch.optim.Optimizer, epoch: int, r
     save_file(
         {name: value.contiguous() for name, value in tensors.items()},
         temporary,
-        metadata={"epoch": str(epoch), "recipe": json.dumps(asdict(recipe))},
+        metadata={"epoch": str(epoch), "config": json.dumps(asdict(config))},
     )
     temporary.replace(out / "checkpoint.safetensors")
 
 
-def _resume(model: CLIP, optimizer: torch.optim.Optimizer, out: Path, recipe: CellSpec) -> int:
-    """Epochs already done by the same recipe; a checkpoint of another recipe is not used."""
+def _resume(model: CLIP, optimizer: torch.optim.Optimizer, out: Path, config: TrainingConfig) -> int:
+    """Return the number of epochs done with the same config; a checkpoint of another config is ignored."""
     path = out / "checkpoint.safetensors"
     if not path.exists():
         return 0
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
-    if json.loads(metadata["recipe"]) != asdict(recipe):
-        console.print(f"{path} is of another recipe; starting over")
+    if json.loads(metadata["config"]) != asdict(config):
+        console.print(f"{path} is of another config; starting over")
         return 0
     tensors = load_file(path)
     model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
@@ -195,7 +198,7 @@ def _resume(model: CLIP, optimizer: torch.optim.Optimizer, out: Path, recipe: Ce
 
 
 def export(model: CLIP, out: Path) -> None:
-    """The fp16 weights and the configuration, as they ship."""
+    """Write the fp16 weights and the configuration as the package holds them."""
     weights = {name: value.half().contiguous() for name, value in model.state_dict().items()}
     temporary = out / "model.tmp"
     save_file(weights, temporary, metadata={"format": "pt"})
@@ -209,16 +212,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--source", type=Path, required=True, help="@iconify/json, as .tgz or unpacked folder")
     parser.add_argument("--out", type=Path, required=True)
-    for name, default in asdict(CellSpec()).items():
+    for name, default in asdict(TrainingConfig()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     arguments = vars(parser.parse_args())
     source, out, threads = (arguments.pop(name) for name in ("source", "out", "threads"))
     torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
-    recipe = CellSpec(**arguments)
+    config = TrainingConfig(**arguments)
     try:
-        train(draw_corpus(source, out, recipe.limit, threads, console.print), recipe, out)
+        train(draw_corpus(source, out, config.limit, threads, console.print), config, out)
     except UserError as error:
         parser.error(str(error))
 

@@ -1,4 +1,4 @@
-"""Random views of a batch of icons, all on tensors: what makes a net trained on icons useful on other small images.
+"""Random views of a batch of icons, which make a network trained on icons useful on other small images.
 
     images = augment(pixels, generator)    # (B, 32, 32) uint8, dark on white -> (B, 3, 32, 32) float, normalised
 
@@ -16,12 +16,12 @@ MEAN, STD = 0.5, 0.5
 
 
 def normalise(pixels: Tensor) -> Tensor:
-    """Grey (B, H, W) uint8 -> (B, 3, H, W) float32, at the model's mean and deviation."""
+    """Normalise grey (B, H, W) uint8 -> (B, 3, H, W) float32, at the model's mean and deviation."""
     return ((pixels.float() / 255.0 - MEAN) / STD)[:, None].expand(-1, 3, -1, -1)
 
 
 def augment(pixels: Tensor, generator: Generator) -> Tensor:
-    """Affine, stroke width, resolution, fill texture, colours and noise, each drawn per image or per quarter."""
+    """Change pose, stroke width, resolution, fill texture, colours and noise, each drawn per image or per eighth."""
     ink = 1.0 - pixels[:, None].float() / 255.0  # (B, 1, 32, 32); 0 where the paper is, so zero padding is paper
     ink = _affine(ink, generator)
     for change in (_thicker, _thinner, _low_resolution, _blurred):

@@ -1,10 +1,10 @@
-"""Measures what icon-clip knows without training: the numbers on its model card.
+"""Measure the zero-shot accuracies on the model card of icon-clip.
 
-    python -m bench.kit.clip.measure_icon_clip --data-root DATA --corpus runs/icon-clip
+    python -m examples.icon_clip.measure --data-root DATA --corpus runs/icon-clip
 
 Zero-shot top-1 with the seven prompts of CLIP and the class names of each data set, on its whole test split; a
-data set that is not there is skipped. `--corpus` is the folder in which `train_icon_clip` drew the icons: it adds
-known concepts in unseen sets. `--weights FOLDER` measures another model than the packaged one.
+data set that is not there is skipped. `--corpus` is the folder in which `examples.icon_clip.train` drew the
+icons: it adds known concepts in unseen sets. `--weights FOLDER` measures another model than the packaged one.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from torch import Tensor
 
 from bench.api import catalogue
 from bench.errors import UserError
-from bench.kit.clip.icon_augment import normalise
-from bench.kit.clip.icon_captions import CLIP_PROMPTS
-from bench.kit.clip.icon_corpus import Corpus, read_corpus
 from bench.kit.clip.loading import Tokenizer, load_clip_folder, text_embeddings
 from bench.kit.clip.naming import ICON_CLIP, ICON_CLIP_FOLDER
 from bench.kit.data import load
+from examples.icon_clip.augment import normalise
+from examples.icon_clip.captions import CLIP_PROMPTS
+from examples.icon_clip.corpus import Corpus, read_corpus
 
 SIZE = 32
 DATASETS = ("icons-100", "digits", "fashion-mnist")
@@ -35,12 +35,12 @@ DATASETS = ("icons-100", "digits", "fashion-mnist")
 
 @torch.no_grad()
 def image_features(model: CLIP, images: Tensor) -> Tensor:
-    """(N, 3, 32, 32) normalised images -> (N, D) unit vectors."""
+    """Embed normalised images (N, 3, 32, 32) as unit vectors (N, D)."""
     return torch.cat([F.normalize(model.encode_image(part), dim=1) for part in images.split(2048)])
 
 
 def zero_shot(model: CLIP, tokenizer: Tokenizer, images: Tensor, labels: Tensor, names: list[str]) -> float:
-    """Top-1 on (N, 3, H, W) uint8 images of any size against the prompts of C class names."""
+    """Return top-1 on uint8 images (N, 3, H, W) of any size against the prompts of C class names."""
     images = images.float() / 255
     if images.shape[-1] != SIZE:
         images = F.interpolate(images, size=SIZE, mode="bilinear", antialias=True, align_corners=False)
@@ -50,7 +50,7 @@ def zero_shot(model: CLIP, tokenizer: Tokenizer, images: Tensor, labels: Tensor,
 
 
 def known_concepts(model: CLIP, tokenizer: Tokenizer, corpus: Corpus, concepts: int = 100) -> tuple[float, int]:
-    """Top-1 among the captions most drawn in training, on the icons of the sets held back: (accuracy, icons)."""
+    """Return top-1 among the captions most drawn in training, on the unseen sets, and the number of those icons."""
     usable = corpus.caption >= 0
     known = np.bincount(corpus.caption[~corpus.unseen & usable], minlength=len(corpus.captions))
     there = np.bincount(corpus.caption[corpus.unseen & usable], minlength=len(corpus.captions))
@@ -63,7 +63,7 @@ def known_concepts(model: CLIP, tokenizer: Tokenizer, corpus: Corpus, concepts: 
 
 
 def images_per_second(model: CLIP, batch: int = 1024, seconds: float = 3.0) -> float:
-    """How fast the image tower answers, on this machine and at torch's number of threads."""
+    """Measure the throughput of the image tower on this machine, at torch's number of threads."""
     images, done = torch.zeros(batch, 3, SIZE, SIZE), 0
     image_features(model, images)
     started = time.perf_counter()

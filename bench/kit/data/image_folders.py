@@ -1,7 +1,6 @@
-"""Folders of images: ``train/`` and ``val/``, with a folder per class in each; torch-free, for planning.
+"""Folders of images: ``train/`` and ``val/`` with a folder per class in each, and the data set ``folder:PATH``.
 
-Reads listings, file sizes and, of ``folder:PATH`` sets, the header of the first image of each class. Writes
-nothing.
+Torch-free, for planning: reads listings, file sizes and, of ``folder:PATH``, the header of the first image per class.
 """
 
 from __future__ import annotations
@@ -13,14 +12,19 @@ import re
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
-from bench.api.dataset import DatasetInfo, TeacherSpec
+from bench.api import DatasetInfo, TeacherSpec
+from bench.api.catalogue import DatasetPlugin
 from bench.errors import UserError
+
+if TYPE_CHECKING:
+    from bench.api import Dataset
 
 # torchvision's IMG_EXTENSIONS
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"))
 FOLDER_SIZES = (32, 64, 128, 224)  # the sizes at which the field works
-UNREADABLE = (OSError, ValueError, SyntaxError)  # what PIL raises for files that are no whole image
+UNREADABLE = (OSError, ValueError, SyntaxError)  # PIL's errors for files that are no whole image
 SMALL = 64  # up to this size networks have a 3x3 stem and icon-clip is the base
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -28,24 +32,24 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of a folder that holds a folder per class: class -> sorted paths relative to ``root``."""
+    """The images below ``root`` by class: class -> sorted relative paths."""
 
     root: Path
     files: dict[str, tuple[str, ...]]
 
     @property
     def count(self) -> int:
-        """Images in all."""
+        """The number of images."""
         return sum(map(len, self.files.values()))
 
     @property
     def smallest(self) -> int:
-        """Images in the smallest class."""
+        """The number of images in the smallest class."""
         return min(map(len, self.files.values()))
 
 
 def list_images(folder: Path) -> tuple[str, ...]:
-    """The images below ``folder``, at any depth: sorted relative paths; hidden files are passed over."""
+    """List the images below ``folder``, at any depth, as sorted relative paths; hidden files are left out."""
     found = []
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -57,7 +61,7 @@ def list_images(folder: Path) -> tuple[str, ...]:
 
 
 def list_classes(split: Path, classes: dict[str, str] | None = None) -> Listing:
-    """The images of ``split`` by class.
+    """List the images of ``split`` by class.
 
     Args:
         classes: class id -> its folder, in class order; all folders in sorted order where it is None.
@@ -86,7 +90,7 @@ def list_classes(split: Path, classes: dict[str, str] | None = None) -> Listing:
 
 
 def list_folder(folder: Path) -> tuple[Listing, Listing]:
-    """The ``train/`` and ``val/`` of a data set of the user's; classes are in sorted order.
+    """List ``train/`` and ``val/`` of a user's data set; classes are in sorted order.
 
     Raises:
         UserError: either is missing, a class is empty, val's classes are not train's, or there is one class.
@@ -111,9 +115,9 @@ def list_folder(folder: Path) -> tuple[Listing, Listing]:
 
 
 def fingerprint(train: Listing, val: Listing) -> str:
-    """BLAKE2b (hex, 128 bit) of class names, file names and file sizes.
+    """Digest class names, file names and file sizes: BLAKE2b (hex, 128 bit).
 
-    It is the same wherever the folder lies. What the files hold does not enter: planning must stay quick.
+    It does not depend on the place of the folder, nor on the contents of the files: planning must stay quick.
     """
     digest = hashlib.blake2b(digest_size=16)
     for split, listing in (("train", train), ("val", val)):
@@ -124,13 +128,13 @@ def fingerprint(train: Listing, val: Listing) -> str:
 
 
 def unreadable(path: Path, error: Exception) -> UserError:
-    """The error for an image file that cannot be decoded."""
+    """Make the error for an image file that cannot be decoded."""
     reason = str(error).replace(str(path), "").strip(" ':") or type(error).__name__
     return UserError(f"{path}: not a readable image ({reason}); put a whole copy in its place or remove it")
 
 
 def folder_info(folder: Path) -> DatasetInfo:
-    """The facts of ``folder:PATH``; the name becomes ``folder-`` and the folder's own name.
+    """Return the facts of ``folder:PATH``; its name is ``folder-`` and the folder's own name.
 
     Raises:
         UserError: as :func:`list_folder`; or the first image of a class cannot be read.
@@ -157,7 +161,7 @@ def folder_info(folder: Path) -> DatasetInfo:
 
 
 def _image_size(train: Listing) -> int:
-    """The largest of ``FOLDER_SIZES`` within the median short side of the first image of each class."""
+    """Return the largest of ``FOLDER_SIZES`` within the median short side of the first image per class."""
     from PIL import Image  # here, since plans of other data sets need no PIL
 
     sides = []
@@ -170,3 +174,24 @@ def _image_size(train: Listing) -> int:
             raise unreadable(path, error) from error
     median = statistics.median_low(sides)
     return max((size for size in FOLDER_SIZES if size <= median), default=FOLDER_SIZES[0])
+
+
+class Folder(DatasetPlugin):
+    """A folder of the user's that holds ``train/`` and ``val/``."""
+
+    argument: ClassVar[str] = "PATH"
+    title: ClassVar[str] = "train/ and val/ with a folder per class"
+
+    def info(self) -> DatasetInfo:
+        return folder_info(self.root(None))
+
+    def root(self, data_root: Path | None) -> Path:
+        return Path(self.name.partition(":")[2]).expanduser()
+
+    def locate(self, root: Path) -> str:
+        return str(root)
+
+    def load(self, info: DatasetInfo, root: Path) -> Dataset:
+        from bench.kit.data.folders import read_own
+
+        return read_own(info, root)

@@ -3,21 +3,19 @@ teacher's place, and only what was trained of it is stored (arXiv 2408.08201, su
 
 The supplement gives two sizes and no architecture for masks. Ours: the tower's convolutions are adapted as HeLlO's
 projector adapts them; its four stages are brought together at a quarter of the image's resolution; the decoder is the
-teacher's own kind (:mod:`bench.kit.segmentation.decoder`). It learns the teacher's masks on the training split.
+teacher's own kind (:mod:`methods.segmentation.decoder`). It learns the teacher's masks on the training split.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field
-
-from bench.api import BaseConfig, Distiller, GridPoint, MethodInfo, Task, TeacherSpec, affects
+from bench.api import Dataset, Distiller, GridPoint, MethodInfo, Task, TeacherSpec
 from bench.api.config import Artifact
 from bench.kit.clip.naming import clip_identity
-from methods.promptable import MaskTraining, Promptable, TeacherConfig
-from methods.random_real import RandomReal
+from methods.segmentation.config import TASK, ProjectorConfig
+from methods.segmentation.promptable import Promptable
 
 if TYPE_CHECKING:
     from methods.segmentation.projector import ProjectorMasks
@@ -32,49 +30,42 @@ class PromptableLoRA(Distiller):
         version=1,
         paper="arXiv 2408.08201, B.4",
         labels="projector",
-        masks=True,
+        tasks=(TASK,),
         needs="a data set with masks, a public CLIP with a ResNet tower",
     )
+    Config = ProjectorConfig
     label_kinds: ClassVar[dict[str, str]] = {"mask-projector": "methods.segmentation.projector:ProjectorMasks"}
 
-    class Config(BaseConfig):
-        teacher: Annotated[TeacherConfig, affects()] = TeacherConfig()
-        clip: Annotated[str | None, affects()] = None  # None: the data set's
-        layers: Annotated[
-            Literal["3x3", "3x3-blocks", "all", "no-downsample", "no-stem", "blocks", "layers-3-4"], affects("labels")
-        ] = "3x3"
-        convention: Annotated[Literal["loralib", "peft", "flattened"], affects("labels")] = "loralib"
-        conv_rank: Annotated[int, affects("labels"), Field(ge=1)] = 8  # HeLlO's
-        decoder_width: Annotated[int, affects("labels"), Field(ge=1)] = 16
-        training: Annotated[MaskTraining, affects("labels")] = MaskTraining(epochs=8)
-
-        def structure(self) -> dict[str, Any]:
-            """The fields that must be known to build the projector again, all of them, as plain JSON values."""
-            return self.model_dump(mode="json", exclude={"teacher", "clip", "training"})
-
-    config: Config
+    config: ProjectorConfig
 
     def check(self, point: GridPoint) -> None:
-        self.prepared_from(point).check(point)
+        self._promptable().check(point)
 
     def teachers(self, point: GridPoint) -> tuple[TeacherSpec, ...]:
         return ()
 
-    def images_from(self, point: GridPoint) -> RandomReal:
-        return RandomReal()
+    def images_from(self, point: GridPoint) -> Distiller:
+        return self._promptable()
 
-    def prepared_from(self, point: GridPoint) -> Promptable:
-        return Promptable(self.config.teacher)
+    def prepared_from(self, point: GridPoint) -> Distiller:
+        return self._promptable()
 
     def needs(self, artifact: Artifact, point: GridPoint) -> Sequence[Artifact]:
         return ("prepared",) if artifact == "labels" else ()
 
     def depends_on(self, artifact: Artifact, point: GridPoint) -> Mapping[str, Any]:
-        """The projector is one for each seed, whatever the size of the set."""
+        """One projector per seed, whatever the size of the set."""
         return {"seed": point.seed, "clip": clip_identity(self.config.clip or point.dataset.clip)}
 
     def label_model(self, task: Task) -> ProjectorMasks:
         from methods.segmentation.projector import train_projector
 
         clip = self.config.clip or task.dataset.clip
-        return train_projector(task, clip, self.config, self.prepared_from(task).label_model(task))
+        return train_projector(task, clip, self.config, self._promptable().label_model(task))
+
+    @classmethod
+    def example_data(cls) -> Dataset:
+        return Promptable.example_data()
+
+    def _promptable(self) -> Promptable:
+        return Promptable(self.config.teacher)

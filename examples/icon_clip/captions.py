@@ -1,4 +1,4 @@
-"""Captions of icons: the phrases that one icon name stands for, and batches of tokenised sentences around them.
+"""Captions of icons: the phrases that an icon name stands for, and batches of tokenised sentences around them.
 
     captions = Captions(["shopping bag", "number 5"], context_length=16)
     tokens = captions.sample(indices, generator)        # (B, 16) int64, another sentence each time
@@ -28,7 +28,7 @@ NUMBER_NOUNS = ("number", "numeric", "digit", "counter", "looks", "numeral")
 
 
 def one_name(caption: str) -> str:
-    """Captions that mean the same number get one name: `counter 5`, `numeric 5`, `five` -> `number five`."""
+    """Give captions that mean the same number one name: `counter 5`, `numeric 5`, `five` -> `number five`."""
     words = caption.split()
     if len(words) == 2 and words[0] in NUMBER_NOUNS:
         words = words[1:]
@@ -38,7 +38,7 @@ def one_name(caption: str) -> str:
 
 
 def phrases(caption: str) -> list[str]:
-    """The ways to say a caption, the plainest first."""
+    """List the ways to say a caption, the plainest first."""
     words = one_name(caption).split()
     spelled = [_number_word(word) or word for word in words]
     figures = [str(NUMBERS.index(word)) if word in NUMBERS else word for word in words]
@@ -57,7 +57,7 @@ def _number_word(word: str) -> str:
 
 
 class Captions:
-    """Tokenised once, put together at each draw: names and prompts meet only at spaces, where BPE splits anyway."""
+    """Captions that are tokenised once and joined to prompts at each draw; BPE splits at the spaces between them."""
 
     def __init__(self, captions: list[str], context_length: int) -> None:
         from open_clip.tokenizer import SimpleTokenizer
@@ -72,7 +72,7 @@ class Captions:
         )
 
     def sample(self, indices: list[int], rng: Generator) -> Tensor:
-        """One random sentence per caption index: (len(indices), context_length) int64, zero-padded."""
+        """Draw a random sentence per caption index: (len(indices), context_length) int64, zero-padded."""
         tokens = np.zeros((len(indices), self.context_length), dtype=np.int64)
         dice = rng.random((len(indices), 3))
         for row, index in enumerate(indices):

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.errors import UserError
-from bench.kit.segmentation.decoder import SHRINKS
-from bench.kit.views.planes import points_of
+from methods.segmentation.config import SHRINKS
+from methods.segmentation.masks import points_of
 
 NAME = "sam_vit_b"
-SIDE = 1024  # pixels a side of what the encoder takes
-MASKS = 4  # mask tokens: the single mask, then three that differ in how much of a thing they mean
+SIDE = 1024  # pixels per side of the encoder's input
+MASK_TOKENS = 4  # the single mask, then three that differ in how much of a thing they mean
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # `Sam.pixel_mean` and `pixel_std` by 255
 
 
@@ -131,13 +131,13 @@ class _MaskDecoder(nn.Module):
     def __init__(self, width: int, heads: int, hidden: int):
         super().__init__()
         self.transformer = _TwoWay(width, heads, hidden)
-        self.iou_token, self.mask_tokens = nn.Embedding(1, width), nn.Embedding(MASKS, width)
+        self.iou_token, self.mask_tokens = nn.Embedding(1, width), nn.Embedding(MASK_TOKENS, width)
         self.output_upscaling = nn.Sequential(
             nn.ConvTranspose2d(width, width // 4, 2, 2), _ChannelNorm(width // 4), nn.GELU(),
             nn.ConvTranspose2d(width // 4, width // 8, 2, 2), nn.GELU(),
         )  # fmt: skip
-        self.output_hypernetworks_mlps = nn.ModuleList(_Layers([width] * 3 + [width // 8]) for _ in range(MASKS))
-        self.iou_prediction_head = _Layers([width] * 3 + [MASKS])  # how good it thinks each mask is: not asked here
+        self.output_hypernetworks_mlps = nn.ModuleList(_Layers([width] * 3 + [width // 8]) for _ in range(MASK_TOKENS))
+        self.iou_prediction_head = _Layers([width] * 3 + [MASK_TOKENS])  # its own rating of each mask: unused here
 
     def forward(self, features: Tensor, positions: Tensor, prompts: Tensor, no_mask: Tensor) -> Tensor:
         """Features (B, C, s, s), positions (1, s², C), prompts (B, P, C) → logits (B, 4s, 4s) of the single mask."""

@@ -1,28 +1,22 @@
-"""Masks: losses, their measure and the light decoder against plain loops, and points and masks on disk."""
+"""Masks: losses, their measure and the light decoder against plain loops, ."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from bench.api import Images, LabelSource
+from bench.api import AugmentedBatch, LabelSource
 from bench.errors import UserError
-from bench.kit import images as image_files
 from bench.kit.data.dataset import Resident
-from bench.kit.labels.stored import images_digest
-from bench.kit.segmentation import masks as measure
-from bench.kit.segmentation.decoder import MaskDecoder
-from bench.kit.segmentation.masks import click_plane, enlarged, exact_shares, mask_loss
-from bench.kit.segmentation.networks import build
-from bench.kit.views import AugmentedBatch
-from bench.kit.views.planes import clicks
+from methods.segmentation import masks as measure
+from methods.segmentation.masks import click_maps, clicks, enlarged, exact_shares, mask_loss
+from methods.segmentation.networks import MaskDecoder, build
+from methods.segmentation.scenes import with_masks
 
 CPU = torch.device("cpu")
 
@@ -38,13 +32,13 @@ def scenes(count: int = 11, side: int = 16, seed: int = 0) -> Resident:
     for mask, (row, column) in zip(masks, points.tolist(), strict=True):
         mask[row : row + 3 + row % 4, column : column + 2 + column % 5] = 1
     pixels = torch.randint(0, 256, (count, 3, side, side), generator=stream(seed + 1)).to(torch.uint8)
-    return Resident(pixels, torch.arange(count), points, masks)
+    return with_masks(pixels, torch.arange(count), points, masks)
 
 
-def views_of(planes: Tensor | None, side: int = 16) -> AugmentedBatch:
-    count = 2 if planes is None else len(planes)
+def views_of(channels: Tensor | None, side: int = 16) -> AugmentedBatch:
+    count = 2 if channels is None else len(channels)
     nobody = torch.zeros(count, dtype=torch.int64)
-    return AugmentedBatch(torch.rand(count, 3, side, side), nobody, nobody, nobody, nobody, 1.0, 0, 0, planes)
+    return AugmentedBatch(torch.rand(count, 3, side, side), nobody, nobody, nobody, nobody, 1.0, 0, 0, channels)
 
 
 # -- the measure
@@ -84,7 +78,6 @@ def iou(logits: list[list[float]], exact: list[list[int]]) -> float:
 
 def test_mean_iou_is_counted_pixel_by_pixel_at_full_resolution() -> None:
     split = scenes()
-    assert split.masks is not None
     answers = torch.randn(11, 4, 4, generator=stream(7))
     tests = measure.TestMasks(split, 16, CPU, batch_size=4)
     shown: list[tuple[Tensor, Tensor]] = []
@@ -94,12 +87,12 @@ def test_mean_iou_is_counted_pixel_by_pixel_at_full_resolution() -> None:
         shown.append((pixels, click))
         return answers[start : start + len(pixels)]
 
-    wanted = [iou(one.tolist(), mask.tolist()) for one, mask in zip(answers, split.masks, strict=True)]
+    wanted = [iou(one.tolist(), mask.tolist()) for one, mask in zip(answers, split.extras["masks"], strict=True)]
     assert tests.mean_iou(answer) == pytest.approx(sum(wanted) / 11, abs=1e-6)
     assert [len(pixels) for pixels, _ in shown] == [4, 4, 3]
     assert torch.equal(torch.cat([pixels for pixels, _ in shown]), split.pixels.float() / 255)
-    assert split.points is not None
-    assert torch.equal(torch.cat([click for _, click in shown])[:, 0] * 255, clicks(split.points, 16, 16).float())
+    points = split.extras["points"]
+    assert torch.equal(torch.cat([click for _, click in shown])[:, 0] * 255, clicks(points, 16, 16).float())
 
 
 def test_masks_are_enlarged_bilinearly_and_positive_logits_are_theirs() -> None:
@@ -112,7 +105,7 @@ def test_masks_are_enlarged_bilinearly_and_positive_logits_are_theirs() -> None:
 def test_no_mask_is_worth_nothing_and_the_exact_one_everything() -> None:
     blocks = torch.zeros(3, 64, 64, dtype=torch.uint8)
     blocks[:, 16:48, 8:40] = 1
-    split = Resident(torch.zeros(3, 3, 64, 64, dtype=torch.uint8), torch.arange(3), torch.full((3, 2), 20), blocks)
+    split = with_masks(torch.zeros(3, 3, 64, 64, dtype=torch.uint8), torch.arange(3), torch.full((3, 2), 20), blocks)
     tests = measure.TestMasks(split, 64, CPU)
     assert tests.mean_iou(lambda pixels, click: torch.full((len(pixels), 16, 16), -1.0)) == 0
     exact = blocks[:, ::4, ::4].float() * 2 - 1
@@ -127,32 +120,29 @@ def test_networks_are_tested_on_the_pixels_that_the_masks_are_of(side: int) -> N
     """Classifiers are tested on the enlarged centre of images from 64 pixels on; a mask would not fit that."""
     split = scenes(3, side)
     tests = measure.TestMasks(split, side, CPU)
-    assert torch.equal(tests.layers[:, :3], split.pixels) and split.masks is not None
-    assert torch.equal(tests.layers[:, 4], split.masks * 255)
+    assert torch.equal(tests.layers[:, :3], split.pixels)
+    assert torch.equal(tests.layers[:, 4], split.extras["masks"] * 255)
 
 
 def test_test_sets_without_masks_are_refused() -> None:
     split = scenes()
-    for wrong in (
-        Resident(split.pixels, split.labels),
-        Resident(split.pixels, split.labels, split.points),
-        Resident(split.pixels, split.labels, split.points, split.masks[:, ::2, ::2]),  # type: ignore[index]
-    ):
+    points, masks = split.extras["points"], split.extras["masks"]
+    for wrong in ({}, {"points": points}, {"points": points, "masks": masks[:, ::2, ::2]}):
         with pytest.raises(ValueError, match="prompts and masks of 16 x 16 pixels"):
-            measure.TestMasks(wrong, 16, CPU)
+            measure.TestMasks(Resident(split.pixels, split.labels, wrong), 16, CPU)
 
 
 class Asked(LabelSource):
     """Answers with a network, and flat, as stored labels are."""
 
-    kind, dense = "asked", True
+    kind = "asked"
 
     def __init__(self, net: nn.Module):
         self.net = net
 
     def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
         assert not views.pixels.requires_grad and step == 0
-        answers: Tensor = self.net(views.pixels, click_plane(views))
+        answers: Tensor = self.net(views.pixels, click_maps(views))
         return answers.flatten(1)
 
     def save(self, folder: Path) -> None:
@@ -213,12 +203,12 @@ def test_exact_masks_are_brought_to_the_logits_by_shares() -> None:
             for column in range(4):
                 covered = sum(float(planes[image, 1, 4 * row + y, 4 * column + x]) for y in range(4) for x in range(4))
                 assert float(found[image, row, column]) == pytest.approx(covered / 16, rel=1e-5)
-    assert torch.equal(click_plane(views_of(planes)), planes[:, :1])
+    assert torch.equal(click_maps(views_of(planes)), planes[:, :1])
 
 
 def test_views_without_prompts_or_masks_are_refused() -> None:
     with pytest.raises(ValueError, match="have no prompts"):
-        click_plane(views_of(None))
+        click_maps(views_of(None))
     for planes in (None, torch.rand(2, 1, 16, 16)):
         with pytest.raises(ValueError, match="not known"):
             exact_shares(views_of(planes))
@@ -275,68 +265,9 @@ def test_a_promptable_network_normalises_and_listens_to_the_click() -> None:
     [
         ("convnet3", 32, "answers with classes"),
         ("promptable-w8", 30, "multiple of 4, not 30"),
-        ("promptble", 32, "unkn"),
     ],
 )
 def test_networks_that_answer_no_click_are_refused(arch: str, side: int, message: str) -> None:
     with pytest.raises(UserError, match=message) as error:
         build(arch, side, (0.5,) * 3, (0.5,) * 3)
     assert "\n" not in str(error.value)
-
-
-# -- on disk
-
-
-def sample(encoding: Any = "png") -> Images:
-    split = scenes(6, 16, seed=3)
-    return Images(split.pixels, torch.arange(3).repeat_interleave(2), encoding, split.points, split.masks)
-
-
-@pytest.mark.parametrize("encoding", ["png", "jpeg"])
-def test_points_and_masks_survive_the_disk(tmp_path: Path, encoding: str) -> None:
-    made = sample(encoding)
-    image_files.save(made, tmp_path, made.encoding)
-    found = image_files.load(tmp_path)
-    assert found.points is not None and found.masks is not None and made.points is not None
-    assert torch.equal(found.points, made.points) and found.points.dtype == torch.int64
-    assert torch.equal(found.masks, made.masks) and found.masks.dtype == torch.uint8  # type: ignore[arg-type]
-    assert torch.equal(found.labels, made.labels)
-    assert torch.equal(found.pixels, made.pixels) == (encoding == "png")
-    before = image_files.files_digest(tmp_path)
-    again = tmp_path / "again"
-    again.mkdir()
-    image_files.save(found, again, "jpeg")  # files that are encoded already keep their bytes
-    assert image_files.files_digest(again) == before
-
-
-def test_masks_are_files_of_one_bit_a_pixel_beside_the_images(tmp_path: Path) -> None:
-    made = sample()
-    image_files.save(made, tmp_path, "png")
-    files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png"))
-    names = [f"{label:05d}/class{label:05d}_id{index:05d}.png" for label in range(3) for index in range(2)]
-    assert files == names + [f"masks/{name}" for name in names]
-    assert made.masks is not None
-    for name, mask in zip(names, made.masks, strict=True):
-        with Image.open(tmp_path / "masks" / name) as found:
-            assert found.mode == "1"
-            assert [[int(found.getpixel((x, y)) > 0) for x in range(16)] for y in range(16)] == mask.tolist()  # type: ignore[operator]
-    assert (tmp_path / "points.json").stat().st_size < 8 * len(made) + 4
-
-
-def test_sets_without_prompts_have_neither(tmp_path: Path) -> None:
-    image_files.save(replace(sample(), points=None, masks=None), tmp_path, "png")
-    assert not (tmp_path / "points.json").exists() and not (tmp_path / "masks").exists()
-    found = image_files.load(tmp_path)
-    assert found.points is None and found.masks is None
-    alone = tmp_path / "alone"
-    alone.mkdir()
-    image_files.save(replace(sample(), masks=None), alone, "png")
-    assert image_files.load(alone).points is not None and image_files.load(alone).masks is None
-
-
-def test_prompts_make_another_image_set_and_masks_do_not() -> None:
-    made = sample()
-    assert made.points is not None
-    assert images_digest(made) == images_digest(replace(made, masks=None))
-    assert len({images_digest(made), images_digest(replace(made, points=None)),
-                images_digest(replace(made, points=made.points + 1))}) == 3  # fmt: skip

@@ -1,4 +1,4 @@
-"""`icon-scenes`: small scenes of icons pasted on backgrounds, with exact masks, for promptable segmentation.
+"""Small scenes of icons pasted on backgrounds, with exact masks, for promptable segmentation.
 
 A sample is a scene, one of the two to four icons in it, and a point on that icon, the prompt. Its mask is what of the
 icon is in sight, exactly: an icon becomes a sticker, its drawing with all it encloses, and every pixel of a scene shows
@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from bench.api import Dataset, DatasetInfo
-from bench.api.image_folders import list_classes
-from bench.api.seeds import seed_for
+from bench.api import Dataset, DatasetInfo, TeacherSpec, seed_for
 from bench.errors import UserError
 from bench.kit.data.dataset import Resident
 from bench.kit.data.decoding import decode_all
 from bench.kit.data.icons import SIZE
+from bench.kit.data.image_folders import list_classes
+from methods.segmentation.config import MASKS, POINTS, SHRINKS, TASK
+from methods.segmentation.masks import channels_of
 
 Bytes = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -37,14 +38,14 @@ CLASSES = ("apple", "bell", "book", "camera", "car", "cloud", "gift", "heart", "
 PAPER = 208  # grey from which on a pixel of an icon is ground
 SMALLEST_STICKER = 0.12  # of the icon's square; smaller ones are a stroke, not a thing
 SIDES = (18, 34)  # pixels of a sticker's longer side, from and below, in a scene of 64
-MOST = 4  # icons a scene
+MOST = 4  # icons per scene
 IN_SIGHT = 0.4  # of the prompted icon, at least; else it is laid on top
 NOISE = 48  # range of the ground's grain, of 256
-_WORDS = 64  # draws a scene, of which some are to spare
+_WORDS = 64  # draws per scene, of which some are to spare
 
 
-def read_icon_scenes(info: DatasetInfo, place: Path) -> Dataset:
-    """The data set out of the folder of icons-100.
+def read_scenes(info: DatasetInfo, place: Path) -> Dataset:
+    """Make icon-scenes of the icons in the folder of icons-100.
 
     Raises:
         UserError: a class has no folder or no icon fit for a scene, or an icon cannot be decoded.
@@ -68,8 +69,10 @@ Sticker = tuple[Bytes, Mask]  # grey (h, w) from ink, 0, to paper, 255; and the 
 
 
 def stickers_of(icons: Bytes) -> list[Sticker]:
-    """The stickers that drawings (N, S, S, 3), dark on white, give: the largest connected part of what is drawn, with
-    all it encloses. A drawing without a part of some size gives none."""
+    """Cut stickers out of drawings (N, S, S, 3), dark on white: the largest connected part with all it encloses.
+
+    A drawing without a part of some size gives none.
+    """
     found = []
     for icon in icons:
         grey = icon.min(2)  # light colours are ink too
@@ -86,10 +89,10 @@ def stickers_of(icons: Bytes) -> list[Sticker]:
 
 
 def make_scenes(stickers: Sequence[Sequence[Sticker]], count: int, size: int, seed: int) -> Resident:
-    """``count`` scenes of ``size`` pixels a side; sample i prompts for an icon of class i modulo the classes.
+    """Make ``count`` scenes of ``size`` pixels per side; sample i prompts for an icon of class i modulo the classes.
 
     Args:
-        stickers: of each class.
+        stickers: per class.
     """
     words = np.random.Philox(key=seed).random_raw(count * _WORDS).reshape(count, _WORDS) >> np.uint64(32)
     pixels = np.empty((count, size, size, 3), dtype=np.uint8)
@@ -97,33 +100,52 @@ def make_scenes(stickers: Sequence[Sequence[Sticker]], count: int, size: int, se
     for index, draws in enumerate(words.astype(np.int64)):
         grain = np.random.Philox(key=seed, counter=[0, 0, 0, index + 1]).random_raw(size * size // 8)
         pixels[index], masks[index] = _scene(stickers, index % len(stickers), size, _Draws(draws), grain.view(np.uint8))
-    points = torch.tensor([innermost(mask) for mask in masks])
-    return Resident(
+    return with_masks(
         torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
         torch.arange(count) % len(stickers),
-        points,
+        torch.tensor([innermost(mask) for mask in masks]),
         torch.from_numpy(masks).to(torch.uint8),
     )
 
 
+def with_masks(pixels: torch.Tensor, labels: torch.Tensor, points: torch.Tensor, masks: torch.Tensor) -> Resident:
+    """Keep prompts (N, 2) and masks (N, H, W) with images, and cut them with them as extra channels."""
+    extras = {POINTS: points, MASKS: masks}
+    return Resident(pixels, labels, extras, channels_of(extras, *pixels.shape[2:]))
+
+
+def example_data() -> Dataset:
+    """Make tiny scenes of rectangles for the conformance checks."""
+    sides, side = ((4, 4), (2, 4), (4, 2), (3, 4)), 16
+    info = DatasetInfo(
+        name="rectangles", title="Rectangles with masks", task=TASK, classes=len(sides), image_size=side,
+        label_shape=(side // SHRINKS,) * 2, smallest_class=12, train_images=48, test_images=24, mean=(0.5,) * 3,
+        std=(0.25,) * 3, teacher=TeacherSpec(), clip="icon-clip", student="promptable-w4",
+    )  # fmt: skip
+    stickers = [[(np.zeros(shape, dtype=np.uint8), np.ones(shape, dtype=bool))] for shape in sides]
+    names = tuple(f"{height} by {width}" for height, width in sides)
+    return Dataset(info, names, names, make_scenes(stickers, 48, side, 0), make_scenes(stickers, 24, side, 1))
+
+
 class _Draws:
-    """Draws from the words of a scene, 32 bits each, one after the other."""
+    """Random numbers from the words of a scene, 32 bits each, in order."""
 
     def __init__(self, words: NDArray[np.int64]):
         self.words = iter(words.tolist())
 
     def below(self, bound: int) -> int:
-        """A whole number from 0 to ``bound`` - 1."""
+        """Draw a whole number from 0 to ``bound`` - 1."""
         return int(next(self.words)) * bound >> 32
 
     def colour(self) -> NDArray[np.int64]:
+        """Draw red, green and blue."""
         return np.array([self.below(256) for _ in range(3)])
 
 
 def _scene(
     stickers: Sequence[Sequence[Sticker]], wanted: int, size: int, draws: _Draws, grain: Bytes
 ) -> tuple[Bytes, Mask]:
-    """A scene uint8 (S, S, 3) and the mask (S, S) of its icon of class ``wanted``."""
+    """Draw a scene uint8 (S, S, 3) and the mask (S, S) of its icon of class ``wanted``."""
     image, mean = _ground(size, draws, grain)
     others = [index for index in range(len(stickers)) if index != wanted]
     shown = [wanted] + [others.pop(draws.below(len(others))) for _ in range(1 + draws.below(MOST - 1)) if others]
@@ -144,7 +166,7 @@ def _scene(
 
 
 def _ground(size: int, draws: _Draws, grain: Bytes) -> tuple[Bytes, NDArray[np.int64]]:
-    """A background uint8 (S, S, 3) and its mean colour: a slope between four colours, stripes or squares, grained."""
+    """Draw a grained background uint8 (S, S, 3), a slope of four colours, stripes or squares; and its mean colour."""
     down, right = np.indices((size, size))
     one, other, third, fourth = (draws.colour() for _ in range(4))
     kind, period = draws.below(3), 3 + draws.below(10)
@@ -163,7 +185,7 @@ def _ground(size: int, draws: _Draws, grain: Bytes) -> tuple[Bytes, NDArray[np.i
 
 
 def _laid(stickers: Sequence[Sticker], size: int, ground: NDArray[np.int64], draws: _Draws) -> tuple[Bytes, Mask]:
-    """One of the stickers, coloured and somewhere in a scene: its colours uint8 (S, S, 3) and its shape (S, S)."""
+    """Colour and place a sticker in a scene: its colours uint8 (S, S, 3) and its shape (S, S)."""
     grey, shape = stickers[draws.below(len(stickers))]
     side = (SIDES[0] + draws.below(SIDES[1] - SIDES[0])) * size // SIZE
     height, width = (max(2, length * side // max(shape.shape)) for length in shape.shape)
@@ -182,13 +204,15 @@ def _laid(stickers: Sequence[Sticker], size: int, ground: NDArray[np.int64], dra
 
 
 def _resized(values: Bytes, height: int, width: int) -> Bytes:
-    """Means over boxes; Pillow does them in whole numbers."""
+    """Average over boxes; Pillow does it in whole numbers."""
     return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BOX))
 
 
 def innermost(mask: Mask) -> tuple[int, int]:
-    """Row and column of the pixel of a mask that is farthest from all that is not of it, the image's outside included;
-    the first of several."""
+    """Return row and column of the pixel of a mask that is farthest from its outside, the image's included.
+
+    Of several it is the first.
+    """
     depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
     row, column = divmod(int(depth.argmax()), mask.shape[1])
     return row, column

@@ -1,4 +1,4 @@
-"""Planes below the colours: clicks and masks go where the pixels go, and points are found in clicks again."""
+"""Extra channels: clicks and masks go where the pixels go, and points are found in clicks again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from bench.kit.data.dataset import Resident
 from bench.kit.views import AugmentationConfig, AugmentationStream, AugmentedBatch
-from bench.kit.views.planes import CLICK, MASK, clicks, points_of, with_planes
+from methods.segmentation.masks import CLICK, MASK, channels_of, clicks, points_of
+from methods.segmentation.scenes import with_masks
 
 COUNT, SIDE = 24, 32
 
@@ -24,7 +25,7 @@ def painted(count: int = COUNT, side: int = SIDE) -> Resident:
     points, masks = integers(side, count, 2), integers(2, count, side, side, seed=1).to(torch.uint8)
     noise = integers(256, count, side, side, seed=2).to(torch.uint8)
     pixels = torch.stack([masks * 255, clicks(points, side, side), noise], 1)
-    return Resident(pixels, torch.arange(count) % 4, points, masks)
+    return with_masks(pixels, torch.arange(count) % 4, points, masks)
 
 
 def batches(plan: AugmentationConfig, split: Resident, epoch: int, again: bool = False) -> list[AugmentedBatch]:
@@ -77,12 +78,12 @@ def test_of_a_resized_click_it_is_the_centre_of_mass() -> None:
         assert found[k].tolist() == pytest.approx([row, column], rel=1e-5)
 
 
-def test_planes_lie_below_the_colours() -> None:
+def test_channels_follow_the_colours() -> None:
     split = painted()
-    pixels, points, masks = split.pixels, split.points, split.masks
-    assert points is not None and masks is not None
-    assert with_planes(pixels, None, None) is pixels
-    alone, both = with_planes(pixels, points, None), with_planes(pixels, points, masks)
+    pixels, points, masks = split.pixels, split.extras["points"], split.extras["masks"]
+    assert Resident(pixels, split.labels).layers("cpu") is pixels
+    alone = Resident(pixels, split.labels, channels=channels_of({"points": points}, SIDE, SIDE)).layers("cpu")
+    both = split.layers("cpu")
     assert alone.shape[1] == 4 and both.shape[1] == 5 and both.dtype == torch.uint8
     assert torch.equal(both[:, :3], pixels) and torch.equal(both[:, :4], alone)
     assert torch.equal(both[:, 3 + CLICK], clicks(points, SIDE, SIDE)) and torch.equal(both[:, 3 + MASK], masks * 255)
@@ -104,15 +105,15 @@ def test_planes_lie_below_the_colours() -> None:
         {"crop": "rrc", "min_scale": 0.5, "flip": True, "mix": "mixup"},
     ],
 )
-def test_planes_go_where_the_pixels_go(plan: dict[str, Any], again: bool) -> None:
+def test_channels_go_where_the_pixels_go(plan: dict[str, Any], again: bool) -> None:
     split = painted()
     views = batches(AugmentationConfig(**{"size": SIDE, "seed": 3} | plan), split, 2, again)
     assert sum(len(some) for some in views) == COUNT
     for some in views:
-        assert some.planes is not None and some.pixels.shape[1:] == (3, *some.planes.shape[2:])
-        assert some.planes.shape[1] == 2
-        assert torch.equal(some.pixels[:, 0], some.planes[:, MASK])
-        assert torch.equal(some.pixels[:, 1], some.planes[:, CLICK])
+        assert some.channels is not None and some.pixels.shape[1:] == (3, *some.channels.shape[2:])
+        assert some.channels.shape[1] == 2
+        assert torch.equal(some.pixels[:, 0], some.channels[:, MASK])
+        assert torch.equal(some.pixels[:, 1], some.channels[:, CLICK])
 
 
 def test_without_prompts_the_pixels_are_the_same_bits() -> None:
@@ -120,18 +121,17 @@ def test_without_prompts_the_pixels_are_the_same_bits() -> None:
     bare = Resident(split.pixels, split.labels)
     plan = AugmentationConfig(size=SIDE, min_scale=0.3, flip=True, mix="cutmix", seed=1)
     for with_them, without in zip(batches(plan, split, 0), batches(plan, bare, 0), strict=True):
-        assert without.planes is None and torch.equal(with_them.pixels, without.pixels)
+        assert without.channels is None and torch.equal(with_them.pixels, without.pixels)
         assert torch.equal(with_them.indices, without.indices) and with_them.weight == without.weight
 
 
 def test_a_flip_alone_mirrors_points() -> None:
     split = painted()
-    points = split.points
-    assert points is not None
+    points = split.extras["points"]
     flipped = 0
     for views in batches(AugmentationConfig(size=SIDE, crop="none", flip=True, seed=5), split, 1):
-        assert views.planes is not None
-        for plane, index in zip(views.planes[:, CLICK], views.indices.tolist(), strict=True):
+        assert views.channels is not None
+        for plane, index in zip(views.channels[:, CLICK], views.indices.tolist(), strict=True):
             row, column = points[index].tolist()
             upright = float(plane[row, column]) == 1 and torch.equal(
                 plane * 255, clicks(points[[index]], SIDE, SIDE)[0]
@@ -142,11 +142,11 @@ def test_a_flip_alone_mirrors_points() -> None:
     assert 6 <= flipped <= 18
 
 
-def test_a_crop_may_lose_the_click_and_then_its_plane_is_empty() -> None:
+def test_a_crop_may_lose_the_click_and_then_its_channel_is_empty() -> None:
     planes = []
     for views in batches(AugmentationConfig(size=SIDE, min_scale=0.1, flip=False, seed=0), painted(), 0):
-        assert views.planes is not None
-        planes.append(views.planes[:, CLICK])
+        assert views.channels is not None
+        planes.append(views.channels[:, CLICK])
     found, there = points_of(torch.cat(planes))
     assert 3 <= int((~there).sum()) < COUNT
     assert torch.isfinite(found).all()

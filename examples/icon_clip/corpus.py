@@ -1,4 +1,4 @@
-"""Icons as pixels beside their captions: drawn once from the npm package, then mapped from a file.
+"""Icons as pixels with their captions: drawn once from the npm package, then mapped from a file.
 
     corpus = draw_corpus(package, Path("runs/icon-clip"), limit=0, processes=2, report=print)
 
@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.errors import UserError
-from bench.kit.clip.icon_captions import one_name
 from bench.kit.data.icon_sets import rasterise_many
-from bench.kit.data.icons import training_pairs
+from examples.icon_clip.captions import one_name
+from examples.icon_clip.pairs import training_pairs
 
 SIZE = 32
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as PIL makes grey
@@ -40,14 +40,14 @@ class Corpus:
 
 
 def draw_corpus(source: Path, folder: Path, limit: int, processes: int, report: Callable[[str], None]) -> Corpus:
-    """Draws every icon of `training_pairs`, or reads the drawings back where they are those of this source.
+    """Draw every icon of `training_pairs`, or read the drawings back where they are those of this source.
 
     Args:
         source: the npm package `@iconify/json`, as .tgz or unpacked folder.
         folder: where `pixels.npy` and `corpus.json` are, or will be.
-        limit: train on so many icons, chosen at random; 0 is all.
-        processes: that draw at once.
-        report: called with a line now and then.
+        limit: number of icons to train on, chosen at random; 0: all.
+        processes: number of processes that draw.
+        report: called with a line of progress now and then.
     """
     pairs = training_pairs(source)
     order = np.random.default_rng(0).permutation(len(pairs.train))[: limit or None]
@@ -89,14 +89,18 @@ def draw_corpus(source: Path, folder: Path, limit: int, processes: int, report: 
 
 
 def read_corpus(folder: Path) -> Corpus:
-    """What `draw_corpus` left in `folder`; the pixels stay on disk until they are used."""
+    """Read what `draw_corpus` wrote to `folder`; the pixels stay on disk until they are used.
+
+    Raises:
+        UserError: nothing is there.
+    """
     try:
         facts = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
         # Copy on write: torch asks for memory that it may write to.
         pixels = torch.from_numpy(np.load(folder / "pixels.npy", mmap_mode="c"))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{folder}: no drawn icons ({type(error).__name__}); expected what train_icon_clip leaves there, so run it"
+            f"{folder}: no drawn icons ({type(error).__name__}); run examples.icon_clip.train, which draws them"
         ) from None
     caption = np.array(facts["caption"], dtype=np.int64)
     return Corpus(pixels, caption, facts["captions"], np.arange(len(caption)) >= facts["train"])

@@ -14,23 +14,26 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from bench.api import Dataset, DatasetInfo, FrozenBackbone, GridPoint, Task, TeacherSpec
+from bench.api import Dataset, DatasetInfo, Distiller, FrozenBackbone, GridPoint, Task, TeacherSpec
 from bench.api.seeds import seed_for
 from bench.errors import UserError
+from bench.kit import running
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.clip import loading
-from bench.kit.data.icon_scenes import make_scenes
-from bench.kit.segmentation import masks as measure
-from bench.kit.segmentation import networks
-from bench.kit.segmentation.masks import click_plane
+from bench.kit.running import RunningTask
 from bench.kit.views import AugmentationConfig, AugmentationStream, AugmentedBatch
+from bench.planning.cells import Cells
 from methods.hello import lora
-from methods.promptable import MaskTraining, Promptable, TeacherConfig
-from methods.promptable_lora import PromptableLoRA
-from methods.segmentation import projector
+from methods.segmentation import masks as measure
+from methods.segmentation import networks, projector
+from methods.segmentation.config import MaskTraining, ProjectorConfig, TeacherConfig
+from methods.segmentation.masks import click_maps
 from methods.segmentation.projector import ProjectorMasks, build
+from methods.segmentation.promptable import Promptable
+from methods.segmentation.promptable_lora import PromptableLoRA
+from methods.segmentation.scenes import make_scenes
 from methods.segmentation.teacher import TeacherMasks
-from tests.kit.test_icon_scenes import stickers
+from tests.methods.segmentation.test_icon_scenes import stickers
 from tests.methods.test_hello_projector import BASE, CPU, tiny_clip
 from tests.stopping import stopped_every
 
@@ -54,16 +57,19 @@ def scenes(train: int = 20) -> Dataset:
     info = DatasetInfo(
         name="toy", title="Toy", classes=CLASSES, image_size=SIDE, smallest_class=train // CLASSES, train_images=train,
         test_images=40, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), teacher=TeacherSpec(), clip="tiny",
-        student="promptable-w4", masks=True,
+        student="promptable-w4", task="segmentation", label_shape=(SIDE // 4, SIDE // 4),
     )  # fmt: skip
     names = tuple("abcde")
     return Dataset(info, names, names, make_scenes(stickers(), train, SIDE, 1), make_scenes(stickers(), 40, SIDE, 2))
 
 
-def task(work: Path, progress: Any = lambda *_, **__: None, data: Dataset | None = None, **changes: Any) -> Task:
+def task(work: Path, progress: Any = lambda *_, **__: None, data: Dataset | None = None, **changes: Any) -> RunningTask:
     work.mkdir(exist_ok=True)
     data = data or scenes()
-    return replace(Task(data.info, 1, 0, data, (), CPU, work, progress), **changes)
+    plain: dict[str, Any] = {
+        "dataset": data.info, "ipc": 1, "seed": 0, "data": data, "device": CPU, "work": work, "on_progress": progress,
+    }  # fmt: skip
+    return RunningTask(**plain | changes)
 
 
 def setting(ipc: int = 1, seed: int = 0, **changes: Any) -> GridPoint:
@@ -75,21 +81,22 @@ def some_views(data: Dataset) -> AugmentedBatch:
     return next(iter(data.train.views(stream.plan, 0, 16, "cpu")))
 
 
-def teacher_of(folder: Path, config: TeacherConfig, here: Task) -> TeacherMasks:
-    folder.mkdir()
-    Promptable(config).prepare(here, folder)
-    return TeacherMasks.load(folder, CPU)
+def teacher_of(config: TeacherConfig, here: RunningTask) -> TeacherMasks:
+    method = Promptable(config)
+    return method.label_model(replace(here, prepared=running.prepare(method, here)))
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+TINY = TeacherConfig(arch="promptable-w4", training=SHORT)
+
+
 @pytest.fixture
-def prepared(tmp_path: Path) -> Path:
+def prepared(tmp_path: Path) -> dict[str, Tensor]:
     """A teacher that was hardly trained."""
-    teacher_of(tmp_path / "prepared", TeacherConfig(arch="promptable-w4", training=SHORT), task(tmp_path / "work"))
-    return tmp_path / "prepared"
+    return running.prepare(Promptable(TINY), task(tmp_path / "work"))
 
 
 # -- the teacher
@@ -100,24 +107,25 @@ def test_a_tiny_teacher_learns_to_answer_clicks(tmp_path: Path) -> None:
     config = TeacherConfig(arch="promptable-w8", training=MaskTraining(epochs=8, batch_size=10, lr=0.01))
     steps: list[tuple[int, int]] = []
     here = task(tmp_path / "work", lambda done, total, **_: steps.append((done, total)), data)
-    found = teacher_of(tmp_path / "teacher", config, here)
+    found = teacher_of(config, here)
     assert steps == [(step, 8 * 15) for step in range(1, 121)]
     tests = measure.TestMasks(data.test, SIDE, CPU)
     # what knows nothing answers with everything, or with the pixels about the click
-    assert data.test.points is not None
-    far = torch.cdist(data.test.points.float(), torch.cartesian_prod(torch.arange(SIDE), torch.arange(SIDE)).float())
-    exact = data.test.masks.flatten(1) > 0  # type: ignore[union-attr]
+    far = torch.cdist(
+        data.test.extras["points"].float(), torch.cartesian_prod(torch.arange(SIDE), torch.arange(SIDE)).float()
+    )
+    exact = data.test.extras["masks"].flatten(1) > 0
     about = max(((far <= r) & exact).sum(1).div(((far <= r) | exact).sum(1)).mean().item() for r in range(2, 16))
     assert about > exact.float().mean() > 0.05
     trained = tests.of_labels(found)
     assert trained > 2.5 * exact.float().mean(), (trained, about)
-    untrained = teacher_of(tmp_path / "fresh", config.model_copy(update={"training": MaskTraining(epochs=1, lr=1e-9)}),
-                           task(tmp_path / "other", data=data))  # fmt: skip
+    fresh = config.model_copy(update={"training": MaskTraining(epochs=1, lr=1e-9)})
+    untrained = teacher_of(fresh, task(tmp_path / "other", data=data))
     assert trained > tests.of_labels(untrained) + 0.1
     # it answers the click, not the image
     views = some_views(data)
-    assert views.planes is not None
-    elsewhere = replace(views, planes=views.planes.roll(8, 3))
+    assert views.channels is not None
+    elsewhere = replace(views, channels=views.channels.roll(8, 3))
     assert not torch.allclose(found.soft_labels(views, 0), found.soft_labels(elsewhere, 0), atol=0.1)
 
 
@@ -125,7 +133,7 @@ def test_a_tiny_teacher_learns_to_answer_clicks(tmp_path: Path) -> None:
 def test_masks_are_learnt_as_a_plain_loop_does(tmp_path: Path) -> None:
     """AdamW without decay of norms and biases, a cosine to zero by the step, flipped crops of the training split."""
     recipe = MaskTraining(epochs=2, batch_size=8, lr=0.01, weight_decay=0.1, min_scale=0.5, dice_weight=0.5)
-    found = teacher_of(tmp_path / "t", TeacherConfig(arch="promptable-w4", training=recipe), task(tmp_path / "w"))
+    found = teacher_of(TeacherConfig(arch="promptable-w4", training=recipe), task(tmp_path / "w"))
     info, split, seed = scenes().info, scenes().train, seed_for("promptable-teacher", 0)
     torch.manual_seed(seed)
     model = networks.build("promptable-w4", SIDE, info.mean, info.std).train()
@@ -141,45 +149,37 @@ def test_masks_are_learnt_as_a_plain_loop_does(tmp_path: Path) -> None:
         for views in split.views(stream.plan, epoch, 8, "cpu"):
             for group in optimizer.param_groups:
                 group["lr"] = 0.01 * (1 + math.cos(math.pi * step / 6)) / 2
-            assert views.planes is not None
-            shares = torch.nn.functional.avg_pool2d(views.planes[:, 1], 4)
+            assert views.channels is not None
+            shares = torch.nn.functional.avg_pool2d(views.channels[:, 1], 4)
             optimizer.zero_grad()
-            measure.mask_loss(model(views.pixels, views.planes[:, :1]), shares, 0.5).backward()
+            measure.mask_loss(model(views.pixels, views.channels[:, :1]), shares, 0.5).backward()
             optimizer.step()
             step += 1
     for name, tensor in found.model.state_dict().items():
         torch.testing.assert_close(tensor, model.state_dict()[name], atol=1e-4, rtol=1e-3, msg=name)
 
 
-def test_a_saved_teacher_answers_with_the_same_bits(prepared: Path, tmp_path: Path) -> None:
-    found, views = TeacherMasks.load(prepared, CPU), some_views(scenes())
+def test_a_saved_teacher_answers_with_the_same_bits(prepared: dict[str, Tensor], tmp_path: Path) -> None:
+    found, views = Promptable(TINY).label_model(task(tmp_path / "l", prepared=prepared)), some_views(scenes())
     answers = found.soft_labels(views, 0)
     assert answers.dtype == torch.float32 and answers.shape == (16, scenes().info.logits) == (16, 64)
-    assert not answers.requires_grad and not found.model.training and found.dense
+    assert not answers.requires_grad and not found.model.training
     with torch.no_grad():
-        assert torch.equal(answers, found.model(views.pixels, click_plane(views)).flatten(1))
+        assert torch.equal(answers, found.model(views.pixels, click_maps(views)).flatten(1))
     again = tmp_path / "again"
     again.mkdir()
     found.save(again)
     assert torch.equal(TeacherMasks.load(again, CPU).soft_labels(views, 0), answers)
-    assert {path.name: path.read_bytes() for path in again.iterdir()} == {
-        path.name: path.read_bytes() for path in prepared.iterdir()
-    }
+    assert same(load_file(again / "teacher.safetensors"), prepared)
     assert found.parameters() == sum(p.numel() for p in found.model.parameters())
-    assert Promptable().label(task(tmp_path / "l", prepared=prepared), None).parameters() == found.parameters()
+    assert found.measure(scenes().test, SIDE, CPU) == {
+        "mean_iou": measure.TestMasks(scenes().test, SIDE, CPU).of_labels(found)
+    }
 
 
 def test_a_stopped_teacher_is_the_same_bits(tmp_path: Path) -> None:
-    config = TeacherConfig(arch="promptable-w4", training=SHORT)
-    whole = teacher_of(tmp_path / "whole", config, task(tmp_path / "one"))
-
-    def run(progress: Any) -> TeacherMasks:
-        folder = tmp_path / "stopped"
-        folder.mkdir(exist_ok=True)
-        Promptable(config).prepare(task(tmp_path / "two", progress), folder)
-        return TeacherMasks.load(folder, CPU)
-
-    stopped, told = stopped_every(2, run)
+    whole = teacher_of(TINY, task(tmp_path / "one"))
+    stopped, told = stopped_every(2, lambda progress: teacher_of(TINY, task(tmp_path / "two", progress)))
     assert told == list(range(1, 7))  # three steps an epoch, and none done twice
     assert same(whole.model.state_dict(), stopped.model.state_dict())
 
@@ -193,9 +193,8 @@ def test_killed_in_the_midst_of_training_it_is_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: float
 ) -> None:
     """With the checkpoint of the step before, or with none."""
-    monkeypatch.setattr(Checkpoint.__init__, "__defaults__", ("checkpoint", every))
-    config = TeacherConfig(arch="promptable-w4", training=SHORT)
-    whole = teacher_of(tmp_path / "whole", config, task(tmp_path / "one"))
+    monkeypatch.setattr(Checkpoint.__init__, "__defaults__", ("checkpoint", every, True))
+    whole = teacher_of(TINY, task(tmp_path / "one"))
     told: list[int] = []
 
     def dies(done: int, total: int, **_: float) -> None:
@@ -203,19 +202,17 @@ def test_killed_in_the_midst_of_training_it_is_the_same_bits(
         if len(told) == 5:
             raise Killed
 
-    (tmp_path / "killed").mkdir()
     with pytest.raises(Killed):
-        Promptable(config).prepare(task(tmp_path / "two", dies), tmp_path / "killed")
+        teacher_of(TINY, task(tmp_path / "two", dies))
     torch.manual_seed(99)  # another process
-    Promptable(config).prepare(task(tmp_path / "two", dies), tmp_path / "killed")
+    again = teacher_of(TINY, task(tmp_path / "two", dies))
     assert told[5:] == ([5, 6] if every == 0 else [1, 2, 3, 4, 5, 6])
-    assert same(whole.model.state_dict(), TeacherMasks.load(tmp_path / "killed", CPU).model.state_dict())
+    assert same(whole.model.state_dict(), again.model.state_dict())
 
 
 def test_teachers_of_other_seeds_are_others(tmp_path: Path) -> None:
     one, other = (
-        teacher_of(tmp_path / f"t{seed}", TeacherConfig(arch="promptable-w4", seed=seed, training=SHORT),
-                   task(tmp_path / f"w{seed}")) for seed in (0, 1)
+        teacher_of(TINY.model_copy(update={"seed": seed}), task(tmp_path / f"w{seed}")) for seed in (0, 1)
     )  # fmt: skip
     assert not same(one.model.state_dict(), other.model.state_dict())
 
@@ -228,25 +225,21 @@ def test_images_are_whole_scenes_with_their_prompts_and_masks(tmp_path: Path) ->
     for side in (SIDE, 64):
         train = make_scenes(stickers(), 20, side, 1)
         info = scenes().info.model_copy(update={"image_size": side})
-        made = Promptable().distill(task(tmp_path, data=replace(scenes(), info=info, train=train), dataset=info, ipc=2))
-        assert (
-            made.points is not None
-            and made.masks is not None
-            and made.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
-        )
+        here = task(tmp_path, data=replace(scenes(), info=info, train=train), dataset=info, ipc=2)
+        made = running.distill(Promptable().images_from(here), here)
+        assert made.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4] and made.extras.keys() == train.extras.keys()
         places = [place for image in made.pixels for place in range(20) if torch.equal(image, train.pixels[place])]
-        assert len(places) == len(set(places)) == 10 and train.points is not None and train.masks is not None
-        assert torch.equal(made.points, train.points[places]) and torch.equal(made.masks, train.masks[places])
+        assert len(places) == len(set(places)) == 10
+        assert all(torch.equal(extra, train.extras[name][places]) for name, extra in made.extras.items())
         assert torch.equal(train.labels[places], made.labels)
 
 
 # -- the projector
 
-Config = PromptableLoRA.Config
-LIGHT = Config(conv_rank=2, decoder_width=4, training=SHORT)
+LIGHT = ProjectorConfig(teacher=TINY, conv_rank=2, decoder_width=4, training=SHORT)
 
 
-def disturbed(config: PromptableLoRA.Config) -> projector.MaskProjector:
+def disturbed(config: ProjectorConfig) -> projector.MaskProjector:
     """As if trained: everything that is trained far from its start, and so the running statistics."""
     model = build(tiny_clip(), config, 3)
     stream = torch.Generator().manual_seed(5)
@@ -257,7 +250,7 @@ def disturbed(config: PromptableLoRA.Config) -> projector.MaskProjector:
     return model.eval()
 
 
-def label_source(config: PromptableLoRA.Config = LIGHT) -> tuple[projector.MaskProjector, ProjectorMasks]:
+def label_source(config: ProjectorConfig = LIGHT) -> tuple[projector.MaskProjector, ProjectorMasks]:
     model = disturbed(config)
     tensors = {name: tensor.detach().clone() for name, tensor in model.trained().items()}
     return model, ProjectorMasks("tiny", BASE, config, tensors, CPU)
@@ -283,7 +276,7 @@ def numbers_by_hand(rank: int, width: int) -> int:
 
 @pytest.mark.parametrize(("rank", "width"), [(2, 4), (8, 16)])
 def test_low_rank_matrices_neck_and_decoder_are_all_that_is_stored(rank: int, width: int, tmp_path: Path) -> None:
-    _, source = label_source(Config(conv_rank=rank, decoder_width=width))
+    _, source = label_source(ProjectorConfig(conv_rank=rank, decoder_width=width))
     source.save(tmp_path)
     stored = load_file(tmp_path / "adapters.safetensors")
     assert sum(tensor.numel() for tensor in stored.values()) == numbers_by_hand(rank, width) == source.parameters()
@@ -299,16 +292,16 @@ def test_the_merged_projector_answers_as_the_trained_one(convention: Any, tmp_pa
     model, source = label_source(LIGHT.model_copy(update={"convention": convention, "layers": "all"}))
     views = some_views(scenes())
     with torch.no_grad():
-        wanted = model(views.pixels, click_plane(views))
+        wanted = model(views.pixels, click_maps(views))
     assert wanted.shape == (16, SIDE // 4, SIDE // 4)
     answers = source.soft_labels(views, 0)
     torch.testing.assert_close(answers, wanted.flatten(1), atol=1e-4, rtol=1e-4)
     assert answers.dtype == torch.float32 and not answers.requires_grad
-    assert not lora.adapters(source.projector) and not source.projector.training
+    assert not lora.adapters(source.model) and not source.model.training
     source.save(tmp_path)
     loaded = ProjectorMasks.load(tmp_path, CPU)
     assert torch.equal(loaded.soft_labels(views, 0), answers)
-    assert loaded.public() == (BASE,) and loaded.parameters() == source.parameters() and loaded.dense
+    assert loaded.public() == (BASE,) and loaded.parameters() == source.parameters()
 
 
 def test_updates_begin_at_nothing() -> None:
@@ -363,11 +356,14 @@ def test_adapters_of_other_settings_are_refused(tmp_path: Path) -> None:
         ProjectorMasks("tiny", BASE, LIGHT.model_copy(update={"conv_rank": 3}), source.tensors, CPU)
 
 
-def project(prepared: Path, work: Path, progress: Any = lambda *_, **__: None, **changes: Any) -> ProjectorMasks:
-    return PromptableLoRA(LIGHT).label(task(work, progress, prepared=prepared, **changes), None)
+Prepared = dict[str, Tensor]
 
 
-def test_a_stopped_projector_is_the_same_bits(prepared: Path, tmp_path: Path) -> None:
+def project(prepared: Prepared, work: Path, progress: Any = lambda *_, **__: None, **changes: Any) -> ProjectorMasks:
+    return PromptableLoRA(LIGHT).label_model(task(work, progress, prepared=prepared, **changes))
+
+
+def test_a_stopped_projector_is_the_same_bits(prepared: Prepared, tmp_path: Path) -> None:
     whole = project(prepared, tmp_path / "one")
     stopped, told = stopped_every(2, lambda progress: project(prepared, tmp_path / "two", progress))
     assert told == list(range(1, 7)) and same(whole.tensors, stopped.tensors)
@@ -376,8 +372,10 @@ def test_a_stopped_projector_is_the_same_bits(prepared: Path, tmp_path: Path) ->
     assert not same(whole.tensors, project(prepared, tmp_path / "three", seed=1).tensors)
 
 
-def test_a_killed_projector_is_the_same_bits(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Checkpoint.__init__, "__defaults__", ("checkpoint", 0.0))
+def test_a_killed_projector_is_the_same_bits(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Checkpoint.__init__, "__defaults__", ("checkpoint", 0.0, True))
     whole = project(prepared, tmp_path / "one")
 
     def dies(done: int, total: int, **_: float) -> None:
@@ -391,7 +389,7 @@ def test_a_killed_projector_is_the_same_bits(prepared: Path, tmp_path: Path, mon
 
 
 def test_the_projector_learns_the_teacher_s_masks(
-    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not the exact ones: the targets are the teacher's probabilities for the very views."""
     wanted: list[Tensor] = []
@@ -400,7 +398,7 @@ def test_the_projector_learns_the_teacher_s_masks(
     def train(model: Any, here: Task, recipe: Any, target: Callable[[AugmentedBatch], Tensor], *rest: Any) -> None:
         def watched(views: AugmentedBatch) -> Tensor:
             made = target(views)
-            teacher = TeacherMasks.load(prepared, CPU)
+            teacher = Promptable(TINY).label_model(task(tmp_path / "t", prepared=prepared))
             torch.testing.assert_close(made.flatten(1), teacher.soft_labels(views, 0).sigmoid())
             wanted.append(made)
             return made
@@ -415,33 +413,37 @@ def test_the_projector_learns_the_teacher_s_masks(
 # -- plans
 
 
-def test_recipes_tell_apart_what_differs_and_nothing_else() -> None:
-    teacher, lightened = Promptable(), PromptableLoRA()
-    assert (
-        teacher.prepare_recipe(setting(1, 0))
-        == teacher.prepare_recipe(setting(10, 5))
-        == lightened.prepare_recipe(setting())
-    )
-    assert teacher.label_recipe(setting(1, 0)) == teacher.label_recipe(setting(10, 5))
-    assert lightened.label_recipe(setting(1, 0)) == lightened.label_recipe(setting(10, 0))
-    assert lightened.label_recipe(setting(seed=0)) != lightened.label_recipe(setting(seed=1))
-    assert teacher.image_recipe(setting()) == lightened.image_recipe(setting())
-    assert teacher.image_recipe(setting(seed=0)) != teacher.image_recipe(setting(seed=1))
-    assert teacher.teachers(setting()) == lightened.teachers(setting()) == ()
+def identities(method: Distiller, point: GridPoint) -> dict[str, str]:
+    """The ids of the cells of a method by stage."""
+    cells = Cells(point.dataset)
+    images = cells.images(method, point)
+    labels = cells.label_model(method, point, images)
+    return {"images": images.id, "labels": labels.id, "prepared": labels.parents["prepared"]}
+
+
+def test_identities_tell_apart_what_differs_and_nothing_else() -> None:
+    teacher, projector = Promptable(), PromptableLoRA()
+    plain, light = identities(teacher, setting()), identities(projector, setting())
+    assert plain["images"] == light["images"] and plain["prepared"] == light["prepared"]
+    assert teacher.teachers(setting()) == projector.teachers(setting()) == ()
+    larger, other = identities(teacher, setting(10, 0)), identities(teacher, setting(1, 5))
+    assert plain["labels"] == larger["labels"] == other["labels"] and plain["prepared"] == other["prepared"]
+    assert len({plain["images"], larger["images"], other["images"]}) == 3
+    assert light["labels"] == identities(projector, setting(10, 0))["labels"]
+    for point in (setting(1, 1), setting(clip="other")):
+        assert light["labels"] != identities(projector, point)["labels"]
     for change in ({"arch": "promptable-w8"}, {"seed": 1}, {"training": MaskTraining(epochs=3)}):
-        other = TeacherConfig(**change)  # type: ignore[arg-type]
-        assert Promptable(other).prepare_recipe(setting()).fields != teacher.prepare_recipe(setting()).fields
-        theirs = PromptableLoRA(Config(teacher=other)).label_recipe(setting()).fields
-        assert theirs != lightened.label_recipe(setting()).fields
+        config = TeacherConfig(**change)  # type: ignore[arg-type]
+        assert identities(Promptable(config), setting())["prepared"] != plain["prepared"]
+        found = identities(PromptableLoRA(ProjectorConfig(teacher=config)), setting())
+        assert found["labels"] != light["labels"] and found["images"] == light["images"]
     for change in ({"conv_rank": 4}, {"layers": "all"}, {"decoder_width": 8}, {"clip": "RN50:openai"}):
-        assert (
-            PromptableLoRA(Config(**change)).label_recipe(setting()).fields != lightened.label_recipe(setting()).fields
-        )  # type: ignore[arg-type]
-    assert lightened.label_recipe(setting(clip="other")).fields != lightened.label_recipe(setting()).fields
+        found = identities(PromptableLoRA(ProjectorConfig(**change)), setting())  # type: ignore[arg-type]
+        assert found["labels"] != light["labels"] and found["prepared"] == light["prepared"]
 
 
 @pytest.mark.parametrize("method", [Promptable, PromptableLoRA])
 def test_sets_without_masks_are_refused_in_one_line(method: Any) -> None:
-    with pytest.raises(UserError, match=r"promptable needs prompts and masks, which toy has not") as error:
-        method().check(setting(masks=False))
+    with pytest.raises(UserError, match=r"promptable(_lora)? needs prompts and masks, which toy has not") as error:
+        method().check(setting(task="classification"))
     assert "\n" not in str(error.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,15 +14,15 @@ from timm.models.vision_transformer_sam import VisionTransformerSAM, checkpoint_
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.api import Dataset, DatasetInfo, GridPoint, Task, TeacherSpec
+from bench.api import AugmentedBatch, Dataset, DatasetInfo, GridPoint, TeacherSpec
 from bench.errors import UserError
-from bench.kit.data.dataset import Resident
-from bench.kit.segmentation import sam
-from bench.kit.segmentation.sam import Sam, SamB, load_official
-from bench.kit.views import AugmentedBatch
-from bench.kit.views.planes import clicks
-from methods.promptable import Promptable, TeacherConfig
-from methods.segmentation.teacher import TeacherMasks
+from bench.kit.running import RunningTask
+from methods.segmentation import sam
+from methods.segmentation.config import TeacherConfig
+from methods.segmentation.masks import clicks
+from methods.segmentation.promptable import Promptable
+from methods.segmentation.sam import Sam, SamB, load_official
+from methods.segmentation.scenes import with_masks
 
 CPU = torch.device("cpu")
 WIDTH, TINY = 16, 64
@@ -277,15 +278,18 @@ def test_images_are_enlarged_and_normalised_and_masks_come_back_to_a_quarter() -
 # -- files
 
 
-def task(work: Path) -> Task:
+def task(work: Path) -> RunningTask:
     info = DatasetInfo(
         name="toy", title="Toy", classes=2, image_size=16, smallest_class=2, train_images=4, test_images=4,
-        mean=(0.5,) * 3, std=(0.25,) * 3, teacher=TeacherSpec(), clip="icon-clip", student="promptable-w4", masks=True,
+        mean=(0.5,) * 3, std=(0.25,) * 3, teacher=TeacherSpec(), clip="icon-clip", student="promptable-w4",
+        task="segmentation", label_shape=(4, 4),
     )  # fmt: skip
     masks = torch.ones(4, 16, 16, dtype=torch.uint8)
-    split = Resident(masks[:, None].repeat(1, 3, 1, 1), torch.tensor([0, 0, 1, 1]), torch.zeros(4, 2).long(), masks)
+    split = with_masks(masks[:, None].repeat(1, 3, 1, 1), torch.tensor([0, 0, 1, 1]), torch.zeros(4, 2).long(), masks)
     data = Dataset(info, ("a", "b"), ("a", "b"), split, split)
-    return Task(info, 1, 0, data, (), CPU, work, lambda *_, **__: None)
+    return RunningTask(
+        dataset=info, ipc=1, seed=0, data=data, device=CPU, work=work, on_progress=lambda *_, **__: None
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
@@ -297,12 +301,11 @@ def test_a_file_in_their_layout_is_the_teacher(tmp_path: Path, monkeypatch: pyte
     else:
         save_file(official(model), file)
     teacher = Promptable(TeacherConfig(file=str(file)))
-    here, folder = task(tmp_path), tmp_path / "teacher"
-    folder.mkdir()
+    here = task(tmp_path)
     teacher.check(GridPoint(here.dataset, 1, 0))
-    teacher.prepare(here, folder)
+    prepared = teacher.prepare(here)
     file.unlink()  # what was taken over needs it no more
-    found = TeacherMasks.load(folder, CPU)
+    found = teacher.label_model(replace(here, prepared=prepared))
     assert found.parameters() == sum(p.numel() for p in model.parameters())
     pixels, click = torch.rand(2, 3, 16, 16), clicks(torch.tensor([[3, 4], [9, 9]]), 16, 16)[:, None].float() / 255
     nobody = torch.zeros(2, dtype=torch.int64)
@@ -316,7 +319,8 @@ def test_the_teacher_s_identity_is_what_its_file_holds(tmp_path: Path) -> None:
     for name, content in (("a.pth", b"one"), ("b.pth", b"one"), ("c.pth", b"other")):
         (tmp_path / name).write_bytes(content)
         setting = GridPoint(task(tmp_path).dataset, 1, 0)
-        recipes.append(Promptable(TeacherConfig(file=str(tmp_path / name))).prepare_recipe(setting).fields)
+        method = Promptable(TeacherConfig(file=str(tmp_path / name)))
+        recipes.append({**method.config.identity("prepared"), **method.depends_on("prepared", setting)})
     assert recipes[0] == recipes[1] != recipes[2] and str(tmp_path) not in str(recipes)
 
 
@@ -338,12 +342,12 @@ def test_other_files_are_refused_in_one_line(tmp_path: Path, monkeypatch: pytest
         file = tmp_path / f"{name}.pth"
         torch.save(content, file)
         with pytest.raises(UserError) as error:
-            Promptable(TeacherConfig(file=str(file))).prepare(task(tmp_path), tmp_path)
+            Promptable(TeacherConfig(file=str(file))).prepare(task(tmp_path))
         message = str(error.value)
         assert "\n" not in message and str(file) in message and len(message) < 400, name
         assert "segment-anything" in message or "no state dict" in message, message
     (tmp_path / "text.pth").write_text("no weights at all")
     with pytest.raises(UserError, match=r"text.pth is no plain checkpoint"):
-        Promptable(TeacherConfig(file=str(tmp_path / "text.pth"))).prepare(task(tmp_path), tmp_path)
+        Promptable(TeacherConfig(file=str(tmp_path / "text.pth"))).prepare(task(tmp_path))
     with pytest.raises(UserError, match="is no file; expected segment-anything's checkpoint"):
         Promptable(TeacherConfig(file=str(tmp_path / "gone.pth"))).check(GridPoint(task(tmp_path).dataset, 1, 0))
