@@ -15,7 +15,7 @@ from typing import NamedTuple
 from bench.api import AugmentationSchedule, Distiller, GridPoint, Protocol, architectures
 from bench.errors import UserError
 from bench.planning import variants
-from bench.planning.cells import Cells, labels_itself
+from bench.planning.cells import Cells, labels_itself, network_version
 from bench.planning.grid import Request
 from bench.planning.label_choices import LabelChoice, parse
 from bench.planning.protocols import evaluator_of
@@ -58,9 +58,11 @@ class Rows:
         self.labels_of_others = variants.shown(method.info.labels, variant.settings)
         self.dataset, self.evaluator = cells.dataset, evaluator_of(protocol)
         self.students = request.students or (self.dataset.student,)
+        self.student_versions = {student: network_version("student", student) for student in self.students}
         self.protocol_fields = protocol.non_default_fields()
         self.protocol_digest = digest(protocol.model_dump(mode="json"))
-        self._schedules: dict[GridPoint, AugmentationSchedule] = {}
+        self._schedules: dict[tuple[int, int], AugmentationSchedule] = {}  # by IPC and seed
+        self._models: dict[tuple[int, int, str], Cell] = {}  # all choices of --labels ask for the same label model
 
     def add(self, baselines: Mapping[str, Distiller]) -> None:
         """Plan all rows, at every grid point of the request.
@@ -104,7 +106,7 @@ class Rows:
             if choice.kind == "static" or (info.fixed_labels and choice.kind == "online"):
                 continue
             for name, theirs in others.items():
-                if theirs != images:  # a method may take a baseline's
+                if theirs.id != images.id:  # a method may take a baseline's
                     there = _Name(name, choice.title(self.labels_of_others), asked)
                     self._evaluate(there, point, theirs, self._labels(choice, point, theirs, seed), seed)
 
@@ -132,17 +134,20 @@ class Rows:
             return None
         if choice.kind == "teacher":
             return self.cells.teacher_labels(self.method, point, choice.detail)
-        model = self.cells.label_model(self.method, point, images)
+        key = point.ipc, point.seed, images.id
+        if key not in self._models:
+            self._models[key] = self.cells.label_model(self.method, point, images)
+        model = self._models[key]
         if choice.kind == "online":
             return model
         return self.cells.stored_labels(choice, self._schedule(replace(point, seed=student_seed)), images, model)
 
     def _schedule(self, point: GridPoint) -> AugmentationSchedule:
         """The views of a student; ``point`` has its seed."""
-        if point not in self._schedules:
-            made = self.evaluator.schedule(self.protocol, self.dataset, ipc=point.ipc, seed=point.seed)
-            self._schedules[point] = made
-        return self._schedules[point]
+        key = point.ipc, point.seed
+        if key not in self._schedules:
+            self._schedules[key] = self.evaluator.schedule(self.protocol, self.dataset, ipc=point.ipc, seed=point.seed)
+        return self._schedules[key]
 
     def _check_fixed(self, choice: LabelChoice, point: GridPoint) -> None:
         """Refuse labels that came with a set where they can't serve: before anything is computed."""
@@ -189,7 +194,7 @@ class Rows:
                 stage="evaluate",
                 by=self.evaluator.name,
                 version=self.evaluator.version,
-                fields={**self.cells.identity, **fields},
+                fields={**self.cells.identity, **fields, **self.student_versions[student]},
                 parents=parents,
                 prefix=_NOT_IN_NAMES.sub("-", prefix),
                 row=row,
