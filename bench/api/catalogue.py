@@ -38,7 +38,12 @@ class Source(BaseConfig):
 def default_data_root() -> Path:
     """``$DISTILL_BENCH_DATA``, else ``~/.cache/distill-bench/data``."""
     chosen = os.environ.get(DATA_ROOT_VARIABLE)
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "distill-bench" / "data"
+    try:
+        return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "distill-bench" / "data"
+    except RuntimeError:
+        raise UserError(
+            f"this user has no home folder to hold data sets; name a folder by --data-root or ${DATA_ROOT_VARIABLE}"
+        ) from None
 
 
 def names() -> tuple[str, ...]:

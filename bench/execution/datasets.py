@@ -1,4 +1,4 @@
-"""What the command line says of data sets, in words."""
+"""Descriptions of data sets for the command line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def build_icons(source: Path, place: Path, progress: Callable[[int, int], None])
 
 
 def describe(name: str, data_root: Path | None) -> dict[str, str]:
-    """What there is of a data set, line by line; ``problem`` is among the keys where it can't be used.
+    """Describe a data set line by line; ``problem`` is among the keys if it can't be used.
 
     Raises:
         UserError: the name is unknown.

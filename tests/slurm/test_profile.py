@@ -81,7 +81,7 @@ def test_a_short_job_is_not_warned_as_it_begins() -> None:
         ("throttle = 0", "throttle: Input should be greater than or equal to 1, not 0"),
         ("resources = 3", "expected tables such as [resources.heavy]"),
         ("partition = gpu", "profiles/here.toml is not TOML"),
-        ("[resources.a]\ncells = ['label']\n[resources.b]\ncells = ['label']", "label stands in more than one"),
+        ("[resources.a]\ncells = ['label']\n[resources.b]\ncells = ['label']", "label is in more than one"),
     ],
 )
 def test_a_wrong_profile_is_said_in_one_line(text: str, said: str) -> None:
