@@ -146,8 +146,8 @@ def _launch_on_slurm(
     submission = submit.submit(schedule, options, profile, arguments.out, arguments.jobs)
     if submission.folder is not None:
         out.print(f"submitted {submission.submitted} tasks to Slurm; their logs are in {submission.folder}")
-        if (warning := submit.accelerator_warning(profile.classes().values(), options.device)) is not None:
-            out.print(warning, markup=False)
+        if submission.warning:
+            out.print(submission.warning, markup=False)
     else:
         out.print(f"{len(submission.tasks)} cells are in Slurm's queue already")
     if arguments.detach:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -28,6 +28,7 @@ _MIN_WIDTH = 40  # columns; COLUMNS below that is ignored
 _LOG_WIDTH = 160  # columns without a terminal
 _MOST_RUNNING = 20  # running cells shown
 _BAR = 16  # columns
+_MAX_NAME, _MAX_WORD = 24, 10  # characters that a narrow screen doesn't break, in the first column and others
 
 Counts = Mapping[str, Mapping[str, int]]  # stage -> state -> cells
 _COLOURS = {"done": "green", "running": "cyan", "failed": "red", "blocked": "yellow"}
@@ -45,19 +46,30 @@ def prepare_output() -> None:
 
 def console() -> Console:
     """Return standard output; styled only on a terminal (rich heeds NO_COLOR)."""
-    if sys.stdout.isatty():
-        return Console(highlight=False)
-    return Console(highlight=False, soft_wrap=True, width=int(os.environ.get("COLUMNS", _LOG_WIDTH)))
+    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", _LOG_WIDTH))
+    return Console(highlight=False, soft_wrap=True, width=width)
+
+
+class _Table(Table):
+    """A plain table whose lines are longer than the screen rather than to break words."""
+
+    def __init__(self) -> None:
+        super().__init__(box=None, pad_edge=False, header_style="bold", show_edge=False)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        least = sum((column.min_width or 0) + 2 for column in self.columns)
+        return super().__rich_console__(console, options.update_width(max(options.max_width, least)))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> Table:
-    """Return a plain table, whose first column is never broken; ``right`` names the columns that hold numbers."""
-    made = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+    """Return a plain table, whose words are not broken; ``right`` names the columns that hold numbers."""
+    made = _Table()
     for index, column in enumerate(columns):
-        whole = index == 0 or column in right
-        width = max(len(text) for text in [column, *(row[index] for row in rows)]) if whole else len(column)
-        justify = "right" if column in right else "left"
-        made.add_column(column, justify=justify, overflow="fold", no_wrap=whole, min_width=width)  # type: ignore[arg-type]
+        texts = [column, *(row[index] for row in rows)]
+        most = _MAX_NAME if index == 0 else _MAX_WORD
+        words = [word[:most] for text in texts for word in text.split()]
+        justify: Literal["left", "right"] = "right" if column in right else "left"
+        made.add_column(column, justify=justify, overflow="fold", min_width=max(map(len, words)))
     for row in rows:
         made.add_row(*row)
     return made
@@ -105,7 +117,7 @@ def stage_table(counts: Counts, states: Sequence[str], width: int) -> Table:
     shown = [state for state in states if any(found.get(state) for found in counts.values())]
     headers = ["to do" if state == "todo" else state for state in shown]
     bars = _BAR + sum(len(text) + 1 for text in ["evaluate", *headers]) <= width
-    made = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+    made = _Table()
     made.add_column("stage", min_width=max(map(len, STAGES)))
     if bars:
         made.add_column("", min_width=_BAR)

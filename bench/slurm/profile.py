@@ -41,7 +41,7 @@ _REPORT_MINUTES = 15
 
 def _printable(text: str) -> str:
     if not text.isprintable():
-        raise ValueError("Value should hold no line break or other control character")
+        raise ValueError("expected no line break or other control character")
     return text
 
 

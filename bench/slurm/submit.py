@@ -39,6 +39,7 @@ class Submission:
     failures: dict[str, Record | None]  # from before the submission
     folder: Path | None = None  # of this call; None if it had nothing to submit
     submitted: int = 0  # tasks of this call
+    warning: str | None = None
 
 
 def submit(
@@ -89,7 +90,9 @@ def submit(
                 queue.cancel_named(job_name(here, stage))
             here.append("cancelled", jobs=jobs)
             raise
-    return Submission(tasks, failures, here.folder, sum(len(array.packs) for array in arrays))
+    requested = [profile.resources_of(array.resources, array.stage) for array in arrays]
+    warning = accelerator_warning(requested, options.device)
+    return Submission(tasks, failures, here.folder, sum(len(array.packs) for array in arrays), warning)
 
 
 def _submit_array(
