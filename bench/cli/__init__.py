@@ -15,23 +15,8 @@ from bench.cli.parser import Parser
 from bench.errors import UserError
 
 VERBS = (
-    "run",
-    "status",
-    "logs",
-    "retry",
-    "cancel",
-    "report",
-    "published",
-    "storage",
-    "list",
-    "show",
-    "diff",
-    "reproduce",
-    "export",
-    "import",
-    "check",
-    "data",
-    "doctor",
+    *("run", "status", "logs", "retry", "cancel", "report", "published", "storage", "list", "show", "diff"),
+    *("reproduce", "export", "import", "check", "data", "doctor"),
 )
 
 _EPILOG = """examples:
@@ -60,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verb = verbs.add_parser(
             name,
             help=module.HELP,
-            description=module.__doc__,
+            description=(module.__doc__ or "").strip(),
             epilog=module.EXAMPLES,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )

@@ -1,6 +1,7 @@
 """Cancel Slurm tasks of this store: by cell, by stage, or by a glob over the ids of cells.
 
-Checkpoints of a cancelled task are kept, and its cells are to do again: bench run resumes them."""
+Checkpoints of a cancelled task are kept, and its cells are to do again: bench run resumes them.
+"""
 
 from __future__ import annotations
 

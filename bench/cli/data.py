@@ -1,6 +1,7 @@
 """Describe a data set: its place, images and class order; or where to get it and put it.
 
-``icons-100`` is built here, from the npm package @iconify/json."""
+``icons-100`` is built here, from the npm package @iconify/json.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""Check the environment of a run: this machine, the Slurm cluster, and by a short job for each kind of node that a
-profile requests, the nodes: code, torch, a shared store, locks across machines, clocks.
+"""Check the environment of a run: this machine, the Slurm cluster and its nodes.
 
-A profile is a TOML file, profiles/NAME.toml here or ~/.config/distill-bench/profiles/NAME.toml."""
+A short job for each kind of node that a profile requests checks code, torch, a shared store, locks and clocks.
+
+A profile is a TOML file, profiles/NAME.toml here or ~/.config/distill-bench/profiles/NAME.toml.
+"""
 
 from __future__ import annotations
 

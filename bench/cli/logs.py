@@ -1,6 +1,7 @@
 """Show the log of a cell: the output of its last Slurm task. Cells packed into one task share its log.
 
-A run without Slurm leaves no logs; there, the traceback of a failed cell is shown."""
+A run without Slurm leaves no logs; there, the traceback of a failed cell is shown.
+"""
 
 from __future__ import annotations
 

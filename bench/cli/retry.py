@@ -1,7 +1,8 @@
-"""Compute again the failed cells of a grid and those that depend on them, also after tasks that Slurm killed without
-a record (out of memory, time limit, lost node).
+"""Compute the failed cells of a grid again, and those that depend on them.
 
-Options that are not given are those of the last submission of these cells to Slurm."""
+Cells of tasks that Slurm killed without a record (out of memory, time limit, lost node) count as failed. Options
+that are not given are those of the last submission of these cells to Slurm.
+"""
 
 from __future__ import annotations
 

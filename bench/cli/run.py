@@ -1,7 +1,8 @@
 """Compute a grid of methods, images per class (IPC), seeds and students, and write its leaderboard.
 
 Finished cells are not computed again: a second run of the same grid does no work, and a run that was stopped, killed
-or lost its machine resumes."""
+or lost its machine resumes.
+"""
 
 from __future__ import annotations
 

@@ -91,20 +91,8 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
-
-
-def time_left(seconds: float | None) -> str:
-    """125 → ``2 min left``; empty if unknown."""
-    if seconds is None:
-        return ""
-    if seconds < 60:
-        return f"{seconds:.0f} s left"
-    minutes = round(seconds / 60)
-    hours, rest = divmod(minutes, 60)
-    if hours >= 48:
-        return f"{hours // 24} d {hours % 24} h left"
-    return f"{hours} h {rest:02d} min left" if hours else f"{minutes} min left"
+    days = f"{hours // 24} d {hours % 24} h" if hours >= 48 else ""
+    return days or (f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s")
 
 
 def plural(count: int, what: str) -> str:
@@ -150,21 +138,20 @@ class Running(NamedTuple):
 
 
 def running_table(cells: Sequence[Running], width: int) -> Table:
-    """Return a table with a line per running cell: bar, percentage, time left; without bars on a narrow screen."""
+    """Return a table with a line per running cell: bar, percentage, time left; two on a narrow screen."""
     longest = max((len(one.cell) for one in cells), default=0)
-    wide = longest + 36 + max((len(one.note) for one in cells), default=0) <= width
+    wide = longest + 40 + max((len(one.note) for one in cells), default=0) <= width
     made = Table.grid(padding=(0, 1))
     made.add_column(min_width=1)
-    made.add_column(min_width=longest if wide else 0, overflow="fold")
     for one in cells:
         fraction = one.progress.fraction if one.progress else 0.0
-        left = time_left(one.progress.seconds_left if one.progress else None)
-        bar = [ProgressBar(total=1.0, completed=fraction, width=10)] if wide else []
+        seconds = one.progress.seconds_left if one.progress else None
+        facts = [f"{fraction:4.0%}", "" if seconds is None else f"{duration(seconds)} left", one.note]
         if wide:
-            made.add_row("", one.cell, *bar, f"{fraction:4.0%}", left, one.note)
+            made.add_row("", one.cell, ProgressBar(total=1.0, completed=fraction, width=10), *facts)
         else:
             made.add_row("", one.cell)
-            made.add_row("", "  " + "  ".join(filter(None, [f"{fraction:4.0%}", left, one.note])))
+            made.add_row("", "  " + "  ".join(filter(None, facts)))
     return made
 
 

@@ -7,7 +7,8 @@ with its ``id``; ``asked``, the time of the last request (ISO 8601, UTC); ``coun
 state; and ``cells``, in which every cell has ``id``, ``stage``, ``state`` (done, running, queued, failed, blocked or
 todo), ``why`` (failed: the error; queued: the reason; blocked: the failed cell it depends on; else mostly empty), and,
 or null: ``done`` and ``total`` steps, ``metrics``, ``seconds_left``, ``host``, ``process``, ``job`` (as squeue writes
-it), ``log`` and ``err`` (paths of its last task's output)."""
+it), ``log`` and ``err`` (paths of its last task's output).
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Signs of life of running cells: a file in the store for each, a line per minute in the log, and the record of a
-cell whose process died.
+"""Heartbeats of running cells, and the record of a cell whose process died.
 
-A thread writes the file, so that progress in a hot loop costs an assignment, and a heartbeat is written also while a
-single step takes long.
+A heartbeat is a file in the store, with a line per minute in the log. A thread writes both, so that progress in a
+hot loop costs an assignment, and a heartbeat is written also while a single step takes long.
 """
 
 from __future__ import annotations

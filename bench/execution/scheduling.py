@@ -19,7 +19,7 @@ State = Literal["todo", "running", "done", "failed", "blocked"]
 
 
 def finished(store: Store, cell: Cell) -> bool:
-    """The cell is done, and was made from the present content of its parents.
+    """Check that the cell is done, and was made from the present content of its parents.
 
     Raises:
         Damaged: its record or a parent's can't be read.
@@ -182,7 +182,7 @@ def survey(grid: Grid, store: Store, check_files: bool) -> Schedule:
 
 
 def _made_from(record: Record, cell: Cell, contents: Mapping[str, str]) -> bool:
-    """The cell was made from the present ``contents`` of its parents, which holds those that are done."""
+    """Check that the cell was made from the present ``contents`` of its parents, which holds those that are done."""
     return all(parent in contents and record.inputs.get(parent) == contents[parent] for parent in cell.parents.values())
 
 

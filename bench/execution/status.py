@@ -94,7 +94,7 @@ class Evidence:
     now: float = 0.0  # Unix seconds
 
     def alive(self, cell_id: str) -> bool:
-        """Its process has written a heartbeat lately."""
+        """Check that its process has written a heartbeat lately."""
         return cell_id in self.progress and self.now - self.progress[cell_id].time < STALE_AFTER
 
     def in_queue(self, cell_id: str) -> QueuedTask | None:
@@ -182,7 +182,7 @@ def infer_state(cell: Cell, missing: list[CellStatus], evidence: Evidence) -> Ce
 
 
 def _silent(cell: Cell, task: SubmittedTask, queued: QueuedTask, evidence: Evidence) -> CellStatus:
-    """A running task whose cell has no fresh heartbeat: it is about to start, or other cells of the task come first."""
+    """Infer the status of a cell without a heartbeat in a running task: it starts soon, or after other cells."""
     for other in task.cells:
         if other == cell.id:
             break
@@ -194,7 +194,7 @@ def _silent(cell: Cell, task: SubmittedTask, queued: QueuedTask, evidence: Evide
 
 
 def _gone(cell: Cell, task: SubmittedTask, evidence: Evidence) -> CellStatus:
-    """A task that left the queue without a record."""
+    """Infer the status of a cell whose task left the queue without a record."""
     end = evidence.ended.get(task.job)
     if end is not None and end.state == "COMPLETED":  # its record was removed since, or is not visible yet
         return CellStatus(cell, "todo", task=task)

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, distributions, requires
 from pathlib import Path
 
 from bench.errors import UserError
@@ -71,19 +71,16 @@ def check_machine(path: Path) -> Iterator[Check]:
 
 def _packages() -> Check:
     here = ", ".join([f"python {platform.python_version()}", *(f"{name} {text}" for name, text in code().items())])
-    try:
-        needed = [text for text in requires("distill-bench") or [] if "extra ==" not in text]
-    except PackageNotFoundError:
-        return Check("python", False, f"{here}; distill-bench is not installed", "pip install -e . in its folder")
     absent = []
-    for text in needed:
-        name = re.split(r"[^\w.-]", text)[0]
-        try:
-            version(name)
-        except PackageNotFoundError:
-            absent.append(name)
+    try:
+        for text in requires("distill-bench") or []:
+            name = re.split(r"[^\w.-]", text)[0]
+            if "extra ==" not in text and not list(distributions(name=name)):
+                absent.append(name)
+    except PackageNotFoundError:
+        absent = ["distill-bench"]
     if absent:
-        return Check("python", False, f"{here}; not installed: {', '.join(absent)}", "pip install distill-bench again")
+        return Check("python", False, f"{here}; not installed: {', '.join(absent)}", "pip install -e . in its folder")
     return Check("python", True, here)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bench.execution import heartbeat
 from bench.execution.heartbeat import STALE_AFTER, record_death
+from bench.execution.jobs import JobQueue
 from bench.execution.options import Options
 from bench.execution.scheduling import Schedule, Watcher, finished
 from bench.slurm import journal, queue
@@ -34,7 +35,7 @@ def follow(schedule: Schedule, options: Options, submission: Submission, watcher
         KeyboardInterrupt: the user stopped following; the jobs go on, as its message says.
     """
     store, tasks = Store(options.store), dict(submission.tasks)
-    queried, gone_since = time.monotonic(), dict.fromkeys(tasks, 0.0)
+    slurm, gone_since = queue.ThrottledSlurm(every=_QUERY_EVERY), dict.fromkeys(tasks, 0.0)
     try:
         while True:
             _read_store(schedule, store, submission.failures)
@@ -42,9 +43,7 @@ def follow(schedule: Schedule, options: Options, submission: Submission, watcher
             watcher.update(schedule)
             if schedule.over:
                 return
-            if time.monotonic() - queried >= _QUERY_EVERY:
-                queried = time.monotonic()
-                _record_deaths(schedule, store, tasks, gone_since)
+            _record_deaths(schedule, store, tasks, gone_since, slurm)
             time.sleep(_POLL_EVERY)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
@@ -67,7 +66,7 @@ def _read_store(schedule: Schedule, store: Store, before: Mapping[str, Record | 
 
 
 def _is_fresh(store: Store, cell_id: str) -> bool:
-    """A stale heartbeat leaves its cell to Slurm, which may queue the task again."""
+    """Check for a fresh heartbeat; a stale one leaves its cell to Slurm, which may queue the task again."""
     progress = heartbeat.read(store, cell_id)
     return progress is not None and time.time() - progress.time < STALE_AFTER
 
@@ -93,9 +92,11 @@ def _cancel_blocked(schedule: Schedule, tasks: dict[str, str]) -> None:
             del tasks[cell_id]
 
 
-def _record_deaths(schedule: Schedule, store: Store, tasks: Mapping[str, str], gone_since: dict[str, float]) -> None:
+def _record_deaths(
+    schedule: Schedule, store: Store, tasks: Mapping[str, str], gone_since: dict[str, float], slurm: JobQueue
+) -> None:
     """Record each cell as failed whose task left the queue without a record."""
-    queued = queue.queued()
+    queued = slurm.queued()
     if queued is None:
         return  # the controller may be restarting
     now, dead = time.monotonic(), []
@@ -106,7 +107,7 @@ def _record_deaths(schedule: Schedule, store: Store, tasks: Mapping[str, str], g
             gone_since[cell.id] = gone_since.get(cell.id) or now
             if now - gone_since[cell.id] >= _GRACE:
                 dead.append(cell)
-    ends = queue.ended(tasks[cell.id] for cell in dead if cell.id in tasks)
+    ends = slurm.ended(tasks[cell.id] for cell in dead if cell.id in tasks)
     last = journal.last_tasks(store) if dead else {}
     for cell in dead:
         job, task = tasks.get(cell.id, ""), last.get(cell.id)

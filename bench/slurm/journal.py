@@ -101,8 +101,7 @@ class Journal:
                 continue
 
     def tasks(self) -> list[SubmittedTask]:
-        """Return the submitted tasks, without those cancelled since: by users, or because sbatch refused a later
-        array."""
+        """Return the submitted tasks that were not cancelled since, by a user or because sbatch refused an array."""
         tasks: list[SubmittedTask] = []
         cancelled: set[str] = set()  # whole arrays, or single tasks
         began = datetime.max.replace(tzinfo=UTC)

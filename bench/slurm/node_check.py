@@ -76,7 +76,10 @@ class NodeCheck:
     def __call__(self) -> None:
         folder = Path(self.folder)
         write_atomically(folder / HELLO, json.dumps({"time": time.time()}))
-        replied = time.time() if await_file(folder / REPLY, UNSEEN) is not None else None
+        deadline = time.monotonic() + UNSEEN
+        while (reply := read_file(folder / REPLY)) is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+        replied = time.time() if reply is not None else None
         facts = Facts(
             host=socket.gethostname(),
             python=platform.python_version(),
@@ -105,7 +108,7 @@ def check_torch() -> Torch:
 
 
 def is_held(root: Path, lock: str) -> bool:
-    """Another process holds a lease of the store."""
+    """Check that another process holds a lease of the store."""
     with lease(root, lock) as ours:
         return not ours
 
@@ -118,11 +121,3 @@ def read_file(path: Path) -> dict[str, Any] | None:
         return found
     except (OSError, ValueError):
         return None
-
-
-def await_file(path: Path, seconds: float) -> dict[str, Any] | None:
-    """Wait for such a file; None if it doesn't come."""
-    deadline = time.monotonic() + seconds
-    while (found := read_file(path)) is None and time.monotonic() < deadline:
-        time.sleep(0.2)
-    return found

@@ -1,19 +1,4 @@
-"""Profiles of clusters, ``--profile NAME``: a TOML file that says which resources to request.
-
-::
-
-    partition = "gpu"                       # of every task, unless its resource class says otherwise
-    account = "vision"
-    setup = ["module load cuda/12.4"]       # shell lines before each task
-    throttle = 64                           # tasks of a stage and class that run at the same time
-
-    [resources.heavy]                       # a resource class, of any name
-    cells = ["teacher", "distill:METHOD"]   # a stage, the cells of one plug-in in a stage, or "report"
-    gres = "gpu:4"
-    processes = 4                           # share one cell through torch.distributed
-    cpus = 12                               # per process
-    memory_gb = 64
-    minutes = 1440
+"""Profiles of clusters, ``--profile NAME``: TOML files that say which resources to request (see ``bench doctor -h``).
 
 What is not set is left to sbatch, whose variables (SBATCH_PARTITION, SBATCH_ACCOUNT, …) override the profile.
 """

@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from bench.execution.jobs import EndedTask, QueuedTask
@@ -69,7 +69,7 @@ class ThrottledSlurm:
 
 
 def available() -> bool:
-    """A Slurm cluster answers from here."""
+    """Check that a Slurm cluster answers from here."""
     if not all(map(shutil.which, ("sbatch", "sinfo", "srun"))):
         return False
     return bool(run_command("sinfo", "--noheader", timeout=_SHORT_TIMEOUT))
@@ -102,17 +102,21 @@ def queued() -> dict[str, QueuedTask] | None:
 
 def ended(jobs: Iterable[str]) -> dict[str, EndedTask]:
     """Return the jobs and array tasks that accounting knows to be over; empty without accounting."""
-    wanted = sorted(set(jobs))
     found: dict[str, EndedTask] = {}
-    for start in range(0, len(wanted), _IDS_PER_COMMAND):
-        output = run_command(
-            "sacct", "--noheader", "--parsable2", f"--jobs={','.join(wanted[start : start + _IDS_PER_COMMAND])}",
-            "--format=JobID,State,ExitCode,NodeList,MaxRSS,ReqMem",
-        )  # fmt: skip
+    for some in _chunks(jobs):
+        fields = "--format=JobID,State,ExitCode,NodeList,MaxRSS,ReqMem"
+        output = run_command("sacct", "--noheader", "--parsable2", f"--jobs={','.join(some)}", fields)
         if output is None:
             return {}
-        found |= _parse_accounting(output)
-    return {job: found[job] for job in wanted if job in found}
+        known = _parse_accounting(output)
+        found |= {job: known[job] for job in some if job in known}
+    return found
+
+
+def _chunks(jobs: Iterable[str]) -> Iterator[list[str]]:
+    wanted = sorted(set(jobs))
+    for start in range(0, len(wanted), _IDS_PER_COMMAND):
+        yield wanted[start : start + _IDS_PER_COMMAND]
 
 
 def _parse_accounting(output: str) -> dict[str, EndedTask]:
@@ -164,11 +168,10 @@ def partitions() -> dict[str, list[str]]:
     return found
 
 
-def cancel(jobs: Collection[str], *flags: str) -> None:
+def cancel(jobs: Iterable[str], *flags: str) -> None:
     """Cancel jobs and array tasks."""
-    wanted = sorted(set(jobs))
-    for start in range(0, len(wanted), _IDS_PER_COMMAND):
-        run_command("scancel", *flags, *wanted[start : start + _IDS_PER_COMMAND])
+    for some in _chunks(jobs):
+        run_command("scancel", *flags, *some)
 
 
 def cancel_named(name: str) -> None:

@@ -76,8 +76,11 @@ def submit(
         jobs: list[str] = []
         try:
             for number, array in enumerate(arrays):
-                path = here.folder / f"array-{number}.json"
-                names = _submit_array(here, path, schedule, options, profile, array, jobs)
+                plan = _plan_file(here, number, array, schedule, options, profile)
+                calls: list[Callable[[], None]] = [Task(str(plan), index) for index in range(len(array.packs))]
+                resources = profile.resources_of(array.resources, array.stage)
+                after = array.after.in_sbatch(jobs)
+                names = call_sbatch(here, profile, resources, array.stage, calls, after, array)
                 jobs.append(names[0].partition("_")[0])
                 for name, pack in zip(names, array.packs, strict=True):
                     tasks |= dict.fromkeys(pack, name)
@@ -95,28 +98,23 @@ def submit(
     return Submission(tasks, failures, here.folder, sum(len(array.packs) for array in arrays), warning)
 
 
-def _submit_array(
-    here: Journal,
-    path: Path,
-    schedule: Schedule,
-    options: Options,
-    profile: Profile,
-    array: Array,
-    earlier: list[str],
-) -> list[str]:
-    resources = profile.resources_of(array.resources, array.stage)
+def _plan_file(
+    here: Journal, number: int, array: Array, schedule: Schedule, options: Options, profile: Profile
+) -> Path:
+    """Write the work of an array into its file; return the path."""
     ids = {cell_id for pack in array.packs for cell_id in pack}
     cells = tuple(cell for cell in schedule.grid.cells if cell.id in ids)
+    warning = profile.warning_of(profile.resources_of(array.resources, array.stage))
     plan = ArrayPlan(
         grid=schedule.grid.model_copy(update={"cells": cells}),
         packs=array.packs,
         options=options,
         processes=array.processes,
-        save_seconds=_SAVING * profile.warning_of(resources),
+        save_seconds=_SAVING * warning,
     )
+    path = here.folder / f"array-{number}.json"
     write_atomically(path, plan.model_dump_json() + "\n")
-    calls: list[Callable[[], None]] = [Task(str(path), index) for index in range(len(array.packs))]
-    return call_sbatch(here, profile, resources, array.stage, calls, array.after.in_sbatch(earlier), array)
+    return path
 
 
 def tasks_in_queue(store: Store) -> dict[str, str]:
@@ -147,7 +145,7 @@ def arrays_of(
 
 
 def shareable(cell: Cell) -> bool:
-    """Several processes can share the cell: always a teacher, others if their method declares it."""
+    """Check that several processes can share the cell: always a teacher, others if their method declares it."""
     if cell.stage == "teacher":
         return True
     return cell.by in registry.method_names() and cell.stage in registry.method(cell.by).info.shared

@@ -136,7 +136,7 @@ def test_status_shows_what_is_done_running_queued_and_failed(store: Store, slurm
     slurm.queue = [pending("11_2")]
     shown = say("status")
     (line,) = (line.split() for line in shown.splitlines() if IMAGES[1].id in line)
-    assert line == [IMAGES[1].id, "━━╸", "25%", "2", "min", "left", "n1,", "job", "11_1"]
+    assert line == [IMAGES[1].id, "━━╸", "25%", "2", "min", "30", "s", "left", "n1,", "job", "11_1"]
     assert "queued: 1; waiting for Resources (1)" in shown
     assert [line.split() for line in shown.splitlines() if line.startswith(("distill", "evaluate"))] == [
         ["distill", "━━━━━", "1", "1", "1", "·"],
