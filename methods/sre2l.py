@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from bench.api import BaseConfig, CellSpec, DatasetInfo, Distiller, GridPoint, Images, MethodInfo, Task
+from bench.api import BaseConfig, DatasetInfo, Distiller, GridPoint, Images, MethodInfo, Task, affects
 from bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class SRe2L(Distiller):
         antialias: bool = False  # torchvision before 0.17, with which the published images were made, had none
         curriculum: float | None = Field(None, gt=0, le=1)  # CDA: 1.0 in the released commands
         group_classes: int = Field(100, ge=1)  # classes a batch, whose statistics are matched together
-        groups: int | Literal["auto"] = "auto"  # batches optimised at once; of no effect on the result
+        groups: Annotated[int | Literal["auto"], affects("speed")] = "auto"  # batches optimised at once
 
         @model_validator(mode="after")
         def _possible(self) -> Self:
@@ -90,16 +90,11 @@ class SRe2L(Distiller):
             settings["flip"] = False
         return cls(cls.Config(**{**settings, **overrides}))
 
-    def check(self, setting: GridPoint) -> None:
-        if self.config.flip and not setting.dataset.flip:
+    def check(self, point: GridPoint) -> None:
+        if self.config.flip and not point.dataset.flip:
             raise UserError(
-                f"a flipped image of {setting.dataset.name} may belong to another class; leave out --set sre2l.flip"
+                f"a flipped image of {point.dataset.name} may belong to another class; leave out --set sre2l.flip"
             )
-
-    def image_recipe(self, setting: GridPoint) -> CellSpec:
-        fields = {**self.config.non_default_fields(), "ipc": setting.ipc, "seed": setting.seed}
-        fields.pop("groups", None)
-        return CellSpec(self.info.name, self.info.version, fields, self.config.non_default_fields())
 
     def distill(self, task: Task) -> Images:
         import torch
@@ -135,11 +130,11 @@ class SRe2L(Distiller):
         because all of a large set would be too much to write again and again."""
         import torch
 
+        from bench.api.seeds import seed_for
         from bench.kit import distributed
         from bench.kit.checkpoint import Checkpoint
         from bench.kit.images import quantise
         from bench.kit.recovery import BatchNormInputs, GroupViews, noise, recover
-        from bench.kit.seeds import seed_for
 
         facts = {"batches": [batch.number for batch in groups]}
         finished = Checkpoint(task.work, f"images-{groups[0].number:06d}")

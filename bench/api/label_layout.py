@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from bench.api.augmentation import AugmentationSchedule
 from bench.api.label_codec import LabelCodec
-from bench.kit.seeds import seed_for
+from bench.api.seeds import seed_for
 
 SHARD_BYTES = 64 * 2**20  # memory that writing or reading a shard may take
 

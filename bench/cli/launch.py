@@ -162,7 +162,7 @@ def default_jobs(threads: int, grid: Grid) -> int:
     """Return the maximum number of parallel cells on this machine."""
     from bench.api import registry
 
-    if any(registry.evaluator(name).alone for name in {cell.by for cell in grid.stage("evaluate")}):
+    if any(registry.evaluator(name).exclusive for name in {cell.by for cell in grid.stage("evaluate")}):
         return 1
     if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
         return len(visible.split(","))

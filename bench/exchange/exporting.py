@@ -20,12 +20,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.api import DatasetInfo, MethodInfo, catalogue, registry
+from bench.api import Dataset, DatasetInfo, MethodInfo, catalogue, registry
 from bench.errors import UserError
 from bench.exchange.card import Measured, card
 from bench.exchange.distilled_set import LABELS, MANIFEST, ClassFolder, DataFacts, LabelFacts, SetManifest
 from bench.kit import data
-from bench.kit.data.dataset import Dataset
 from bench.planning import manifest as grids
 from bench.store.artifacts import Damaged, Store, write_atomically
 from bench.store.cell import Cell

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from bench.api import DatasetInfo, catalogue
+from bench.api import Dataset, DatasetInfo, catalogue
 from bench.api.image_folders import UNREADABLE, list_images, unreadable
 from bench.errors import UserError, unknown
 from bench.exchange.distilled_set import (
@@ -31,7 +31,6 @@ from bench.exchange.distilled_set import (
     remembered,
 )
 from bench.kit import data
-from bench.kit.data.dataset import Dataset
 from bench.kit.images import files_digest
 from bench.kit.images import name as image_name
 from bench.kit.labels import KINDS

@@ -134,7 +134,7 @@ class _Reckoner:
         return sum(w for w in weights if w) * images * share * self.students[PLAIN] / 1e3 * self.pixels
 
     def _teacher(self, cell: Cell) -> float | None:
-        spec = TeacherSpec(**{key: value for key, value in cell.fields.items() if key in TeacherSpec.model_fields})
+        spec = TeacherSpec(**cell.call["settings"])
         if spec.file_sha256:
             return self._passes([spec.arch], self.dataset.test_images, FORWARD)
         return self._passes([spec.arch], spec.epochs * self.dataset.train_images, 1.0)
@@ -143,7 +143,7 @@ class _Reckoner:
         """The architectures of a cell's teachers."""
         spec = TeacherSpec()
         parents = [self.cells[parent] for parent in cell.parents.values()]
-        return [str(parent.fields.get("arch", spec.arch)) for parent in parents if parent.stage == "teacher"]
+        return [str(parent.call["settings"].get("arch", spec.arch)) for parent in parents if parent.stage == "teacher"]
 
     def _labeller(self, cell: Cell) -> list[str | None]:
         """The networks behind a label model; [None]: nobody knows."""
@@ -175,7 +175,7 @@ class _Reckoner:
         if cell.row["ipc"] is None:
             full = cell.fields["protocol"].get("full_data")
             return full["epochs"] * self.dataset.train_images if full else None
-        return evaluator.shown(protocol, self.dataset, cell.row["ipc"] * self.dataset.classes)
+        return evaluator.samples_seen(protocol, self.dataset, cell.row["ipc"] * self.dataset.classes)
 
     def _milliseconds(self, student: str, labels: str | None) -> float | None:
         """Of a student for one image, under the labels of a cell: as measured, or else what training the student takes,

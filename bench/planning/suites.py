@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 from bench.api import BaseConfig, catalogue
 from bench.errors import unknown
 from bench.planning.grid import Request
-from bench.planning.plan import SHARED
+from bench.planning.plan import shared_settings
 from bench.planning.protocols import read_settings
 from bench.planning.variants import read
 
@@ -109,7 +109,7 @@ class Suite(BaseConfig):
             asked |= layer.given()
         asked |= given
         asked.pop("datasets", None)
-        concerned = {*SHARED, *(read(method).method for method in asked["methods"])}
+        concerned = {*shared_settings(), *(read(method).method for method in asked["methods"])}
         theirs = [{part: layer.set[part] for part in layer.set if part in concerned} for layer in layers]
         # last, so that nothing given takes the mark away
         overrides = _overlaid(*theirs, given.get("overrides", {}), {"protocol": SMALL} if small else {})

@@ -12,7 +12,7 @@ from bench.api import DatasetInfo, Protocol, registry
 from bench.api.augmentation import AugmentationConfig
 from bench.planning import manifest, variants
 from bench.planning.grid import Request
-from bench.planning.plan import SHARED
+from bench.planning.plan import shared_settings
 from bench.report_legacy.entries import Entry
 from bench.store.artifacts import Damaged, Store
 from bench.store.cell import Cell, canonical, digest
@@ -47,7 +47,12 @@ def collect(store: Store, suite: str | None = "") -> list[Entry]:
             student_seed = cell.row.get("student_seed", cell.row["seed"])
             key = (*(str(cell.row[name]) for name in _ROW), student_seed)
             if key not in found:
-                facts = {"cell": cell.id, **cell.row, "state": "missing", "parents": cell.parents}
+                facts = {
+                    "cell": cell.id,
+                    **{key: value for key, value in cell.row.items() if key != "protocol_digest"},
+                    "state": "missing",
+                    "parents": cell.parents,
+                }
                 facts |= {"changed": _changed(kept.grid.request, cell.row)}
                 facts |= recipes.facts(cell, kept.grid.dataset)
                 found[key] = _entry(facts, cell, cells, looked_up)
@@ -122,7 +127,7 @@ def _changed(request: Request, row: dict[str, Any]) -> dict[str, Any]:
     if row["ipc"] is None:
         concerned: tuple[str, ...] = ("protocol",)
     else:
-        concerned = (variants.read(via).method, *SHARED) if via else tuple(request.overrides)
+        concerned = (variants.read(via).method, *shared_settings()) if via else tuple(request.overrides)
     if settings := sorted(
         f"{name}.{key}={_argument(value)}"
         for name in concerned

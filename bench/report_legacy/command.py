@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
-from bench.planning.plan import RANDOM
+from bench.planning.plan import baselines as ride_along
 from bench.planning.protocols import unchanged
 from bench.report_legacy.board import Row
 from bench.report_legacy.wording import plain
@@ -63,7 +63,7 @@ def _one(rows: Sequence[Row], baselines: Collection[str]) -> str:
 
 def _methods(rows: Sequence[Row], baselines: Collection[str]) -> list[str]:
     found = {row.entries[0].via or row.base for row in rows}
-    return sorted(name for name in found if name not in baselines) or sorted(found) or [RANDOM]
+    return sorted(name for name in found if name not in baselines) or sorted(found) or list(ride_along())
 
 
 def _labels(rows: Sequence[Row], ride: bool) -> list[str]:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.planning.plan import RANDOM
+from bench.planning.plan import baselines
 from bench.report_legacy.board import Row
 
 WEIGHT = 0.5  # w and g: DD-Ranking's defaults
@@ -56,8 +56,8 @@ def score(rows: Iterable[Row]) -> dict[tuple[Any, ...], Scores]:
     rows = list(rows)
     real = {_reference(row): row.top1.mean for row in rows if row.ipc is None}
     hard = {(row.table, row.image_cells): row.top1.mean for row in rows if row.labels == HARD and row.image_cells}
-    random = {(row.table, row.labels): row for row in rows if row.method == RANDOM}
-    distilled = [row for row in rows if row.ipc is not None and row.base != RANDOM]
+    random = {(row.table, row.labels): row for row in rows if row.method in baselines()}
+    distilled = [row for row in rows if row.ipc is not None and row.base not in baselines()]
     improvements = {row.key: _improvement(row, random) for row in distilled}
     plain = {
         _recipe(row): improvements[row.key]

@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 from functools import cache
 
-from bench.api import TEACHER_LABELS
 from bench.api.augmentation import AugmentationSchedule
 from bench.api.label_bytes import fkd_bytes, logit_bytes, stored_bytes
 from bench.api.label_codec import LabelCodec
 from bench.errors import UserError
+from bench.planning.cells import labels_itself
 from bench.planning.label_choices import LabelChoice, parse
 from bench.storage_calculator import networks
 from bench.storage_calculator.asked import LABELS, Asked, Asking
@@ -80,7 +80,7 @@ def weigh(asked: Asked) -> list[Line]:
     for asking in Asking.each(asked):
         for text in asked.labels:
             choice = parse(text, asking.method.info)
-            if choice.kind == "online" and asking.method.label_recipe(asking.setting(1)) == TEACHER_LABELS:
+            if choice.kind == "online" and not labels_itself(asking.method):
                 choice = LabelChoice("teacher", "fp32")  # it is the teacher that answers
             for ipc in asked.ipc:
                 protocol, schedule = asking.schedule(ipc)
@@ -121,7 +121,7 @@ def _labels(asking: Asking, choice: LabelChoice, ipc: int, schedule: Augmentatio
     if choice.kind == "online":
         size = asking.method.label_size(setting)
         return (None, None, 0) if size is None else (size.numbers * size.width, size.numbers, size.public)
-    if asking.method.label_recipe(setting) is None:
+    if asking.method.info.labels == "hard":
         raise UserError(
             f"{asking.method.info.name} has no label model of its own, so no {choice.kind} labels; "
             "choose --labels hard or teacher:fp32"

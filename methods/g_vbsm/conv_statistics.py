@@ -9,27 +9,23 @@ Several processes (:mod:`bench.kit.distributed`) deal out the mini-batches and a
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bench.api import Task
+from bench.api import Task, Trajectory
+from bench.api.seeds import seed_for
 from bench.kit import distributed
 from bench.kit.checkpoint import Checkpoint
-from bench.kit.seeds import seed_for
-from bench.kit.teachers.trajectory import Trajectory
 from bench.kit.views import AugmentationConfig, AugmentationStream
 from methods.g_vbsm.config import Config
 from methods.g_vbsm.matching import Targets
 from methods.g_vbsm.moments import ConvInputs, ConvMoments
 
-FILE = "statistics.safetensors"
 
-
-def save_statistics(task: Task, config: Config, folder: Path) -> None:
-    """Write the statistics of all networks of the pool, float32, as ``arch/layer/kind``. Resumable by batch."""
+def measure_statistics(task: Task, config: Config) -> dict[str, Tensor]:
+    """Measure the statistics of all networks of the pool, float32, as ``arch/layer/kind``. Resumable by batch."""
     checkpoint = Checkpoint(task.work, "statistics")
     found = distributed.broadcast_object(checkpoint.load() if distributed.is_main() else None)
     tensors, done = (found[0], list(found[1]["done"])) if found else ({}, [])
@@ -43,13 +39,13 @@ def save_statistics(task: Task, config: Config, folder: Path) -> None:
         done.append(teacher.network.arch)
         if distributed.is_main():
             checkpoint.save(tensors, done=done)
-    save_file(tensors, folder / FILE)
+    return tensors
 
 
-def load_statistics(folder: Path, arch: str, device: torch.device) -> Targets:
-    """What :func:`save_statistics` wrote of one network."""
+def statistics_of(prepared: Mapping[str, Tensor], arch: str, device: torch.device) -> Targets:
+    """Pick what :func:`measure_statistics` found of one network."""
     layers: dict[str, dict[str, Tensor]] = {}
-    for key, value in load_file(folder / FILE).items():
+    for key, value in prepared.items():
         owner, layer, kind = key.rsplit("/", 2)
         if owner == arch:
             layers.setdefault(layer, {})[kind] = value.to(device)
@@ -79,7 +75,7 @@ def _measure(task: Task, teacher: Trajectory, config: Config, done_before: int) 
         first, lengths = found[1]["batches"], {int(place): pieces for place, pieces in found[1]["lengths"].items()}
         sums = {int(place): total.to(task.device) for place, total in found[0].items()}
     with ConvInputs(model.net, 1, config.patch) as inputs:
-        shown = task.data.train.views(stream, 0, config.statistics_batch, task.device, first=first, last=mine.stop)
+        shown = task.data.train.views(stream.plan, 0, config.statistics_batch, task.device, first=first, last=mine.stop)
         for batch, views in enumerate(shown, first):
             model(views.pixels)
             for place, moments in inputs.take().items():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,26 +16,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.api import Images, Task
+from bench.api.seeds import seed_for
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.images import quantise
 from bench.kit.recovery import GroupViews, RecoveryLoss, RecoveryViews, noise, recover
-from bench.kit.seeds import seed_for
 from methods.g_vbsm.config import Config
-from methods.g_vbsm.conv_statistics import load_statistics
+from methods.g_vbsm.conv_statistics import statistics_of
 from methods.g_vbsm.densify import Densification
 from methods.g_vbsm.matching import Layout, Matcher
 
 
 def recover_images(task: Task, config: Config) -> Images:
     """All images, uint8, class-major. Resumable: finished batches and those in work are kept in ``task.work``."""
-    if task.prepared is None:
-        raise ValueError("the statistics of the real data are missing: run prepare first")
     order = class_order(task.dataset.classes, task.ipc, config.blocks)
     batches = order.split(config.batch_size)
     layouts = [
         Layout(
             teacher.model().net,
-            load_statistics(task.prepared, teacher.network.arch, task.device),
+            statistics_of(task.prepared, teacher.network.arch, task.device),
             config.first_multiplier,
         )
         for teacher in task.teachers
@@ -54,9 +51,7 @@ def recover_images(task: Task, config: Config) -> Images:
         Checkpoint(task.work, f"batch-{len(made):05d}").save({"pixels": images, **memory})
         made.extend(images)
     by_class = order.argsort(stable=True)
-    # the authors save JPEG at ImageNet size, PNG for CIFAR and Tiny-ImageNet
-    encoding: Literal["jpeg", "png"] = "jpeg" if task.dataset.image_size > 64 else "png"
-    return Images(torch.cat(made)[by_class], order[by_class], encoding)
+    return Images(torch.cat(made)[by_class], order[by_class])
 
 
 def next_batches(sizes: Sequence[int], first: int, most: int) -> range:

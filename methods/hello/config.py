@@ -6,11 +6,11 @@ No code of HeLlO is public. A line marked "assumed" is our reading of arXiv 2408
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from bench.api import BaseConfig
+from bench.api import BaseConfig, affects
 from methods.rded import RDED
 
 # the subset of CLIP's prompts that the paper uses (openai/CLIP, Prompt_Engineering_for_ImageNet.ipynb)
@@ -59,47 +59,57 @@ class Config(BaseConfig):
     """What can be chosen. Defaults are the paper's for ImageNet-1K, or assumed as noted."""
 
     # -- the projector: what must be known to build it again
-    templates: tuple[str, ...] = TEMPLATES
-    adapt: Literal["lora", "head"] = "lora"  # "head": the tower stays as it is (Table 3, linear probe)
-    layers: Layers = "3x3"  # assumed, with the next two: gives the paper's .8, .6, 1.5 M (M = 2^20)
-    convention: Convention = "loralib"
-    attention_pool: bool = False
-    conv_rank: int = Field(8, ge=1)
-    alpha: float | None = None  # the update is alpha / rank * B A; None: alpha = rank (assumed)
-    init: Literal["text", "random"] = "text"
+    templates: Annotated[tuple[str, ...], affects("labels")] = TEMPLATES
+    adapt: Annotated[Literal["lora", "head"], affects("labels")] = (
+        "lora"  # "head": the tower stays as it is (Table 3, linear probe)
+    )
+    layers: Annotated[Layers, affects("labels")] = (
+        "3x3"  # assumed, with the next two: gives the paper's .8, .6, 1.5 M (M = 2^20)
+    )
+    convention: Annotated[Convention, affects("labels")] = "loralib"
+    attention_pool: Annotated[bool, affects("labels")] = False
+    conv_rank: Annotated[int, affects("labels"), Field(ge=1)] = 8
+    alpha: Annotated[float | None, affects("labels")] = (
+        None  # the update is alpha / rank * B A; None: alpha = rank (assumed)
+    )
+    init: Annotated[Literal["text", "random"], affects("labels")] = "text"
     # assumed: the mean text embedding is taken out of the head's start. The cosines of one image with all classes
     # share a large offset, which softmax ignores but the MSE to a teacher's centred logits does not: trained to
     # remove it, the features collapse (10 % on digits where the centred head reaches 96 %)
-    centre: bool = True
-    head: Literal["low-rank", "full"] = "low-rank"  # "full": trained and stored whole
-    head_rank: int | None = Field(None, ge=1)  # None: 64 up to 100 classes, 128 above
-    features: Literal["normalised", "raw"] = "normalised"  # assumed; "raw": Eq. 5 to the letter, no scale
-    learn_scale: bool = False  # else the public CLIP's exp(logit_scale), 100 for OpenAI's
+    centre: Annotated[bool, affects("labels")] = True
+    head: Annotated[Literal["low-rank", "full"], affects("labels")] = "low-rank"  # "full": trained and stored whole
+    head_rank: Annotated[int | None, affects("labels"), Field(ge=1)] = None  # None: 64 up to 100 classes, 128 above
+    features: Annotated[Literal["normalised", "raw"], affects("labels")] = (
+        "normalised"  # assumed; "raw": Eq. 5 to the letter, no scale
+    )
+    learn_scale: Annotated[bool, affects("labels")] = False  # else the public CLIP's exp(logit_scale), 100 for OpenAI's
 
     # -- what is stored of it
-    store_dtype: Literal["float32", "float16"] = "float32"
+    store_dtype: Annotated[Literal["float32", "float16"], affects("labels")] = "float32"
 
     # -- its training
-    clip: str | None = None  # None: the data set's
-    epochs: int = Field(20, ge=1)
-    batch_size: int = Field(256, ge=1)
-    lr: float = Field(5e-4, gt=0)
-    weight_decay: float = Field(0.01, ge=0)  # assumed: torch's AdamW default
-    schedule: Literal["cosine", "constant"] = "cosine"  # assumed
-    ce_weight: float = Field(0.1, ge=0)
-    min_scale: float | None = Field(None, gt=0, le=1)  # of the random resized crops; None: the teacher's
-    stages: dict[str, Stage] = STAGES
+    clip: Annotated[str | None, affects()] = None  # None: the data set's
+    epochs: Annotated[int, affects("labels"), Field(ge=1)] = 20
+    batch_size: Annotated[int, affects("labels"), Field(ge=1)] = 256
+    lr: Annotated[float, affects("labels"), Field(gt=0)] = 5e-4
+    weight_decay: Annotated[float, affects("labels"), Field(ge=0)] = 0.01  # assumed: torch's AdamW default
+    schedule: Annotated[Literal["cosine", "constant"], affects("labels")] = "cosine"  # assumed
+    ce_weight: Annotated[float, affects("labels"), Field(ge=0)] = 0.1
+    min_scale: Annotated[float | None, affects("labels"), Field(gt=0, le=1)] = (
+        None  # of the random resized crops; None: the teacher's
+    )
+    stages: Annotated[dict[str, Stage], affects()] = STAGES
     # whose logits it learns: "by-ipc", the weak teachers of the stage that the IPC falls into; a stage's name, those of
     # this one whatever the IPC; "last", the trajectory's last checkpoint alone (Table 3, linear probe)
-    teachers: str = BY_IPC
+    teachers: Annotated[str, affects()] = BY_IPC
 
     # -- the images
-    images: RDED.Config = RDED.Config()
+    images: Annotated[RDED.Config, affects()] = RDED.Config()
     image_update: bool = False
     update_lr: float = Field(0.01, gt=0)
     update_steps: int = Field(300, ge=1)
     update_factor: int = Field(2, ge=2)  # assumed: how far "down" goes before "up"
-    update_batch: int = Field(100, ge=1)  # images updated at once; of no effect on each of them
+    update_batch: Annotated[int, affects("speed"), Field(ge=1)] = 100  # images updated at once
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -134,26 +144,18 @@ class Config(BaseConfig):
         """The fields that must be known to build the projector again, all of them, as plain JSON values."""
         return self.model_dump(mode="json", include=_STRUCTURE)
 
-    def label_fields(self, ipc: int) -> dict[str, Any]:
-        """What decides the labels for sets of ``ipc`` images a class, apart from the CLIP, the seed and the
-        teacher: the chosen fields, and the stage instead of the IPC."""
+    def stage_fields(self, ipc: int) -> dict[str, Any]:
+        """What decides which weak teachers there are for sets of ``ipc`` images per class."""
         name = self.stage(ipc)
-        fields = self.model_dump(mode="json", exclude_defaults=True, include=_STRUCTURE | _TRAINING)
         if name != LAST and (name not in STAGES or self.stages[name].share != STAGES[name].share):
-            fields["share"] = list(self.stages[name].share)
-        return {**fields, "stage": name}
-
-    def update_fields(self) -> dict[str, Any]:
-        """What decides the image update, apart from the projector and the images it starts from."""
-        return self.model_dump(mode="json", exclude_defaults=True, include=_UPDATE)
+            return {"stage": name, "share": list(self.stages[name].share)}
+        return {"stage": name}
 
 
 _STRUCTURE = {
     "templates", "adapt", "layers", "convention", "attention_pool", "conv_rank", "alpha", "init", "centre",
     "head", "head_rank", "features", "learn_scale", "store_dtype",
 }  # fmt: skip
-_TRAINING = {"epochs", "batch_size", "lr", "weight_decay", "schedule", "ce_weight", "min_scale"}
-_UPDATE = {"image_update", "update_lr", "update_steps", "update_factor"}
 
 
 # Not from the paper: for data sets that are run on a CPU. Few classes, small images and a CLIP to match need

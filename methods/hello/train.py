@@ -11,16 +11,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from bench.api import FrozenBackbone, Task
+from bench.api import Classifier, FrozenBackbone, Task
+from bench.api.seeds import seed_for
 from bench.kit import distributed
 from bench.kit.checkpoint import Checkpoint, restore_training, training_state
 from bench.kit.clip.loading import load_clip
 from bench.kit.optim import lr_factor, set_lr
-from bench.kit.seeds import seed_for
-from bench.kit.views import AugmentationConfig, AugmentationStream
+from bench.kit.views import AugmentationConfig
 from methods.hello.config import Config
 from methods.hello.projector import Projector, build
 
@@ -38,7 +38,6 @@ def train_projector(task: Task, config: Config, clip_name: str) -> tuple[Project
     del clip  # with it goes the text tower
     teachers = [task.teacher.model(epoch) for epoch in config.checkpoints(task.ipc, task.teacher.epochs)]
     train = task.data.train
-    stream = AugmentationStream(view_plan(task, config), len(train))
     trained = [p for p in projector.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, config.lr, weight_decay=config.weight_decay, fused=True)
     checkpoint = Checkpoint(task.work, "projector")
@@ -53,7 +52,12 @@ def train_projector(task: Task, config: Config, clip_name: str) -> tuple[Project
     for epoch in range(done // steps, config.epochs):
         loss = torch.zeros(())  # of this rank's rows of the last batch
         batches = train.views(
-            stream, epoch, config.batch_size, task.device, first=done - epoch * steps, rows=distributed.share
+            view_plan(task, config),
+            epoch,
+            config.batch_size,
+            task.device,
+            first=done - epoch * steps,
+            rows=distributed.share,
         )
         for step, views in enumerate(batches, done):
             set_lr(optimizer, config.lr * lr_factor(config.schedule, step, total))
@@ -86,7 +90,7 @@ def view_plan(task: Task, config: Config) -> AugmentationConfig:
 
 
 @torch.no_grad()
-def mean_logits(teachers: Sequence[nn.Module], pixels: Tensor) -> Tensor:
+def mean_logits(teachers: Sequence[Classifier], pixels: Tensor) -> Tensor:
     """The target: the mean of the weak teachers' logits (B, C) on the same view."""
     total: Tensor = teachers[0](pixels)
     for teacher in teachers[1:]:

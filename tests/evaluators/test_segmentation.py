@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from bench import cli
-from bench.api import DatasetInfo, EvaluationTask, Images, LabelSource, Progress, TeacherSpec, catalogue
+from bench.api import Dataset, DatasetInfo, EvaluationTask, Images, LabelSource, Progress, TeacherSpec, catalogue
 from bench.api.label_codec import LabelCodec
 from bench.errors import UserError
 from bench.kit import models
 from bench.kit.checkpoint import Checkpoint
-from bench.kit.data.dataset import Dataset, Resident
+from bench.kit.data.dataset import Resident
 from bench.kit.data.icon_scenes import make_scenes
 from bench.kit.labels.stored import StoredLabels
 from bench.kit.labels.storing import store

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from bench.api import EvaluationTask, Progress
 from bench.api.label_codec import LabelCodec
+from bench.api.seeds import seed_for
 from bench.errors import UserError
 from bench.kit.labels.stored import StoredLabels
 from bench.kit.labels.storing import store
-from bench.kit.seeds import seed_for
 from bench.kit.views import AugmentationConfig, AugmentedBatch
 from evaluators.classification import Classification, ClassificationProtocol
 from tests.evaluators.conftest import (

@@ -15,12 +15,12 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 from bench import stopping
-from bench.api import TeacherSpec
+from bench.api import Dataset, TeacherSpec
 from bench.errors import UserError
 from bench.kit import accuracy, distributed
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.data import reading
-from bench.kit.data.dataset import Dataset, Files, Resident
+from bench.kit.data.dataset import Files, Resident
 from bench.kit.sync_norm import synchronise
 from bench.kit.teachers.train import train_trajectory
 from bench.kit.teachers.trajectory import Network

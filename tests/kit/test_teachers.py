@@ -13,10 +13,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.api import DatasetInfo, TeacherSpec
+from bench.api import Dataset, DatasetInfo, Split, TeacherSpec
 from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
-from bench.kit.data.dataset import Dataset, Files, Resident, Split
+from bench.kit.data.dataset import Files, Resident
 from bench.kit.models import build
 from bench.kit.teachers import accuracy_check
 from bench.kit.teachers.foreign import load_into, read_state

@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.api import DatasetInfo, Images, Progress, Task, TeacherSpec
+from bench.api import Dataset, DatasetInfo, Images, Progress, Task, TeacherSpec
+from bench.api.seeds import seed_for
 from bench.kit.checkpoint import Checkpoint
-from bench.kit.data.dataset import Dataset, Resident
+from bench.kit.data.dataset import Resident
 from bench.kit.images import quantise
 from bench.kit.recovery import GroupViews, noise
-from bench.kit.seeds import seed_for
 from bench.kit.teachers import trajectory
 from bench.kit.teachers.trajectory import Network, Trajectory
 from bench.kit.views import AugmentationStream
@@ -288,7 +288,7 @@ def test_targets_are_the_mean_over_batches_weighted_by_the_true_count(make_task:
             if isinstance(module, nn.Conv2d):
                 module.register_forward_pre_hook(lambda m, given, name=name: read(name, m, given))
         sizes = []
-        for views in task.data.train.views(stream, 0, 8, CPU):
+        for views in task.data.train.views(stream.plan, 0, 8, CPU):
             model(views.pixels)
             sizes.append(len(views))
         assert sizes == [8, 8, 5]

@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.api import DatasetInfo, FrozenBackbone, GridPoint, Images, Progress, Task, TeacherSpec
+from bench.api import Dataset, DatasetInfo, FrozenBackbone, GridPoint, Images, Progress, Task, TeacherSpec
 from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.clip import loading
-from bench.kit.data.dataset import Dataset, Resident
+from bench.kit.data.dataset import Resident
 from bench.kit.views import AugmentedBatch
 from methods.hello import HeLlO, image_update, lora, train
 from methods.hello.config import STAGES, TEMPLATES, Config

@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bench import stopping
-from bench.api import DatasetInfo, Progress, Task, TeacherSpec, registry
+from bench.api import Dataset, DatasetInfo, Progress, Task, TeacherSpec, registry
 from bench.kit import distributed
 from bench.kit.clip import loading
-from bench.kit.data.dataset import Dataset, Resident
+from bench.kit.data.dataset import Resident
 from bench.kit.teachers import trajectory
 from bench.kit.teachers.trajectory import Network, Trajectory
 from methods import rded

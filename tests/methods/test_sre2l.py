@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
-from bench.api import TEACHER_LABELS, DatasetInfo, GridPoint, Progress, Task, TeacherSpec, catalogue
+from bench.api import TEACHER_LABELS, Dataset, DatasetInfo, GridPoint, Progress, Task, TeacherSpec, catalogue
+from bench.api.seeds import seed_for
 from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
-from bench.kit.data.dataset import Dataset, Resident
+from bench.kit.data.dataset import Resident
 from bench.kit.models import build
 from bench.kit.recovery import BatchNormInputs, GroupViews, noise, recover
 from bench.kit.recovery.augment import Draws
-from bench.kit.seeds import seed_for
 from bench.kit.teachers import trajectory
 from bench.kit.teachers.trajectory import Network, Trajectory
 from methods.sre2l import SRe2L, SRe2LLoss, official_batches, together, total_variation

@@ -16,15 +16,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from bench.api import Progress, TeacherSpec
+from bench.api import Dataset, Progress, TeacherSpec
+from bench.api.seeds import seed_for, seed_streams
 from bench.errors import UserError
 from bench.kit import distributed
 from bench.kit.accuracy import TestImages
 from bench.kit.checkpoint import Checkpoint, restore_training, training_state
-from bench.kit.data.dataset import Dataset
 from bench.kit.models import Classifier
 from bench.kit.optim import lr_factor, set_lr, sgd
-from bench.kit.seeds import seed_for, seed_streams
 from bench.kit.sync_norm import synchronise
 from bench.kit.teachers import foreign, trajectory
 from bench.kit.views import AugmentationConfig, AugmentationStream
@@ -130,7 +129,7 @@ def _train(
     for epoch in range(first, spec.epochs):
         model.train()
         set_lr(optimizer, spec.lr * lr_factor(spec.schedule, epoch, spec.epochs))
-        shown = dataset.train.views(stream, epoch, spec.batch_size, device, first=done, rows=distributed.share)
+        shown = dataset.train.views(stream.plan, epoch, spec.batch_size, device, first=done, rows=distributed.share)
         for batches, views in enumerate(shown, done + 1):
             if (
                 distributed.size() > 1
