@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
 
 from bench.api.image_folders import UNREADABLE, unreadable
 
@@ -136,6 +135,8 @@ def centre(pixels: Tensor, size: int) -> Tensor:
     Returns:
         uint8 (..., 3, size, size).
     """
+    from torchvision.transforms.v2 import functional as transforms  # here: it takes seconds
+
     short = size // 7 * 8 if size >= SMALLEST_ENLARGED else size
     resized = transforms.resize(pixels, [short], antialias=True)
     square: Tensor = transforms.center_crop(resized, [size, size])
