@@ -20,8 +20,6 @@ from methods.promptable import MaskTraining, Promptable, TeacherConfig
 from methods.random_real import RandomReal
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from methods.segmentation.projector import ProjectorMasks
 
 
@@ -40,7 +38,7 @@ class PromptableLoRA(Distiller):
     label_kinds: ClassVar[dict[str, str]] = {"mask-projector": "methods.segmentation.projector:ProjectorMasks"}
 
     class Config(BaseConfig):
-        teacher: Annotated[TeacherConfig, affects("prepared")] = TeacherConfig()
+        teacher: Annotated[TeacherConfig, affects()] = TeacherConfig()
         clip: Annotated[str | None, affects()] = None  # None: the data set's
         layers: Annotated[
             Literal["3x3", "3x3-blocks", "all", "no-downsample", "no-stem", "blocks", "layers-3-4"], affects("labels")
@@ -57,7 +55,7 @@ class PromptableLoRA(Distiller):
     config: Config
 
     def check(self, point: GridPoint) -> None:
-        self._promptable().check(point)
+        self.prepared_from(point).check(point)
 
     def teachers(self, point: GridPoint) -> tuple[TeacherSpec, ...]:
         return ()
@@ -65,23 +63,18 @@ class PromptableLoRA(Distiller):
     def images_from(self, point: GridPoint) -> RandomReal:
         return RandomReal()
 
+    def prepared_from(self, point: GridPoint) -> Promptable:
+        return Promptable(self.config.teacher)
+
     def needs(self, artifact: Artifact, point: GridPoint) -> Sequence[Artifact]:
         return ("prepared",) if artifact == "labels" else ()
 
     def depends_on(self, artifact: Artifact, point: GridPoint) -> Mapping[str, Any]:
         """The projector is one for each seed, whatever the size of the set."""
-        if artifact == "labels":
-            return {"seed": point.seed, "clip": clip_identity(self.config.clip or point.dataset.clip)}
-        return self._promptable().depends_on(artifact, point)
-
-    def prepare(self, task: Task) -> Mapping[str, Tensor]:
-        return self._promptable().prepare(task)
+        return {"seed": point.seed, "clip": clip_identity(self.config.clip or point.dataset.clip)}
 
     def label_model(self, task: Task) -> ProjectorMasks:
         from methods.segmentation.projector import train_projector
 
         clip = self.config.clip or task.dataset.clip
-        return train_projector(task, clip, self.config, self._promptable().label_model(task))
-
-    def _promptable(self) -> Promptable:
-        return Promptable(self.config.teacher)
+        return train_projector(task, clip, self.config, self.prepared_from(task).label_model(task))

@@ -75,6 +75,10 @@ class Distiller:
         """
         return None
 
+    def prepared_from(self, point: GridPoint) -> Distiller | None:
+        """Return the configured method whose preparation serves this one too; None: its own."""
+        return None
+
     def distills(self, point: GridPoint) -> bool:
         """Return whether this method makes images itself; False: those of :meth:`images_from` as they are."""
         return type(self).distill is not Distiller.distill

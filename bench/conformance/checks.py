@@ -134,7 +134,8 @@ class _Workbench:
 
     def prepare(self, place: str, stop_after: int | None = None) -> dict[str, Tensor]:
         """What the method prepares, or else who makes its images."""
-        preparing = self.method if prepares(self.method) else self.maker
+        own = self.method.prepared_from(self.setting()) or self.method
+        preparing = own if prepares(own) else self.maker
         if not prepares(preparing):
             return {}
         return running.prepare(preparing, self.task(place, stop_after, prepared=False))

@@ -50,8 +50,7 @@ class _Blocks:
 
     def save(self, tensors: dict[str, Tensor], state: Mapping[str, Tensor]) -> None:
         """Keep the block in work."""
-        if self.current is None:
-            raise InvalidResult("a block was yielded outside of task.blocks")
+        assert self.current is not None
         index, self.current, self.state = self.current, None, state
         if self.independent or distributed.is_main():
             self._file(index).save({**tensors, **{f"state.{name}": value for name, value in state.items()}})
@@ -60,7 +59,8 @@ class _Blocks:
     def read(self, index: int) -> dict[str, Tensor]:
         found = self._file(index).load()
         if found is None:
-            raise InvalidResult(f"block {index + 1} of {len(self.names)} was not yielded, or its file was damaged")
+            self._file(index).discard()  # so that it is made again
+            raise InvalidResult(f"block {index + 1} of {len(self.names)} is missing or was damaged")
         return found[0]
 
     def _file(self, index: int) -> Checkpoint:
@@ -127,22 +127,22 @@ class RunningTask(Task):
 
     # -- what the harness does with what was yielded
 
-    def saved(self, made: Iterator[Any], kind: type) -> list[dict[str, Tensor]]:
+    def saved(self, made: Iterator[Any], kind: type, who: str) -> list[dict[str, Tensor]]:
         """Save what a method yields, and return all blocks in the order of their items."""
         for block in made:
             if not isinstance(block, kind):
-                raise InvalidResult(f"it yielded {type(block).__name__}, expected {kind.__name__}")
-            if not self._blocks:
-                raise InvalidResult("a block was yielded outside of task.blocks")
-            blocks = self._blocks[0]
-            if blocks.current is not None and not blocks.told:
+                raise InvalidResult(f"{who} yielded {type(block).__name__}, expected {kind.__name__}")
+            blocks = self._blocks[0] if self._blocks else None
+            if blocks is None or blocks.current is None:
+                raise InvalidResult(f"{who} yielded a block outside of task.blocks")
+            if not blocks.told:
                 self.on_progress(blocks.current - blocks.mine.start + 1, len(blocks.mine))
             if isinstance(block, ImageBlock):
                 blocks.save({"pixels": block.pixels, "labels": block.labels}, block.state)
             else:
                 blocks.save(cast("dict[str, Tensor]", block), {})
-        if not self._blocks:
-            raise InvalidResult("it yielded no block")
+        if not self._blocks or not self._blocks[0].names:
+            raise InvalidResult(f"{who} yielded no block")
         distributed.wait()  # the folder is shared
         return [_split(self._blocks[0].read(index), "state")[0] for index in range(len(self._blocks[0].names))]
 
@@ -153,15 +153,15 @@ def prepare(method: Distiller, task: RunningTask) -> dict[str, Tensor]:
     Raises:
         InvalidResult: it made something else than named tensors.
     """
-    made = method.prepare(task)
-    if not isinstance(made, Mapping):
+    made: Any = method.prepare(task)
+    if isinstance(made, Iterator):
         parts: dict[str, list[Tensor]] = {}
-        for block in task.saved(made, Mapping):
+        for block in task.saved(made, Mapping, method.info.name):
             for name, tensor in block.items():
                 parts.setdefault(name, []).append(tensor)
         made = {name: torch.cat(tensors) if len(tensors) > 1 else tensors[0] for name, tensors in parts.items()}
-    if wrong := next((name for name, tensor in made.items() if not isinstance(tensor, Tensor)), None):
-        raise InvalidResult(f"{method.info.name} prepared {wrong!r}, which is no tensor")
+    if not isinstance(made, Mapping) or not all(isinstance(tensor, Tensor) for tensor in made.values()):
+        raise InvalidResult(f"{method.info.name} prepared something else than named tensors")
     return {name: tensor.detach().contiguous().cpu() for name, tensor in made.items()}
 
 
@@ -173,11 +173,20 @@ def distill(method: Distiller, task: RunningTask) -> Images:
     """
     made: Any = method.distill(task)
     if isinstance(made, Iterator):
-        blocks = task.saved(made, ImageBlock)
-        labels = torch.cat([block["labels"] for block in blocks])
-        order = labels.argsort(stable=True)
-        made = Images(torch.cat([block["pixels"] for block in blocks])[order], labels[order])
+        blocks = task.saved(made, ImageBlock, method.info.name)
+        made = _by_class(blocks)
     return check_images(made, task.dataset, task.ipc, method.info.name)
+
+
+def _by_class(blocks: list[dict[str, Tensor]]) -> Images:
+    """Put blocks together, stably sorted by class; each is let go once it is copied."""
+    labels, order = torch.cat([block["labels"] for block in blocks]).sort(stable=True)
+    places = order.argsort()
+    pixels = torch.empty(len(labels), *blocks[0]["pixels"].shape[1:], dtype=blocks[0]["pixels"].dtype)
+    for count in [len(block["labels"]) for block in blocks]:
+        here, places = places[:count], places[count:]
+        pixels[here] = blocks.pop(0)["pixels"]
+    return Images(pixels, labels)
 
 
 def label_model(method: Distiller, task: RunningTask) -> LabelSource:

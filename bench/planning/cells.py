@@ -112,8 +112,9 @@ class Cells:
             parents |= start["parents"]
             own = {key: value for key, value in start["fields"].items() if key not in self.identity}
             fields["start"] = {"by": start["by"], "version": start["version"], **own}
-        if "prepared" in needs and artifact != "prepared" and prepares(method):
-            parents["prepared"] = self.add(**self._made("prepared", method, point)).id
+        preparing = method.prepared_from(point) or method
+        if "prepared" in needs and artifact != "prepared" and prepares(preparing):
+            parents["prepared"] = self.add(**self._made("prepared", preparing, point)).id
         if "labels" in needs and artifact != "labels":
             parents["labels"] = self.label_model(method, point, None).id
         name, config = method.info.name.partition(":")[0], method.config.identity(artifact)
