@@ -27,16 +27,6 @@ def asked() -> bool:
     return _asked.is_set()
 
 
-def leave_if_asked() -> None:
-    """Leave work that is saved.
-
-    Raises:
-        Stopped: a stop was asked for.
-    """
-    if asked():
-        raise Stopped
-
-
 def forget() -> None:
     """Take the wish back: for a process that goes on to other work."""
     _asked.clear()

@@ -71,7 +71,12 @@ class DatasetPlugin(ABC):
 def default_data_root() -> Path:
     """Return ``$DISTILL_BENCH_DATA``, else ``~/.cache/distill-bench/data``."""
     chosen = os.environ.get(DATA_ROOT_VARIABLE)
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "distill-bench" / "data"
+    try:
+        return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "distill-bench" / "data"
+    except RuntimeError:
+        raise UserError(
+            f"this user has no home folder to hold data sets; name a folder by --data-root or ${DATA_ROOT_VARIABLE}"
+        ) from None
 
 
 PLUGINS: registry.Group[type[DatasetPlugin]] = registry.Group("bench.datasets", "data set", DatasetPlugin, ["argument"])

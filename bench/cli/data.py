@@ -34,7 +34,7 @@ def execute(arguments: argparse.Namespace) -> int:
     out = screen.console()
     if arguments.source is not None:
         plugin = catalogue.plugin(arguments.name)
-        with screen.work_bar(out, f"building {arguments.name}") as progress:
+        with screen.progress_bar(out, f"building {arguments.name}") as progress:
             plugin.build(arguments.source, plugin.root(arguments.data_root), progress)
     described = describe(arguments.name, arguments.data_root)
     for name, text in described.items():

@@ -21,12 +21,12 @@ def plugins(cell: Cell) -> tuple[PluginFacts, ...]:
     if cell.stage == "evaluate":
         evaluator = registry.evaluator(cell.by)
         config: BaseConfig = read_settings(evaluator.Config, cell.fields["protocol"], cell.id)
-        where = _installed(registry.EVALUATORS, cell.by, evaluator.__module__)
+        where = _installed("bench.evaluators", cell.by, evaluator.__module__)
         return (PluginFacts(kind="evaluator", name=cell.by, **where, settings=config.model_dump(mode="json")),)
     if cell.by in registry.method_names():
         method = registry.method(cell.by)
         config = read_settings(method.Config, cell.call["settings"], cell.id)
-        where = _installed(registry.METHODS, cell.by, method.__module__)
+        where = _installed("bench.methods", cell.by, method.__module__)
         return (PluginFacts(kind="method", name=cell.by, **where, settings=config.model_dump(mode="json")),)
     settings = cell.call
     if cell.stage == "teacher":

@@ -67,7 +67,8 @@ class Checkpoint:
             os.fsync(stream.fileno())
         temporary.replace(self.path)
         self._saved = time.monotonic()
-        stopping.leave_if_asked()
+        if stopping.asked():
+            raise stopping.Stopped
 
     def discard(self) -> None:
         """Remove what was kept."""

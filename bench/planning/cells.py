@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from bench.api import AugmentationSchedule, DatasetInfo, Distiller, GridPoint, TeacherSpec
+from bench.api import AugmentationSchedule, DatasetInfo, Distiller, GridPoint, TeacherSpec, architectures
 from bench.api.config import Artifact
 from bench.errors import UserError
 from bench.planning.label_choices import LabelChoice
@@ -48,7 +48,7 @@ class Cells:
                 stage="teacher",
                 by=TEACHER,
                 version=TEACHER_VERSION,
-                fields={**self.identity, "config": spec.identity()},
+                fields={**self.identity, "config": spec.identity(), **network_version("arch", spec.arch)},
                 prefix=f"teacher-{self.dataset.name}-{spec.arch}",
                 call={"settings": spec.non_default_fields()},
             )
@@ -149,6 +149,12 @@ class Cells:
             prefix=f"{choice.kind}-{choice.detail}-{images.prefix}",
             call=call,
         )
+
+
+def network_version(role: str, name: str) -> dict[str, int]:
+    """What a network of another package adds to an identity: its version, unless it is the first."""
+    network = architectures.plugin(name)
+    return {f"{role}_version": network.version} if network is not None and network.version != 1 else {}
 
 
 def labels_itself(method: Distiller) -> bool:

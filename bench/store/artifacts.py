@@ -242,22 +242,3 @@ class Store:
             grave = Path(tempfile.mkdtemp(dir=self.root / "drafts", prefix=f"{cell_id}.old."))
             folder.rename(grave / "artifact")
             shutil.rmtree(grave, ignore_errors=True)
-
-    def beat(self, cell_id: str, facts: dict[str, object]) -> None:
-        """Note the progress of a running cell; for people only, so it isn't flushed."""
-        path = self.root / "heartbeats" / f"{cell_id}.json"
-        temporary = path.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps(facts), encoding="utf-8")
-        temporary.replace(path)
-
-    def heartbeat(self, cell_id: str) -> dict[str, object] | None:
-        """The last progress of a running cell."""
-        try:
-            found: dict[str, object] = json.loads((self.root / "heartbeats" / f"{cell_id}.json").read_bytes())
-            return found
-        except (OSError, ValueError):
-            return None
-
-    def still(self, cell_id: str) -> None:
-        """The cell is no longer running: forget its heartbeat."""
-        (self.root / "heartbeats" / f"{cell_id}.json").unlink(missing_ok=True)
