@@ -1,7 +1,8 @@
 """Run the conformance suite on a method, in seconds for a cheap one.
 
 A method that passes can be resumed, shared and stored by the benchmark. Pass it on synthetic images first, then on the
-data set that you want to run. The same suite is importable: ``from bench.conformance import MethodConformance``."""
+data set that you want to run. The same suite is importable: ``from bench.conformance import MethodConformance``.
+"""
 
 from __future__ import annotations
 

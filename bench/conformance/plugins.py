@@ -19,8 +19,10 @@ KINDS = {"online", "teacher", "stored", "static", "hard"}
 
 
 class EvaluatorConformance:
-    """The tests of one evaluator: ``evaluator`` is a name or a class; ``settings`` are fields of its protocol without
-    defaults, for a run of seconds."""
+    """The tests of one evaluator.
+
+    ``evaluator`` is a name or a class; ``settings`` are fields of its protocol, for a run of seconds.
+    """
 
     evaluator: ClassVar[str | type[Evaluator]]
     settings: ClassVar[dict[str, Any]] = {}

@@ -43,7 +43,7 @@ def run(suite: type[Any], begin: Callable[[str], None] = lambda title: None) -> 
 
 
 def members(suite: type[Any]) -> list[str]:
-    """The names of a suite's tests, base classes first."""
+    """Return the names of a suite's tests, base classes first."""
     found = (name for kind in reversed(suite.__mro__) for name in vars(kind) if name.startswith("test_"))
     return list(dict.fromkeys(found))
 

@@ -75,13 +75,13 @@ class Workbench:
         return self.label_model("labels")
 
     def preparing(self, method: Distiller | None = None) -> Distiller | None:
-        """The method whose ``prepare`` makes what ``method`` (None: the maker of the images) needs, if any does."""
+        """Return the method whose ``prepare`` makes what ``method`` (None: the maker of the images) needs, if any does."""
         method = method or self.maker
         found = method.prepared_from(self.point) or method
         return found if prepares(found) else None
 
     def prepared(self, method: Distiller | None = None) -> dict[str, Tensor]:
-        """What is prepared for a method (None: the maker of the images); empty where nothing is."""
+        """Return what is prepared for a method (None: the maker of the images); empty where nothing is."""
         preparing = self.preparing(method)
         if preparing is None:
             return {}
@@ -91,8 +91,11 @@ class Workbench:
         return self._prepared[name]
 
     def prepare_again(self, place: str, stop_after: int | None = None) -> dict[str, Tensor]:
-        """Run ``prepare`` for the images in the work folder ``place``; stop it as a kill would after so many progress
-        calls."""
+        """Run ``prepare`` for the images in the work folder ``place``.
+
+        Args:
+            stop_after: stop it as a kill would after so many progress calls.
+        """
         preparing = self.preparing()
         assert preparing is not None
         return running.prepare(preparing, self._task(place, preparing, "prepared", stop_after))
@@ -112,7 +115,7 @@ class Workbench:
         return running.label_model(self.method, self._task(place, self.method, "labels", stop_after, images=images))
 
     def logits(self, source: LabelSource) -> Tensor:
-        """The soft labels of one batch of views of all images."""
+        """Return the soft labels of one batch of views of all images."""
         schedule = source.schedule()
         views = AugmentationConfig(size=self.data.info.image_size, min_scale=0.5, flip=True, mix="cutmix")
         stream = AugmentationStream(views if schedule is None else schedule.plan, len(self.images))
@@ -129,7 +132,7 @@ class Workbench:
         stop_after: int | None = None,
         images: Images | None = None,
     ) -> RunningTask:
-        """The task of making one artifact, with the others that it needs."""
+        """Return the task of making one artifact, with the others that it needs."""
         (work := self.folder / place).mkdir(exist_ok=True)
         needs, calls = method.needs(artifact, self.point), 0
 
