@@ -1,8 +1,7 @@
-"""A stop that was asked for: a job that is about to be preempted says so, and whoever computes stops where it next
-saved its work.
+"""Requests to stop: whoever computes saves its work and stops, for example before its job is preempted.
 
-``ask`` is called by whoever gets the warning (a signal handler may call it); :class:`bench.kit.checkpoint.Checkpoint`
-is then due at once, saves, and raises :class:`Stopped`.
+A signal handler may call :func:`ask`; a checkpoint (:mod:`bench.kit.checkpoint`) is then due at once, saves, and raises
+:class:`Stopped`.
 """
 
 from __future__ import annotations
@@ -13,20 +12,32 @@ _asked = threading.Event()
 
 
 class Stopped(BaseException):
-    """Work was saved and left, because a stop was asked for. No :class:`Exception`: nothing should handle it but
-    who runs the cell."""
+    """Work was saved and left on request.
+
+    No :class:`Exception`, so that only the caller that runs the cell handles it.
+    """
 
 
 def ask() -> None:
-    """Ask whatever computes in this process to save and stop."""
+    """Ask the computation in this process to save and stop."""
     _asked.set()
 
 
 def asked() -> bool:
-    """Was a stop asked for?"""
+    """Check whether a stop was requested."""
     return _asked.is_set()
 
 
+def leave_if_asked() -> None:
+    """Leave work that is saved.
+
+    Raises:
+        Stopped: a stop was requested.
+    """
+    if asked():
+        raise Stopped
+
+
 def forget() -> None:
-    """Take the wish back: for a process that goes on to other work."""
+    """Withdraw the request, for a process that goes on to other work."""
     _asked.clear()

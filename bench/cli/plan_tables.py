@@ -73,17 +73,16 @@ def _show_arrays(out: Console, schedule: Schedule, arguments: argparse.Namespace
     store, profile = Store(arguments.store), load(arguments.profile)
     in_queue = tasks_in_queue(store)
     arrays = arrays_of(schedule, store, profile, arguments.jobs, in_queue)
-    requested = [profile.resources_of(array.resources, array.stage) for array in arrays]
     rows = []
-    for number, (array, resources) in enumerate(zip(arrays, requested, strict=True), start=1):
+    for number, array in enumerate(arrays, start=1):
         tasks = f"{len(array.packs)} × {array.processes}" if array.processes > 1 else str(len(array.packs))
         cells = sum(map(len, array.packs))
         after = [f"{index + 1}, task by task" for index in array.after.each]
         after += [str(index + 1) for index in array.after.all] + [f"job {job}" for job in array.after.jobs]
-        numbers = [tasks, str(array.max_parallel or ""), str(cells), str(resources.minutes)]
-        rows.append([str(number), array.stage, array.resources, *numbers, "; ".join(after)])
+        numbers = [tasks, str(array.max_parallel or ""), str(cells), str(array.resources.minutes)]
+        rows.append([str(number), array.stage, array.name, *numbers, "; ".join(after)])
     headers = ["array", "tasks", "parallel", "cells", "minutes"]
     out.print(f"\njob arrays ({sum(c.id in in_queue for c in schedule.grid.cells)} cells are in the queue already):")
     out.print(screen.table(["array", "stage", "class", *headers[1:], "after"], rows, right=headers))
-    if (warning := accelerator_warning(requested, arguments.device)) is not None:
+    if (warning := accelerator_warning([array.resources for array in arrays], arguments.device)) is not None:
         out.print(warning, markup=False)
