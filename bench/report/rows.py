@@ -29,10 +29,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench import catalogue, registry
+from bench.api import catalogue, registry
 from bench.report.comparison import Accuracies, Runs, against_best, components, is_claimed, resample_images
-from bench.report.predictions import load_scores
 from bench.report.scores import add_scores
+from bench.store.predictions import load_scores
 
 TABLE = ["suite", "dataset", "protocol", "protocol_version", "protocol_digest", "data_digest", "ipc", "student"]
 PLACE = [*TABLE, "method", "labels"]
@@ -178,7 +178,7 @@ def _accuracies(table: pd.DataFrame, frame: pd.DataFrame, top1: Mapping[str, flo
     if table["metric"].iloc[0] != TOP1:
         images = None
     elif pd.isna(images):
-        images = _test_images(table["dataset"].iloc[0])
+        images = known_test_images(table["dataset"].iloc[0])
     return Accuracies(top1, resampled, None if images is None else int(images))
 
 
@@ -187,7 +187,7 @@ def agrees(scores: np.ndarray[Any, Any], top1: float) -> bool:
     return abs(float(scores.mean()) - top1) < 1e-6
 
 
-def _test_images(dataset: str) -> int | None:
+def known_test_images(dataset: str) -> int | None:
     return catalogue.dataset(dataset).test_images if dataset in catalogue.names() else None
 
 
