@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.api.label_bytes import fkd_bytes, logit_bytes
+from bench.api.stored.size import fkd_bytes, logit_bytes
 from bench.errors import UserError
 from bench.storage_calculator import networks
 from bench.storage_calculator.asked import EPOCHS, TEACHER, Asked, Asking

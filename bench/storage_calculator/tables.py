@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from bench.api.label_bytes import FKD_FILE_BYTES, FKD_INDEX_BYTES, FKD_VIEW_BYTES
+from bench.api.stored.size import FKD_FILE_BYTES, FKD_INDEX_BYTES, FKD_VIEW_BYTES
 from bench.report_legacy import wording
 from bench.storage_calculator import networks
 from bench.storage_calculator.asked import Asked, Asking

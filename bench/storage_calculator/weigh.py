@@ -8,8 +8,8 @@ from functools import cache
 
 from bench.api import TEACHER_LABELS
 from bench.api.augmentation import AugmentationSchedule
-from bench.api.label_bytes import fkd_bytes, logit_bytes, stored_bytes
-from bench.api.label_codec import LabelCodec
+from bench.api.stored.codec import LabelCodec
+from bench.api.stored.size import fkd_bytes, logit_bytes, stored_bytes
 from bench.errors import UserError
 from bench.planning.label_choices import LabelChoice, parse
 from bench.storage_calculator import networks

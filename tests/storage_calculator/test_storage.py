@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bench.api import Images, LabelSource, registry
 from bench.api.augmentation import AugmentationConfig, AugmentationSchedule
-from bench.api.label_codec import LabelCodec
+from bench.api.stored.codec import LabelCodec
 from bench.errors import UserError
 from bench.kit.labels.online import rounded
 from bench.kit.labels.static import static_labels
