@@ -40,13 +40,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """``bench report``; 1 when ``--check`` finds drift."""
-    from bench.planning.suites import WEIGHED
+    from bench.planning.suites import STORAGE
     from bench.report_legacy.board_titles import titles_and_baselines
     from bench.report_legacy.boards import folder, kept
     from bench.report_legacy.entries import unread
     from bench.report_legacy.publish import drift, publish
     from bench.report_legacy.wording import plain
-    from bench.storage_calculator import files as storage
+    from bench.storage_calculator import output as storage
     from bench.store.artifacts import Store
 
     out = screen.console()
@@ -61,7 +61,7 @@ def execute(arguments: argparse.Namespace) -> int:
     if not any(group.entries for group in found.values()):
         raise UserError(f"there is nothing to report in {source}; bench run makes records")
     titles, baselines = titles_and_baselines()
-    differing = storage.drift(folder(arguments.out, WEIGHED)) if arguments.check else []
+    differing = storage.drift(folder(arguments.out, STORAGE)) if arguments.check else []
     for suite, group in found.items():
         lost = [one for stem in sorted(group.left_out) for one in group.left_out[stem]]
         for text in [*unread(group.entries), *map(str, lost)]:
