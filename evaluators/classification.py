@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from bench.contract import DatasetInfo, EvaluationTask, Evaluator, Images, LabelSource, Protocol, Settings
+from bench.api import BaseConfig, DatasetInfo, EvaluationTask, Evaluator, Images, LabelSource, Protocol
+from bench.api.augmentation import AugmentationConfig, AugmentationSchedule
 from bench.errors import UserError
 from bench.kit.seeds import seed_for
-from bench.view_plan import ViewPlan, ViewSchedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from bench.kit.data.dataset import Split
-    from bench.kit.views import Views
+    from bench.kit.views import AugmentedBatch
 
-    LossOf = Callable[[nn.Module, Views, int], Tensor]
+    LossOf = Callable[[nn.Module, AugmentedBatch, int], Tensor]
 
 ByIpc = int | dict[int, int]  # one number, or the number from an IPC on: {1 = 300, 10 = 100}
 
@@ -36,7 +36,7 @@ def by_ipc(value: ByIpc, ipc: int) -> int:
     return value[max((key for key in value if key <= ipc), default=min(value))]
 
 
-class FullData(Settings):
+class FullData(BaseConfig):
     """How the same student is trained on the whole training set, for the reference row."""
 
     epochs: int = Field(ge=1)
@@ -116,10 +116,10 @@ class Classification(Evaluator):
             "parameters": sum(p.numel() for p in student.parameters()),
         }
 
-    def schedule(self, protocol: Protocol, dataset: DatasetInfo, images: int, seed: int) -> ViewSchedule:
+    def schedule(self, protocol: Protocol, dataset: DatasetInfo, images: int, seed: int) -> AugmentationSchedule:
         assert isinstance(protocol, StudentProtocol)
         ipc = images // dataset.classes
-        return ViewSchedule(
+        return AugmentationSchedule(
             plan=self._views(protocol, dataset, protocol.shuffle, seed),
             images=images,
             epochs=by_ipc(protocol.epochs, ipc),
@@ -128,15 +128,17 @@ class Classification(Evaluator):
 
     def full_data_schedule(
         self, protocol: StudentProtocol, dataset: DatasetInfo, images: int, seed: int
-    ) -> ViewSchedule:
+    ) -> AugmentationSchedule:
         """The views that a student of ``seed`` sees of real training images, where they are all there are."""
         full = protocol.full_data
         plan = self._views(protocol, dataset, 1, seed)  # real photographs are no mosaics
-        return ViewSchedule(plan=plan, images=images, epochs=full.epochs, batch_size=min(full.batch_size, images))
+        return AugmentationSchedule(
+            plan=plan, images=images, epochs=full.epochs, batch_size=min(full.batch_size, images)
+        )
 
     @staticmethod
-    def _views(protocol: StudentProtocol, dataset: DatasetInfo, shuffle: int, seed: int) -> ViewPlan:
-        return ViewPlan(
+    def _views(protocol: StudentProtocol, dataset: DatasetInfo, shuffle: int, seed: int) -> AugmentationConfig:
+        return AugmentationConfig(
             size=dataset.image_size,
             crop=protocol.crop,
             min_scale=protocol.min_scale,
@@ -162,7 +164,11 @@ def new_student(task: EvaluationTask, protocol: ClassificationProtocol) -> nn.Mo
 
 
 def check_labels(
-    labels: LabelSource, schedule: ViewSchedule, protocol: ClassificationProtocol, images: Images, order_hash: str
+    labels: LabelSource,
+    schedule: AugmentationSchedule,
+    protocol: ClassificationProtocol,
+    images: Images,
+    order_hash: str,
 ) -> None:
     """Refuse labels that a student of this schedule can't learn from.
 
@@ -185,7 +191,7 @@ def check_labels(
 def train_student(
     student: nn.Module,
     train: Split,
-    schedule: ViewSchedule,
+    schedule: AugmentationSchedule,
     tests: Any,
     protocol: StudentProtocol,
     task: EvaluationTask,
@@ -202,11 +208,11 @@ def train_student(
     from bench.kit.checkpoint import Checkpoint, restore_training, training_state
     from bench.kit.optim import WeightAverage, lr_factor, set_lr
     from bench.kit.seeds import seed_streams
-    from bench.kit.views import ViewStream
+    from bench.kit.views import AugmentationStream
 
     loss_of = loss_of or _classifier_loss(task, protocol)
     epochs, steps, together = schedule.epochs, schedule.batches, protocol.accumulate
-    stream = ViewStream(schedule.plan, schedule.images)
+    stream = AugmentationStream(schedule.plan, schedule.images)
     lr = protocol.lr_by_student.get(task.student, protocol.lr)
     optimizer = make_optimizer(student, protocol, lr)
     average = None if protocol.ema is None else WeightAverage(student, protocol.ema)
@@ -268,7 +274,7 @@ def make_optimizer(student: nn.Module, protocol: StudentProtocol, lr: float) -> 
 
 
 def student_loss(
-    logits: Tensor, views: Views, task: EvaluationTask, protocol: ClassificationProtocol, step: int
+    logits: Tensor, views: AugmentedBatch, task: EvaluationTask, protocol: ClassificationProtocol, step: int
 ) -> Tensor:
     """The loss of one batch: soft labels where there are any, else cross entropy to the hard ones.
 

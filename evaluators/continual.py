@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from bench.contract import (
+from bench.api import (
     DatasetInfo,
     EvaluationTask,
     Evaluator,
@@ -42,14 +42,14 @@ from bench.contract import (
     Progress,
     Protocol,
 )
+from bench.api.augmentation import AugmentationSchedule
+from bench.api.label_codec import LabelCodec
 from bench.errors import UserError
 from bench.kit.seeds import seed_for
-from bench.label_codec import LabelCodec
-from bench.view_plan import ViewSchedule
 from evaluators.classification import Classification, ClassificationProtocol, new_student, train_student
 
 if TYPE_CHECKING:
-    from evaluators.arrivals import Arrivals
+    from evaluators.class_incremental import Arrivals
 
 
 class ContinualProtocol(ClassificationProtocol):
@@ -86,7 +86,7 @@ class Continual(Evaluator):
         from bench.kit.accuracy import TestImages
         from bench.kit.checkpoint import Checkpoint
         from bench.kit.data.dataset import Resident
-        from evaluators.arrivals import Arrivals, class_order
+        from evaluators.class_incremental import Arrivals, class_order
 
         protocol, info = task.protocol, task.dataset
         assert isinstance(protocol, ContinualProtocol)
@@ -127,7 +127,7 @@ class Continual(Evaluator):
             "parameters": done[-1]["parameters"],
         }
 
-    def schedule(self, protocol: Protocol, dataset: DatasetInfo, images: int, seed: int) -> ViewSchedule:
+    def schedule(self, protocol: Protocol, dataset: DatasetInfo, images: int, seed: int) -> AugmentationSchedule:
         """Of the last step, whose student sees all images."""
         return Classification().schedule(protocol, dataset, images, step_seed(seed, dataset.classes))
 
@@ -154,7 +154,9 @@ def step_seed(seed: int, classes: int) -> int:
     return seed_for("continual-student", seed, classes)
 
 
-def schedule_after(classes: int, images: int, protocol: ContinualProtocol, task: EvaluationTask) -> ViewSchedule:
+def schedule_after(
+    classes: int, images: int, protocol: ContinualProtocol, task: EvaluationTask
+) -> AugmentationSchedule:
     """The views of the student that learns from the ``images`` of the first ``classes`` classes."""
     info, seed = task.dataset.model_copy(update={"classes": classes}), step_seed(task.seed, classes)
     usual = Classification()
@@ -167,7 +169,7 @@ def step_task(
     task: EvaluationTask, memory: Arrivals, order: list[int], classes: int, progress: Progress
 ) -> EvaluationTask:
     """The task of one step: as if its classes were all there are, in a folder of its own."""
-    from evaluators.arrivals import SeenLabels
+    from evaluators.class_incremental import SeenLabels
 
     work = task.work / f"classes-{classes}"
     work.mkdir(exist_ok=True)

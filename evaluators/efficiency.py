@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from bench.contract import DatasetInfo, EvaluationTask, Evaluator, LabelSource, Progress, Protocol
-from bench.view_plan import ViewSchedule
+from bench.api import DatasetInfo, EvaluationTask, Evaluator, LabelSource, Progress, Protocol
+from bench.api.augmentation import AugmentationSchedule
 from evaluators.classification import (
     Classification,
     ClassificationProtocol,
@@ -103,18 +103,20 @@ class Efficiency(Evaluator):
             "parameters": sum(p.numel() for p in student.parameters()),
         }
 
-    def schedule(self, protocol: Protocol, dataset: DatasetInfo, images: int, seed: int) -> ViewSchedule:
+    def schedule(self, protocol: Protocol, dataset: DatasetInfo, images: int, seed: int) -> AugmentationSchedule:
         """The first epochs of the usual one, as many as are timed."""
         assert isinstance(protocol, EfficiencyProtocol)
         return as_long_as_timed(Classification().schedule(protocol, dataset, images, seed), protocol)
 
 
-def as_long_as_timed(schedule: ViewSchedule, protocol: EfficiencyProtocol) -> ViewSchedule:
+def as_long_as_timed(schedule: AugmentationSchedule, protocol: EfficiencyProtocol) -> AugmentationSchedule:
     """As many of a schedule's epochs as hold all iterations, or more of them where it has fewer."""
     return schedule.model_copy(update={"epochs": -(-protocol.iterations // schedule.batches)})
 
 
-def images_of_blocks(schedule: ViewSchedule, protocol: EfficiencyProtocol, labels: LabelSource | None) -> list[int]:
+def images_of_blocks(
+    schedule: AugmentationSchedule, protocol: EfficiencyProtocol, labels: LabelSource | None
+) -> list[int]:
     """How many images the student was shown in each block: the last batch of an epoch may be shorter."""
     shown = []
     for step in range(protocol.untimed, protocol.iterations):
@@ -170,7 +172,7 @@ def clock(device: torch.device) -> Callable[[], float]:
 
 
 def student_seconds(
-    student: nn.Module, train: Split, schedule: ViewSchedule, protocol: EfficiencyProtocol, task: EvaluationTask
+    student: nn.Module, train: Split, schedule: AugmentationSchedule, protocol: EfficiencyProtocol, task: EvaluationTask
 ) -> list[float]:
     """Seconds of each block of the students' own loop."""
     watch = Stopwatch(protocol, clock(task.device), task.progress)
@@ -183,15 +185,15 @@ def student_seconds(
 
 
 def bare_seconds(
-    student: nn.Module, train: Split, schedule: ViewSchedule, protocol: EfficiencyProtocol, task: EvaluationTask
+    student: nn.Module, train: Split, schedule: AugmentationSchedule, protocol: EfficiencyProtocol, task: EvaluationTask
 ) -> list[float]:
     """Seconds of each block of a bare loop: forward, cross entropy, backward and step on one batch that stays."""
     import torch
     from torch.nn import functional as F
 
-    from bench.kit.views import ViewStream
+    from bench.kit.views import AugmentationStream
 
-    stream = ViewStream(schedule.plan, schedule.images)
+    stream = AugmentationStream(schedule.plan, schedule.images)
     views = next(iter(train.views(stream, 0, schedule.batch_size, task.device)))
     optimizer = make_optimizer(student, protocol, protocol.lr)
     amp = torch.autocast(task.device.type, torch.bfloat16, enabled=protocol.amp and task.device.type != "cpu")

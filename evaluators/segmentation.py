@@ -17,18 +17,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from bench import architectures
-from bench.contract import DatasetInfo, EvaluationTask, LabelSource, MethodInfo, Protocol
+from bench.api import DatasetInfo, EvaluationTask, LabelSource, MethodInfo, Protocol, architectures
+from bench.api.label_codec import LabelCodec
 from bench.errors import UserError
 from bench.kit.seeds import seed_for
-from bench.label_codec import LabelCodec
 from evaluators.classification import Classification, StudentProtocol, train_student
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from bench.kit.views import Views
-    from bench.view_plan import ViewSchedule
+    from bench.api.augmentation import AugmentationSchedule
+    from bench.kit.views import AugmentedBatch
     from evaluators.classification import LossOf
 
 
@@ -121,7 +120,7 @@ def mask_loss_of(labels: LabelSource | None, protocol: SegmentationProtocol) -> 
     """The loss of a student on a batch: against the probabilities of soft masks, else the exact masks."""
     from bench.kit.segmentation.masks import click_plane, exact_shares, mask_loss
 
-    def loss_of(student: nn.Module, views: Views, step: int) -> Tensor:
+    def loss_of(student: nn.Module, views: AugmentedBatch, step: int) -> Tensor:
         logits = student(views.pixels, click_plane(views))
         wanted = exact_shares(views) if labels is None else labels.soft_labels(views, step).sigmoid().view_as(logits)
         return mask_loss(logits, wanted, protocol.dice_weight)
@@ -142,7 +141,7 @@ def check_codec(codec: LabelCodec, protocol: Protocol) -> None:
         )
 
 
-def check_masks(labels: LabelSource, schedule: ViewSchedule, protocol: Protocol, logits: int) -> None:
+def check_masks(labels: LabelSource, schedule: AugmentationSchedule, protocol: Protocol, logits: int) -> None:
     """Refuse labels that are no masks, or masks of other views.
 
     Raises:

@@ -10,21 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from bench.contract import (
+from bench.api import (
     TEACHER_LABELS,
+    BaseConfig,
+    CellSpec,
     DatasetInfo,
     Distiller,
+    GridPoint,
     Images,
     LabelSource,
     MethodInfo,
-    Recipe,
-    Setting,
-    Settings,
     Task,
     TeacherSpec,
 )
+from bench.api.augmentation import AugmentationSchedule
 from bench.errors import UserError
-from bench.view_plan import ViewSchedule
 
 if TYPE_CHECKING:
     from bench.kit.images import EncodedImages
@@ -40,7 +40,7 @@ class External(Distiller):
         needs="a set: bench import DIR, then --methods external:NAME",
     )  # fmt: skip
 
-    class Config(Settings):
+    class Config(BaseConfig):
         set: str = ""
         folder: str = ""  # holds images/ and perhaps labels/
         stands_for: str = ""  # the data set
@@ -64,7 +64,7 @@ class External(Distiller):
         named: type[Self] = type(cls.__name__, (cls,), {"info": info})
         return named(config)
 
-    def check(self, setting: Setting) -> None:
+    def check(self, setting: GridPoint) -> None:
         ours, data = self.config, setting.dataset
         if not ours.set:
             raise UserError("external runs a set that was imported: bench import DIR, then --methods external:NAME")
@@ -73,27 +73,27 @@ class External(Distiller):
         if ours.ipc != setting.ipc:
             raise UserError(f"external:{ours.set} has IPC {ours.ipc} alone, not {setting.ipc}; say --ipc {ours.ipc}")
 
-    def teachers(self, setting: Setting) -> tuple[TeacherSpec, ...]:
+    def teachers(self, setting: GridPoint) -> tuple[TeacherSpec, ...]:
         return ()
 
-    def image_recipe(self, setting: Setting) -> Recipe:
+    def image_recipe(self, setting: GridPoint) -> CellSpec:
         """The same for every seed: these images are there already."""
         fields = {"ipc": setting.ipc, "images": self.config.images}
-        return Recipe(External.info.name, External.info.version, fields, self.config.chosen())
+        return CellSpec(External.info.name, External.info.version, fields, self.config.non_default_fields())
 
-    def label_recipe(self, setting: Setting) -> Recipe | None:
+    def label_recipe(self, setting: GridPoint) -> CellSpec | None:
         ours = self.config
         if not ours.labels:
             return TEACHER_LABELS
         fixed = ours.labels not in ANY_VIEW
-        return Recipe(
+        return CellSpec(
             External.info.name,
             External.info.version,
             {"labels": ours.labels_digest},
-            ours.chosen(),
+            ours.non_default_fields(),
             needs_images=fixed,
             fixed=fixed,
-            schedule=None if ours.schedule is None else ViewSchedule(**ours.schedule),
+            schedule=None if ours.schedule is None else AugmentationSchedule(**ours.schedule),
         )
 
     def distill(self, task: Task) -> Images:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from bench.contract import Distiller, Images, MethodInfo, Recipe, Setting, Settings, Task, TeacherSpec
+from bench.api import BaseConfig, CellSpec, Distiller, GridPoint, Images, MethodInfo, Task, TeacherSpec
 from bench.errors import UserError
 from bench.kit.clip.naming import clip_identity
 from bench.kit.seeds import seed_for
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from methods.segmentation.teacher import TeacherMasks
 
 
-class MaskTraining(Settings):
+class MaskTraining(BaseConfig):
     """How a network learns masks from the training split; the values are ours, sized for two CPU cores."""
 
     epochs: int = Field(12, ge=1)
@@ -36,7 +36,7 @@ class MaskTraining(Settings):
     dice_weight: float = Field(1.0, ge=0)
 
 
-class TeacherConfig(Settings):
+class TeacherConfig(BaseConfig):
     """The teacher: one that is trained, or SAM-B."""
 
     file: str | None = None  # segment-anything's checkpoint of ViT-B (sam_vit_b_01ec64.pth): then nothing is trained
@@ -54,7 +54,7 @@ class TeacherConfig(Settings):
         """What decides the teacher, as fields of a recipe: of a file what it holds, not where it lies."""
         if self.file is not None:
             return {"file": clip_identity(f"sam:{self.file}")}
-        return self.chosen()
+        return self.non_default_fields()
 
 
 class Promptable(Distiller):
@@ -74,7 +74,7 @@ class Promptable(Distiller):
 
     config: TeacherConfig
 
-    def check(self, setting: Setting) -> None:
+    def check(self, setting: GridPoint) -> None:
         if not setting.dataset.masks:
             raise UserError(f"{self.info.name} needs prompts and masks, which {setting.dataset.name} has not; expected "
                             "a data set like icon-scenes")  # fmt: skip
@@ -82,19 +82,19 @@ class Promptable(Distiller):
             raise UserError(f"promptable.file {self.config.file} is no file; expected segment-anything's checkpoint of "
                             "ViT-B (sam_vit_b_01ec64.pth)")  # fmt: skip
 
-    def teachers(self, setting: Setting) -> tuple[TeacherSpec, ...]:
+    def teachers(self, setting: GridPoint) -> tuple[TeacherSpec, ...]:
         """None that classifies."""
         return ()
 
-    def prepare_recipe(self, setting: Setting) -> Recipe:
+    def prepare_recipe(self, setting: GridPoint) -> CellSpec:
         """The teacher, one for all seeds and sizes of sets."""
-        return Recipe("promptable", self.info.version, self.config.identity(), self.config.chosen())
+        return CellSpec("promptable", self.info.version, self.config.identity(), self.config.non_default_fields())
 
-    def image_recipe(self, setting: Setting) -> Recipe:
+    def image_recipe(self, setting: GridPoint) -> CellSpec:
         """That of random real images, so that they are one cell."""
         return replace(RandomReal().image_recipe(setting), needs_prepared=False)
 
-    def label_recipe(self, setting: Setting) -> Recipe:
+    def label_recipe(self, setting: GridPoint) -> CellSpec:
         return replace(self.prepare_recipe(setting), needs_prepared=True)
 
     def prepare(self, task: Task, folder: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from bench.contract import Distiller, Images, MethodInfo, Recipe, Setting, Settings, Task, TeacherSpec
+from bench.api import BaseConfig, CellSpec, Distiller, GridPoint, Images, MethodInfo, Task, TeacherSpec
 from bench.kit.clip.naming import clip_identity
 from methods.promptable import MaskTraining, Promptable, TeacherConfig
 
@@ -36,7 +36,7 @@ class PromptableLoRA(Distiller):
     )
     label_kinds: ClassVar[dict[str, str]] = {"mask-projector": "methods.segmentation.projector:ProjectorMasks"}
 
-    class Config(Settings):
+    class Config(BaseConfig):
         teacher: TeacherConfig = TeacherConfig()
         clip: str | None = None  # None: the data set's
         layers: Literal["3x3", "3x3-blocks", "all", "no-downsample", "no-stem", "blocks", "layers-3-4"] = "3x3"
@@ -51,24 +51,26 @@ class PromptableLoRA(Distiller):
 
     config: Config
 
-    def check(self, setting: Setting) -> None:
+    def check(self, setting: GridPoint) -> None:
         self._promptable().check(setting)
 
-    def teachers(self, setting: Setting) -> tuple[TeacherSpec, ...]:
+    def teachers(self, setting: GridPoint) -> tuple[TeacherSpec, ...]:
         return ()
 
-    def prepare_recipe(self, setting: Setting) -> Recipe:
+    def prepare_recipe(self, setting: GridPoint) -> CellSpec:
         return self._promptable().prepare_recipe(setting)
 
-    def image_recipe(self, setting: Setting) -> Recipe:
+    def image_recipe(self, setting: GridPoint) -> CellSpec:
         return self._promptable().image_recipe(setting)
 
-    def label_recipe(self, setting: Setting) -> Recipe:
+    def label_recipe(self, setting: GridPoint) -> CellSpec:
         """The projector: one for each seed, whatever the size of the set."""
         clip = clip_identity(self.config.clip or setting.dataset.clip)
         own = self.config.model_dump(mode="json", exclude_defaults=True, exclude={"teacher", "clip"})
         fields = {**own, "teacher": self.config.teacher.identity(), "clip": clip, "seed": setting.seed}
-        return Recipe(self.info.name, self.info.version, fields, self.config.chosen(), needs_prepared=True)
+        return CellSpec(
+            self.info.name, self.info.version, fields, self.config.non_default_fields(), needs_prepared=True
+        )
 
     def prepare(self, task: Task, folder: Path) -> None:
         self._promptable().prepare(task, folder)

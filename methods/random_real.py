@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from bench.contract import Distiller, Images, MethodInfo, Recipe, Setting, Task, TeacherSpec
+from bench.api import CellSpec, Distiller, GridPoint, Images, MethodInfo, Task, TeacherSpec
 
 
 class RandomReal(Distiller):
@@ -19,10 +19,10 @@ class RandomReal(Distiller):
         baseline=True,
     )
 
-    def teachers(self, setting: Setting) -> tuple[TeacherSpec, ...]:
+    def teachers(self, setting: GridPoint) -> tuple[TeacherSpec, ...]:
         return ()
 
-    def label_recipe(self, setting: Setting) -> Recipe | None:
+    def label_recipe(self, setting: GridPoint) -> CellSpec | None:
         return None
 
     def distill(self, task: Task) -> Images:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from bench.contract import Distiller, Images, MethodInfo, Recipe, Setting, Settings, Task
+from bench.api import BaseConfig, CellSpec, Distiller, GridPoint, Images, MethodInfo, Task
 from bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from bench.kit.views import ViewStream
+    from bench.kit.views import AugmentationStream
 
 _MOSAIC_FROM = 128  # px a side: below, RDED's factor is 1 and there is no mosaic
 _SCORES = "scores.safetensors"
@@ -34,7 +34,7 @@ class RDED(Distiller):
         name="rded", title="RDED", version=1, paper="arXiv 2312.03526", labels="teacher", shared=("prepare",)
     )
 
-    class Config(Settings):
+    class Config(BaseConfig):
         pool: int = Field(300, ge=1)  # real images a class ("mipc", 300 in all scripts)
         crops: int = Field(5, ge=1)  # random crops of each ("num_crop")
         min_scale: float = Field(0.08, gt=0, le=1)
@@ -48,7 +48,7 @@ class RDED(Distiller):
         """Patches a side of the mosaic on images of ``size`` pixels."""
         return self.config.factor or (2 if size >= _MOSAIC_FROM else 1)
 
-    def check(self, setting: Setting) -> None:
+    def check(self, setting: GridPoint) -> None:
         size = setting.dataset.image_size
         if size % self.factor(size):
             raise UserError(
@@ -63,13 +63,13 @@ class RDED(Distiller):
                 f"but its pool has {pool} images; lower --ipc or raise --set rded.pool"
             )
 
-    def prepare_recipe(self, setting: Setting) -> Recipe:
+    def prepare_recipe(self, setting: GridPoint) -> CellSpec:
         """The scores of the pool, which all IPC share."""
-        fields = {**self.config.chosen(), "seed": setting.seed}
+        fields = {**self.config.non_default_fields(), "seed": setting.seed}
         fields.pop("batch_size", None)
-        return Recipe(self.info.name, self.info.version, fields, self.config.chosen())
+        return CellSpec(self.info.name, self.info.version, fields, self.config.non_default_fields())
 
-    def image_recipe(self, setting: Setting) -> Recipe:
+    def image_recipe(self, setting: GridPoint) -> CellSpec:
         scores = self.prepare_recipe(setting)
         return replace(scores, fields={**scores.fields, "ipc": setting.ipc})
 
@@ -77,7 +77,7 @@ class RDED(Distiller):
         import torch
         from safetensors.torch import save_file
 
-        from bench.kit import team
+        from bench.kit import distributed
         from bench.kit.checkpoint import Checkpoint
         from bench.kit.data.sampling import sample_classes
 
@@ -86,9 +86,9 @@ class RDED(Distiller):
         owner, stream = task.data.train.labels[pool], self._stream(task)
         at_once = max(1, _CROP_BYTES // (self.config.crops * 12 * stream.plan.size**2))
         chunks = [chunk for label in range(classes) for chunk in pool[owner == label].split(at_once)]
-        mine = team.share(len(chunks))
+        mine = distributed.share(len(chunks))
         before, most = sum(map(len, chunks[: mine.start])), sum(map(len, chunks[mine]))
-        checkpoint = Checkpoint(task.work, team.own("checkpoint"))
+        checkpoint = Checkpoint(task.work, distributed.rank_suffix("checkpoint"))
         crops, scores, first = torch.empty(0, dtype=torch.int64), torch.empty(0), mine.start
         if (found := checkpoint.load()) and found[1]["mine"] == [mine.start, mine.stop]:
             crops, scores, first = found[0]["crops"], found[0]["scores"], found[1]["chunks"]
@@ -100,7 +100,7 @@ class RDED(Distiller):
                 checkpoint.save({"crops": crops, "scores": scores}, chunks=done, mine=[mine.start, mine.stop])
         best_crops, best_scores = torch.zeros(len(pool), dtype=torch.int64), torch.zeros(len(pool))
         best_crops[before : before + most], best_scores[before : before + most] = crops, scores
-        of_all = {"crops": team.add_up(best_crops), "scores": team.add_up(best_scores)}
+        of_all = {"crops": distributed.all_reduce(best_crops), "scores": distributed.all_reduce(best_scores)}
         save_file({"images": pool, **of_all}, folder / _SCORES)
 
     def distill(self, task: Task) -> Images:
@@ -133,19 +133,19 @@ class RDED(Distiller):
                 checkpoint = Checkpoint(task.work, f"classes-{kept:05d}")
         return Images(torch.cat(made), torch.arange(classes).repeat_interleave(task.ipc))
 
-    def _stream(self, task: Task) -> ViewStream:
+    def _stream(self, task: Task) -> AugmentationStream:
         """The random crops of all real images, as many epochs of them as the config says."""
         from bench.kit.seeds import seed_for
-        from bench.kit.views import ViewPlan, ViewStream
+        from bench.kit.views import AugmentationConfig, AugmentationStream
 
         size = task.dataset.image_size
-        plan = ViewPlan(
+        plan = AugmentationConfig(
             size=size // self.factor(size), crop="rrc", ratio=(1, 1), min_scale=self.config.min_scale,
             max_scale=self.config.max_scale, seed=seed_for("rded-crops", task.seed),
         )  # fmt: skip
-        return ViewStream(plan, len(task.data.train))
+        return AugmentationStream(plan, len(task.data.train))
 
-    def _best_crops(self, task: Task, stream: ViewStream, members: Tensor) -> torch.return_types.min:
+    def _best_crops(self, task: Task, stream: AugmentationStream, members: Tensor) -> torch.return_types.min:
         """The lowest score of each image, all of one class, float32 (B,), and which of its crops has it, int64 (B,)."""
         import torch
 

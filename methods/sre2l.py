@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from bench.contract import DatasetInfo, Distiller, Images, MethodInfo, Recipe, Setting, Settings, Task
+from bench.api import BaseConfig, CellSpec, DatasetInfo, Distiller, GridPoint, Images, MethodInfo, Task
 from bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class SRe2L(Distiller):
         needs="a teacher with batch norms", shared=("distill",),
     )  # fmt: skip
 
-    class Config(Settings):
+    class Config(BaseConfig):
         # recover.sh, for ImageNet-1K
         iterations: int = Field(4000, ge=1)
         lr: float = Field(0.25, gt=0)
@@ -90,32 +90,34 @@ class SRe2L(Distiller):
             settings["flip"] = False
         return cls(cls.Config(**{**settings, **overrides}))
 
-    def check(self, setting: Setting) -> None:
+    def check(self, setting: GridPoint) -> None:
         if self.config.flip and not setting.dataset.flip:
             raise UserError(
                 f"a flipped image of {setting.dataset.name} may belong to another class; leave out --set sre2l.flip"
             )
 
-    def image_recipe(self, setting: Setting) -> Recipe:
-        fields = {**self.config.chosen(), "ipc": setting.ipc, "seed": setting.seed}
+    def image_recipe(self, setting: GridPoint) -> CellSpec:
+        fields = {**self.config.non_default_fields(), "ipc": setting.ipc, "seed": setting.seed}
         fields.pop("groups", None)
-        return Recipe(self.info.name, self.info.version, fields, self.config.chosen())
+        return CellSpec(self.info.name, self.info.version, fields, self.config.non_default_fields())
 
     def distill(self, task: Task) -> Images:
         import torch
 
-        from bench.kit import team
+        from bench.kit import distributed
 
         classes, size = task.dataset.classes, task.dataset.image_size
         batches = official_batches(task.ipc, classes, self.config.group_classes)
-        at_once = team.tell(self._at_once(task, len(batches[0].classes)))
-        of_ranks = [together(batches[team.share(len(batches), rank)], at_once) for rank in range(team.size())]
-        rounds = of_ranks.pop(team.rank())
+        at_once = distributed.broadcast_object(self._at_once(task, len(batches[0].classes)))
+        of_ranks = [
+            together(batches[distributed.share(len(batches), rank)], at_once) for rank in range(distributed.size())
+        ]
+        rounds = of_ranks.pop(distributed.rank())
         pixels = torch.empty(task.ipc * classes, 3, size, size, dtype=torch.uint8)
         for index, groups in enumerate(rounds):
             tell = partial(_tell, task, index * self.config.iterations, len(rounds) * self.config.iterations)
             pixels[_places(groups, task.ipc)] = self._round(task, groups, tell)
-        team.wait()
+        distributed.wait()
         for groups in (groups for others in of_ranks for groups in others):  # finished, in the folder that all share
             pixels[_places(groups, task.ipc)] = self._round(task, groups, lambda done: None)
         return Images(pixels, torch.arange(classes).repeat_interleave(task.ipc))
@@ -133,7 +135,7 @@ class SRe2L(Distiller):
         because all of a large set would be too much to write again and again."""
         import torch
 
-        from bench.kit import team
+        from bench.kit import distributed
         from bench.kit.checkpoint import Checkpoint
         from bench.kit.images import quantise
         from bench.kit.recovery import BatchNormInputs, GroupViews, noise, recover
@@ -155,7 +157,7 @@ class SRe2L(Distiller):
                 SRe2LLoss(net, inputs, labels, config),
                 GroupViews(config.views(), seeds, size, config.iterations, task.device),
                 lr=config.lr, mean=network.mean, std=network.std,
-                checkpoint=Checkpoint(task.work, team.own("checkpoint")), facts=facts, progress=tell,
+                checkpoint=Checkpoint(task.work, distributed.rank_suffix("checkpoint")), facts=facts, progress=tell,
             )  # fmt: skip
         pixels = quantise(recovered.flatten(0, 1)).cpu()
         finished.save({"pixels": pixels}, **facts)

@@ -28,16 +28,15 @@ from clock import now  # beside this file
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench import catalogue
-from bench.contract import DatasetInfo, Images, LabelSource
-from bench.harness.protocols import choose
+from bench.api import DatasetInfo, Images, LabelSource, catalogue
+from bench.api.augmentation import AugmentationConfig, AugmentationSchedule
+from bench.api.label_codec import LabelCodec
 from bench.kit.data.dataset import Resident
 from bench.kit.labels.stored import StoredLabels
 from bench.kit.labels.storing import store
 from bench.kit.models import build
-from bench.kit.views import Views, ViewStream
-from bench.label_codec import LabelCodec
-from bench.view_plan import ViewPlan, ViewSchedule
+from bench.kit.views import AugmentationStream, AugmentedBatch
+from bench.planning.protocols import choose
 from evaluators.classification import Classification, ClassificationProtocol, make_optimizer
 
 WARM_UP = 3  # blocks
@@ -53,7 +52,7 @@ class Resting(LabelSource):
     def __init__(self, rows: int, classes: int, device: torch.device):
         self.logits = torch.randn(rows, classes, device=device)
 
-    def soft_labels(self, views: Views, step: int) -> Tensor:
+    def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
         return self.logits[: len(views)]
 
     def save(self, folder: Path) -> None:
@@ -72,17 +71,17 @@ class Loop:
     """A student that trains on labels of one source; :meth:`run` goes on where it stopped."""
 
     def __init__(
-        self, info: DatasetInfo, images: Images, plan: ViewSchedule, labels: LabelSource,
+        self, info: DatasetInfo, images: Images, plan: AugmentationSchedule, labels: LabelSource,
         rules: ClassificationProtocol, device: torch.device,
     ):  # fmt: skip
         self.plan, self.labels, self.heat, self.device = plan, labels, rules.temperature, device
         student = build(info.student, info.classes, info.image_size, info.mean, info.std).to(device)
         self.student = student.to(memory_format=torch.channels_last).train()
         self.optimizer = make_optimizer(self.student, rules, rules.lr)
-        self.train, self.stream = Resident(images.pixels, images.labels), ViewStream(plan.plan, plan.images)
+        self.train, self.stream = Resident(images.pixels, images.labels), AugmentationStream(plan.plan, plan.images)
         self.views = self.forever()
 
-    def forever(self) -> Iterator[Views]:
+    def forever(self) -> Iterator[AugmentedBatch]:
         """The views of all epochs, again and again."""
         while True:
             for epoch in range(self.plan.epochs):
@@ -113,8 +112,11 @@ def reading(codec: str, batch_size: int, work: Path, options: argparse.Namespace
     assert isinstance(rules, ClassificationProtocol)
     count = batch_size if batch_size == 10 else 5 * batch_size
     images = Images(torch.randint(0, 256, (count, 3, 16, 16), dtype=torch.uint8), torch.arange(count) % info.classes)
-    plan = ViewSchedule(
-        plan=ViewPlan(size=16, min_scale=rules.min_scale, mix="cutmix"), images=count, epochs=300, batch_size=batch_size
+    plan = AugmentationSchedule(
+        plan=AugmentationConfig(size=16, min_scale=rules.min_scale, mix="cutmix"),
+        images=count,
+        epochs=300,
+        batch_size=batch_size,
     )
     resting = Resting(batch_size, info.classes, device)
     work.mkdir()
@@ -139,7 +141,7 @@ def pruned_views(device: torch.device) -> tuple[float, float, float]:
     count, batch_size = 10_000, 100
     pixels = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, device=device)
     labels = torch.zeros(count, dtype=torch.int64, device=device)
-    plan = ViewPlan(size=32, flip=True, mix="cutmix")
+    plan = AugmentationConfig(size=32, flip=True, mix="cutmix")
 
     def timed(epochs: list[list[tuple[int, int]] | None]) -> float:
         made, started = 0, now(device)
@@ -148,7 +150,7 @@ def pruned_views(device: torch.device) -> tuple[float, float, float]:
                 made += 1
         return 1e3 * (now(device) - started) / made
 
-    train, stream = Resident(pixels, labels), ViewStream(plan, count)
+    train, stream = Resident(pixels, labels), AugmentationStream(plan, count)
     # what a 40th of the batches is: 750, each from another epoch than the one before
     anywhere: list[tuple[int, int]] = [(37 * index % 300, (index + index // 300) % batch_size) for index in range(750)]
     return timed([None] * 3), timed([anywhere]), timed([anywhere])
@@ -170,7 +172,9 @@ def flatness(gigabytes: float, work: Path, device: torch.device) -> None:
     classes, count, batch_size = 1000, 1000, 100
     epochs = round(gigabytes * 1e9 / (2 * classes * count))
     images = Images(torch.zeros(count, 3, 8, 8, dtype=torch.uint8), torch.arange(count) % classes)
-    plan = ViewSchedule(plan=ViewPlan(size=8, crop="none"), images=count, epochs=epochs, batch_size=batch_size)
+    plan = AugmentationSchedule(
+        plan=AugmentationConfig(size=8, crop="none"), images=count, epochs=epochs, batch_size=batch_size
+    )
     work.mkdir()
     resting = Resting(batch_size, classes, device)
     source = store(resting, images, plan, LabelCodec(), ORDER, work, device, quiet)
@@ -178,7 +182,7 @@ def flatness(gigabytes: float, work: Path, device: torch.device) -> None:
     served = work / "served"
     served.mkdir()
     source.save(served)
-    labels, stream = StoredLabels.load(served, device), ViewStream(plan.plan, count)
+    labels, stream = StoredLabels.load(served, device), AugmentationStream(plan.plan, count)
     train = Resident(images.pixels, images.labels)
     seen, total = [resident()], torch.zeros((), device=device)
     limits = resource.getrlimit(resource.RLIMIT_AS)

@@ -19,18 +19,18 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench.harness import plan
-from bench.harness.grid import Request
-from bench.harness.launch import inline, local
-from bench.harness.options import Options
-from bench.harness.schedule import Schedule, prepare
-from bench.harness.store import Store
+from bench.execution import inline, local
+from bench.execution.options import Options
+from bench.execution.scheduling import Schedule, prepare
+from bench.planning import plan
+from bench.planning.grid import Request
+from bench.store.artifacts import Store
 
 PLUGINS = """
 from pathlib import Path
 
-from bench.contract import Distiller, Evaluator, Images, MethodInfo, Protocol
-from bench.view_plan import ViewPlan, ViewSchedule
+from bench.api import Distiller, Evaluator, Images, MethodInfo, Protocol
+from bench.api.augmentation import AugmentationConfig, AugmentationSchedule
 
 
 class Nothing(Distiller):
@@ -49,7 +49,7 @@ class Nobody(Evaluator):
     name, version, Config, protocols = "nobody", 1, Protocol, "nothing_at_all"
 
     def schedule(self, protocol, dataset, images, seed):
-        return ViewSchedule(plan=ViewPlan(size=8), images=images, epochs=1, batch_size=1)
+        return AugmentationSchedule(plan=AugmentationConfig(size=8), images=images, epochs=1, batch_size=1)
 
     def evaluate(self, task):
         return {"top1": 0.0}
@@ -107,7 +107,7 @@ def run(cells: int, jobs: int, store: Path, profile: bool) -> None:
     options = Options(store=store, device="cpu")
     schedule, profiler = prepare(grid, Store(store)), cProfile.Profile()
     if profile:
-        from bench.harness import worker  # noqa: F401 — outside of the profile
+        from bench.execution import worker  # noqa: F401 — outside of the profile
 
         profiler.enable()
     if jobs:

@@ -22,13 +22,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.harness import manifest
-from bench.harness.grid import Grid, Request
-from bench.harness.identity import Cell
-from bench.harness.plan import plan
-from bench.harness.record import FileFacts, Record, RunFacts
-from bench.harness.schedule import prepare, survey
-from bench.harness.store import Store
+from bench.execution.scheduling import prepare, survey
+from bench.planning import manifest
+from bench.planning.grid import Grid, Request
+from bench.planning.plan import plan
+from bench.store.artifacts import Store
+from bench.store.cell import Cell
+from bench.store.record import FileFacts, Record, RunFacts
 
 METHODS = ("sre2l", "g_vbsm", "rded", "hello")
 LABELS = ("native", "online", "stored:topk10", "stored:prune10+topk10+int8", "static:fp16", "teacher:int8", "hard")

@@ -23,10 +23,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.contract import DatasetInfo, Task, TeacherSpec
+from bench.api import DatasetInfo, Task, TeacherSpec
 from bench.kit.clip.loading import ICON_CLIP, load_clip
 from bench.kit.data.dataset import Dataset, Resident
-from bench.kit.views import Views
+from bench.kit.views import AugmentedBatch
 from methods.hello import lora
 from methods.hello.config import Config
 from methods.hello.projector import ProjectorLabels, build
@@ -117,7 +117,7 @@ def serving(names: tuple[str, ...], device: torch.device) -> tuple[Callable[[], 
     projector = build(model, tokenizer, names, CONFIG)
     source = ProjectorLabels.of(projector, ICON_CLIP, base, names, CONFIG, device)
     zeros = torch.zeros(SERVED, dtype=torch.int64, device=device)
-    views = Views(torch.rand(SERVED, 3, SIZE, SIZE, device=device), zeros, zeros, zeros, zeros, 1.0, 0, 0)
+    views = AugmentedBatch(torch.rand(SERVED, 3, SIZE, SIZE, device=device), zeros, zeros, zeros, zeros, 1.0, 0, 0)
     return lambda: source.soft_labels(views, 0), lambda: plain.encode_image(resident)
 
 

@@ -21,8 +21,7 @@ import torch
 from clock import now, quartiles_of_shares  # beside this file
 from torch import Tensor
 
-from bench import catalogue
-from bench.contract import DatasetInfo, Task, TeacherSpec
+from bench.api import DatasetInfo, Task, TeacherSpec, catalogue
 from bench.kit import data
 from bench.kit.data.dataset import Dataset, Resident
 from bench.kit.data.sampling import sample_classes

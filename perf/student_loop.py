@@ -24,9 +24,7 @@ import torch
 from clock import now, quartiles_of_shares  # beside this file
 from torch.nn import functional as F
 
-from bench import catalogue
-from bench.contract import EvaluationTask, Images, LabelSource
-from bench.harness.protocols import choose
+from bench.api import EvaluationTask, Images, LabelSource, catalogue
 from bench.kit import data
 from bench.kit.accuracy import TestImages
 from bench.kit.clip.loading import load_clip
@@ -34,7 +32,8 @@ from bench.kit.data.dataset import Dataset, Resident
 from bench.kit.labels.online import OnlineTeacher
 from bench.kit.models import build
 from bench.kit.teachers.trajectory import Network
-from bench.kit.views import Views, ViewStream
+from bench.kit.views import AugmentationStream, AugmentedBatch
+from bench.planning.protocols import choose
 from evaluators.classification import Classification, ClassificationProtocol, make_optimizer, train_student
 from methods.hello import HeLlO, projector
 
@@ -67,7 +66,7 @@ def hello_labels(digits: Dataset, device: torch.device) -> LabelSource:
 LABELS: dict[str, Callable[[Dataset, torch.device], LabelSource]] = {"rded": rded_labels, "hello": hello_labels}
 
 
-def bare_loop(task: EvaluationTask, protocol: ClassificationProtocol, views: Views) -> Callable[[], None]:
+def bare_loop(task: EvaluationTask, protocol: ClassificationProtocol, views: AugmentedBatch) -> Callable[[], None]:
     """One step of it: student and label model on the same batch again and again."""
     info = task.dataset
     student = build(task.student, info.classes, info.image_size, info.mean, info.std).to(task.device)
@@ -125,7 +124,7 @@ def measure(
             dataset=info, data=digits, images=images, labels=labels, student=info.student, protocol=protocol, seed=0,
             device=device, work=Path(work), progress=progress,
         )  # fmt: skip
-        stream = ViewStream(schedule.plan, len(train))
+        stream = AugmentationStream(schedule.plan, len(train))
         batch = next(iter(train.views(stream, 0, schedule.batch_size, device)))
         bare = bare_loop(task, protocol, batch)
         student = build(info.student, info.classes, info.image_size, info.mean, info.std).to(device)

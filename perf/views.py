@@ -19,7 +19,7 @@ import torch
 from torch.nn import functional as F
 
 from bench.kit.models import build
-from bench.kit.views import ViewPlan, Views, ViewStream
+from bench.kit.views import AugmentationConfig, AugmentationStream, AugmentedBatch
 
 CLASSES, MEAN, STD = 10, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 WARM_UP = 2
@@ -38,12 +38,12 @@ PLANS = {
 }
 
 
-def batches(plan: ViewPlan, count: int, batch_size: int, device: torch.device) -> Iterator[Views]:
+def batches(plan: AugmentationConfig, count: int, batch_size: int, device: torch.device) -> Iterator[AugmentedBatch]:
     """Views of random images, epoch after epoch."""
     shape = (count, 3, plan.size, plan.size)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8).to(device)
     labels = torch.randint(0, CLASSES, (count,)).to(device)
-    stream = ViewStream(plan, count)
+    stream = AugmentationStream(plan, count)
     for epoch in itertools.count():
         for batch, indices in stream.batches(epoch, batch_size, device):
             yield stream.make(pixels, labels, indices, epoch, batch)
@@ -61,7 +61,7 @@ def measure(case: str, plan: str, device: torch.device) -> tuple[float, float]:
     torch.manual_seed(0)
     student = build(arch, CLASSES, size, MEAN, STD).to(device).train()
     optimizer = torch.optim.AdamW(student.parameters(), foreach=True)
-    source = batches(ViewPlan(size=size, flip=True, mix="cutmix", **PLANS[plan]), count, batch_size, device)
+    source = batches(AugmentationConfig(size=size, flip=True, mix="cutmix", **PLANS[plan]), count, batch_size, device)
     making, training = [], []
     for _ in range(WARM_UP + timed):
         start = now(device)

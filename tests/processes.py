@@ -51,12 +51,12 @@ def run_ranks(count: int, work: Callable[..., None], *arguments: Any, may_fail: 
 def _rank(rank: int, count: int, port: int, errors: Any, work: Callable[[], None]) -> None:
     import torch
 
-    from bench.kit import team
+    from bench.kit import distributed
 
     torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(count))
     try:
-        with team.joined(torch.device("cpu")):
+        with distributed.joined(torch.device("cpu")):
             work()
     except BaseException:
         errors.put(f"rank {rank} of {count}:\n{traceback.format_exc()}")

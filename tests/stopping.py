@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 
 from bench import stopping
-from bench.contract import Progress
+from bench.api import Progress
 
 _Made = TypeVar("_Made")
 

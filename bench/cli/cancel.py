@@ -29,8 +29,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """``bench cancel``."""
-    from bench.harness.slurm import journal, queue
-    from bench.harness.store import Store
+    from bench.slurm import journal, queue
+    from bench.store.artifacts import Store
 
     if bool(arguments.what) == arguments.all:
         raise UserError("bench cancel: name cells, a stage or a glob, or --all for everything; see bench cancel --help")

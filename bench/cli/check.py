@@ -22,10 +22,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """``bench check``; 1 when a check fails."""
-    from bench import registry
+    from bench.api import registry
 
     registry.method(arguments.method)  # an unknown name is said before torch is imported
-    from bench.harness.conformance import check
+    from bench.conformance.checks import check
 
     out = screen.console()
     failed = 0

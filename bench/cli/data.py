@@ -29,8 +29,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """``bench data``; 1 when the data set is not complete."""
-    from bench import catalogue
-    from bench.harness.datasets import build_icons, describe
+    from bench.api import catalogue
+    from bench.execution.datasets import build_icons, describe
 
     out = screen.console()
     if arguments.source is not None:

@@ -17,7 +17,7 @@ from bench.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bench.harness.sides import Change, Level, Side
+    from bench.exchange.comparison import Change, Level, Side
 
 HELP = "why two numbers are not the same"
 EXAMPLES = """examples:
@@ -42,7 +42,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """``bench diff``."""
-    from bench.harness.diff import compare
+    from bench.exchange.diff import compare
 
     if arguments.b is None and arguments.store_b is None:
         raise UserError("bench diff needs two cells, or one and --store-b, where it lies too; see bench diff --help")
@@ -68,9 +68,9 @@ def _side(word: str, place: Path) -> Side:
         UserError: it names none or several, or its record can't be read.
     """
     from bench.cli.show import read_record
-    from bench.harness.report.entries import read_jsonl
-    from bench.harness.sides import of_entry, of_record
-    from bench.harness.store import Damaged, Store
+    from bench.exchange.comparison import of_entry, of_record
+    from bench.report_legacy.entries import read_jsonl
+    from bench.store.artifacts import Damaged, Store
 
     file, colon, name = word.rpartition(":")
     if colon and file.endswith(_SUFFIX):

@@ -21,7 +21,7 @@ from bench.cli.parser import positive
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bench.harness.slurm.doctor import Check
+    from bench.slurm.doctor import Check
 
 HELP = "is everything as a run needs it, here and on the cluster?"
 EXAMPLES = """examples:
@@ -58,8 +58,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """``bench doctor``; 1 when something is wrong."""
-    from bench.harness.slurm.doctor import cluster, this_machine
-    from bench.harness.slurm.profile import load
+    from bench.slurm.doctor import cluster, this_machine
+    from bench.slurm.profile import load
 
     out = screen.console()
     profile = load(arguments.profile)
@@ -77,9 +77,9 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def _nodes(out: Console, arguments: argparse.Namespace, shared: bool) -> list[Check]:
     """Send a job to each kind of node."""
-    from bench.harness.slurm.profile import load
-    from bench.harness.slurm.visit import nodes
-    from bench.harness.store import Store
+    from bench.slurm.node_report import nodes
+    from bench.slurm.profile import load
+    from bench.store.artifacts import Store
 
     if not shared:
         out.print("\nno jobs are sent to the nodes: they need a store that can be written")

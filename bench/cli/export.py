@@ -28,11 +28,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """``bench export``."""
     from bench.cli.show import read_record
-    from bench.harness.store import Store
+    from bench.store.artifacts import Store
 
     store = Store(flags.existing_store(arguments.store))
     record = read_record(store, arguments.cell)
-    from bench.harness.exporting import export  # imports torch: a cell that isn't there is said before
+    from bench.exchange.exporting import export  # imports torch: a cell that isn't there is said before
 
     made = export(store, record, arguments.to, arguments.data_root)
     out = screen.console()

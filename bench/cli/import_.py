@@ -31,8 +31,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """``bench import``."""
-    from bench.harness.importing import import_set
-    from bench.harness.store import Store
+    from bench.exchange.importing import import_set
+    from bench.store.artifacts import Store
 
     store = Store(arguments.store)
     taken = import_set(arguments.folder, store, arguments.name, arguments.dataset, arguments.data_root)
@@ -72,6 +72,6 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def _as_asked(protocol: str) -> str:
     """What ``--protocol`` takes for a protocol of this name."""
-    from bench.harness.protocols import all_protocols
+    from bench.planning.protocols import all_protocols
 
     return protocol if protocol in all_protocols() else f"{protocol}.toml"

@@ -13,16 +13,16 @@ from bench.cli import options as common
 from bench.cli import screen
 from bench.cli.parser import positive
 from bench.errors import UserError
-from bench.harness.identity import STAGES, Stage
+from bench.store.cell import STAGES, Stage
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bench.harness.grid import Grid
-    from bench.harness.options import Options
-    from bench.harness.schedule import Schedule
-    from bench.harness.slurm.profile import Profile
-    from bench.harness.store import Store
+    from bench.execution.options import Options
+    from bench.execution.scheduling import Schedule
+    from bench.planning.grid import Grid
+    from bench.slurm.profile import Profile
+    from bench.store.artifacts import Store
 
 
 def flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -66,15 +66,15 @@ def compute(
         only: the ids of the cells to compute, with what they stand on; None: all.
         profile: instead of the one that ``--profile`` names.
     """
-    from bench import catalogue
-    from bench.harness import manifest
-    from bench.harness.environment import code
-    from bench.harness.grid import ancestors
-    from bench.harness.options import Options
-    from bench.harness.report.boards import write_boards
-    from bench.harness.schedule import prepare
-    from bench.harness.slurm.profile import load
-    from bench.harness.store import Store
+    from bench.api import catalogue
+    from bench.execution.environment import code
+    from bench.execution.options import Options
+    from bench.execution.scheduling import prepare
+    from bench.planning import manifest
+    from bench.planning.grid import ancestors
+    from bench.report_legacy.boards import write_boards
+    from bench.slurm.profile import load
+    from bench.store.artifacts import Store
 
     profile = profile or load(arguments.profile)
     store = Store(arguments.store)
@@ -104,8 +104,8 @@ def compute(
 
 def show_what_would_be_done(out: Console, grid: Grid, arguments: argparse.Namespace) -> None:
     """The plan of a grid, and the job arrays it would become, changing nothing."""
-    from bench.harness.schedule import Schedule, survey
-    from bench.harness.store import Store
+    from bench.execution.scheduling import Schedule, survey
+    from bench.store.artifacts import Store
 
     store = Store(arguments.store) if (arguments.store / "cells").is_dir() else None
     if store is not None:
@@ -119,8 +119,8 @@ def show_what_would_be_done(out: Console, grid: Grid, arguments: argparse.Namesp
 
 
 def _show_hours(out: Console, schedule: Schedule, store: Store | None, boards: Path) -> None:
-    from bench.harness.hours import estimate, in_words, measured_on
-    from bench.harness.report.boards import folder
+    from bench.planning.cost_estimate import estimate, in_words, measured_on
+    from bench.report_legacy.boards import folder
 
     measured = measured_on(folder(boards, "efficiency"))
     if (found := estimate(schedule, store, measured)) is not None:
@@ -129,9 +129,9 @@ def _show_hours(out: Console, schedule: Schedule, store: Store | None, boards: P
 
 
 def _show_arrays(out: Console, schedule: Schedule, arguments: argparse.Namespace) -> None:
-    from bench.harness.slurm.profile import load
-    from bench.harness.slurm.submit import arrays_of, tasks_in_queue
-    from bench.harness.store import Store
+    from bench.slurm.profile import load
+    from bench.slurm.submit import arrays_of, tasks_in_queue
+    from bench.store.artifacts import Store
 
     store, profile = Store(arguments.store), load(arguments.profile)
     in_queue = tasks_in_queue(store)
@@ -156,9 +156,9 @@ def _launch(
     out: Console, arguments: argparse.Namespace, schedule: Schedule, options: Options, profile: Profile
 ) -> bool:
     """Work a schedule off; False: it was only submitted."""
-    from bench.harness.launch import inline, local, slurm
-    from bench.harness.slurm import queue
-    from bench.harness.store import Store
+    from bench.execution import inline, local
+    from bench.slurm import launcher, queue
+    from bench.store.artifacts import Store
 
     store = Store(options.store)
     cluster = arguments.cluster
@@ -172,7 +172,7 @@ def _launch(
     if cluster == "slurm":
         if arguments.cluster == "slurm" and not queue.answers():
             raise UserError("--cluster slurm: no Slurm answers here (sinfo fails); use --cluster local")
-        submission = slurm.begin(schedule, options, profile, arguments.out, arguments.jobs)
+        submission = launcher.begin(schedule, options, profile, arguments.out, arguments.jobs)
         if submission.folder is not None:
             out.print(f"submitted {submission.submitted} tasks to Slurm; their logs are in {submission.folder}")
         else:
@@ -181,7 +181,7 @@ def _launch(
             out.print(f"bench status --store {store.root} --watch follows them; the last job writes the boards")
             return False
         with screen.LiveRun(store, out, ctrl_c="leaves; the jobs go on") as live:
-            slurm.follow(schedule, options, submission, live)
+            launcher.follow(schedule, options, submission, live)
         return True
     with screen.LiveRun(store, out) as live:
         if cluster == "local":
@@ -193,7 +193,7 @@ def _launch(
 
 def default_jobs(threads: int, grid: Grid) -> int:
     """How many cells are computed at a time on this machine."""
-    from bench import registry
+    from bench.api import registry
 
     if any(registry.evaluator(name).alone for name in {cell.by for cell in grid.stage("evaluate")}):
         return 1
@@ -219,13 +219,15 @@ def show_plan(out: Console, schedule: Schedule) -> None:
 
 def _bytes_to_store(schedule: Schedule) -> int:
     """What the stored labels that are still to do will weigh."""
-    from bench.label_bytes import stored_bytes
-    from bench.label_codec import LabelCodec
-    from bench.view_plan import ViewSchedule
+    from bench.api.augmentation import AugmentationSchedule
+    from bench.api.label_bytes import stored_bytes
+    from bench.api.label_codec import LabelCodec
 
     return sum(
         stored_bytes(
-            ViewSchedule(**cell.call["schedule"]), schedule.grid.dataset.logits, LabelCodec.parse(cell.call["codec"])
+            AugmentationSchedule(**cell.call["schedule"]),
+            schedule.grid.dataset.logits,
+            LabelCodec.parse(cell.call["codec"]),
         )
         for cell in schedule.grid.stage("label")
         if cell.by == "stored" and schedule.state[cell.id] != "done"

@@ -26,8 +26,8 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _methods() -> tuple[list[str], list[list[str]], list[str]]:
-    from bench import registry
-    from bench.harness.label_choices import parse
+    from bench.api import registry
+    from bench.planning.label_choices import parse
 
     infos = [registry.method(name).info for name in registry.method_names()]
     lines = [[i.name, i.title, parse("native", i).title(i.labels), "yes" if i.baseline else "", i.paper] for i in infos]
@@ -35,7 +35,7 @@ def _methods() -> tuple[list[str], list[list[str]], list[str]]:
 
 
 def _datasets() -> tuple[list[str], list[list[str]], list[str]]:
-    from bench import catalogue
+    from bench.api import catalogue
 
     infos = [catalogue.dataset(name) for name in catalogue.names()]
     numbers = [[i.classes, i.train_images, i.test_images, i.smallest_class, i.image_size] for i in infos]
@@ -46,20 +46,20 @@ def _datasets() -> tuple[list[str], list[list[str]], list[str]]:
 
 
 def _students() -> tuple[list[str], list[list[str]], list[str]]:
-    from bench import architectures
+    from bench.api import architectures
 
     known = {**architectures.SMALL, **architectures.LARGE, **architectures.FAMILIES}
     return ["name", "what it is"], [[name, text] for name, text in known.items()], []
 
 
 def _labels() -> tuple[list[str], list[list[str]], list[str]]:
-    from bench.harness.label_choices import EXPLAINED
+    from bench.planning.label_choices import EXPLAINED
 
     return ["--labels", "what it is"], [[name, text] for name, text in EXPLAINED.items()], []
 
 
 def _protocols() -> tuple[list[str], list[list[str]], list[str]]:
-    from bench.harness.protocols import all_protocols
+    from bench.planning.protocols import all_protocols
 
     found = all_protocols().values()
     lines = [[p.name, str(p.version), p.evaluator, p.track, ", ".join(p.datasets) or "any", p.title] for p in found]
@@ -67,9 +67,9 @@ def _protocols() -> tuple[list[str], list[list[str]], list[str]]:
 
 
 def _suites() -> tuple[list[str], list[list[str]], list[str]]:
-    from bench.harness.storage import claims
-    from bench.harness.storage.asked import SUITE
-    from bench.harness.suites import WEIGHED, names, suite
+    from bench.planning.suites import WEIGHED, names, suite
+    from bench.storage_calculator import claims
+    from bench.storage_calculator.asked import SUITE
 
     found = {name: suite(name) for name in names()}
     lines = [[name, one.title, one.source, ", ".join(one.full.datasets or ())] for name, one in found.items()]

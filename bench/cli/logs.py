@@ -18,8 +18,8 @@ from bench.cli.parser import positive
 from bench.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.harness.slurm.journal import Submitted
-    from bench.harness.store import Store
+    from bench.slurm.journal import Submitted
+    from bench.store.artifacts import Store
 
 HELP = "the log of a cell's Slurm task"
 EXAMPLES = """examples:
@@ -41,8 +41,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """``bench logs``; 1 where there is nothing to show."""
-    from bench.harness.slurm.journal import last_tasks
-    from bench.harness.store import Store
+    from bench.slurm.journal import last_tasks
+    from bench.store.artifacts import Store
 
     store = Store(flags.existing_store(arguments.store))
     tasks = last_tasks(store)
@@ -100,9 +100,9 @@ def _show(path: Path, lines: int | None) -> int:
 
 
 def _follow(path: Path, position: int, job: str) -> None:
-    from bench.harness.slurm.queue import Patient
+    from bench.slurm.queue import ThrottledSlurm
 
-    slurm = Patient()
+    slurm = ThrottledSlurm()
     while True:
         queued = slurm.queued()
         over = queued is not None and job not in queued  # asked before the last look, so that nothing is missed

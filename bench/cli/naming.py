@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
 from bench.errors import UserError, unknown
-from bench.harness.identity import STAGES
+from bench.store.cell import STAGES
 
 _FEW = 20  # names that an error may list
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from bench.cli.parser import names, numbers
 from bench.errors import UserError
-from bench.harness.variants import plain_value
+from bench.planning.variants import plain_value
 
 if TYPE_CHECKING:
-    from bench.harness.grid import Request
+    from bench.planning.grid import Request
 
 STORE_VARIABLE = "DISTILL_BENCH_STORE"
 
@@ -110,7 +110,7 @@ def request(arguments: argparse.Namespace) -> Request:
     Raises:
         UserError: no methods, a setting of another form, or an imported set that isn't there.
     """
-    from bench.harness.grid import Request
+    from bench.planning.grid import Request
 
     if not arguments.methods:
         raise UserError("say which methods with --methods, e.g. hello,rded; see bench list methods")
@@ -123,7 +123,7 @@ def given(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         UserError: a setting of another form, or an imported set that isn't there.
     """
-    from bench.harness.distilled_set import settings
+    from bench.exchange.distilled_set import settings
 
     values = {
         "methods": arguments.methods,

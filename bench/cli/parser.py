@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from bench.errors import UserError
-from bench.harness.variants import split
+from bench.planning.variants import split
 
 
 class Parser(argparse.ArgumentParser):

@@ -24,9 +24,9 @@ from bench.errors import UserError, unknown
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bench.harness.report.board import Row
-    from bench.harness.report.published_file import Published
-    from bench.harness.report.published_table import Number
+    from bench.report_legacy.board import Row
+    from bench.report_legacy.published_file import Published
+    from bench.report_legacy.published_table import Number
 
 HELP = "measured, published, Δ: the papers' numbers beside ours"
 EXAMPLES = """examples:
@@ -53,8 +53,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """``bench published``."""
-    from bench.harness.report.published import load
-    from bench.harness.report.published_table import numbers
+    from bench.report_legacy.published import load
+    from bench.report_legacy.published_table import numbers
 
     every = load()
     for kind, wanted in (("dataset", arguments.dataset), ("method", arguments.method)):
@@ -76,11 +76,11 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def _measured(place: Path | None, boards: Path) -> list[Row]:
     """The rows of a store and, where it has none of the kind, of the boards."""
-    from bench.harness.report.board import make_rows
-    from bench.harness.report.boards import SUITES
-    from bench.harness.report.collect import collect
-    from bench.harness.report.entries import read_jsonl
-    from bench.harness.store import Store
+    from bench.report_legacy.board import make_rows
+    from bench.report_legacy.boards import SUITES
+    from bench.report_legacy.collect import collect
+    from bench.report_legacy.entries import read_jsonl
+    from bench.store.artifacts import Store
 
     entries = []
     root = Path(os.environ.get(flags.STORE_VARIABLE, ".bench")) if place is None else flags.existing_store(place)
@@ -96,8 +96,8 @@ def _measured(place: Path | None, boards: Path) -> list[Row]:
 
 
 def _facts(number: Number, rows: list[Row]) -> dict[str, Any]:
-    from bench.harness.report.published import commands, obstacle
-    from bench.harness.report.published_table import delta, measured_beside
+    from bench.report_legacy.published import commands, obstacle
+    from bench.report_legacy.published_table import delta, measured_beside
 
     first, row = number.first, measured_beside(number, rows)
     difference = None if row is None else delta(number, row)
@@ -133,8 +133,8 @@ def _percentages(row: Row) -> dict[str, Any]:
 
 
 def _show(found: list[Number], rows: list[Row], out: Console) -> None:
-    from bench.harness.report.published import commands
-    from bench.harness.report.published_table import measured_beside
+    from bench.report_legacy.published import commands
+    from bench.report_legacy.published_table import measured_beside
 
     missing: list[Published] = []
     for dataset in dict.fromkeys(number.first.dataset for number in found):
@@ -166,8 +166,8 @@ def _wrapped(command: str) -> str:
 
 
 def _line(number: Number, row: Row | None) -> list[str]:
-    from bench.harness.report.published_table import delta_text, measured_text
-    from bench.harness.report.wording import plain
+    from bench.report_legacy.published_table import delta_text, measured_text
+    from bench.report_legacy.wording import plain
 
     first = number.first
     method = f"{first.method}, {first.variant}" if first.variant else first.method

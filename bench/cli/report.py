@@ -17,8 +17,8 @@ from bench.cli import screen
 from bench.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.harness.report.entries import Entry, LeftOut
-    from bench.harness.store import Store
+    from bench.report_legacy.entries import Entry, LeftOut
+    from bench.store.artifacts import Store
 
 HELP = "write or check the leaderboards"
 EXAMPLES = """examples:
@@ -40,14 +40,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """``bench report``; 1 when ``--check`` finds drift."""
-    from bench.harness.report.board_titles import titles_and_baselines
-    from bench.harness.report.boards import folder, kept
-    from bench.harness.report.entries import unread
-    from bench.harness.report.publish import drift, publish
-    from bench.harness.report.wording import plain
-    from bench.harness.storage import files as storage
-    from bench.harness.store import Store
-    from bench.harness.suites import WEIGHED
+    from bench.planning.suites import WEIGHED
+    from bench.report_legacy.board_titles import titles_and_baselines
+    from bench.report_legacy.boards import folder, kept
+    from bench.report_legacy.entries import unread
+    from bench.report_legacy.publish import drift, publish
+    from bench.report_legacy.wording import plain
+    from bench.storage_calculator import files as storage
+    from bench.store.artifacts import Store
 
     out = screen.console()
     place = arguments.store or Path(os.environ.get(flags.STORE_VARIABLE, ".bench"))
@@ -91,8 +91,8 @@ class _Found(NamedTuple):
 
 
 def _from_boards(where: Path) -> _Found:
-    from bench.harness.report.entries import read_jsonl
-    from bench.harness.report.publish import SUFFIX
+    from bench.report_legacy.entries import read_jsonl
+    from bench.report_legacy.publish import SUFFIX
 
     files = {path.name.removesuffix(SUFFIX): read_jsonl(path) for path in sorted(where.glob(f"*{SUFFIX}"))}
     entries = [entry for one in files.values() for entry in one.entries]
@@ -100,18 +100,18 @@ def _from_boards(where: Path) -> _Found:
 
 
 def _from_store(store: Store) -> dict[str, _Found]:
-    from bench.harness.manifest import newest_first
-    from bench.harness.report.collect import collect
+    from bench.planning.manifest import newest_first
+    from bench.report_legacy.collect import collect
 
     suites = sorted({kept.grid.request.suite for kept in newest_first(store)})
     return {suite: _Found(collect(store, suite), {}) for suite in suites}
 
 
 def _draw_pictures(arguments: argparse.Namespace, store: Store, datasets: list[str]) -> None:
-    from bench.harness.pictures import draw_pictures  # imports torch
-    from bench.harness.report.illustrated import PICTURES
-    from bench.harness.report.pictures import write_pictures
-    from bench.harness.report.stems import file_stem
+    from bench.exchange.nearest_images import draw_pictures  # imports torch
+    from bench.report_legacy.illustrated import PICTURES
+    from bench.report_legacy.pictures import write_pictures
+    from bench.report_legacy.stems import file_stem
 
     for dataset in datasets:
         if (pictures := draw_pictures(store, dataset, arguments.data_root)) is not None:

@@ -19,8 +19,8 @@ from bench.cli.parser import Parser
 from bench.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.harness.report.board import Row
-    from bench.harness.reproduction import Chosen
+    from bench.exchange.reproduction import Chosen
+    from bench.report_legacy.board import Row
 
 HELP = "run a row of a board again and compare"
 EXAMPLES = """examples:
@@ -56,7 +56,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """``bench reproduce``; 1 when a cell failed, or the numbers are neither the same nor inside the interval."""
-    from bench.harness.reproduction import choose
+    from bench.exchange.reproduction import choose
 
     chosen = choose(arguments.row, _rows(arguments.boards))
     if chosen.row.base.startswith("external:") and arguments.store is None:
@@ -68,8 +68,8 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _rows(boards: Path) -> list[Row]:
-    from bench.harness.report.board import make_rows
-    from bench.harness.report.entries import read_jsonl
+    from bench.report_legacy.board import make_rows
+    from bench.report_legacy.entries import read_jsonl
 
     files = [boards] if boards.name.endswith(_SUFFIX) else sorted(boards.glob(f"*{_SUFFIX}"))
     if not files:
@@ -78,9 +78,9 @@ def _rows(boards: Path) -> list[Row]:
 
 
 def _again(chosen: Chosen, arguments: argparse.Namespace) -> int:
-    from bench.harness.plan import plan
-    from bench.harness.reproduction import again, find, title, verdict
-    from bench.harness.store import Store
+    from bench.exchange.reproduction import again, find, title, verdict
+    from bench.planning.plan import plan
+    from bench.store.artifacts import Store
 
     words = _words(chosen, arguments)
     parser = Parser(prog="bench run")
@@ -125,11 +125,11 @@ def _again(chosen: Chosen, arguments: argparse.Namespace) -> int:
 
 def _words(chosen: Chosen, arguments: argparse.Namespace) -> Sequence[str]:
     """The words behind ``bench run`` that make the row again: its own command, and what only the user can know."""
-    from bench import catalogue
-    from bench.harness.protocols import all_protocols
-    from bench.harness.report.board_titles import titles_and_baselines
-    from bench.harness.report.command import command
-    from bench.harness.reproduction import checked_protocol
+    from bench.api import catalogue
+    from bench.exchange.reproduction import checked_protocol
+    from bench.planning.protocols import all_protocols
+    from bench.report_legacy.board_titles import titles_and_baselines
+    from bench.report_legacy.command import command
 
     row, changed = chosen.row, chosen.entries[0].changed
     checked_protocol(row, all_protocols(), arguments.protocol is not None)

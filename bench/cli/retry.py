@@ -16,8 +16,8 @@ from bench.cli.status import grids
 from bench.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.harness.outlook import Outlook
-    from bench.harness.slurm.journal import Run
+    from bench.slurm.journal import Run
+    from bench.slurm.status import Outlook
 
 HELP = "compute again what failed"
 EXAMPLES = """examples:
@@ -45,10 +45,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """``bench retry``; 1 when a cell failed again."""
-    from bench.harness.outlook import look
-    from bench.harness.slurm import queue
-    from bench.harness.slurm.profile import load
-    from bench.harness.store import Store
+    from bench.slurm import queue
+    from bench.slurm.profile import load
+    from bench.slurm.status import look
+    from bench.store.artifacts import Store
 
     if (arguments.memory or arguments.minutes) and not (arguments.cluster in ("auto", "slurm") and queue.answers()):
         raise UserError("--memory and --minutes are for Slurm: none answers here (sinfo), or --cluster says otherwise")
@@ -87,7 +87,7 @@ def with_children(outlook: Outlook, chosen: set[str]) -> set[str]:
 
 def _last_run(outlook: Outlook, cells: set[str]) -> Run | None:
     """The last submission of any of the cells."""
-    from bench.harness.slurm.journal import Journal
+    from bench.slurm.journal import Journal
 
     folders = sorted({task.run for cell_id in cells if (task := outlook.cells[cell_id].task) is not None})
     return Journal(folders[-1]).run() if folders else None

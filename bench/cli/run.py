@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from bench.cli import launch, screen, storage
 from bench.cli import options as flags
 from bench.errors import UserError
-from bench.harness.identity import STAGES
+from bench.store.cell import STAGES
 
 if TYPE_CHECKING:
-    from bench.harness.grid import Request
+    from bench.planning.grid import Request
 
 HELP = "compute a grid and write its leaderboard"
 EXAMPLES = """examples:
@@ -52,9 +52,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """``bench run``; 1 when a cell failed."""
-    from bench import catalogue
-    from bench.harness.plan import plan
-    from bench.harness.suites import WEIGHED
+    from bench.api import catalogue
+    from bench.planning.plan import plan
+    from bench.planning.suites import WEIGHED
 
     out = screen.console()
     if arguments.suite == WEIGHED:
@@ -77,7 +77,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _requests(arguments: argparse.Namespace) -> list[Request]:
-    from bench.harness.suites import suite
+    from bench.planning.suites import suite
 
     if arguments.suite:
         given = flags.given(arguments)

@@ -14,12 +14,12 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bench.harness.identity import STAGES
+from bench.store.cell import STAGES
 
 if TYPE_CHECKING:
-    from bench.harness.outlook import Beat
-    from bench.harness.schedule import Schedule
-    from bench.harness.store import Store
+    from bench.execution.scheduling import Schedule
+    from bench.slurm.status import Beat
+    from bench.store.artifacts import Store
 
 LINE_EVERY = 60.0  # seconds between two lines in a log
 _LOG_WIDTH = 160  # columns of a table where nobody's screen sets them
@@ -193,7 +193,7 @@ class LiveRun:
 
     def _running(self, schedule: Schedule) -> tuple[list[AtWork], int]:
         """The first of the running cells, and how many more there are; heartbeats are read of those alone."""
-        from bench.harness.outlook import read_beat
+        from bench.slurm.status import read_beat
 
         count = sum(found.get("running", 0) for found in _counts(schedule).values())
         running = (cell.id for cell in schedule.grid.cells if schedule.state[cell.id] == "running")

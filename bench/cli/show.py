@@ -15,8 +15,8 @@ from bench.cli.naming import one
 from bench.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.harness.record import Record
-    from bench.harness.store import Store
+    from bench.store.artifacts import Store
+    from bench.store.record import Record
 
 HELP = "the record of one cell, and its images"
 EXAMPLES = """examples:
@@ -35,7 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """``bench show``."""
-    from bench.harness.store import Store
+    from bench.store.artifacts import Store
 
     store = Store(flags.existing_store(arguments.store))
     record = read_record(store, arguments.cell)
@@ -53,7 +53,7 @@ def execute(arguments: argparse.Namespace) -> int:
     if trace:
         out.print(trace, markup=False)
     if arguments.images is not None:
-        from bench.harness.sheet import draw
+        from bench.exchange.image_grid import draw
 
         out.print(f"drew {draw(images_of(store, record), arguments.images)} into {arguments.images}", markup=False)
     elif record.state == "done" and record.cell.stage == "distill":
@@ -68,7 +68,7 @@ def read_record(store: Store, word: str) -> Record:
     Raises:
         UserError: the word names none or several, or the record can't be read.
     """
-    from bench.harness.store import Damaged
+    from bench.store.artifacts import Damaged
 
     cell_id = one(word, store.ids("cells") | store.ids("failures"), store.root)
     try:

@@ -29,14 +29,14 @@ from rich.text import Text
 from bench.cli import options as flags
 from bench.cli import screen
 from bench.errors import UserError, unknown
-from bench.harness.identity import STAGES
+from bench.store.cell import STAGES
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from bench.harness.manifest import Manifest
-    from bench.harness.outlook import Outlook, Standing
-    from bench.harness.store import Store
+    from bench.planning.manifest import Manifest
+    from bench.slurm.status import Outlook, Standing
+    from bench.store.artifacts import Store
 
 HELP = "what is done, running, queued and failed, and why"
 EXAMPLES = """examples:
@@ -65,14 +65,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """``bench status``; 1 when a cell failed."""
-    from bench.harness.outlook import look
-    from bench.harness.slurm.queue import Patient
-    from bench.harness.store import Store
+    from bench.slurm.queue import ThrottledSlurm
+    from bench.slurm.status import look
+    from bench.store.artifacts import Store
 
     out = screen.console()
     store = Store(flags.existing_store(arguments.store))
     kept = grids(store, None if arguments.all else arguments.grid, arguments.all)
-    slurm = Patient()
+    slurm = ThrottledSlurm()
 
     def looks() -> list[Outlook]:
         return [look(one.grid, store, slurm) for one in kept]
@@ -94,7 +94,7 @@ def grids(store: Store, beginning: str | None, every: bool = False) -> list[Mani
     Raises:
         UserError: there is none.
     """
-    from bench.harness import manifest
+    from bench.planning import manifest
 
     kept = manifest.newest_first(store)
     if not kept:
@@ -147,7 +147,7 @@ def _line(found: list[Outlook]) -> str:
 
 
 def _picture(kept: list[Manifest], found: list[Outlook], width: int, height: int | None = None) -> RenderableType:
-    from bench.harness.outlook import STATES
+    from bench.slurm.status import STATES
 
     parts: list[RenderableType] = []
     for manifest, outlook in zip(kept, found, strict=True):
@@ -196,7 +196,7 @@ def _stopped(outlook: Outlook) -> Iterator[RenderableType]:
 
 
 def _failed(outlook: Outlook) -> Iterator[RenderableType]:
-    from bench.harness.outlook import by_reason
+    from bench.slurm.status import by_reason
 
     failed = outlook.of("failed")
     if not failed:
@@ -223,7 +223,7 @@ def _examples(cells: list[Standing], lines: list[str], indent: str) -> Text:
 
 def _plain(manifest: Manifest, outlook: Outlook) -> dict[str, Any]:
     """A grid as ``--json`` shows it."""
-    from bench.harness.outlook import STATES
+    from bench.slurm.status import STATES
 
     return {
         "id": outlook.grid.id,

@@ -19,7 +19,7 @@ from bench.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bench.harness.storage.asked import Asked
+    from bench.storage_calculator.asked import Asked
 
 HELP = "what labels weigh, by arithmetic alone"
 EXAMPLES = """examples:
@@ -63,9 +63,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """``bench storage``."""
-    from bench.harness.protocols import read_settings
-    from bench.harness.storage.asked import Asked
-    from bench.harness.storage.files import render_csv, render_json, write
+    from bench.planning.protocols import read_settings
+    from bench.storage_calculator.asked import Asked
+    from bench.storage_calculator.files import render_csv, render_json, write
 
     fields = ("dataset", "classes", "image_size", "ipc", "epochs", "batch_size", "teacher", "methods", "labels")
     given = {name: value for name in fields if (value := getattr(arguments, name)) is not None}
@@ -91,11 +91,11 @@ def run(given: dict[str, Any], out: Console, boards: Path, *, small: bool, dry_r
     Raises:
         UserError: a flag that only cells have a use for, or as :func:`show`.
     """
-    from bench.harness.protocols import read_settings
-    from bench.harness.report.boards import folder
-    from bench.harness.storage.asked import SMALL, SUITE, Asked
-    from bench.harness.storage.files import write
-    from bench.harness.suites import WEIGHED
+    from bench.planning.protocols import read_settings
+    from bench.planning.suites import WEIGHED
+    from bench.report_legacy.boards import folder
+    from bench.storage_calculator.asked import SMALL, SUITE, Asked
+    from bench.storage_calculator.files import write
 
     if others := [name for name in given if name not in OF_A_GRID]:
         raise UserError(
@@ -116,7 +116,7 @@ def show(asked: Asked, out: Console, paper: bool | None = None) -> None:
     Raises:
         UserError: a name nothing answers to, or labels that can't be.
     """
-    from bench.harness.storage.tables import answer
+    from bench.storage_calculator.tables import answer
 
     width = min(WIDEST, out.width)
     for one in answer(asked, paper):

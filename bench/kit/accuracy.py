@@ -11,10 +11,10 @@ from copy import copy
 import torch
 from torch import Tensor, nn
 
-from bench.contract import LabelSource
-from bench.kit import team
+from bench.api import LabelSource
+from bench.kit import distributed
 from bench.kit.data.dataset import Split
-from bench.kit.views import Views
+from bench.kit.views import AugmentedBatch
 
 
 class TestImages:
@@ -30,7 +30,7 @@ class TestImages:
     def __init__(self, split: Split, size: int, device: torch.device, limit: int | None = None):
         self.split, self.size, self.device = split, size, device
         self.count = len(split) if limit is None else min(limit, len(split))
-        own = team.share(self.count)
+        own = distributed.share(self.count)
         self.begin = own.start
         self.chosen = (torch.arange(self.count) * len(split) // self.count)[own]
         self.resident: list[tuple[Tensor, Tensor]] | None = None
@@ -67,7 +67,7 @@ class TestImages:
 
         def answer(pixels: Tensor) -> Tensor:
             nobody = torch.zeros(len(pixels), dtype=torch.int64, device=pixels.device)
-            return source.soft_labels(Views(pixels, nobody, nobody, nobody, nobody, 1.0, 0, 0), 0)
+            return source.soft_labels(AugmentedBatch(pixels, nobody, nobody, nobody, nobody, 1.0, 0, 0), 0)
 
         return self.share_right(answer)
 
@@ -78,4 +78,4 @@ class TestImages:
         for pixels, labels in self.resident if self.resident is not None else self._read():
             inputs = pixels.float().div_(255).to(memory_format=torch.channels_last)
             right += (answer(inputs).argmax(1) == labels).sum()
-        return int(team.add_up(right)) / self.count
+        return int(distributed.all_reduce(right)) / self.count

@@ -57,7 +57,7 @@ class Checkpoint:
         """Keep tensors and plain JSON facts.
 
         Raises:
-            bench.stopping.Stopped: they are kept, and this process was asked to stop. Let it pass: the work is called
+            bench.stopping.Stopped: they are kept, and a stop was requested. Let it pass: the work is called
                 again with the same folder.
         """
         plain = {key: tensor.detach().contiguous().cpu() for key, tensor in tensors.items()}

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bench.contract import Images
+from bench.api import Images
 from bench.kit.data.decoding import decode
 
 Encoding = Literal["jpeg", "png"]

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.errors import UserError
-from bench.kit import team
+from bench.kit import distributed
 
 
 def synchronise(model: nn.Module) -> None:
@@ -24,7 +24,7 @@ def synchronise(model: nn.Module) -> None:
     Raises:
         UserError: a module of the network is a batch norm and more.
     """
-    if team.size() == 1:
+    if distributed.size() == 1:
         return
     for module in model.modules():
         if isinstance(module, _BatchNorm):
@@ -57,12 +57,12 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         channels = x.shape[1]
-        ranks = x.new_zeros(team.size(), 2 * channels + 1)
+        ranks = x.new_zeros(distributed.size(), 2 * channels + 1)
         if x.numel():
             moments = torch.batch_norm_update_stats(x, None, None, 0.0)
-            torch.cat([*moments, x.new_full((1,), x.numel() // channels)], out=ranks[team.rank()])
+            torch.cat([*moments, x.new_full((1,), x.numel() // channels)], out=ranks[distributed.rank()])
         # a row a rank, not sums of squares, whose difference would lose the variance beside a large mean
-        means, variances, counts = team.add_up(ranks).split([channels, channels, 1], 1)
+        means, variances, counts = distributed.all_reduce(ranks).split([channels, channels, 1], 1)
         count = counts.sum()
         shares = counts / count
         mean = (shares * means).sum(0)
@@ -82,7 +82,7 @@ class _Normalise(torch.autograd.Function):
             into_x, into_weight, into_bias = torch.ops.aten.native_batch_norm_backward(
                 into, x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
             )
-        scaled, plain = team.add_up(torch.stack([into_weight, into_bias]))
+        scaled, plain = distributed.all_reduce(torch.stack([into_weight, into_bias]))
         scale = (variance + ctx.eps).rsqrt()
         slope = -weight * scale.square() * scaled / count
         constant = -weight * scale * plain / count - slope * mean

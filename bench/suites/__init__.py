@@ -1,1 +1,1 @@
-"""The experiments of papers, a TOML file each; :mod:`bench.harness.suites` reads them."""
+"""The experiments of papers, a TOML file each; :mod:`bench.planning.suites` reads them."""

@@ -10,8 +10,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from bench import architectures
-from bench.contract import DatasetInfo, Settings, TeacherSpec
+from bench.api import BaseConfig, DatasetInfo, TeacherSpec, architectures
 
 IMAGENET_POOL = ("resnet18", "mobilenet_v2", "efficientnet_b0", "shufflenet_v2_x0_5")
 # the authors' ConvNet may normalise by instance; ours does by batch, so that it has statistics to match
@@ -20,8 +19,8 @@ SMALL_POOL = ("resnet18-small", "convnet3", "mobilenetv2-small", "wrn16-2", "shu
 NARROW_POOL = ("resnet10-small-w16", "convnet3-w32", "mobilenetv2-small", "wrn16-1", "shufflenetv2-small")
 
 
-class Squeeze(Settings):
-    """How the networks of the pool are trained; see :class:`bench.contract.TeacherSpec`."""
+class Squeeze(BaseConfig):
+    """How the networks of the pool are trained; see :class:`bench.api.TeacherSpec`."""
 
     epochs: int = Field(50, ge=1)
     batch_size: int = Field(64, ge=1)
@@ -31,7 +30,7 @@ class Squeeze(Settings):
     augment: str = "shift-flip"
 
 
-class Config(Settings):
+class Config(BaseConfig):
     """What can be chosen."""
 
     pool: tuple[str, ...] = Field(IMAGENET_POOL, min_length=1)

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.contract import LabelSource
+from bench.api import LabelSource
 from bench.kit.models import Classifier
 from bench.kit.teachers.trajectory import Network, Trajectory
-from bench.kit.views import Views
+from bench.kit.views import AugmentedBatch
 
 
 class Ensemble(LabelSource):
@@ -35,7 +35,7 @@ class Ensemble(LabelSource):
         return cls([each.network for each in teachers], [each.model() for each in teachers], norm_weighting)
 
     @torch.no_grad()
-    def soft_labels(self, views: Views, step: int) -> Tensor:
+    def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
         logits = torch.stack([model(views.pixels) for model in self.models])
         return average(logits, self.norm_weighting)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from bench.contract import DatasetInfo, Distiller, Images, MethodInfo, Recipe, Setting, Task, TeacherSpec
+from bench.api import CellSpec, DatasetInfo, Distiller, GridPoint, Images, MethodInfo, Task, TeacherSpec
 from bench.errors import UserError
 from methods.g_vbsm import config
 
@@ -33,7 +33,7 @@ class GVBSM(Distiller):
     def for_dataset(cls, dataset: DatasetInfo, **overrides: Any) -> Self:
         return cls(config.Config(**{**config.settings_for(dataset), **overrides}))
 
-    def check(self, setting: Setting) -> None:
+    def check(self, setting: GridPoint) -> None:
         blocks = self.config.blocks
         if setting.ipc % blocks:
             raise UserError(
@@ -46,23 +46,25 @@ class GVBSM(Distiller):
                 "backbone=round-robin and iterations that are a multiple of the pool; or choose groups=1"
             )
 
-    def teachers(self, setting: Setting) -> tuple[TeacherSpec, ...]:
+    def teachers(self, setting: GridPoint) -> tuple[TeacherSpec, ...]:
         return self.config.pool_specs(setting.dataset.teacher)
 
-    def prepare_recipe(self, setting: Setting) -> Recipe:
+    def prepare_recipe(self, setting: GridPoint) -> CellSpec:
         """One pass over the real data serves all IPC and seeds."""
-        return Recipe(self.info.name, self.info.version, self.config.statistics_fields(), self.config.chosen())
+        return CellSpec(
+            self.info.name, self.info.version, self.config.statistics_fields(), self.config.non_default_fields()
+        )
 
-    def image_recipe(self, setting: Setting) -> Recipe:
+    def image_recipe(self, setting: GridPoint) -> CellSpec:
         fields = {**self.config.image_fields(), "ipc": setting.ipc, "seed": setting.seed}
-        return Recipe(self.info.name, self.info.version, fields, self.config.chosen())
+        return CellSpec(self.info.name, self.info.version, fields, self.config.non_default_fields())
 
-    def label_recipe(self, setting: Setting) -> Recipe:
+    def label_recipe(self, setting: GridPoint) -> CellSpec:
         """The pool alone decides them, so they are shared by all IPC and seeds."""
-        return Recipe(self.info.name, self.info.version, self.config.label_fields(), self.config.chosen())
+        return CellSpec(self.info.name, self.info.version, self.config.label_fields(), self.config.non_default_fields())
 
     def prepare(self, task: Task, folder: Path) -> None:
-        from methods.g_vbsm.statistics import save_statistics
+        from methods.g_vbsm.conv_statistics import save_statistics
 
         save_statistics(task, self.config, folder)
 

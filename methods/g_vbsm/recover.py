@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.contract import Images, Task
+from bench.api import Images, Task
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.images import quantise
 from bench.kit.recovery import GroupViews, RecoveryLoss, RecoveryViews, noise, recover
 from bench.kit.seeds import seed_for
 from methods.g_vbsm.config import Config
+from methods.g_vbsm.conv_statistics import load_statistics
 from methods.g_vbsm.densify import Densification
 from methods.g_vbsm.matching import Layout, Matcher
-from methods.g_vbsm.statistics import load_statistics
 
 
 def recover_images(task: Task, config: Config) -> Images:

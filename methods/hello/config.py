@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from bench.contract import Settings
+from bench.api import BaseConfig
 from methods.rded import RDED
 
 # the subset of CLIP's prompts that the paper uses (openai/CLIP, Prompt_Engineering_for_ImageNet.ipynb)
@@ -29,7 +29,7 @@ Convention = Literal["loralib", "peft", "flattened"]
 Layers = Literal["3x3", "3x3-blocks", "all", "no-downsample", "no-stem", "blocks", "layers-3-4"]
 
 
-class Stage(Settings):
+class Stage(BaseConfig):
     """A stretch of the teacher's trajectory, whose checkpoints are the weak teachers of sets up to an IPC."""
 
     up_to_ipc: int | None = Field(ge=1)  # None: any
@@ -55,7 +55,7 @@ STAGES = {
 }
 
 
-class Config(Settings):
+class Config(BaseConfig):
     """What can be chosen. Defaults are the paper's for ImageNet-1K, or assumed as noted."""
 
     # -- the projector: what must be known to build it again

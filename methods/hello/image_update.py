@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.contract import Images, Progress
+from bench.api import Images, Progress
 from bench.kit.checkpoint import Checkpoint, restore_training, training_state
 from methods.hello.config import Config
 from methods.hello.projector import Projector

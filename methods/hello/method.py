@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from bench.contract import DatasetInfo, Distiller, Images, LabelSize, MethodInfo, Recipe, Setting, Task
+from bench.api import CellSpec, DatasetInfo, Distiller, GridPoint, Images, LabelSize, MethodInfo, Task
 from bench.kit.clip.naming import clip_identity
 from methods.hello import config, parameters
 from methods.rded import RDED
@@ -41,25 +41,29 @@ class HeLlO(Distiller):
     def for_dataset(cls, dataset: DatasetInfo, **overrides: Any) -> Self:
         return cls(config.Config(**{**config.SMALL_SETS.get(dataset.name, {}), **overrides}))
 
-    def check(self, setting: Setting) -> None:
+    def check(self, setting: GridPoint) -> None:
         self._rded(setting).check(setting)
 
-    def prepare_recipe(self, setting: Setting) -> Recipe:
+    def prepare_recipe(self, setting: GridPoint) -> CellSpec:
         return self._rded(setting).prepare_recipe(setting)
 
-    def image_recipe(self, setting: Setting) -> Recipe:
+    def image_recipe(self, setting: GridPoint) -> CellSpec:
         """RDED's own recipe, so that its images are computed once; with the image update, one of our own."""
         start = self._rded(setting).image_recipe(setting)
         if not self.config.image_update:
             return start
         fields = {**self._label_fields(setting), **self.config.update_fields(), "start": dict(start.fields)}
-        return Recipe(self.info.name, self.info.version, {**fields, "ipc": setting.ipc}, self.config.chosen())
+        return CellSpec(
+            self.info.name, self.info.version, {**fields, "ipc": setting.ipc}, self.config.non_default_fields()
+        )
 
-    def label_recipe(self, setting: Setting) -> Recipe:
+    def label_recipe(self, setting: GridPoint) -> CellSpec:
         """The projector is made from real images and shared by all IPC of one stage."""
-        return Recipe(self.info.name, self.info.version, self._label_fields(setting), self.config.chosen())
+        return CellSpec(
+            self.info.name, self.info.version, self._label_fields(setting), self.config.non_default_fields()
+        )
 
-    def label_size(self, setting: Setting) -> LabelSize | None:
+    def label_size(self, setting: GridPoint) -> LabelSize | None:
         return parameters.label_size(self.config, self.config.clip or setting.dataset.clip, setting.dataset.classes)
 
     def prepare(self, task: Task, folder: Path) -> None:
@@ -83,9 +87,9 @@ class HeLlO(Distiller):
         projector, base = train_projector(task, self.config, clip)
         return ProjectorLabels.of(projector, clip, base, task.data.names, self.config, task.device)
 
-    def _rded(self, setting: Setting) -> RDED:
+    def _rded(self, setting: GridPoint) -> RDED:
         return RDED.for_dataset(setting.dataset, **self.config.images.model_dump(exclude_unset=True))
 
-    def _label_fields(self, setting: Setting) -> dict[str, Any]:
+    def _label_fields(self, setting: GridPoint) -> dict[str, Any]:
         clip = self.config.clip or setting.dataset.clip
         return {**self.config.label_fields(setting.ipc), "clip": clip_identity(clip), "seed": setting.seed}

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from bench.contract import LabelSize
+from bench.api import LabelSize
 from bench.kit.clip.naming import ICON_CLIP, ICON_CLIP_FOLDER
 from methods.hello.config import Config, Convention, Layers
 

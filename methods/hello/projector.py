@@ -21,9 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.contract import LabelSource, PublicBase
+from bench.api import FrozenBackbone, LabelSource
 from bench.kit.clip.loading import Tokenizer, load_same_clip, text_embeddings
-from bench.kit.views import Views
+from bench.kit.views import AugmentedBatch
 from methods.hello import lora
 from methods.hello.config import Config
 
@@ -134,7 +134,7 @@ class ProjectorLabels(LabelSource):
     def __init__(
         self,
         clip: str,
-        base: PublicBase,
+        base: FrozenBackbone,
         names: Sequence[str],
         config: Config,
         tensors: dict[str, Tensor],
@@ -163,7 +163,7 @@ class ProjectorLabels(LabelSource):
         cls,
         projector: Projector,
         clip: str,
-        base: PublicBase,
+        base: FrozenBackbone,
         names: Sequence[str],
         config: Config,
         device: torch.device,
@@ -174,7 +174,7 @@ class ProjectorLabels(LabelSource):
         return cls(clip, base, names, config, tensors, device)
 
     @torch.no_grad()
-    def soft_labels(self, views: Views, step: int) -> Tensor:
+    def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
         return self.projector(views.pixels)  # type: ignore[no-any-return]
 
     def save(self, folder: Path) -> None:
@@ -192,10 +192,10 @@ class ProjectorLabels(LabelSource):
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> Self:
         facts = json.loads((folder / "source.json").read_text(encoding="utf-8"))
-        base, config = PublicBase(**facts["public"]), Config(**facts["config"])
+        base, config = FrozenBackbone(**facts["public"]), Config(**facts["config"])
         return cls(facts["clip"], base, facts["names"], config, load_file(folder / _ADAPTERS), device)
 
-    def public(self) -> tuple[PublicBase, ...]:
+    def public(self) -> tuple[FrozenBackbone, ...]:
         return (self.base,)
 
     def parameters(self) -> int:

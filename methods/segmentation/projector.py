@@ -20,13 +20,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.contract import LabelSource, PublicBase, Task
+from bench.api import FrozenBackbone, LabelSource, Task
 from bench.errors import UserError
 from bench.kit.clip.loading import load_clip, load_same_clip
 from bench.kit.seeds import seed_for
 from bench.kit.segmentation.decoder import SHRINKS, MaskDecoder
 from bench.kit.segmentation.masks import click_plane
-from bench.kit.views import Views
+from bench.kit.views import AugmentedBatch
 from methods.hello import lora
 from methods.hello.projector import fold_batch_norms
 from methods.promptable_lora import PromptableLoRA
@@ -113,7 +113,7 @@ class ProjectorMasks(LabelSource):
     def __init__(
         self,
         clip: str,
-        base: PublicBase,
+        base: FrozenBackbone,
         config: Config,
         tensors: dict[str, Tensor],
         device: torch.device,
@@ -131,7 +131,7 @@ class ProjectorMasks(LabelSource):
         self.projector.eval().to(memory_format=torch.channels_last)
 
     @torch.no_grad()
-    def soft_labels(self, views: Views, step: int) -> Tensor:
+    def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
         return self.projector(views.pixels, click_plane(views)).flatten(1).float()  # type: ignore[no-any-return]
 
     def parameters(self) -> int:
@@ -151,10 +151,10 @@ class ProjectorMasks(LabelSource):
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> Self:
         facts = json.loads((folder / "source.json").read_text(encoding="utf-8"))
-        base, config = PublicBase(**facts["public"]), Config(**facts["config"])
+        base, config = FrozenBackbone(**facts["public"]), Config(**facts["config"])
         return cls(facts["clip"], base, config, load_file(folder / _ADAPTERS), device)
 
-    def public(self) -> tuple[PublicBase, ...]:
+    def public(self) -> tuple[FrozenBackbone, ...]:
         return (self.base,)
 
 
@@ -169,7 +169,7 @@ def train_projector(task: Task, clip_name: str, config: Config, teacher: Teacher
     del clip  # with it goes the text tower
 
     @torch.no_grad()
-    def masks(views: Views) -> Tensor:
+    def masks(views: AugmentedBatch) -> Tensor:
         return teacher.model(views.pixels, click_plane(views)).sigmoid()  # type: ignore[no-any-return]
 
     train(projector, task, config.training, masks, seed_for("promptable-lora-views", task.seed), "projector")

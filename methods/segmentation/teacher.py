@@ -13,18 +13,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bench.contract import LabelSource, Settings, Task
+from bench.api import BaseConfig, LabelSource, Task
 from bench.kit.segmentation import networks, sam
 from bench.kit.segmentation.masks import click_plane, exact_shares
 from bench.kit.teachers.foreign import read_state
-from bench.kit.views import Views
+from bench.kit.views import AugmentedBatch
 from methods.promptable import MaskTraining
 from methods.segmentation.train import train
 
 _WEIGHTS = "teacher.safetensors"
 
 
-class MaskNetwork(Settings):
+class MaskNetwork(BaseConfig):
     """What must be known to build a promptable network again."""
 
     arch: str  # promptable-wN, or SAM's
@@ -49,7 +49,7 @@ class TeacherMasks(LabelSource):
         self.network, self.model = network, model
 
     @torch.no_grad()
-    def soft_labels(self, views: Views, step: int) -> Tensor:
+    def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
         return self.model(views.pixels, click_plane(views)).flatten(1).float()  # type: ignore[no-any-return]
 
     def parameters(self) -> int:

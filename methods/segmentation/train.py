@@ -12,16 +12,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from bench.contract import Task
+from bench.api import Task
 from bench.kit.checkpoint import Checkpoint, restore_training, training_state
 from bench.kit.optim import decay_groups, lr_factor, set_lr
 from bench.kit.segmentation.masks import click_plane, mask_loss
-from bench.kit.views import ViewPlan, Views, ViewStream
+from bench.kit.views import AugmentationConfig, AugmentationStream, AugmentedBatch
 from methods.promptable import MaskTraining
 
 
 def train(
-    model: nn.Module, task: Task, recipe: MaskTraining, target: Callable[[Views], Tensor], seed: int, name: str
+    model: nn.Module, task: Task, recipe: MaskTraining, target: Callable[[AugmentedBatch], Tensor], seed: int, name: str
 ) -> None:
     """Train what of ``model`` is not frozen, in place, and leave it in eval mode: AdamW, cosine to zero by the step.
 
@@ -31,8 +31,10 @@ def train(
         name: of the checkpoint in ``task.work``.
     """
     split = task.data.train
-    plan = ViewPlan(size=task.dataset.image_size, min_scale=recipe.min_scale, flip=task.dataset.flip, seed=seed)
-    stream = ViewStream(plan, len(split))
+    plan = AugmentationConfig(
+        size=task.dataset.image_size, min_scale=recipe.min_scale, flip=task.dataset.flip, seed=seed
+    )
+    stream = AugmentationStream(plan, len(split))
     optimizer = torch.optim.AdamW(decay_groups(model, recipe.weight_decay), recipe.lr, fused=True)
     checkpoint, done = Checkpoint(task.work, name), 0  # steps
     if found := checkpoint.load():

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from bench.harness.record import Record
-from bench.harness.store import Store
+from bench.store.artifacts import Store
+from bench.store.record import Record
 from tests.conftest import TINY_PROTOCOL, command, environment
 
 TEACHER = ("teacher.arch=convnet2-w8", "teacher.epochs=4", "teacher.lr=0.05")

@@ -13,20 +13,20 @@ import pytest
 
 from bench.cli import main
 from bench.errors import UserError
-from bench.harness.environment import code
-from bench.harness.lease import lease
-from bench.harness.slurm import doctor, probe, queue, visit
-from bench.harness.slurm.doctor import Check, cluster, this_machine
-from bench.harness.slurm.journal import Journal
-from bench.harness.slurm.probe import Facts, Probe, Torch, is_held
-from bench.harness.slurm.profile import Profile, Resources
-from bench.harness.store import Store
+from bench.execution.environment import code
+from bench.slurm import doctor, node_check, node_report, queue
+from bench.slurm.doctor import Check, cluster, this_machine
+from bench.slurm.journal import Journal
+from bench.slurm.node_check import Facts, Probe, Torch, is_held
+from bench.slurm.profile import Profile, Resources
+from bench.store.artifacts import Store
+from bench.store.locks import lease
 
 
 @pytest.fixture(autouse=True)
 def no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes seconds to import."""
-    for module in (doctor, probe):
+    for module in (doctor, node_check):
         monkeypatch.setattr(module, "look_at_torch", lambda: Torch(version="2.9", accelerators=1, name="H200"))
 
 
@@ -59,10 +59,10 @@ def test_locks_that_lock_nothing_are_found(tmp_path: Path, monkeypatch: pytest.M
 
 def test_torch_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    monkeypatch.setattr(probe, "_LOOK", "raise ImportError('libcudart.so.12: cannot open shared object file')")
-    assert probe.look_at_torch().error == "ImportError: libcudart.so.12: cannot open shared object file"
-    monkeypatch.setattr(probe, "_LOOK", "import os; os.abort()")
-    assert probe.look_at_torch().error == "exit code -6"
+    monkeypatch.setattr(node_check, "_LOOK", "raise ImportError('libcudart.so.12: cannot open shared object file')")
+    assert node_check.look_at_torch().error == "ImportError: libcudart.so.12: cannot open shared object file"
+    monkeypatch.setattr(node_check, "_LOOK", "import os; os.abort()")
+    assert node_check.look_at_torch().error == "exit code -6"
 
 
 class Commands:
@@ -128,7 +128,7 @@ def facts(**other: Any) -> Facts:
 
 
 def test_a_node_that_is_well() -> None:
-    found = visit.judge(facts(), said=100.0, seen=100.5, wants_accelerator=False)
+    found = node_report.judge(facts(), said=100.0, seen=100.5, wants_accelerator=False)
     assert all(check.ok for check in found), found
     assert "between -0.5 and 0.5 s" in by_name(found)["clock"].found
 
@@ -147,16 +147,16 @@ def test_a_node_that_is_well() -> None:
     ],
 )
 def test_what_is_wrong_with_a_node(name: str, other: dict[str, Any], told: str) -> None:
-    found = visit.judge(facts(**other), said=100.0, seen=100.5, wants_accelerator="sees no" in told)
+    found = node_report.judge(facts(**other), said=100.0, seen=100.5, wants_accelerator="sees no" in told)
     wrong = [check for check in found if not check.ok]
     assert [check.name for check in wrong] == [name]
     assert told in wrong[0].found and wrong[0].advice
 
 
 def test_a_clock_that_is_ahead() -> None:
-    check = by_name(visit.judge(facts(heard=131.0), said=130.0, seen=100.0, wants_accelerator=False))["clock"]
+    check = by_name(node_report.judge(facts(heard=131.0), said=130.0, seen=100.0, wants_accelerator=False))["clock"]
     assert check.ok is False and "30 s ahead" in check.found
-    late = by_name(visit.judge(facts(heard=145.0), said=70.0, seen=100.0, wants_accelerator=False))["clock"]
+    late = by_name(node_report.judge(facts(heard=145.0), said=70.0, seen=100.0, wants_accelerator=False))["clock"]
     assert late.ok, "files that come late say nothing against the clocks"
 
 
@@ -170,7 +170,7 @@ def visited(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         threading.Thread(target=calls[0], daemon=True).start()
         return ["5"]
 
-    monkeypatch.setattr(visit, "send", sbatch)
+    monkeypatch.setattr(node_report, "send", sbatch)
     monkeypatch.setattr(queue, "queued", lambda: {"5": queue.Queued("RUNNING", "None", "n1")})
     monkeypatch.setattr(queue, "ask", lambda *_, **__: "up")
     return asked
@@ -180,7 +180,7 @@ def test_one_job_for_each_kind_of_node(tmp_path: Path, visited: list[Any]) -> No
     heavy, other = Resources(cells=("teacher",), gres="gpu:1", minutes=999), Resources(cells=("label",), gres="gpu:1")
     profile = Profile(resources={"heavy": heavy, "other": other})
     store, told = Store(tmp_path), []
-    found = list(visit.nodes(store, profile, 5.0, told.append))
+    found = list(node_report.nodes(store, profile, 5.0, told.append))
     assert [(one.gres, one.minutes) for one in visited] == [("gpu:1", 10), (None, 10)]
     assert list(dict.fromkeys(names for names, _ in found)) == ["heavy, other", "default"]
     wrong = [(names, check.name) for names, check in found if not check.ok]
@@ -193,18 +193,18 @@ def test_a_job_that_is_refused_or_does_not_start(
 ) -> None:
     cancelled: list[str] = []
     monkeypatch.setattr(queue, "cancel", cancelled.extend)
-    monkeypatch.setattr(visit, "send", lambda *_: ["6"])
+    monkeypatch.setattr(node_report, "send", lambda *_: ["6"])
     for reason, ok in (("Resources", None), ("PartitionDown", False)):
         monkeypatch.setattr(queue, "queued", lambda reason=reason: {"6": queue.Queued("PENDING", reason, "")})
-        ((_, check),) = visit.nodes(Store(tmp_path), Profile(), 0.0, lambda _: None)
+        ((_, check),) = node_report.nodes(Store(tmp_path), Profile(), 0.0, lambda _: None)
         assert (check.ok, reason in check.found) == (ok, True)
     assert cancelled == ["6", "6"], "nothing is left in the queue"
 
     def refused(*_: Any) -> None:
         raise UserError("Slurm refused it, and nothing is left in the queue: Invalid account; bench doctor says more")
 
-    monkeypatch.setattr(visit, "send", refused)
-    ((_, check),) = visit.nodes(Store(tmp_path), Profile(), 0.0, lambda _: None)
+    monkeypatch.setattr(node_report, "send", refused)
+    ((_, check),) = node_report.nodes(Store(tmp_path), Profile(), 0.0, lambda _: None)
     assert (check.ok, check.found) == (False, "sbatch refuses it: Invalid account")
 
 
@@ -213,11 +213,11 @@ def test_a_job_that_ends_without_a_word(tmp_path: Path, visited: list[Any], monk
         (here.folder / "7_0_log.err").write_text("bash: module: command not found\n")
         return ["7"]
 
-    monkeypatch.setattr(visit, "send", sbatch)
+    monkeypatch.setattr(node_report, "send", sbatch)
     monkeypatch.setattr(queue, "queued", dict)
     monkeypatch.setattr(queue, "ended", lambda _: {"7": queue.Ended("FAILED", "127:0", "n1", "", "")})
-    monkeypatch.setattr(visit, "UNSEEN", 0.0)
-    ((_, check),) = visit.nodes(Store(tmp_path), Profile(), 0.0, lambda _: None)
+    monkeypatch.setattr(node_report, "UNSEEN", 0.0)
+    ((_, check),) = node_report.nodes(Store(tmp_path), Profile(), 0.0, lambda _: None)
     assert check.ok is False
     assert "FAILED (exit code 127:0)" in check.found and "module: command not found" in check.found
     (folder,) = (tmp_path / "slurm").iterdir()

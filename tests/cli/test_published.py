@@ -12,7 +12,7 @@ import pytest
 from bench.cli import published
 from bench.cli.parser import Parser
 from bench.errors import UserError
-from bench.harness.report.entries import Entry, render_jsonl
+from bench.report_legacy.entries import Entry, render_jsonl
 
 Say = Callable[..., str]
 

@@ -10,9 +10,9 @@ import pytest
 
 from bench.cli import main
 from bench.errors import UserError
-from bench.harness.report.board import make_rows
-from bench.harness.report.entries import Entry
-from bench.harness.reproduction import Again, choose, verdict
+from bench.exchange.reproduction import Again, choose, verdict
+from bench.report_legacy.board import make_rows
+from bench.report_legacy.entries import Entry
 from tests.cli.conftest import Run
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from bench.cli import main
-from bench.harness.sheet import MOST_CLASSES, MOST_EACH, draw
+from bench.exchange.image_grid import MOST_CLASSES, MOST_EACH, draw
 from tests.cli.conftest import Run
 
 

@@ -12,18 +12,18 @@ from typing import Any
 
 import pytest
 
-from bench import catalogue
+from bench.api import catalogue
 from bench.cli import launch, main, screen
 from bench.cli.retry import with_children
-from bench.harness import manifest
-from bench.harness.grid import Grid, Request
-from bench.harness.identity import Cell, Stage
-from bench.harness.options import Options
-from bench.harness.outlook import look
-from bench.harness.record import Record, RunFacts
-from bench.harness.slurm import queue
-from bench.harness.slurm.journal import Journal, Run, last_tasks
-from bench.harness.store import Store
+from bench.execution.options import Options
+from bench.planning import manifest
+from bench.planning.grid import Grid, Request
+from bench.slurm import queue
+from bench.slurm.journal import Journal, Run, last_tasks
+from bench.slurm.status import look
+from bench.store.artifacts import Store
+from bench.store.cell import Cell, Stage
+from bench.store.record import Record, RunFacts
 from tests.conftest import command, environment
 
 Say = Callable[..., str]
@@ -218,7 +218,7 @@ def test_watching_ends_when_nothing_is_left(
 
 
 def test_a_follower_reads_the_heartbeats_it_shows(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench.harness.schedule import Schedule
+    from bench.execution.scheduling import Schedule
 
     schedule = Schedule(the_grid(), {cell.id: "running" for cell in the_grid().cells})
     for cell in the_grid().cells:
@@ -269,7 +269,7 @@ def test_a_log_is_followed_until_its_task_is_over(
 
     naps = iter([begins, grows])
     monkeypatch.setattr(time, "sleep", lambda _: next(naps)())
-    monkeypatch.setattr(queue.Patient, "queued", lambda _: queue.queued())
+    monkeypatch.setattr(queue.ThrottledSlurm, "queued", lambda _: queue.queued())
     assert say("logs", "images-0", "--follow").startswith("one\ntwo\n")
 
 

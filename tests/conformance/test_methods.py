@@ -6,9 +6,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from bench import registry
-from bench.contract import Distiller, Images, MethodInfo, Recipe, Setting, Task
-from bench.harness.conformance import check
+from bench.api import CellSpec, Distiller, GridPoint, Images, MethodInfo, Task, registry
+from bench.conformance.checks import check
 
 
 # what is imported depends on the set, see tests/methods/test_external.py
@@ -24,13 +23,13 @@ class Careless(Distiller):
 
     info: ClassVar[MethodInfo] = MethodInfo(name="careless", title="Careless", version=1, paper="", labels="hard")
 
-    def teachers(self, setting: Setting) -> tuple[()]:
+    def teachers(self, setting: GridPoint) -> tuple[()]:
         return ()
 
-    def image_recipe(self, setting: Setting) -> Recipe:
-        return Recipe("careless", 1, {"ipc": setting.ipc})
+    def image_recipe(self, setting: GridPoint) -> CellSpec:
+        return CellSpec("careless", 1, {"ipc": setting.ipc})
 
-    def label_recipe(self, setting: Setting) -> None:
+    def label_recipe(self, setting: GridPoint) -> None:
         return None
 
     def distill(self, task: Task) -> Images:

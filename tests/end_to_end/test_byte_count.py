@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import catalogue
-from bench.harness.record import Record
+from bench.api import catalogue
+from bench.store.record import Record
 from tests.conftest import Bench, environment
 
 # Reads facts from standard input: what is public knowledge (the data set's title and statistics, the protocol), where
@@ -23,8 +23,8 @@ STUDENTS = """
 import json, sys, tempfile
 from pathlib import Path
 import torch
-from bench import registry
-from bench.contract import DatasetInfo, EvaluationTask
+from bench.api import registry
+from bench.api import DatasetInfo, EvaluationTask
 from bench.kit import images, labels
 from bench.kit.data.dataset import Dataset, Files, Resident
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.contract import DatasetInfo, EvaluationTask, Images, LabelSource, TeacherSpec
+from bench.api import DatasetInfo, EvaluationTask, Images, LabelSource, TeacherSpec
 from bench.kit import models
 from bench.kit.data.dataset import Dataset, Resident
-from bench.kit.views import Views
+from bench.kit.views import AugmentedBatch
 from evaluators import classification
 from evaluators.classification import Classification, ClassificationProtocol
 
@@ -60,9 +60,9 @@ class Judge(LabelSource):
     def __init__(self, seed: int = 9) -> None:
         torch.manual_seed(seed)
         self.net = models.build("convnet2-w8", CLASSES, SIDE, MEAN, STD).eval().requires_grad_(False)
-        self.seen: list[tuple[int, Views]] = []
+        self.seen: list[tuple[int, AugmentedBatch]] = []
 
-    def soft_labels(self, views: Views, step: int) -> Tensor:
+    def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
         self.seen.append((step, views))
         logits: Tensor = 5 * self.net(views.pixels)
         return logits

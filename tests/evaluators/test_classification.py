@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench import stopping
-from bench.contract import EvaluationTask, Images, Progress
+from bench.api import EvaluationTask, Images, Progress
 from bench.kit import accuracy, models
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.data.dataset import Dataset, Files, Resident
 from bench.kit.seeds import seed_for
-from bench.kit.views import ViewPlan, Views, ViewStream
+from bench.kit.views import AugmentationConfig, AugmentationStream, AugmentedBatch
 from evaluators import classification
 from evaluators.classification import Classification, ClassificationProtocol, by_ipc
 from tests.evaluators.conftest import (
@@ -49,7 +49,7 @@ def double(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "build", lambda *names, **more: plain(*names, **more).double())
 
 
-def reference_loss(logits: Tensor, views: Views, rules: ClassificationProtocol, judge: Judge | None) -> Tensor:
+def reference_loss(logits: Tensor, views: AugmentedBatch, rules: ClassificationProtocol, judge: Judge | None) -> Tensor:
     if judge is None:
         total = torch.zeros(())
         for row, label, partner in zip(logits, views.labels.tolist(), views.partner_labels.tolist(), strict=True):
@@ -100,11 +100,11 @@ def reference(task: EvaluationTask, twice: bool = False) -> tuple[nn.Module, lis
     optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=lr, foreach=False)
     if rules.optimizer == "sgd":
         optimizer = torch.optim.SGD(groups, lr=lr, momentum=rules.momentum, foreach=False)
-    plan = ViewPlan(
+    plan = AugmentationConfig(
         size=SIDE, crop=rules.crop, min_scale=rules.min_scale, flip=rules.flip, shuffle=rules.shuffle, mix=rules.mix,
         alpha=rules.alpha, seed=seed_for("student-views", task.seed),
     )  # fmt: skip
-    stream = ViewStream(plan, len(task.images))
+    stream = AugmentationStream(plan, len(task.images))
     judge = Judge() if task.labels is not None else None
     found = []
     for epoch in range(rules.epochs):
@@ -170,7 +170,7 @@ def test_kl_is_the_divergence_of_teacher_from_student_without_t_squared(make_tas
     rules = protocol(temperature=20.0)
     logits, judge = torch.randn(5, CLASSES), Judge()
     numbers = torch.arange(5) % CLASSES
-    views = Views(torch.rand(5, 3, SIDE, SIDE), numbers, numbers, numbers, numbers, 0.7, 0, 0)
+    views = AugmentedBatch(torch.rand(5, 3, SIDE, SIDE), numbers, numbers, numbers, numbers, 0.7, 0, 0)
     loss = classification.student_loss(logits, views, make_task(rules, labels=judge), rules, 3)
     assert float(loss) == pytest.approx(float(reference_loss(logits, views, rules, judge)), rel=1e-5)
     assert judge.seen[0][0] == 3
@@ -325,14 +325,14 @@ def test_the_last_epoch_is_always_tested(
 def test_full_data_has_epochs_and_batches_of_its_own_and_no_mosaics(
     make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plans: list[ViewPlan] = []
-    plain = ViewStream.__init__
+    plans: list[AugmentationConfig] = []
+    plain = AugmentationStream.__init__
 
-    def spy(self: ViewStream, plan: ViewPlan, count: int) -> None:
+    def spy(self: AugmentationStream, plan: AugmentationConfig, count: int) -> None:
         plans.append(plan)
         plain(self, plan, count)
 
-    monkeypatch.setattr(ViewStream, "__init__", spy)
+    monkeypatch.setattr(AugmentationStream, "__init__", spy)
     steps: list[tuple[int, int]] = []
     result = Classification().evaluate(
         make_task(

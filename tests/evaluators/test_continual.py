@@ -13,17 +13,17 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from bench.contract import EvaluationTask, Images, LabelSource, Progress
+from bench.api import EvaluationTask, Images, LabelSource, Progress
+from bench.api.augmentation import AugmentationConfig, AugmentationSchedule
 from bench.errors import UserError
-from bench.harness.grid import Request
-from bench.harness.plan import plan
-from bench.kit import accuracy, team
+from bench.kit import accuracy, distributed
 from bench.kit.data.dataset import Dataset, Files, Resident, Split
 from bench.kit.seeds import seed_for
-from bench.kit.views import Views
-from bench.view_plan import ViewPlan, ViewSchedule
+from bench.kit.views import AugmentedBatch
+from bench.planning.grid import Request
+from bench.planning.plan import plan
 from evaluators import classification, continual
-from evaluators.arrivals import Arrivals, SeenLabels, class_order
+from evaluators.class_incremental import Arrivals, SeenLabels, class_order
 from evaluators.classification import Classification
 from evaluators.continual import Continual, ContinualProtocol, classes_seen
 from tests.conftest import Bench
@@ -43,7 +43,7 @@ class Table(LabelSource):
     def __init__(self, logits: Tensor):
         self.logits = logits
 
-    def soft_labels(self, views: Views, step: int) -> Tensor:
+    def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
         return torch.lerp(self.logits[views.partner_indices], self.logits[views.indices], views.weight)
 
     def save(self, folder: Path) -> None:
@@ -60,7 +60,7 @@ class Some(Table):
     def __init__(self, source: LabelSource, classes: list[int]):
         self.source, self.classes = source, classes
 
-    def soft_labels(self, views: Views, step: int) -> Tensor:
+    def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
         return torch.stack([self.source.soft_labels(views, step)[:, index] for index in self.classes], 1)
 
 
@@ -327,7 +327,7 @@ def test_each_of_several_processes_tests_its_share_of_the_first(monkeypatch: pyt
     shares = [slice(0, 4), slice(4, 7), slice(7, 10)]
     found: list[int] = []
     for share in shares:
-        monkeypatch.setattr(team, "share", lambda _, share=share: share)
+        monkeypatch.setattr(distributed, "share", lambda _, share=share: share)
         part = accuracy.TestImages(split, 4, CPU).first(count)
         assert part.resident is not None
         found += [label for _, labels in part.resident for label in labels.tolist()]
@@ -338,10 +338,10 @@ def test_each_of_several_processes_tests_its_share_of_the_first(monkeypatch: pyt
 
 
 def test_labels_are_asked_as_they_know_the_images_and_say_only_what_was_seen() -> None:
-    asked: list[Views] = []
+    asked: list[AugmentedBatch] = []
 
     class Source(Table):
-        def soft_labels(self, views: Views, step: int) -> Tensor:
+        def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
             asked.append(views)
             return 10.0 * views.indices[:, None] + torch.arange(3)
 
@@ -351,7 +351,7 @@ def test_labels_are_asked_as_they_know_the_images_and_say_only_what_was_seen() -
     shown = torch.tensor([0, 3, 1])
     partners = torch.tensor([2, 1, 1])
     places = torch.tensor([0, 0, 1, 1])  # of the classes of the four images of classes 2 and 0
-    views = Views(torch.zeros(3, 3, 2, 2), shown, places[shown], places[partners], partners, 0.5, 0, 0)
+    views = AugmentedBatch(torch.zeros(3, 3, 2, 2), shown, places[shown], places[partners], partners, 0.5, 0, 0)
     assert labels.soft_labels(views, 0).tolist() == [[42, 40], [12, 10], [52, 50]]
     assert asked[0].indices.tolist() == [4, 1, 5]
     assert asked[0].labels.tolist() == [2, 0, 2]
@@ -372,7 +372,7 @@ def test_stored_labels_are_refused_when_they_are_planned() -> None:
 
 
 def test_and_when_they_came_with_the_images(make_task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
-    views = ViewSchedule(plan=ViewPlan(size=SIDE), images=12, epochs=1, batch_size=5)
+    views = AugmentationSchedule(plan=AugmentationConfig(size=SIDE), images=12, epochs=1, batch_size=5)
     monkeypatch.setattr(Table, "schedule", lambda self: views)
     with pytest.raises(UserError, match="stored labels belong to .*choose --labels online,hard,static") as one:
         Continual().evaluate(make_task(rules(), labels=table()))

@@ -12,15 +12,14 @@ from typing import Any
 import pytest
 import torch
 
-from bench import catalogue
+from bench.api import LabelSource, catalogue
 from bench.cli.launch import default_jobs
-from bench.contract import LabelSource
 from bench.errors import UserError
-from bench.harness.grid import Request
-from bench.harness.plan import plan
-from bench.harness.protocols import changed, choose
 from bench.kit import peak_memory
-from bench.kit.views import Views
+from bench.kit.views import AugmentedBatch
+from bench.planning.grid import Request
+from bench.planning.plan import plan
+from bench.planning.protocols import changed, choose
 from evaluators import classification, efficiency
 from evaluators.classification import Classification
 from evaluators.efficiency import Efficiency, EfficiencyProtocol, Enough, Stopwatch, images_of_blocks
@@ -49,7 +48,7 @@ def test_the_stopwatch_times_blocks_and_nothing_before_them() -> None:
 class Looking(Judge):
     """Remembers how many images it labelled at each step."""
 
-    def soft_labels(self, views: Views, step: int) -> torch.Tensor:
+    def soft_labels(self, views: AugmentedBatch, step: int) -> torch.Tensor:
         self.counts: list[int] = [*getattr(self, "counts", []), len(views.pixels)]
         return super().soft_labels(views, step)
 

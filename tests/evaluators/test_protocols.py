@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import catalogue, registry
+from bench.api import catalogue, registry
 from bench.errors import UserError
-from bench.harness.protocols import USUAL, all_protocols, choose, read_settings
+from bench.planning.protocols import USUAL, all_protocols, choose, read_settings
 from evaluators.classification import Classification, ClassificationProtocol, by_ipc
 
 FILES = sorted(path.name for path in files(Classification.protocols).iterdir() if path.name.endswith(".toml"))

@@ -11,12 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench import catalogue, cli
-from bench.contract import DatasetInfo, EvaluationTask, Images, LabelSource, Progress, TeacherSpec
+from bench import cli
+from bench.api import DatasetInfo, EvaluationTask, Images, LabelSource, Progress, TeacherSpec, catalogue
+from bench.api.label_codec import LabelCodec
 from bench.errors import UserError
-from bench.harness.grid import Request
-from bench.harness.plan import plan
-from bench.harness.record import Record
 from bench.kit import models
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.data.dataset import Dataset, Resident
@@ -25,8 +23,10 @@ from bench.kit.labels.stored import StoredLabels
 from bench.kit.labels.storing import store
 from bench.kit.segmentation.masks import exact_shares, mask_loss
 from bench.kit.segmentation.networks import build
-from bench.kit.views import Views, ViewStream
-from bench.label_codec import LabelCodec
+from bench.kit.views import AugmentationStream, AugmentedBatch
+from bench.planning.grid import Request
+from bench.planning.plan import plan
+from bench.store.record import Record
 from evaluators import segmentation
 from evaluators.segmentation import Segmentation, SegmentationProtocol
 from methods.segmentation.teacher import MaskNetwork, TeacherMasks
@@ -130,7 +130,7 @@ def test_students_learn_as_a_plain_loop_does(labels: str, trained: Trained, tmp_
     optimizer = torch.optim.AdamW(
         [{"params": decayed}, {"params": rest, "weight_decay": 0.0}], 1e-2, weight_decay=0.01, fused=True
     )
-    stream = ViewStream(schedule.plan, 10)
+    stream = AugmentationStream(schedule.plan, 10)
     made = images()
     layers = torch.cat([made.pixels, torch.stack(_planes(made), 1)], 1)
     for epoch in range(3):
@@ -193,7 +193,7 @@ def test_stored_masks_teach_what_online_ones_do(trained: Trained, tmp_path: Path
 def test_stored_masks_are_the_teacher_s_answers_up_to_fp16(tmp_path: Path) -> None:
     found, made = stored("fp16", tmp_path), images()
     schedule = found.schedule()
-    stream = ViewStream(schedule.plan, 10)
+    stream = AugmentationStream(schedule.plan, 10)
     layers = torch.cat([made.pixels, torch.stack(_planes(made), 1)], 1)
     for epoch in range(4):
         for batch, indices in stream.batches(epoch, 4):
@@ -267,7 +267,7 @@ class Odd(LabelSource):
 
     kind = "odd"
 
-    def soft_labels(self, views: Views, step: int) -> Tensor:
+    def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
         raise NotImplementedError
 
     def save(self, folder: Path) -> None:

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.contract import EvaluationTask, Progress
+from bench.api import EvaluationTask, Progress
+from bench.api.label_codec import LabelCodec
 from bench.errors import UserError
 from bench.kit.labels.stored import StoredLabels
 from bench.kit.labels.storing import store
 from bench.kit.seeds import seed_for
-from bench.kit.views import ViewPlan, Views
-from bench.label_codec import LabelCodec
+from bench.kit.views import AugmentationConfig, AugmentedBatch
 from evaluators.classification import Classification, ClassificationProtocol
 from tests.evaluators.conftest import (
     CPU,
@@ -59,7 +59,7 @@ def test_pruned_labels_show_only_the_views_that_are_kept(make_task: MakeTask, tm
     seen: list[tuple[int, int]] = []
     plain = StoredLabels.soft_labels
 
-    def spy(self: StoredLabels, views: Views, step: int) -> Tensor:
+    def spy(self: StoredLabels, views: AugmentedBatch, step: int) -> Tensor:
         seen.append((views.epoch, views.batch))
         answers = plain(self, views, step)
         assert torch.equal(answers, Judge().soft_labels(views, step))  # the views are those that were labelled
@@ -94,8 +94,11 @@ def test_stopped_again_and_again_they_teach_to_the_same_bits(
     [
         ({"epochs": 2}, "epochs 2, expected 3"),
         ({"batch_size": 4}, "batch_size 4, expected 5"),
-        ({"plan": ViewPlan(size=SIDE, mix="cutmix", min_scale=0.5, flip=True)}, "seed 0, expected"),
-        ({"plan": ViewPlan(size=SIDE, seed=seed_for("student-views", 0), flip=True)}, "min_scale 0.08, expected 0.5"),
+        ({"plan": AugmentationConfig(size=SIDE, mix="cutmix", min_scale=0.5, flip=True)}, "seed 0, expected"),
+        (
+            {"plan": AugmentationConfig(size=SIDE, seed=seed_for("student-views", 0), flip=True)},
+            "min_scale 0.08, expected 0.5",
+        ),
     ],
 )
 def test_labels_of_other_views_are_refused_by_name(

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from bench.harness.report.fronts import Point, dominated_by, front, hypervolume, pareto, reference_budget
+from bench.report_legacy.fronts import Point, dominated_by, front, hypervolume, pareto, reference_budget
 
 #                  hard        small      worse        larger     best
 POINTS: list[Point] = [(0, 0.5), (16, 0.8), (16, 0.7), (64, 0.75), (256, 0.9)]

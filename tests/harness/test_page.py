@@ -15,22 +15,22 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.contract import Images
+from bench.api import Images
 from bench.errors import UserError
-from bench.harness import manifest
-from bench.harness.grid import Request
-from bench.harness.pictures import _nearest, _spread, draw_pictures
-from bench.harness.plan import plan
-from bench.harness.record import Record, RunFacts
-from bench.harness.report.board import Row, make_rows
-from bench.harness.report.curves import HEIGHT, MOST_POINTS, WIDTH, curve_lines
-from bench.harness.report.entries import Entry, LeftOut
-from bench.harness.report.page import render_page
-from bench.harness.report.page_template import scale_of
-from bench.harness.report.pictures import Pictures, Sheet, read_pictures, write_pictures
-from bench.harness.report.scores import Scores
-from bench.harness.store import Store
+from bench.exchange.nearest_images import _nearest, _spread, draw_pictures
 from bench.kit import images
+from bench.planning import manifest
+from bench.planning.grid import Request
+from bench.planning.plan import plan
+from bench.report_legacy.board import Row, make_rows
+from bench.report_legacy.curves import HEIGHT, MOST_POINTS, WIDTH, curve_lines
+from bench.report_legacy.entries import Entry, LeftOut
+from bench.report_legacy.page import render_page
+from bench.report_legacy.page_template import scale_of
+from bench.report_legacy.pictures import Pictures, Sheet, read_pictures, write_pictures
+from bench.report_legacy.scores import Scores
+from bench.store.artifacts import Store
+from bench.store.record import Record, RunFacts
 
 EVIL = "\"><script>owned=1</script><img src=x onerror=owned=2>&amp;{{ 7*7 }}</style></title>'\u202e\u0000\n|`*"
 SVG = (
@@ -254,7 +254,7 @@ def test_the_same_rows_are_the_same_bytes_in_any_order() -> None:
 
 
 def test_the_page_needs_no_torch() -> None:
-    program = "import sys, bench.harness.report.page; print({'torch', 'matplotlib', 'PIL'} & set(sys.modules))"
+    program = "import sys, bench.report_legacy.page; print({'torch', 'matplotlib', 'PIL'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert run.stdout.strip() == "set()"
 

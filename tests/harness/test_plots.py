@@ -16,17 +16,17 @@ from xml.etree import ElementTree as Tree
 
 import pytest
 
-from bench.harness.record import PublicFacts
-from bench.harness.report.board import Row, make_rows
-from bench.harness.report.entries import Entry
-from bench.harness.report.plots import Published, draw, stale
-from bench.harness.report.plots.growth import way
-from bench.harness.report.plots.scales import accuracy_scale, byte_scale, count_scale, time_scale
-from bench.harness.report.plots.seal import seal, sealed
-from bench.harness.report.plots.style import INK, PALETTE, PAPER, short, styles
-from bench.harness.report.wording import plain
+from bench.report_legacy.board import Row, make_rows
+from bench.report_legacy.entries import Entry
+from bench.report_legacy.plots import Published, draw, stale
+from bench.report_legacy.plots.growth import way
+from bench.report_legacy.plots.scales import accuracy_scale, byte_scale, count_scale, time_scale
+from bench.report_legacy.plots.seal import seal, sealed
+from bench.report_legacy.plots.style import INK, PALETTE, PAPER, short, styles
+from bench.report_legacy.wording import plain
+from bench.store.record import BackboneFacts
 
-BASE = PublicFacts(name="icon-clip", sha256="3fa9" * 16, bytes=9_712_345)
+BASE = BackboneFacts(name="icon-clip", sha256="3fa9" * 16, bytes=9_712_345)
 RANDOM = ("random_real", "full_data")
 HOSTILE = [
     "<script>alert('1')</script>&amp;",
@@ -131,7 +131,7 @@ def test_another_process_gives_the_same_bytes() -> None:
 
 
 def test_importing_draws_in_neither_matplotlib_nor_torch() -> None:
-    code = "import sys, bench.harness.report.plots; print([m for m in ('matplotlib', 'torch') if m in sys.modules])"
+    code = "import sys, bench.report_legacy.plots; print([m for m in ('matplotlib', 'torch') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

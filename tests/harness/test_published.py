@@ -14,9 +14,9 @@ from markdown_it import MarkdownIt
 
 from bench.cli import main
 from bench.errors import UserError
-from bench.harness.report.board import make_rows
-from bench.harness.report.entries import Entry
-from bench.harness.report.published import (
+from bench.report_legacy.board import make_rows
+from bench.report_legacy.entries import Entry
+from bench.report_legacy.published import (
     NETWORKS,
     commands,
     disagreeing,
@@ -29,9 +29,9 @@ from bench.harness.report.published import (
     printed_bytes,
     sources,
 )
-from bench.harness.report.published_file import FILE, Published
-from bench.harness.report.published_table import as_points, delta_text, measured_beside, numbers, render
-from bench.harness.report.wording import escape
+from bench.report_legacy.published_file import FILE, Published
+from bench.report_legacy.published_table import as_points, delta_text, measured_beside, numbers, render
+from bench.report_legacy.wording import escape
 
 MIB, GIB = 2**20, 2**30
 
@@ -399,7 +399,7 @@ def test_a_missing_file_or_bytes_that_are_no_text(tmp_path: Path) -> None:
 
 def test_reading_needs_no_torch() -> None:
     code = (
-        "import sys; from bench.harness.report.published_table import render; from bench.cli import published;"
+        "import sys; from bench.report_legacy.published_table import render; from bench.cli import published;"
         "print(len(render('imagenet-1k')) > 1000, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -21,23 +21,24 @@ from pydantic import ValidationError
 
 from bench.cli import main
 from bench.errors import UserError
-from bench.harness import manifest, upgrades
-from bench.harness.grid import Grid, Request
-from bench.harness.identity import Cell
-from bench.harness.plan import plan
-from bench.harness.record import Record, RunFacts
-from bench.harness.report import wording
-from bench.harness.report.board import Row, make_rows
-from bench.harness.report.collect import collect
-from bench.harness.report.command import command
-from bench.harness.report.csv_table import render_csv
-from bench.harness.report.entries import Entry, read_jsonl, render_jsonl
-from bench.harness.report.markdown import render_markdown
-from bench.harness.report.publish import drift, publish, render
-from bench.harness.report.scores import score
-from bench.harness.report.stems import file_stem
-from bench.harness.report.winners import ALL, hypervolumes, winners
-from bench.harness.store import Store
+from bench.planning import manifest
+from bench.planning.grid import Grid, Request
+from bench.planning.plan import plan
+from bench.report_legacy import wording
+from bench.report_legacy.board import Row, make_rows
+from bench.report_legacy.collect import collect
+from bench.report_legacy.command import command
+from bench.report_legacy.csv_table import render_csv
+from bench.report_legacy.entries import Entry, read_jsonl, render_jsonl
+from bench.report_legacy.markdown import render_markdown
+from bench.report_legacy.publish import drift, publish, render
+from bench.report_legacy.scores import score
+from bench.report_legacy.stems import file_stem
+from bench.report_legacy.winners import ALL, hypervolumes, winners
+from bench.store import upgrades
+from bench.store.artifacts import Store
+from bench.store.cell import Cell
+from bench.store.record import Record, RunFacts
 
 ICON_CLIP = {"name": "icon-clip", "sha256": "3fa9" * 16, "bytes": 9_712_345}
 RANDOM = {"random_real"}
@@ -822,6 +823,6 @@ def test_file_names_stay_apart() -> None:
 
 
 def test_entries_import_without_tables_or_torch() -> None:
-    program = "import sys, bench.harness.report.entries; print({'tabulate', 'scipy', 'torch'} & set(sys.modules))"
+    program = "import sys, bench.report_legacy.entries; print({'tabulate', 'scipy', 'torch'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert run.stdout.strip() == "set()"

@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-from bench.harness.report.scores import augmentation_robust, label_robust, normalized
-from bench.harness.report.statistics import (
+from bench.report_legacy.scores import augmentation_robust, label_robust, normalized
+from bench.report_legacy.statistics import (
     Components,
     against_best,
     components,

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from bench.harness.report.board import Row, make_rows
-from bench.harness.report.entries import Entry, read_jsonl, render_jsonl
-from bench.harness.report.plots import draw, stale
-from bench.harness.report.plots.steps import by_step
+from bench.report_legacy.board import Row, make_rows
+from bench.report_legacy.entries import Entry, read_jsonl, render_jsonl
+from bench.report_legacy.plots import draw, stale
+from bench.report_legacy.plots.steps import by_step
 from tests.harness.test_plots import RANDOM, entry, grid, words
 
 STEPS = {"hello": [(2, 0.9), (5, 0.8), (10, 0.7)], "rded": [(2, 1.0), (5, 0.6), (10, 0.5)]}

@@ -21,7 +21,7 @@ from bench.kit.clip.icon_captions import CLIP_PROMPTS, NUMBERS, SHORT_PROMPTS, C
 from bench.kit.clip.icon_corpus import Corpus, read_corpus
 from bench.kit.clip.loading import ICON_CLIP_FOLDER, load_clip, load_clip_folder, text_embeddings
 from bench.kit.clip.measure_icon_clip import zero_shot
-from bench.kit.clip.train_icon_clip import Recipe, contrastive_loss
+from bench.kit.clip.train_icon_clip import CellSpec, contrastive_loss
 
 CARD = (ICON_CLIP_FOLDER / "README.md").read_text(encoding="utf-8")
 DIGIT_NAMES = [f"number {word}" for word in NUMBERS[:10]]
@@ -166,7 +166,7 @@ def test_interrupted_training_ends_in_the_same_weights(tmp_path: Path, monkeypat
     stream = np.random.default_rng(0)
     pixels = torch.from_numpy(stream.integers(0, 256, (40, 32, 32), dtype=np.uint8))
     corpus = Corpus(pixels, stream.integers(0, 5, 40), ["boot", "bag", "dress", "shirt", "hat"], np.arange(40) >= 32)
-    recipe = Recipe(epochs=2, batch=16)
+    recipe = CellSpec(epochs=2, batch=16)
     for folder in ("whole", "cut"):
         (tmp_path / folder).mkdir()
     train_icon_clip.train(corpus, recipe, tmp_path / "whole")

@@ -16,14 +16,13 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.transforms import v2
 
-from bench import catalogue
-from bench.contract import DatasetInfo
+from bench.api import DatasetInfo, catalogue
 from bench.errors import UserError
 from bench.kit import data
 from bench.kit.data.dataset import Files, Resident, order_hash
 from bench.kit.data.decoding import centre
 from bench.kit.data.embedded import test_indices as digits_test_indices
-from bench.kit.views import ViewPlan, ViewStream
+from bench.kit.views import AugmentationConfig, AugmentationStream
 
 
 def counts_of(info: DatasetInfo, train: int, test: int) -> DatasetInfo:
@@ -162,7 +161,7 @@ def test_a_cifar_file_that_is_not_the_published_one_is_never_unpickled(tmp_path:
 
 def test_views_of_an_epoch_hold_every_image_once_in_the_streams_order() -> None:
     digits = data.load(catalogue.dataset("digits"))
-    stream = ViewStream(ViewPlan(size=16, seed=3), len(digits.test))
+    stream = AugmentationStream(AugmentationConfig(size=16, seed=3), len(digits.test))
     batches = list(digits.test.views(stream, epoch=1, batch_size=100, device="cpu"))
     assert [len(views) for views in batches] == [100, 100, 100, 60]
     assert torch.equal(torch.cat([views.indices for views in batches]), stream.order(1))
@@ -172,7 +171,7 @@ def test_views_of_an_epoch_hold_every_image_once_in_the_streams_order() -> None:
 @pytest.mark.parametrize("first", [0, 1, 3, 4, 9])
 def test_views_from_a_batch_on_are_those_of_the_whole_epoch(first: int) -> None:
     digits = data.load(catalogue.dataset("digits"))
-    stream = ViewStream(ViewPlan(size=16, seed=3, mix="cutmix"), len(digits.test))
+    stream = AugmentationStream(AugmentationConfig(size=16, seed=3, mix="cutmix"), len(digits.test))
     for replay in (None, [(0, 3), (5, 0), (2, 2), (0, 0)]):
         whole = list(digits.test.views(stream, 1, 100, "cpu", replay))
         rest = list(digits.test.views(stream, 1, 100, "cpu", replay, first=first))
@@ -188,7 +187,7 @@ def test_files_of_batches_before_the_first_are_not_read(tmp_path: Path, workers:
     for index, path in enumerate(paths):
         Image.fromarray(np.full((16, 16, 3), 20 * index, dtype=np.uint8)).save(path)
     split = Files(paths, torch.arange(10), workers)
-    stream = ViewStream(ViewPlan(size=16, seed=3, mix="cutmix"), 10)
+    stream = AugmentationStream(AugmentationConfig(size=16, seed=3, mix="cutmix"), 10)
     whole = list(split.views(stream, 2, 4, "cpu"))
     for index in stream.order(2)[:8].tolist():
         paths[index].unlink()
@@ -223,7 +222,7 @@ def test_centred_images_are_resized_and_cropped_as_in_torchvision(size: int, sho
 
 def test_crops_are_the_unflipped_views_of_the_epochs() -> None:
     digits = data.load(catalogue.dataset("digits"))
-    stream = ViewStream(ViewPlan(size=16, seed=5), len(digits.train))
+    stream = AugmentationStream(AugmentationConfig(size=16, seed=5), len(digits.train))
     indices = torch.tensor([4, 1000, 17])
     crops = digits.train.crops(stream, indices, 3, "cpu")
     assert crops.shape == (3, 3, 3, 16, 16)

@@ -12,14 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from bench import catalogue
-from bench.contract import DatasetInfo
+from bench.api import DatasetInfo, catalogue
 from bench.errors import UserError
 from bench.kit import data
 from bench.kit.data import decoding, folders, names
 from bench.kit.data.dataset import Dataset, Files, Resident
 from bench.kit.data.reading import CutCentre, default_workers, read_batches
-from bench.kit.views import ViewPlan, ViewStream
+from bench.kit.views import AugmentationConfig, AugmentationStream
 
 
 @pytest.fixture(autouse=True)
@@ -232,15 +231,15 @@ def lazy(tmp_path: Path) -> Files:
     return Files(paths, torch.arange(12) % 3, workers=0)
 
 
-def by_image(split: Files, plan: ViewPlan, batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    stream = ViewStream(plan, len(split))
+def by_image(split: Files, plan: AugmentationConfig, batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    stream = AugmentationStream(plan, len(split))
     views = list(split.views(stream, epoch=2, batch_size=batch_size, device="cpu"))
     order = torch.cat([batch.indices for batch in views]).argsort()
     return torch.cat([batch.pixels for batch in views])[order], torch.cat([b.labels for b in views])[order]
 
 
 def test_views_of_files_do_not_depend_on_batches_or_workers(lazy: Files) -> None:
-    plan = ViewPlan(size=16, flip=True, seed=1)
+    plan = AugmentationConfig(size=16, flip=True, seed=1)
     pixels, labels = by_image(lazy, plan, batch_size=5)
     assert torch.equal(labels, lazy.labels)
     assert pixels.shape == (12, 3, 16, 16)
@@ -256,7 +255,7 @@ def test_files_and_memory_give_the_same_views(tmp_path: Path) -> None:
     labels = torch.arange(6)
     resident = Resident(decoding.decode_all(paths, 32), labels)
     files = Files(paths, labels, workers=0)
-    stream = ViewStream(ViewPlan(size=24, flip=True, mix="cutmix", seed=4), 6)
+    stream = AugmentationStream(AugmentationConfig(size=24, flip=True, mix="cutmix", seed=4), 6)
     for lazily, held in zip(files.views(stream, 1, 4, "cpu"), resident.views(stream, 1, 4, "cpu"), strict=True):
         assert torch.equal(lazily.labels, held.labels)
         assert torch.equal(lazily.partner_labels, held.partner_labels)
@@ -273,7 +272,7 @@ def test_a_plan_that_needs_memory_is_refused_in_one_line(lazy: Files) -> None:
     for workers in (0, 1):
         split = Files(lazy.paths, lazy.labels, workers)
         with pytest.raises(UserError, match=r"^[^\n]*needs images in memory[^\n]*$"):
-            list(split.views(ViewStream(ViewPlan(size=16, shuffle=2), 12), 0, 4, "cpu"))
+            list(split.views(AugmentationStream(AugmentationConfig(size=16, shuffle=2), 12), 0, 4, "cpu"))
 
 
 def test_reading_leaves_the_global_random_stream_alone(lazy: Files) -> None:

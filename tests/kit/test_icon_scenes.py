@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bench import catalogue
+from bench.api import catalogue
 from bench.errors import UserError
 from bench.kit import data
 from bench.kit.data import icon_scenes

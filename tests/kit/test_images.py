@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.contract import Images
+from bench.api import Images
 from bench.errors import UserError
 from bench.kit import images
 

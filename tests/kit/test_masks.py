@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from bench.contract import Images, LabelSource
+from bench.api import Images, LabelSource
 from bench.errors import UserError
 from bench.kit import images as image_files
 from bench.kit.data.dataset import Resident
@@ -21,7 +21,7 @@ from bench.kit.segmentation import masks as measure
 from bench.kit.segmentation.decoder import MaskDecoder
 from bench.kit.segmentation.masks import click_plane, enlarged, exact_shares, mask_loss
 from bench.kit.segmentation.networks import build
-from bench.kit.views import Views
+from bench.kit.views import AugmentedBatch
 from bench.kit.views.planes import clicks
 
 CPU = torch.device("cpu")
@@ -41,10 +41,10 @@ def scenes(count: int = 11, side: int = 16, seed: int = 0) -> Resident:
     return Resident(pixels, torch.arange(count), points, masks)
 
 
-def views_of(planes: Tensor | None, side: int = 16) -> Views:
+def views_of(planes: Tensor | None, side: int = 16) -> AugmentedBatch:
     count = 2 if planes is None else len(planes)
     nobody = torch.zeros(count, dtype=torch.int64)
-    return Views(torch.rand(count, 3, side, side), nobody, nobody, nobody, nobody, 1.0, 0, 0, planes)
+    return AugmentedBatch(torch.rand(count, 3, side, side), nobody, nobody, nobody, nobody, 1.0, 0, 0, planes)
 
 
 # -- the measure
@@ -150,7 +150,7 @@ class Asked(LabelSource):
     def __init__(self, net: nn.Module):
         self.net = net
 
-    def soft_labels(self, views: Views, step: int) -> Tensor:
+    def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
         assert not views.pixels.requires_grad and step == 0
         answers: Tensor = self.net(views.pixels, click_plane(views))
         return answers.flatten(1)

@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import nn
 
-from bench import architectures
+from bench.api import architectures
 from bench.errors import UserError
 from bench.kit.models import Classifier, build
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.kit.data.dataset import Resident
-from bench.kit.views import ViewPlan, Views, ViewStream
+from bench.kit.views import AugmentationConfig, AugmentationStream, AugmentedBatch
 from bench.kit.views.planes import CLICK, MASK, clicks, points_of, with_planes
 
 COUNT, SIDE = 24, 32
@@ -27,8 +27,8 @@ def painted(count: int = COUNT, side: int = SIDE) -> Resident:
     return Resident(pixels, torch.arange(count) % 4, points, masks)
 
 
-def batches(plan: ViewPlan, split: Resident, epoch: int, again: bool = False) -> list[Views]:
-    stream = ViewStream(plan, len(split))
+def batches(plan: AugmentationConfig, split: Resident, epoch: int, again: bool = False) -> list[AugmentedBatch]:
+    stream = AugmentationStream(plan, len(split))
     if again:
         count = -(-len(split) // 7)
         return [stream.again(split.layers("cpu"), split.labels, epoch, batch, 7) for batch in range(count)]
@@ -106,7 +106,7 @@ def test_planes_lie_below_the_colours() -> None:
 )
 def test_planes_go_where_the_pixels_go(plan: dict[str, Any], again: bool) -> None:
     split = painted()
-    views = batches(ViewPlan(**{"size": SIDE, "seed": 3} | plan), split, 2, again)
+    views = batches(AugmentationConfig(**{"size": SIDE, "seed": 3} | plan), split, 2, again)
     assert sum(len(some) for some in views) == COUNT
     for some in views:
         assert some.planes is not None and some.pixels.shape[1:] == (3, *some.planes.shape[2:])
@@ -118,7 +118,7 @@ def test_planes_go_where_the_pixels_go(plan: dict[str, Any], again: bool) -> Non
 def test_without_prompts_the_pixels_are_the_same_bits() -> None:
     split = painted()
     bare = Resident(split.pixels, split.labels)
-    plan = ViewPlan(size=SIDE, min_scale=0.3, flip=True, mix="cutmix", seed=1)
+    plan = AugmentationConfig(size=SIDE, min_scale=0.3, flip=True, mix="cutmix", seed=1)
     for with_them, without in zip(batches(plan, split, 0), batches(plan, bare, 0), strict=True):
         assert without.planes is None and torch.equal(with_them.pixels, without.pixels)
         assert torch.equal(with_them.indices, without.indices) and with_them.weight == without.weight
@@ -129,7 +129,7 @@ def test_a_flip_alone_mirrors_points() -> None:
     points = split.points
     assert points is not None
     flipped = 0
-    for views in batches(ViewPlan(size=SIDE, crop="none", flip=True, seed=5), split, 1):
+    for views in batches(AugmentationConfig(size=SIDE, crop="none", flip=True, seed=5), split, 1):
         assert views.planes is not None
         for plane, index in zip(views.planes[:, CLICK], views.indices.tolist(), strict=True):
             row, column = points[index].tolist()
@@ -144,7 +144,7 @@ def test_a_flip_alone_mirrors_points() -> None:
 
 def test_a_crop_may_lose_the_click_and_then_its_plane_is_empty() -> None:
     planes = []
-    for views in batches(ViewPlan(size=SIDE, min_scale=0.1, flip=False, seed=0), painted(), 0):
+    for views in batches(AugmentationConfig(size=SIDE, min_scale=0.1, flip=False, seed=0), painted(), 0):
         assert views.planes is not None
         planes.append(views.planes[:, CLICK])
     found, there = points_of(torch.cat(planes))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
-from bench.contract import Progress
+from bench.api import Progress
 from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.models import build
@@ -29,7 +29,7 @@ from bench.kit.recovery import (
     noise,
     recover,
 )
-from bench.kit.recovery import statistics as moments_of
+from bench.kit.recovery import bn_statistics as moments_of
 from bench.kit.recovery.augment import Draws
 from bench.kit.recovery.memory import saved_bytes
 from tests.stopping import stopped_every

@@ -13,12 +13,12 @@ from timm.models.vision_transformer_sam import VisionTransformerSAM, checkpoint_
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.contract import DatasetInfo, Setting, Task, TeacherSpec
+from bench.api import DatasetInfo, GridPoint, Task, TeacherSpec
 from bench.errors import UserError
 from bench.kit.data.dataset import Dataset, Resident
 from bench.kit.segmentation import sam
 from bench.kit.segmentation.sam import Sam, SamB, load_official
-from bench.kit.views import Views
+from bench.kit.views import AugmentedBatch
 from bench.kit.views.planes import clicks
 from methods.promptable import Promptable, TeacherConfig
 from methods.segmentation.teacher import TeacherMasks
@@ -299,14 +299,14 @@ def test_a_file_in_their_layout_is_the_teacher(tmp_path: Path, monkeypatch: pyte
     teacher = Promptable(TeacherConfig(file=str(file)))
     here, folder = task(tmp_path), tmp_path / "teacher"
     folder.mkdir()
-    teacher.check(Setting(here.dataset, 1, 0))
+    teacher.check(GridPoint(here.dataset, 1, 0))
     teacher.prepare(here, folder)
     file.unlink()  # what was taken over needs it no more
     found = TeacherMasks.load(folder, CPU)
     assert found.parameters() == sum(p.numel() for p in model.parameters())
     pixels, click = torch.rand(2, 3, 16, 16), clicks(torch.tensor([[3, 4], [9, 9]]), 16, 16)[:, None].float() / 255
     nobody = torch.zeros(2, dtype=torch.int64)
-    views = Views(pixels, nobody, nobody, nobody, nobody, 1.0, 0, 0, click)
+    views = AugmentedBatch(pixels, nobody, nobody, nobody, nobody, 1.0, 0, 0, click)
     with torch.no_grad():
         torch.testing.assert_close(found.soft_labels(views, 0), model(pixels, click).flatten(1), atol=1e-4, rtol=1e-4)
 
@@ -315,7 +315,7 @@ def test_the_teacher_s_identity_is_what_its_file_holds(tmp_path: Path) -> None:
     recipes = []
     for name, content in (("a.pth", b"one"), ("b.pth", b"one"), ("c.pth", b"other")):
         (tmp_path / name).write_bytes(content)
-        setting = Setting(task(tmp_path).dataset, 1, 0)
+        setting = GridPoint(task(tmp_path).dataset, 1, 0)
         recipes.append(Promptable(TeacherConfig(file=str(tmp_path / name))).prepare_recipe(setting).fields)
     assert recipes[0] == recipes[1] != recipes[2] and str(tmp_path) not in str(recipes)
 
@@ -346,4 +346,4 @@ def test_other_files_are_refused_in_one_line(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(UserError, match=r"text.pth is no plain checkpoint"):
         Promptable(TeacherConfig(file=str(tmp_path / "text.pth"))).prepare(task(tmp_path), tmp_path)
     with pytest.raises(UserError, match="is no file; expected segment-anything's checkpoint"):
-        Promptable(TeacherConfig(file=str(tmp_path / "gone.pth"))).check(Setting(task(tmp_path).dataset, 1, 0))
+        Promptable(TeacherConfig(file=str(tmp_path / "gone.pth"))).check(GridPoint(task(tmp_path).dataset, 1, 0))

@@ -16,7 +16,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from bench.contract import Images, LabelSource, Progress
+from bench.api import Images, LabelSource, Progress
+from bench.api.augmentation import AugmentationConfig, AugmentationSchedule
+from bench.api.label_bytes import stored_bytes
+from bench.api.label_codec import LabelCodec
+from bench.api.label_layout import SHARD_BYTES
 from bench.errors import UserError
 from bench.kit import images as image_files
 from bench.kit import labels as label_sources
@@ -29,11 +33,7 @@ from bench.kit.labels.stored import StoredLabels
 from bench.kit.labels.storing import store
 from bench.kit.teachers import trajectory
 from bench.kit.teachers.trajectory import Network, Trajectory
-from bench.kit.views import Views, ViewStream
-from bench.label_bytes import stored_bytes
-from bench.label_codec import LabelCodec
-from bench.label_layout import SHARD_BYTES
-from bench.view_plan import ViewPlan, ViewSchedule
+from bench.kit.views import AugmentationStream, AugmentedBatch
 from tests.stopping import stopped_every
 
 CPU = torch.device("cpu")
@@ -48,15 +48,17 @@ def image_set(ipc: int = 6, seed: int = 0) -> Images:
     return Images(pixels, torch.arange(CLASSES).repeat_interleave(ipc))
 
 
-def views_of(images: Images, plan: ViewPlan) -> ViewStream:
-    return ViewStream(plan, len(images))
+def views_of(images: Images, plan: AugmentationConfig) -> AugmentationStream:
+    return AugmentationStream(plan, len(images))
 
 
-PLAN = ViewPlan(size=SIDE, min_scale=0.3, flip=True, mix="cutmix", seed=5)
+PLAN = AugmentationConfig(size=SIDE, min_scale=0.3, flip=True, mix="cutmix", seed=5)
 
 
-def schedule(images: Images, epochs: int = 5, batch_size: int = 10, plan: ViewPlan = PLAN) -> ViewSchedule:
-    return ViewSchedule(plan=plan, images=len(images), epochs=epochs, batch_size=batch_size)
+def schedule(
+    images: Images, epochs: int = 5, batch_size: int = 10, plan: AugmentationConfig = PLAN
+) -> AugmentationSchedule:
+    return AugmentationSchedule(plan=plan, images=len(images), epochs=epochs, batch_size=batch_size)
 
 
 class Judge(LabelSource):
@@ -69,7 +71,7 @@ class Judge(LabelSource):
         self.net = models.build("convnet2-w8", classes, SIDE, NETWORK.mean, NETWORK.std).eval().requires_grad_(False)
         self.steps: list[int] = []
 
-    def soft_labels(self, views: Views, step: int) -> Tensor:
+    def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
         self.steps.append(step)
         logits: Tensor = 5 * self.net(views.pixels)
         return logits / logits.norm()
@@ -83,7 +85,7 @@ class Judge(LabelSource):
 
 
 def stored(
-    work: Path, codec: str = "fp32", images: Images | None = None, plan: ViewSchedule | None = None, **more: Any
+    work: Path, codec: str = "fp32", images: Images | None = None, plan: AugmentationSchedule | None = None, **more: Any
 ) -> StoredLabels:
     work.mkdir(exist_ok=True)
     images = images or image_set()
@@ -453,11 +455,11 @@ def test_reading_takes_the_memory_of_two_shards_however_many_there_are(tmp_path:
     """64 MB of labels in shards of 2 MB."""
 
     class Constant(Judge):
-        def soft_labels(self, views: Views, step: int) -> Tensor:
+        def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
             return torch.full((len(views), 8000), 0.5)
 
     images = Images(torch.zeros(100, 3, 2, 2, dtype=torch.uint8), torch.arange(100) % CLASSES)
-    plan = schedule(images, 40, 20, ViewPlan(size=2, crop="none"))
+    plan = schedule(images, 40, 20, AugmentationConfig(size=2, crop="none"))
     source = stored(tmp_path / "work", "fp16", images, plan, labeller=Constant(), shard_bytes=2_000_000)
     assert source.layout.total > 64e6 and source.layout.shards >= 32
     saved(source, tmp_path / "made")
@@ -482,7 +484,7 @@ def static(images: Images, codec: str = "fp16", size: int = SIDE) -> StaticLabel
 @pytest.mark.parametrize("codec", ["fp32", "fp16", "int8", "topk2"])
 def test_static_labels_are_those_of_the_plain_images_by_their_shares(tmp_path: Path, mix: Any, codec: str) -> None:
     images = image_set()
-    plain = Views(images.pixels.float() / 255, *[torch.arange(24)] * 4, 1.0, 0, 0)
+    plain = AugmentedBatch(images.pixels.float() / 255, *[torch.arange(24)] * 4, 1.0, 0, 0)
     coder = codec_for(LabelCodec.parse(codec), CLASSES)
     own = coder.decode(coder.encode(Judge().soft_labels(plain, 0)))
     source = label_sources.load(saved(static(images, codec), tmp_path), CPU, {})

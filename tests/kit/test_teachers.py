@@ -13,12 +13,12 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.contract import DatasetInfo, TeacherSpec
+from bench.api import DatasetInfo, TeacherSpec
 from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.data.dataset import Dataset, Files, Resident, Split
 from bench.kit.models import build
-from bench.kit.teachers import gate
+from bench.kit.teachers import accuracy_check
 from bench.kit.teachers.foreign import load_into, read_state
 from bench.kit.teachers.train import kept_epochs, train_trajectory, view_plan
 from bench.kit.teachers.trajectory import Network, Trajectory
@@ -207,19 +207,19 @@ def test_unknown_augmentations_are_refused(augment: str) -> None:
 
 
 def test_the_gate_lets_the_right_teacher_through(trained: tuple[Trajectory, dict[str, Any]]) -> None:
-    gate.check(trained[0], dataset(), CPU)
+    accuracy_check.check(trained[0], dataset(), CPU)
 
 
 def test_the_gate_stops_at_another_class_order(trained: tuple[Trajectory, dict[str, Any]]) -> None:
     with pytest.raises(UserError, match=r"trained with another class order than squares .*class order\?") as caught:
-        gate.check(trained[0], dataset([1, 0, 2, 3, 4, 5]), CPU)
+        accuracy_check.check(trained[0], dataset([1, 0, 2, 3, 4, 5]), CPU)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("order", [[1, 0, 2, 3, 4, 5], [3, 4, 5, 0, 1, 2]])
 def test_the_gate_measures_what_names_do_not_tell(trained: tuple[Trajectory, dict[str, Any]], order: list[int]) -> None:
     with pytest.raises(UserError, match=r"reaches \d+\.\d% on 60 held-out images .*class order\?"):
-        gate.check(trained[0], relabelled(order), CPU)
+        accuracy_check.check(trained[0], relabelled(order), CPU)
 
 
 # -- foreign checkpoints
@@ -334,7 +334,7 @@ def test_a_foreign_checkpoint_becomes_a_trajectory_of_one(
     assert taken.epochs == (SPEC.epochs,) and result["top1"] == ours.gate
     pixels = torch.rand(2, 3, SIDE, SIDE)
     assert torch.equal(taken.model()(pixels), ours.model()(pixels))
-    gate.check(taken, dataset(), CPU)
+    accuracy_check.check(taken, dataset(), CPU)
     assert not json.loads((tmp_path / "made" / "teacher.json").read_text())["network"].get("file")
 
 

@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 from torchvision.transforms import RandomResizedCrop
 
-from bench.kit.views import ViewPlan, ViewStream
+from bench.kit.views import AugmentationConfig, AugmentationStream
 from bench.kit.views.boxes import CROP_WIDTH, random_resized_boxes
 from bench.kit.views.draws import (
     GAP,
@@ -42,10 +42,10 @@ def test_draws_and_views_are_pinned() -> None:
         digest.update(span_uniforms(7, purpose, range(3, 6), 5, 22, first=9).astype("<f8").tobytes())
     assert digest.hexdigest() == "794480a73e4575028edd6ddf575d891937a7ba8f1216fe1aa127093f502abc00"
 
-    plan, count = ViewPlan(size=24, flip=True, shuffle=2, mix="cutmix", seed=11), 40
+    plan, count = AugmentationConfig(size=24, flip=True, shuffle=2, mix="cutmix", seed=11), 40
     draws = uniforms(plan.seed, Purpose.IMAGE, 2, count, IMAGE_WIDTH)
     table = draw_table(plan, range(2, 3), draws, 32, 32, CPU)
-    order = ViewStream(plan, count).order(2)
+    order = AugmentationStream(plan, count).order(2)
     digest = hashlib.sha256(table.columns.numpy().astype("<i4").tobytes())
     digest.update(order.numpy().astype("<i8").tobytes())
     assert digest.hexdigest() == "b8694a3384ae6161f13008cc1166a0598328a36f9d83f054f42279a8af853e13"
@@ -73,7 +73,7 @@ def test_draws_of_seeds_purposes_and_epochs_differ() -> None:
 
 
 def test_order_is_a_permutation_that_changes_with_the_epoch() -> None:
-    stream = ViewStream(ViewPlan(size=8, seed=2), 100)
+    stream = AugmentationStream(AugmentationConfig(size=8, seed=2), 100)
     orders = [stream.order(epoch) for epoch in range(3)]
     assert all(order.sort().values.tolist() == list(range(100)) for order in orders)
     assert not torch.equal(orders[0], orders[1])
@@ -86,7 +86,7 @@ def test_order_is_a_permutation_that_changes_with_the_epoch() -> None:
 @pytest.mark.parametrize("alpha", [0.2, 0.8, 1.0, 4.0])
 def test_weights_are_beta_distributed(alpha: float) -> None:
     draws = uniforms(1, Purpose.BATCH, 0, 2000, 4)
-    plan = ViewPlan(size=32, mix="mixup", alpha=alpha)
+    plan = AugmentationConfig(size=32, mix="mixup", alpha=alpha)
     weights = [draw_mixture(plan, row).weight for row in draws]
     assert stats.kstest(weights, stats.beta(alpha, alpha).cdf).pvalue > 1e-3
 
@@ -95,7 +95,7 @@ def test_cutmix_box_is_sre2ls() -> None:
     """Side int(S·√(1 - λ)) around a uniform centre, halved and clipped; the weight is what the box leaves."""
     draws, size = uniforms(2, Purpose.BATCH, 0, 500, 4), 33
     for row in draws:
-        mixture = draw_mixture(ViewPlan(size=size, mix="cutmix"), row)
+        mixture = draw_mixture(AugmentationConfig(size=size, mix="cutmix"), row)
         assert mixture.box is not None
         top, bottom, left, right = mixture.box
         cut = int(size * (1 - row[0]) ** 0.5)

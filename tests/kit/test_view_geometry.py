@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from bench.kit.views import ViewPlan, Views, ViewStream, resized_crop
+from bench.kit.views import AugmentationConfig, AugmentationStream, AugmentedBatch, resized_crop
 from bench.kit.views.boxes import CROP_WIDTH, random_resized_boxes
 from bench.kit.views.draws import (
     IMAGE_WIDTH,
@@ -30,16 +30,16 @@ def random_set(count: int, height: int, width: int | None = None) -> tuple[Tenso
     return pixels, torch.randint(0, 10, (count,), generator=generator)
 
 
-def epoch_views(plan: ViewPlan, pixels: Tensor, labels: Tensor, epoch: int = EPOCH) -> Views:
+def epoch_views(plan: AugmentationConfig, pixels: Tensor, labels: Tensor, epoch: int = EPOCH) -> AugmentedBatch:
     """The whole set as one batch, in its own order."""
-    return ViewStream(plan, len(labels)).make(pixels, labels, torch.arange(len(labels)), epoch, 0)
+    return AugmentationStream(plan, len(labels)).make(pixels, labels, torch.arange(len(labels)), epoch, 0)
 
 
-def image_draws(plan: ViewPlan, count: int, column: Column) -> Any:
+def image_draws(plan: AugmentationConfig, count: int, column: Column) -> Any:
     return uniforms(plan.seed, Purpose.IMAGE, EPOCH, count, IMAGE_WIDTH)[:, column]
 
 
-def flipped(plan: ViewPlan, count: int) -> list[bool]:
+def flipped(plan: AugmentationConfig, count: int) -> list[bool]:
     return [bool(draw < 0.5) for draw in image_draws(plan, count, Column.FLIP)]
 
 
@@ -74,7 +74,7 @@ def test_resized_crop_has_torchvisions_gradient() -> None:
 
 def test_autocast_does_not_coarsen_views() -> None:
     pixels, labels = random_set(6, 20)
-    plan = ViewPlan(size=16)
+    plan = AugmentationConfig(size=16)
     plain = epoch_views(plan, pixels, labels)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(epoch_views(plan, pixels, labels).pixels, plain.pixels)
@@ -86,7 +86,7 @@ def test_whole_area_is_the_identity_on_squares() -> None:
         boxes = random_resized_boxes(draws, np.full(500, side), np.full(500, side), (1, 1), (3 / 4, 4 / 3))
         assert (boxes == [0, 0, side, side]).all()
     pixels, labels = random_set(9, 16)
-    views = epoch_views(ViewPlan(size=16, min_scale=1), pixels, labels).pixels
+    views = epoch_views(AugmentationConfig(size=16, min_scale=1), pixels, labels).pixels
     assert torch.equal(views, transforms.to_dtype(pixels, torch.float32, scale=True))
     assert torch.equal((views * 255).round().byte(), pixels)
 
@@ -106,10 +106,10 @@ def shuffled(image: Tensor, factor: int, draws: Any) -> Tensor:
 def test_views_are_the_slow_pipeline(factor: int, crop: Any, height: int, size: int, antialias: bool) -> None:
     count = 12
     pixels, labels = random_set(count, height)
-    plan = ViewPlan(size=size, crop=crop, flip=True, shuffle=factor, antialias=antialias, seed=4)
+    plan = AugmentationConfig(size=size, crop=crop, flip=True, shuffle=factor, antialias=antialias, seed=4)
     sides = torch.full((count,), height)
     # shuffling leaves the boxes as they are
-    unshuffled = ViewStream(plan.model_copy(update={"shuffle": 1}), count)
+    unshuffled = AugmentationStream(plan.model_copy(update={"shuffle": 1}), count)
     boxes = unshuffled.boxes(EPOCH, torch.arange(count), sides, sides)
     draws = uniforms(plan.seed, Purpose.SHUFFLE, EPOCH, count, 2 * factor)
     made = epoch_views(plan, pixels, labels)
@@ -124,7 +124,7 @@ def test_views_are_the_slow_pipeline(factor: int, crop: Any, height: int, size: 
 
 def test_shuffles_reach_every_arrangement() -> None:
     pixels = torch.arange(4, dtype=torch.uint8).view(1, 1, 2, 2).expand(200, 3, 2, 2)
-    views = epoch_views(ViewPlan(size=2, crop="none", shuffle=2), pixels, torch.zeros(200, dtype=torch.int64))
+    views = epoch_views(AugmentationConfig(size=2, crop="none", shuffle=2), pixels, torch.zeros(200, dtype=torch.int64))
     seen = {tuple((view[0] * 255).round().int().flatten().tolist()) for view in views.pixels}
     assert seen == {(0, 1, 2, 3), (1, 0, 3, 2), (2, 3, 0, 1), (3, 2, 1, 0)}
 
@@ -133,7 +133,7 @@ def test_shuffles_reach_every_arrangement() -> None:
 def test_shift_is_resize_pad_and_crop(height: int, size: int) -> None:
     count, pad = 30, 3
     pixels, labels = random_set(count, height)
-    plan = ViewPlan(size=size, crop="shift", pad=pad, flip=True, seed=6)
+    plan = AugmentationConfig(size=size, crop="shift", pad=pad, flip=True, seed=6)
     made = epoch_views(plan, pixels, labels).pixels
     tops = (image_draws(plan, count, Column.DOWN) * (2 * pad + 1)).astype(int).tolist()
     lefts = (image_draws(plan, count, Column.RIGHT) * (2 * pad + 1)).astype(int).tolist()
@@ -147,7 +147,7 @@ def test_shift_is_resize_pad_and_crop(height: int, size: int) -> None:
 
 def test_caching_weights_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels, labels = random_set(50, 20)
-    plan = ViewPlan(size=16, flip=True, shuffle=2)
+    plan = AugmentationConfig(size=16, flip=True, shuffle=2)
     cached = epoch_views(plan, pixels, labels).pixels
     monkeypatch.setattr("bench.kit.views.table.CACHED_BYTES", 0)
     assert torch.equal(epoch_views(plan, pixels, labels).pixels, cached)

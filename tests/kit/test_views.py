@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from bench.errors import UserError
-from bench.kit.views import ViewPlan, Views, ViewStream
+from bench.kit.views import AugmentationConfig, AugmentationStream, AugmentedBatch
 from bench.kit.views.draws import Purpose, uniforms
 from bench.kit.views.mixing import draw_mixture
 
@@ -27,9 +27,9 @@ def random_set(count: int, height: int, width: int | None = None) -> tuple[Tenso
     return pixels, torch.randint(0, 10, (count,), generator=generator)
 
 
-def epoch_views(plan: ViewPlan, pixels: Tensor, labels: Tensor, epoch: int = EPOCH) -> Views:
+def epoch_views(plan: AugmentationConfig, pixels: Tensor, labels: Tensor, epoch: int = EPOCH) -> AugmentedBatch:
     """The whole set as one batch, in its own order."""
-    return ViewStream(plan, len(labels)).make(pixels, labels, torch.arange(len(labels)), epoch, 0)
+    return AugmentationStream(plan, len(labels)).make(pixels, labels, torch.arange(len(labels)), epoch, 0)
 
 
 @pytest.mark.parametrize("crop", ["rrc", "shift", "none"])
@@ -37,8 +37,8 @@ def test_lazily_read_images_have_the_same_views(crop: Any) -> None:
     """Cut on the host and finished on the device, but for torchvision's rounding to bytes after each axis."""
     count, height, width = 40, 30, 41
     pixels, labels = random_set(count, height, width)
-    plan = ViewPlan(size=24, crop=crop, flip=True, mix="cutmix", seed=8)
-    stream = ViewStream(plan, count)
+    plan = AugmentationConfig(size=24, crop=crop, flip=True, mix="cutmix", seed=8)
+    stream = AugmentationStream(plan, count)
     indices = stream.order(EPOCH)[:16]
     heights, widths = torch.full((16,), height), torch.full((16,), width)
     boxes = stream.boxes(EPOCH, indices, heights, widths)
@@ -61,8 +61,8 @@ def test_mixing_is_the_slow_mixing(mix: Any, crop: Any) -> None:
     count, size = 24, 16
     pixels, _ = random_set(count, size)
     labels = torch.arange(count)  # so that a partner's label is its row
-    plan = ViewPlan(size=size, crop=crop, flip=True, seed=9)
-    stream = ViewStream(plan.model_copy(update={"mix": mix, "alpha": 0.8}), count)
+    plan = AugmentationConfig(size=size, crop=crop, flip=True, seed=9)
+    stream = AugmentationStream(plan.model_copy(update={"mix": mix, "alpha": 0.8}), count)
     base = epoch_views(plan, pixels, labels).pixels
     for batch in (0, 1, 17):
         made = stream.make(pixels, labels, torch.arange(count), EPOCH, batch)
@@ -83,7 +83,7 @@ def test_mixing_is_the_slow_mixing(mix: Any, crop: Any) -> None:
 
 def test_partners_are_uniform() -> None:
     count, epochs = 4, 3000
-    stream = ViewStream(ViewPlan(size=2, crop="none", mix="mixup"), count)
+    stream = AugmentationStream(AugmentationConfig(size=2, crop="none", mix="mixup"), count)
     pixels, _ = random_set(count, 2)
     labels, rows = torch.arange(count), torch.arange(count)
     seen: dict[tuple[int, ...], int] = {}
@@ -95,19 +95,19 @@ def test_partners_are_uniform() -> None:
 
 
 PLANS = [
-    ViewPlan(size=16, min_scale=1, flip=True),
-    ViewPlan(size=16, flip=True, shuffle=2, seed=1),
-    ViewPlan(size=12, flip=True, seed=2),
-    ViewPlan(size=16, crop="shift", pad=2),
+    AugmentationConfig(size=16, min_scale=1, flip=True),
+    AugmentationConfig(size=16, flip=True, shuffle=2, seed=1),
+    AugmentationConfig(size=12, flip=True, seed=2),
+    AugmentationConfig(size=16, crop="shift", pad=2),
 ]
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=["whole", "mosaic", "crop", "shift"])
 @pytest.mark.parametrize("count", [30, 700])  # below and above the size from which a table spans one epoch
-def test_a_view_depends_on_its_key_alone(plan: ViewPlan, count: int) -> None:
+def test_a_view_depends_on_its_key_alone(plan: AugmentationConfig, count: int) -> None:
     pixels, labels = random_set(count, 16)
     whole = epoch_views(plan, pixels, labels)
-    stream = ViewStream(plan, count)
+    stream = AugmentationStream(plan, count)
     for epoch in (EPOCH + 1, 0, 40, EPOCH):  # whatever was made before
         stream.make(pixels, labels, torch.tensor([3]), epoch, 0)
     indices = stream.order(1)[:25]
@@ -125,14 +125,14 @@ def test_a_view_depends_on_its_key_alone(plan: ViewPlan, count: int) -> None:
 @pytest.mark.parametrize("count", [30, 700])
 def test_a_mixed_batch_can_be_made_again(count: int) -> None:
     pixels, labels = random_set(count, 16)
-    plan = ViewPlan(size=16, flip=True, mix="cutmix")
+    plan = AugmentationConfig(size=16, flip=True, mix="cutmix")
 
-    def run(stream: ViewStream, epoch: int) -> list[Views]:
+    def run(stream: AugmentationStream, epoch: int) -> list[AugmentedBatch]:
         return [stream.make(pixels, labels, rows, epoch, batch) for batch, rows in stream.batches(epoch, 8)]
 
-    stream = ViewStream(plan, count)
+    stream = AugmentationStream(plan, count)
     first = [run(stream, epoch) for epoch in (0, 1)]
-    again = run(ViewStream(plan, count), 1)  # a restart in the second epoch
+    again = run(AugmentationStream(plan, count), 1)  # a restart in the second epoch
     for one, other in zip(first[1], again, strict=True):
         assert torch.equal(one.pixels, other.pixels) and torch.equal(one.partner_labels, other.partner_labels)
         assert one.weight == other.weight
@@ -144,12 +144,12 @@ def test_a_mixed_batch_can_be_made_again(count: int) -> None:
 @pytest.mark.parametrize("plan", PLANS, ids=["whole", "mosaic", "crop", "shift"])
 @pytest.mark.parametrize("count", [30, 700])
 def test_a_batch_on_its_own_is_the_batch_in_its_turn(
-    plan: ViewPlan, count: int, held: int, monkeypatch: pytest.MonkeyPatch
+    plan: AugmentationConfig, count: int, held: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bench.kit.views.stream.REPLAY_BYTES", held)
     pixels, labels = random_set(count, 16)
     plan = plan.model_copy(update={"mix": "cutmix"})
-    ordinary, alone = ViewStream(plan, count), ViewStream(plan, count)
+    ordinary, alone = AugmentationStream(plan, count), AugmentationStream(plan, count)
     for epoch in (EPOCH, 80, EPOCH + 1, EPOCH):
         for batch, indices in ordinary.batches(epoch, 13):
             if batch not in (0, 1, -(-count // 13) - 1):  # the last is shorter
@@ -165,11 +165,11 @@ def test_a_batch_on_its_own_is_the_batch_in_its_turn(
 
 @pytest.mark.parametrize("mix", ["none", "cutmix", "mixup"])
 @pytest.mark.parametrize("plan", PLANS, ids=["whole", "mosaic", "crop", "shift"])
-def test_nothing_waits_for_the_device(plan: ViewPlan, mix: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_waits_for_the_device(plan: AugmentationConfig, mix: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tensors on the meta device hold no values: whatever reads one on the host fails."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # knows no meta device
     plan = plan.model_copy(update={"mix": mix})
-    stream = ViewStream(plan, 30)
+    stream = AugmentationStream(plan, 30)
     pixels = torch.empty(30, 3, 16, 16, dtype=torch.uint8, device="meta")
     labels = torch.empty(30, dtype=torch.int64, device="meta")
     for batch, indices in stream.batches(EPOCH, 8, "meta"):
@@ -181,10 +181,10 @@ def test_nothing_waits_for_the_device(plan: ViewPlan, mix: Any, monkeypatch: pyt
 
 
 def test_plan_is_strict_and_its_digest_ignores_defaults() -> None:
-    plan = ViewPlan(size=32, mix="cutmix")
-    assert plan == ViewPlan.model_validate_json(plan.model_dump_json())
-    assert plan.digest() == ViewPlan(size=32, mix="cutmix", alpha=1.0, pad=4).digest()
-    assert plan.digest() != ViewPlan(size=32).digest()
+    plan = AugmentationConfig(size=32, mix="cutmix")
+    assert plan == AugmentationConfig.model_validate_json(plan.model_dump_json())
+    assert plan.digest() == AugmentationConfig(size=32, mix="cutmix", alpha=1.0, pad=4).digest()
+    assert plan.digest() != AugmentationConfig(size=32).digest()
     bad: list[dict[str, Any]] = [
         {"size": 0},
         {"min_scale": 0},
@@ -199,14 +199,14 @@ def test_plan_is_strict_and_its_digest_ignores_defaults() -> None:
     ]
     for fields in bad:
         with pytest.raises(ValidationError):
-            ViewPlan.model_validate({"size": 32, **fields})
+            AugmentationConfig.model_validate({"size": 32, **fields})
 
 
 def test_impossible_requests_are_refused() -> None:
     pixels, labels = random_set(4, 15)
     with pytest.raises(UserError, match="15 x 15 pixels cannot be cut into 2 x 2"):
-        epoch_views(ViewPlan(size=16, shuffle=2), pixels, labels)
+        epoch_views(AugmentationConfig(size=16, shuffle=2), pixels, labels)
     with pytest.raises(UserError, match=r"shuffle=2 .* use shuffle=1"):
-        ViewStream(ViewPlan(size=16, shuffle=2), 4).boxes(0, labels, labels, labels)
+        AugmentationStream(AugmentationConfig(size=16, shuffle=2), 4).boxes(0, labels, labels, labels)
     with pytest.raises(ValueError, match="a stream of 5 images was given 4"):
-        ViewStream(ViewPlan(size=16), 5).make(pixels, labels, torch.arange(4), 0, 0)
+        AugmentationStream(AugmentationConfig(size=16), 5).make(pixels, labels, torch.arange(4), 0, 0)

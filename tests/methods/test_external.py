@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.contract import TEACHER_LABELS, DatasetInfo, Images, Setting, Task, TeacherSpec
+from bench.api import TEACHER_LABELS, DatasetInfo, GridPoint, Images, Task, TeacherSpec
 from bench.errors import UserError
 from bench.kit import images as image_files
 from bench.kit.data.dataset import Dataset, Resident
@@ -56,7 +56,7 @@ def test_files_are_kept_byte_by_byte(folder: Path, tmp_path: Path) -> None:
 
 def test_the_identity_is_the_content_not_the_place_or_the_seed(folder: Path, tmp_path: Path) -> None:
     moved = Path(folder.rename(tmp_path / "elsewhere"))
-    here, settings = method(moved), [Setting(INFO, IPC, seed) for seed in (0, 1)]
+    here, settings = method(moved), [GridPoint(INFO, IPC, seed) for seed in (0, 1)]
     there = method(moved, folder="/gone", set="other", images=here.config.model_dump()["images"])
     fields = [one.image_recipe(setting).fields for one in (here, there) for setting in settings]
     assert all(found == fields[0] for found in fields)
@@ -88,7 +88,7 @@ def test_what_it_can_not_do_is_said_when_it_is_planned(
     folder: Path, facts: dict[str, Any], ipc: int, words: str
 ) -> None:
     with pytest.raises(UserError) as caught:
-        method(folder, **facts).check(Setting(INFO, ipc, 0))
+        method(folder, **facts).check(GridPoint(INFO, ipc, 0))
     assert words in str(caught.value)
 
 
@@ -99,7 +99,7 @@ def test_another_class_order_is_refused(folder: Path, tmp_path: Path) -> None:
 
 
 def test_its_own_labels_are_its_native_ones(folder: Path) -> None:
-    setting = Setting(INFO, IPC, 0)
+    setting = GridPoint(INFO, IPC, 0)
     assert method(folder).label_recipe(setting) == TEACHER_LABELS and method(folder).info.name == "external:x"
     own = method(folder, labels="stored", labels_digest="1")
     recipe = own.label_recipe(setting)

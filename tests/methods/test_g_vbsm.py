@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.contract import DatasetInfo, Images, Progress, Task, TeacherSpec
+from bench.api import DatasetInfo, Images, Progress, Task, TeacherSpec
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.data.dataset import Dataset, Resident
 from bench.kit.images import quantise
@@ -23,8 +23,8 @@ from bench.kit.recovery import GroupViews, noise
 from bench.kit.seeds import seed_for
 from bench.kit.teachers import trajectory
 from bench.kit.teachers.trajectory import Network, Trajectory
-from bench.kit.views import ViewStream
-from methods.g_vbsm import GVBSM, statistics
+from bench.kit.views import AugmentationStream
+from methods.g_vbsm import GVBSM, conv_statistics
 from methods.g_vbsm.densify import Densification
 from methods.g_vbsm.matching import Layout, Matcher
 from methods.g_vbsm.moments import ConvInputs, conv_moments
@@ -153,7 +153,7 @@ class ReferencePool:
     def __init__(self, task: Task, settings: GVBSM.Config):
         self.settings = settings
         assert task.prepared is not None
-        stored = load_file(task.prepared / statistics.FILE)
+        stored = load_file(task.prepared / conv_statistics.FILE)
         self.nets = [copy.deepcopy(teacher.model().net).double() for teacher in task.teachers]
         self.hooks: list[list[ReferenceHook]] = []
         for arch, net in zip(POOL, self.nets, strict=True):
@@ -272,8 +272,8 @@ def test_targets_are_the_mean_over_batches_weighted_by_the_true_count(make_task:
     """21 images in batches of 8, 8 and 5."""
     task, settings = make_task(), config()
     assert task.prepared is not None
-    stored = load_file(task.prepared / statistics.FILE)
-    stream = ViewStream(statistics.view_plan(settings, SIDE), CLASSES * EACH)
+    stored = load_file(task.prepared / conv_statistics.FILE)
+    stream = AugmentationStream(conv_statistics.view_plan(settings, SIDE), CLASSES * EACH)
     for teacher in task.teachers:
         model = copy.deepcopy(teacher.model())
         total: dict[str, list[Tensor]] = {}
@@ -313,7 +313,7 @@ def test_the_pass_goes_on_with_the_network_it_was_killed_in(make_task: MakeTask,
     again = make_task(place="killed", progress=lambda done, total, **_: steps.append(done))
     GVBSM(config()).prepare(again, tmp_path)
     assert steps == [4, 5, 6, 7, 8, 9]  # the first network was there
-    assert (tmp_path / statistics.FILE).read_bytes() == (task.prepared / statistics.FILE).read_bytes()
+    assert (tmp_path / conv_statistics.FILE).read_bytes() == (task.prepared / conv_statistics.FILE).read_bytes()
 
 
 # -- the loss
@@ -326,7 +326,7 @@ def opened_pool(
     matchers = []
     for teacher in task.teachers:
         net = copy.deepcopy(teacher.model().net)
-        targets = statistics.load_statistics(task.prepared, teacher.network.arch, CPU)
+        targets = conv_statistics.load_statistics(task.prepared, teacher.network.arch, CPU)
         layout = Layout(net, targets, settings.first_multiplier)
         matcher = Matcher(net, layout, len(batches), patch=settings.patch, alpha=settings.alpha, init=settings.ema_init)
         matchers.append(matcher.__enter__())
@@ -533,7 +533,7 @@ def test_the_pass_stopped_again_and_again_ends_with_the_same_bits(make_task: Mak
     _, told = stopped_every(every, run)
     assert told == list(range(1, 10))  # three networks, three batches
     assert task.prepared is not None
-    assert (made / statistics.FILE).read_bytes() == (task.prepared / statistics.FILE).read_bytes()
+    assert (made / conv_statistics.FILE).read_bytes() == (task.prepared / conv_statistics.FILE).read_bytes()
 
 
 @pytest.mark.parametrize("every", [1, 3])

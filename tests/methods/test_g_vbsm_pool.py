@@ -11,14 +11,13 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from bench import catalogue
-from bench.contract import DatasetInfo, Setting, TeacherSpec
+from bench.api import DatasetInfo, GridPoint, TeacherSpec, catalogue
 from bench.errors import UserError
 from bench.kit import labels
 from bench.kit.models import build
 from bench.kit.teachers import trajectory
 from bench.kit.teachers.trajectory import Network, Trajectory
-from bench.kit.views import Views
+from bench.kit.views import AugmentedBatch
 from methods.g_vbsm import GVBSM
 from methods.g_vbsm.config import IMAGENET_POOL, NARROW_POOL, SMALL_POOL
 from methods.g_vbsm.ensemble import Ensemble, average
@@ -31,7 +30,7 @@ def method(name: str, **overrides: Any) -> GVBSM:
 
 
 def specs(name: str, **overrides: Any) -> tuple[TeacherSpec, ...]:
-    return method(name, **overrides).teachers(Setting(catalogue.dataset(name), 10, 0))
+    return method(name, **overrides).teachers(GridPoint(catalogue.dataset(name), 10, 0))
 
 
 # -- settings
@@ -103,18 +102,18 @@ def test_without_a_recipe_of_its_own_the_data_sets_teacher_is_shared() -> None:
 def test_a_foreign_checkpoint_stays_with_its_architecture() -> None:
     info = catalogue.dataset("imagenette")
     foreign = info.teacher.model_copy(update={"file": "r18.pth", "file_sha256": "ab", "accuracy": 0.9})
-    found = GVBSM.for_dataset(info).teachers(Setting(info.model_copy(update={"teacher": foreign}), 1, 0))
+    found = GVBSM.for_dataset(info).teachers(GridPoint(info.model_copy(update={"teacher": foreign}), 1, 0))
     assert found[0] == foreign
     assert all((spec.file, spec.file_sha256, spec.accuracy) == (None, None, None) for spec in found[1:])
 
 
 def test_what_cannot_be_is_said_in_one_line() -> None:
     tiny = catalogue.dataset("tiny-imagenet")
-    method("tiny-imagenet").check(Setting(tiny, 10, 0))
+    method("tiny-imagenet").check(GridPoint(tiny, 10, 0))
     with pytest.raises(UserError, match=r"tiny-imagenet takes an IPC that is a multiple of its 10 blocks, not 1;"):
-        method("tiny-imagenet").check(Setting(tiny, 1, 0))
-    method("tiny-imagenet", blocks=1).check(Setting(tiny, 1, 0))
-    digits = Setting(catalogue.dataset("digits"), 1, 0)
+        method("tiny-imagenet").check(GridPoint(tiny, 1, 0))
+    method("tiny-imagenet", blocks=1).check(GridPoint(tiny, 1, 0))
+    digits = GridPoint(catalogue.dataset("digits"), 1, 0)
     method("digits", groups=4, ema_reset="per_batch").check(digits)
     for wrong in ({}, {"ema_reset": "per_batch", "iterations": 7}, {"ema_reset": "per_batch", "backbone": "random"}):
         with pytest.raises(UserError, match=r"g_vbsm.groups 4: batches build on one another"):
@@ -127,7 +126,7 @@ def test_what_cannot_be_is_said_in_one_line() -> None:
 
 def test_recipes_are_shared_where_they_can_be() -> None:
     info = catalogue.dataset("cifar10")
-    one, other = Setting(info, 1, 0), Setting(info, 50, 3)
+    one, other = GridPoint(info, 1, 0), GridPoint(info, 50, 3)
     plain = method("cifar10")
     assert plain.prepare_recipe(one) == plain.prepare_recipe(other)
     assert plain.label_recipe(one) == plain.label_recipe(other)
@@ -171,10 +170,10 @@ def pool(tmp_path: Path) -> tuple[Trajectory, ...]:
     return tuple(found)
 
 
-def views(count: int = 6) -> Views:
+def views(count: int = 6) -> AugmentedBatch:
     pixels = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     index = torch.arange(count)
-    return Views(pixels, index, index % 5, index % 5, index, 1.0, 0, 0)
+    return AugmentedBatch(pixels, index, index % 5, index % 5, index, 1.0, 0, 0)
 
 
 def reference(pool: tuple[Trajectory, ...], pixels: Tensor, weighted: bool) -> Tensor:

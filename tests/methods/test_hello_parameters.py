@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.contract import LabelSize
+from bench.api import LabelSize
 from bench.kit.clip.loading import load_clip
 from methods.hello import lora
 from methods.hello.config import Config, Convention, Layers

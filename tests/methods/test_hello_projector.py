@@ -17,12 +17,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.contract import DatasetInfo, Images, Progress, PublicBase, Setting, Task, TeacherSpec
+from bench.api import DatasetInfo, FrozenBackbone, GridPoint, Images, Progress, Task, TeacherSpec
 from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.clip import loading
 from bench.kit.data.dataset import Dataset, Resident
-from bench.kit.views import Views
+from bench.kit.views import AugmentedBatch
 from methods.hello import HeLlO, image_update, lora, train
 from methods.hello.config import STAGES, TEMPLATES, Config
 from methods.hello.projector import Projector, ProjectorLabels, build
@@ -31,7 +31,7 @@ from tests.stopping import stopped_every
 
 NAMES = ("cat", "dog", "ice cream")
 CPU = torch.device("cpu")
-BASE = PublicBase("tiny", "ab" * 32, 1234)
+BASE = FrozenBackbone("tiny", "ab" * 32, 1234)
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 TOKENIZER = open_clip.SimpleTokenizer(context_length=16)
 
@@ -53,7 +53,7 @@ def tiny_clip() -> open_clip.CLIP:
     return clip.eval()
 
 
-def fake_load_clip(name: str, device: torch.device, cache: Path | None = None) -> tuple[Any, Any, PublicBase]:
+def fake_load_clip(name: str, device: torch.device, cache: Path | None = None) -> tuple[Any, Any, FrozenBackbone]:
     assert name == BASE.name
     return tiny_clip(), TOKENIZER, BASE
 
@@ -263,9 +263,9 @@ def labels_of(config: Config) -> tuple[Projector, ProjectorLabels]:
     return model, ProjectorLabels.of(model, "tiny", BASE, NAMES, config, CPU)
 
 
-def views(x: Tensor) -> Views:
+def views(x: Tensor) -> AugmentedBatch:
     zeros = torch.zeros(len(x), dtype=torch.int64)
-    return Views(x, zeros, zeros, zeros, zeros, 1.0, 0, 0)
+    return AugmentedBatch(x, zeros, zeros, zeros, zeros, 1.0, 0, 0)
 
 
 @pytest.mark.parametrize("settings", [{}, {"layers": "all", "attention_pool": True, "learn_scale": True, "alpha": 2.0}])
@@ -325,15 +325,15 @@ def test_stages_and_recipes() -> None:
     stages = [Config().stage(ipc) for ipc in (1, 5, 6, 20, 21, 200)]
     assert stages == ["early", "early", "all", "all", "late", "late"]
     method = HeLlO.for_dataset(INFO)
-    one, ten, twenty = (method.label_recipe(Setting(INFO, ipc, 0)) for ipc in (1, 10, 20))
+    one, ten, twenty = (method.label_recipe(GridPoint(INFO, ipc, 0)) for ipc in (1, 10, 20))
     assert one != ten == twenty
     assert ten.fields == {"stage": "all", "clip": "tiny", "seed": 0}
     assert not ten.needs_images
     other = HeLlO.for_dataset(INFO, conv_rank=4, stages={"all": {"up_to_ipc": None, "share": (0.5, 1)}})
-    assert other.label_recipe(Setting(INFO, 1, 0)).fields == {
+    assert other.label_recipe(GridPoint(INFO, 1, 0)).fields == {
         "conv_rank": 4, "share": [0.5, 1.0], "stage": "all", "clip": "tiny", "seed": 0,
     }  # fmt: skip
-    setting = Setting(INFO, 1, 0)
+    setting = GridPoint(INFO, 1, 0)
     assert method.image_recipe(setting) == RDED.for_dataset(INFO).image_recipe(setting)
     with pytest.raises(ValueError, match="another name"):
         Config(stages={"last": {"up_to_ipc": None, "share": (0, 1)}})
@@ -354,7 +354,7 @@ def test_who_teaches() -> None:
     assert Config(teachers="last").checkpoints(1, (4,)) == (4,)
 
     def fields(ipc: int, **settings: Any) -> Any:
-        return HeLlO.for_dataset(INFO, **settings).label_recipe(Setting(INFO, ipc, 0)).fields
+        return HeLlO.for_dataset(INFO, **settings).label_recipe(GridPoint(INFO, ipc, 0)).fields
 
     assert fields(1, teachers="last") == fields(50, teachers="last") == {"stage": "last", "clip": "tiny", "seed": 0}
     assert fields(1, teachers="early") == fields(50, teachers="early") == fields(1)
@@ -362,7 +362,7 @@ def test_who_teaches() -> None:
     own = {"few": {"up_to_ipc": None, "share": (0, 0.25)}}
     assert fields(1, teachers="few", stages=own) == fields(1, stages=own) != fields(1)
     updated = [
-        HeLlO.for_dataset(INFO, image_update=True, teachers=name).image_recipe(Setting(INFO, 1, 0)).fields
+        HeLlO.for_dataset(INFO, image_update=True, teachers=name).image_recipe(GridPoint(INFO, 1, 0)).fields
         for name in ("by-ipc", "last")
     ]
     assert updated[0] != updated[1]

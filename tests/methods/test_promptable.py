@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from bench.contract import DatasetInfo, PublicBase, Setting, Task, TeacherSpec
+from bench.api import DatasetInfo, FrozenBackbone, GridPoint, Task, TeacherSpec
 from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.clip import loading
@@ -24,7 +24,7 @@ from bench.kit.seeds import seed_for
 from bench.kit.segmentation import masks as measure
 from bench.kit.segmentation import networks
 from bench.kit.segmentation.masks import click_plane
-from bench.kit.views import ViewPlan, Views, ViewStream
+from bench.kit.views import AugmentationConfig, AugmentationStream, AugmentedBatch
 from methods.hello import lora
 from methods.promptable import MaskTraining, Promptable, TeacherConfig
 from methods.promptable_lora import PromptableLoRA
@@ -39,7 +39,7 @@ CLASSES, SIDE = 5, 32
 SHORT = MaskTraining(epochs=2, batch_size=8, lr=0.01)
 
 
-def fake_load_clip(name: str, device: torch.device) -> tuple[Any, Any, PublicBase]:
+def fake_load_clip(name: str, device: torch.device) -> tuple[Any, Any, FrozenBackbone]:
     assert name == BASE.name
     return tiny_clip(), None, BASE
 
@@ -67,12 +67,12 @@ def task(work: Path, progress: Any = lambda *_, **__: None, data: Dataset | None
     return replace(Task(data.info, 1, 0, data, (), CPU, work, progress), **changes)
 
 
-def setting(ipc: int = 1, seed: int = 0, **changes: Any) -> Setting:
-    return Setting(scenes().info.model_copy(update=changes), ipc, seed)
+def setting(ipc: int = 1, seed: int = 0, **changes: Any) -> GridPoint:
+    return GridPoint(scenes().info.model_copy(update=changes), ipc, seed)
 
 
-def some_views(data: Dataset) -> Views:
-    stream = ViewStream(ViewPlan(size=SIDE, min_scale=0.3, flip=True, seed=2), len(data.train))
+def some_views(data: Dataset) -> AugmentedBatch:
+    stream = AugmentationStream(AugmentationConfig(size=SIDE, min_scale=0.3, flip=True, seed=2), len(data.train))
     return next(iter(data.train.views(stream, 0, 16, "cpu")))
 
 
@@ -135,7 +135,7 @@ def test_masks_are_learnt_as_a_plain_loop_does(tmp_path: Path) -> None:
     optimizer = torch.optim.AdamW(
         [{"params": decayed}, {"params": rest, "weight_decay": 0.0}], weight_decay=0.1, fused=True
     )
-    stream = ViewStream(ViewPlan(size=SIDE, min_scale=0.5, flip=True, seed=seed), len(split))
+    stream = AugmentationStream(AugmentationConfig(size=SIDE, min_scale=0.5, flip=True, seed=seed), len(split))
     step = 0
     for epoch in range(2):
         for views in split.views(stream, epoch, 8, "cpu"):
@@ -397,8 +397,8 @@ def test_the_projector_learns_the_teacher_s_masks(
     wanted: list[Tensor] = []
     plain: Callable[..., None] = projector.train
 
-    def train(model: Any, here: Task, recipe: Any, target: Callable[[Views], Tensor], *rest: Any) -> None:
-        def watched(views: Views) -> Tensor:
+    def train(model: Any, here: Task, recipe: Any, target: Callable[[AugmentedBatch], Tensor], *rest: Any) -> None:
+        def watched(views: AugmentedBatch) -> Tensor:
             made = target(views)
             teacher = TeacherMasks.load(prepared, CPU)
             torch.testing.assert_close(made.flatten(1), teacher.soft_labels(views, 0).sigmoid())

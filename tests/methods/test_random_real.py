@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.contract import DatasetInfo, Images, Setting, Task, TeacherSpec
+from bench.api import DatasetInfo, GridPoint, Images, Task, TeacherSpec
 from bench.errors import UserError
 from bench.kit.data.dataset import Dataset, Resident
 from methods.random_real import RandomReal
@@ -72,6 +72,6 @@ def test_it_needs_no_teacher_and_brings_no_labels() -> None:
         name="x", title="X", classes=2, image_size=8, smallest_class=9, train_images=18, test_images=2,
         mean=(0.5,) * 3, std=(0.25,) * 3, teacher=TeacherSpec(), clip="icon-clip", student="convnet2",
     )  # fmt: skip
-    setting = Setting(info, 3, 1)
+    setting = GridPoint(info, 3, 1)
     assert RandomReal().teachers(setting) == () and RandomReal().label_recipe(setting) is None
     assert RandomReal().image_recipe(setting).fields == {"ipc": 3, "seed": 1}

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from bench.contract import TEACHER_LABELS, DatasetInfo, Images, Progress, Setting, Task, TeacherSpec
+from bench.api import TEACHER_LABELS, DatasetInfo, GridPoint, Images, Progress, Task, TeacherSpec
 from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.data.dataset import Dataset, Files, Resident, Split
@@ -23,7 +23,7 @@ from bench.kit.images import quantise
 from bench.kit.seeds import seed_for
 from bench.kit.teachers import trajectory
 from bench.kit.teachers.trajectory import Network, Trajectory
-from bench.kit.views import ViewPlan, ViewStream
+from bench.kit.views import AugmentationConfig, AugmentationStream
 from methods import rded
 from methods.hello import HeLlO
 from methods.rded import RDED, mosaic
@@ -117,8 +117,10 @@ def reference(task: Task, factor: int, pool: int, crops: int) -> list[Tensor]:
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
     net = task.teacher.model().net.eval()
     small = SIDE // factor
-    plan = ViewPlan(size=small, ratio=(1, 1), min_scale=0.08, max_scale=1, seed=seed_for("rded-crops", task.seed))
-    stream = ViewStream(plan, len(task.data.train))
+    plan = AugmentationConfig(
+        size=small, ratio=(1, 1), min_scale=0.08, max_scale=1, seed=seed_for("rded-crops", task.seed)
+    )
+    stream = AugmentationStream(plan, len(task.data.train))
     taken = sample_classes(task.data.train.labels, CLASSES, pool, task.seed, most=True)
     images = []
     for label in range(CLASSES):
@@ -289,19 +291,19 @@ def test_the_factor_is_2_from_128_px_up() -> None:
 
 
 def test_an_ipc_beyond_the_pool_is_refused() -> None:
-    RDED().check(Setting(info(), EACH, 0))
+    RDED().check(GridPoint(info(), EACH, 0))
     with pytest.raises(UserError, match=r"rded at IPC 21 on noise needs 21 patches .* pool has 20 images"):
-        RDED().check(Setting(info(), EACH + 1, 0))
+        RDED().check(GridPoint(info(), EACH + 1, 0))
     with pytest.raises(UserError, match="needs 40 patches a class"):
-        RDED(RDED.Config(factor=2)).check(Setting(info(), 10, 0))
+        RDED(RDED.Config(factor=2)).check(GridPoint(info(), 10, 0))
     with pytest.raises(UserError, match="pool has 300 images"):
-        RDED().check(Setting(info(224, smallest=1300), 76, 0))
+        RDED().check(GridPoint(info(224, smallest=1300), 76, 0))
     with pytest.raises(UserError, match=r"rded.factor 3 does not divide the 16 pixels"):
-        RDED(RDED.Config(factor=3)).check(Setting(info(), 1, 0))
+        RDED(RDED.Config(factor=3)).check(GridPoint(info(), 1, 0))
 
 
 def test_recipes_hold_what_decides_and_are_shared() -> None:
-    setting, later = Setting(info(), 5, 1), Setting(info(), 10, 2)
+    setting, later = GridPoint(info(), 5, 1), GridPoint(info(), 10, 2)
     recipe = RDED(RDED.Config(crops=3, batch_size=7)).image_recipe(setting)
     assert recipe.fields == {"crops": 3, "ipc": 5, "seed": 1}  # the batch size is of no effect
     assert recipe.settings == {"crops": 3, "batch_size": 7}

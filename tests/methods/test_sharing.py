@@ -11,16 +11,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bench import registry, stopping
-from bench.contract import DatasetInfo, Progress, Task, TeacherSpec
-from bench.kit import team
+from bench import stopping
+from bench.api import DatasetInfo, Progress, Task, TeacherSpec, registry
+from bench.kit import distributed
 from bench.kit.clip import loading
 from bench.kit.data.dataset import Dataset, Resident
 from bench.kit.teachers import trajectory
 from bench.kit.teachers.trajectory import Network, Trajectory
 from methods import rded
 from methods.g_vbsm import GVBSM
-from methods.g_vbsm.statistics import FILE
+from methods.g_vbsm.conv_statistics import FILE
 from methods.hello import lora, train
 from methods.hello.config import Config
 from methods.sre2l import SRe2L
@@ -59,7 +59,7 @@ def task(folder: Path, progress: Progress) -> Task:
     )
     images = Resident(pixels, torch.arange(CLASSES * EACH) % CLASSES)
     names = tuple(map(str, range(CLASSES)))
-    work, own = folder / "work", folder / f"rank-{team.rank()}"
+    work, own = folder / "work", folder / f"rank-{distributed.rank()}"
     teachers = tuple(network(own / arch, arch) for arch in POOL)
     return Task(info, 2, 0, Dataset(info, names, names, images, images), teachers, CPU, work, progress)
 
@@ -89,7 +89,7 @@ def measure_little(folder: Path, progress: Progress) -> dict[str, Tensor]:
 
 def measured(folder: Path, progress: Progress, batch: int) -> dict[str, Tensor]:
     settings: dict[str, Any] = {"pool": POOL, "patch": 4, "crop": "shift", "pad": 2, "statistics_batch": batch}
-    own = folder / f"rank-{team.rank()}"
+    own = folder / f"rank-{distributed.rank()}"
     GVBSM(GVBSM.Config(**settings)).prepare(task(folder, progress), own)
     return load_file(own / FILE)
 
@@ -111,7 +111,7 @@ def recovered(folder: Path, progress: Progress, groups: int | str) -> dict[str, 
 
 def score(folder: Path, progress: Progress) -> dict[str, Tensor]:
     """RDED's scores: 5 classes in 10 chunks of 4 images."""
-    own = folder / f"rank-{team.rank()}"
+    own = folder / f"rank-{distributed.rank()}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rded, "_CROP_BYTES", 4 * 12 * SIDE**2 * 3)
         rded.RDED(rded.RDED.Config(crops=3)).prepare(task(folder, progress), own)
@@ -140,19 +140,21 @@ def work_through(folder: Path, names: tuple[str, ...], stop: int = 0) -> None:
     def progress(done: int, total: int, **_: float) -> None:
         nonlocal steps
         steps += 1
-        if steps == stop and (team.first() or names != ("project",)):
+        if steps == stop and (distributed.is_main() or names != ("project",)):
             stopping.ask()
 
     for name in names:
         steps = 0
         home = folder / name
         (home / "work").mkdir(parents=True, exist_ok=True)
-        own = home / f"rank-{team.rank()}"
+        own = home / f"rank-{distributed.rank()}"
         for old in sorted(own.rglob("*"), reverse=True):  # of a run before
             old.unlink() if old.is_file() else old.rmdir()
         own.mkdir(exist_ok=True)
         made = STAGES[name](home, progress)
-        save_file({key: tensor.contiguous() for key, tensor in made.items()}, home / f"{team.rank()}.safetensors")
+        save_file(
+            {key: tensor.contiguous() for key, tensor in made.items()}, home / f"{distributed.rank()}.safetensors"
+        )
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
-from bench import catalogue
-from bench.contract import TEACHER_LABELS, DatasetInfo, Progress, Setting, Task, TeacherSpec
+from bench.api import TEACHER_LABELS, DatasetInfo, GridPoint, Progress, Task, TeacherSpec, catalogue
 from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.data.dataset import Dataset, Resident
@@ -308,18 +307,18 @@ def test_settings_are_the_official_ones_of_each_data_set() -> None:
     assert (default.tv, default.l2, default.roll, default.min_scale) == (0, 0, (0, 32), 0.08)
     assert (default.crop, default.flip, default.antialias, default.group_classes) == ("rrc", True, False, 100)
     assert of("imagenet-1k") == of("imagenet-100") == of("imagenette") == default
-    assert of("tiny-imagenet").chosen() == {"lr": 0.1, "r_bn": 1.0, "roll": [-4, 4]}
+    assert of("tiny-imagenet").non_default_fields() == {"lr": 0.1, "r_bn": 1.0, "roll": [-4, 4]}
     assert of("cifar10") == of("cifar100")
-    assert of("cifar100").chosen() == {"iterations": 1000, "crop": "none", "flip": False, "roll": [0, 4]}
+    assert of("cifar100").non_default_fields() == {"iterations": 1000, "crop": "none", "flip": False, "roll": [0, 4]}
     assert of("mnist") == of("cifar10")
     assert SRe2L.for_dataset(info(image_size=64, flip=False)).config == of("tiny-imagenet", flip=False)
     assert not of("digits").flip and of("digits").iterations <= 500
-    assert of("imagenet-1k", curriculum=1.0).chosen() == {"curriculum": 1.0}
+    assert of("imagenet-1k", curriculum=1.0).non_default_fields() == {"curriculum": 1.0}
     assert of("cifar10", roll=(0, 2), lr=0.1).roll == (0, 2)
 
 
 def test_recipes_hold_what_decides() -> None:
-    setting = Setting(info(), 5, 1)
+    setting = GridPoint(info(), 5, 1)
     recipe = SRe2L(Config(r_bn=0.05, groups=7)).image_recipe(setting)
     assert recipe.fields == {"r_bn": 0.05, "ipc": 5, "seed": 1}  # the number of groups is of no effect
     assert recipe.settings == {"r_bn": 0.05, "groups": 7}
@@ -329,8 +328,8 @@ def test_recipes_hold_what_decides() -> None:
 
 def test_what_cannot_be_is_refused_in_one_line(make_task: MakeTask, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="flipped image of noise"):
-        SRe2L().check(Setting(info(flip=False), 1, 0))
-    SRe2L.for_dataset(info(flip=False)).check(Setting(info(flip=False), 1, 0))
+        SRe2L().check(GridPoint(info(flip=False), 1, 0))
+    SRe2L.for_dataset(info(flip=False)).check(GridPoint(info(flip=False), 1, 0))
     for wrong in ({"groups": 0}, {"groups": "many"}, {"roll": (3, 1)}, {"crop": "shift"}):
         with pytest.raises(ValidationError):
             Config(**wrong)

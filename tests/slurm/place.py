@@ -25,13 +25,13 @@ TEACHER = (f"arch={SMALL}", "epochs=3", "batch_size=8", "schedule=cosine", "lr=0
 _SLOWLY = """
 import os, time
 if "SLURM_JOB_ID" in os.environ and "SLOWLY" in os.environ:
-    from bench.harness import heart
-    _step = heart.Heart.__call__
+    from bench.execution import heartbeat
+    _step = heartbeat.Heartbeat.__call__
     def _slow_step(self, done, total, **metrics):
         _step(self, done, total, **metrics)
         time.sleep(float(os.environ["SLOWLY"]) / total)
-    heart.Heart.__call__ = _slow_step
-    heart._LOOK_EVERY = 0.05
+    heartbeat.Heartbeat.__call__ = _slow_step
+    heartbeat._LOOK_EVERY = 0.05
 """
 
 Done = subprocess.CompletedProcess[str]

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from bench.cli import main
-from bench.harness.launch import local, slurm
-from bench.harness.slurm.submit import Submission
+from bench.execution import local
+from bench.slurm import launcher
+from bench.slurm.submit import Submission
 from tests.conftest import TINY_PROTOCOL
 from tests.slurm.place import SMALL, STORE, Done, Place, awaited, finish, make_place
 
@@ -84,7 +85,7 @@ def test_the_last_job_writes_the_boards(finished: tuple[Place, Done, Done]) -> N
     awaited(place.idle)
     shutil.rmtree(place.home / "boards")
     (run,) = (place.home / STORE / "slurm").iterdir()
-    again = "import sys; from bench.harness.slurm.task import report; report(sys.argv[1])"
+    again = "import sys; from bench.slurm.task import report; report(sys.argv[1])"
     assert place.run(sys.executable, "-c", again, str(run / "run.json")).returncode == 0
     assert place.board() == place.board("inline-boards")
 
@@ -149,7 +150,7 @@ def test_stopped_and_started_again_it_waits_for_what_runs_and_notices_what_dies(
     assert sum("RUNNING" in line for line in place.queue()) == 1
 
     before = len(place.scripts("stopped"))
-    impatient = "import sys; from bench.harness.launch import slurm; slurm._GRACE = slurm._ASK_EVERY = 1.0; "
+    impatient = "import sys; from bench.slurm import launcher; launcher._GRACE = launcher._ASK_EVERY = 1.0; "
     impatient += "from bench.cli import main; sys.exit(main())"
     second = place.start(sys.executable, "-c", impatient, *arguments, "--seeds", "0,1", **place.slowly(3))
     killed = awaited(lambda: _heartbeat(place, "stopped", stage="evaluate", seed=1))
@@ -178,8 +179,8 @@ def test_auto_takes_slurm_where_a_cluster_answers(
     monkeypatch.setenv("SLURM_CONF", place.conf)
     if not there:
         monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(slurm, "begin", lambda *_: taken.append("slurm") or Submission({}, {}))
-    monkeypatch.setattr(slurm, "follow", lambda *_: None)
+    monkeypatch.setattr(launcher, "begin", lambda *_: taken.append("slurm") or Submission({}, {}))
+    monkeypatch.setattr(launcher, "follow", lambda *_: None)
     monkeypatch.setattr(local, "run", lambda *_: taken.append("local"))
     assert main(place.arguments(cluster="auto")) == 0
     assert taken == ["slurm" if there else "local"]

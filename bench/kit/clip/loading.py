@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from bench.contract import PublicBase
+from bench.api import FrozenBackbone
 from bench.errors import UserError
 from bench.kit.clip.naming import ICON_CLIP, ICON_CLIP_FOLDER, UNTRAINED
 from bench.kit.seeds import seed_for
@@ -34,7 +34,9 @@ from bench.kit.seeds import seed_for
 Tokenizer = Callable[[list[str]], Tensor]
 
 
-def load_clip(name: str, device: torch.device | str, cache: Path | None = None) -> tuple[CLIP, Tokenizer, PublicBase]:
+def load_clip(
+    name: str, device: torch.device | str, cache: Path | None = None
+) -> tuple[CLIP, Tokenizer, FrozenBackbone]:
     """The model on `device`, its tokenizer (list of B strings -> (B, context) int64), and what to count it as.
 
     Args:
@@ -75,7 +77,7 @@ def load_clip(name: str, device: torch.device | str, cache: Path | None = None) 
     return _ready(model, device), open_clip.get_tokenizer(arch), _public_base(label, path)
 
 
-def load_same_clip(name: str, base: PublicBase, device: torch.device | str) -> tuple[CLIP, Tokenizer]:
+def load_same_clip(name: str, base: FrozenBackbone, device: torch.device | str) -> tuple[CLIP, Tokenizer]:
     """The model and tokenizer that labels stand on, found by ``name`` as :func:`load_clip` finds them.
 
     Raises:
@@ -90,7 +92,7 @@ def load_same_clip(name: str, base: PublicBase, device: torch.device | str) -> t
     return model, tokenizer
 
 
-def load_clip_folder(folder: Path, device: torch.device | str, name: str) -> tuple[CLIP, Tokenizer, PublicBase]:
+def load_clip_folder(folder: Path, device: torch.device | str, name: str) -> tuple[CLIP, Tokenizer, FrozenBackbone]:
     """A model from `model.safetensors` and `config.json`, as `train_icon_clip` writes them."""
     path = folder / "model.safetensors"
     try:
@@ -115,13 +117,13 @@ def _untrained(arch: str) -> CLIP:
     return model
 
 
-def _base_of_weights(name: str, model: CLIP) -> PublicBase:
+def _base_of_weights(name: str, model: CLIP) -> FrozenBackbone:
     """What weights that lie in no file would weigh in one, without its header, and the digest of their bytes."""
     tensors = [tensor.contiguous().view(-1).view(torch.uint8).numpy() for tensor in model.state_dict().values()]
     sha256 = hashlib.sha256()
     for tensor in tensors:
         sha256.update(tensor.data)
-    return PublicBase(name=name, sha256=sha256.hexdigest(), bytes=sum(tensor.nbytes for tensor in tensors))
+    return FrozenBackbone(name=name, sha256=sha256.hexdigest(), bytes=sum(tensor.nbytes for tensor in tensors))
 
 
 def _ready(model: CLIP, device: torch.device | str) -> CLIP:
@@ -157,10 +159,10 @@ def _preprocessing(config: dict[str, Any]) -> dict[str, Any]:
     return {key: config[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in config}
 
 
-def _public_base(name: str, path: Path) -> PublicBase:
+def _public_base(name: str, path: Path) -> FrozenBackbone:
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return PublicBase(name=name, sha256=sha256, bytes=path.stat().st_size)
+    return FrozenBackbone(name=name, sha256=sha256, bytes=path.stat().st_size)
 
 
 @torch.no_grad()

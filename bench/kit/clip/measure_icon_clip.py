@@ -20,7 +20,7 @@ from open_clip.model import CLIP
 from rich.console import Console
 from torch import Tensor
 
-from bench import catalogue
+from bench.api import catalogue
 from bench.errors import UserError
 from bench.kit.clip.icon_augment import normalise
 from bench.kit.clip.icon_captions import CLIP_PROMPTS

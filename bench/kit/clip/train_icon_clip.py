@@ -50,7 +50,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
-class Recipe:
+class CellSpec:
     """Everything but the data that decides the weights."""
 
     epochs: int = 18
@@ -62,7 +62,7 @@ class Recipe:
     limit: int = 0  # train on so many icons only; 0: on all
 
 
-def train(corpus: Corpus, recipe: Recipe, out: Path) -> None:
+def train(corpus: Corpus, recipe: CellSpec, out: Path) -> None:
     """Contrastive training: an icon against every caption of its batch and back, same captions being one."""
     torch.manual_seed(recipe.seed)
     model = CLIP(**MODEL_CFG)
@@ -119,13 +119,13 @@ def contrastive_loss(seen: Tensor, read: Tensor, target: Tensor, logit_scale: Te
     return (to_text + to_image) / 2
 
 
-def _schedule(progress: float, recipe: Recipe) -> float:
+def _schedule(progress: float, recipe: CellSpec) -> float:
     if progress < recipe.warm_up:
         return progress / recipe.warm_up
     return 0.5 * (1 + math.cos(math.pi * (progress - recipe.warm_up) / (1 - recipe.warm_up)))
 
 
-def _parameter_groups(model: CLIP, recipe: Recipe) -> list[dict[str, Any]]:
+def _parameter_groups(model: CLIP, recipe: CellSpec) -> list[dict[str, Any]]:
     # The token table is left out of weight decay too: decay would erase the words that are seldom drawn.
     free = {name for name, value in model.named_parameters() if value.ndim < 2 or "embedding" in name}
     return [
@@ -156,7 +156,7 @@ def _bar(what: str, steps: int) -> Iterator[Any]:
         yield lambda: progress.advance(task)
 
 
-def save_checkpoint(model: CLIP, optimizer: torch.optim.Optimizer, epoch: int, recipe: Recipe, out: Path) -> None:
+def save_checkpoint(model: CLIP, optimizer: torch.optim.Optimizer, epoch: int, recipe: CellSpec, out: Path) -> None:
     """Model, optimizer and epoch in one file, which is either the last one or this one, never half of it."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for number, state in optimizer.state_dict()["state"].items():
@@ -170,7 +170,7 @@ def save_checkpoint(model: CLIP, optimizer: torch.optim.Optimizer, epoch: int, r
     temporary.replace(out / "checkpoint.safetensors")
 
 
-def _resume(model: CLIP, optimizer: torch.optim.Optimizer, out: Path, recipe: Recipe) -> int:
+def _resume(model: CLIP, optimizer: torch.optim.Optimizer, out: Path, recipe: CellSpec) -> int:
     """Epochs already done by the same recipe; a checkpoint of another recipe is not used."""
     path = out / "checkpoint.safetensors"
     if not path.exists():
@@ -209,14 +209,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--source", type=Path, required=True, help="@iconify/json, as .tgz or unpacked folder")
     parser.add_argument("--out", type=Path, required=True)
-    for name, default in asdict(Recipe()).items():
+    for name, default in asdict(CellSpec()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     arguments = vars(parser.parse_args())
     source, out, threads = (arguments.pop(name) for name in ("source", "out", "threads"))
     torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
-    recipe = Recipe(**arguments)
+    recipe = CellSpec(**arguments)
     try:
         train(draw_corpus(source, out, recipe.limit, threads, console.print), recipe, out)
     except UserError as error:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import catalogue
-from bench.contract import DatasetInfo
+from bench.api import DatasetInfo, catalogue
 from bench.errors import UserError
 from bench.kit.data.cifar import read_cifar
 from bench.kit.data.dataset import Dataset
@@ -23,7 +22,7 @@ from bench.kit.data.folders import (
 )
 from bench.kit.data.icon_scenes import read_icon_scenes
 from bench.kit.data.idx import read_idx
-from bench.kit.data.made_up import make_up
+from bench.kit.data.synthetic import make_up
 
 __all__ = ["Description", "describe", "load"]
 
@@ -52,8 +51,8 @@ def load(info: DatasetInfo, data_root: Path | None = None) -> Dataset:
     """Read a data set, or list its files where it is too large to be held in memory.
 
     Args:
-        data_root: what :func:`bench.catalogue.root_of` says for the name the user gave: the folder that holds
-            data sets (None: :func:`bench.catalogue.default_data_root`), of ``folder:PATH`` the folder itself.
+        data_root: what :func:`bench.api.catalogue.root_of` says for the name the user gave: the folder that holds
+            data sets (None: :func:`bench.api.catalogue.default_data_root`), of ``folder:PATH`` the folder itself.
 
     Raises:
         UserError: the data is missing (where to get it and where to put it), incomplete or broken (which

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from bench.contract import DatasetInfo
+from bench.api import DatasetInfo
 from bench.errors import UserError
 from bench.kit.data import names
 from bench.kit.data.dataset import Dataset, Resident

@@ -17,10 +17,10 @@ from typing import final
 import torch
 from torch import Tensor
 
-from bench.contract import DatasetInfo
+from bench.api import DatasetInfo
 from bench.kit.data.decoding import centre, decode
 from bench.kit.data.reading import Cut, CutCentre, CutView, cut_view, default_workers, read_batches
-from bench.kit.views import Views, ViewStream, resized_crop
+from bench.kit.views import AugmentationStream, AugmentedBatch, resized_crop
 from bench.kit.views.planes import with_planes
 
 Device = torch.device | str
@@ -31,7 +31,7 @@ Rows = Callable[[int], slice]
 class Split(ABC):
     """Images with hard labels; ``labels`` is int64 (N,) on the host.
 
-    Of sets with masks ``points`` (N, 2) and ``masks`` (N, H, W) are as of :class:`bench.contract.Images`.
+    Of sets with masks ``points`` (N, 2) and ``masks`` (N, H, W) are as of :class:`bench.api.Images`.
     """
 
     points: Tensor | None = None
@@ -46,7 +46,7 @@ class Split(ABC):
     @abstractmethod
     def views(
         self,
-        stream: ViewStream,
+        stream: AugmentationStream,
         epoch: int,
         batch_size: int,
         device: Device,
@@ -54,14 +54,14 @@ class Split(ABC):
         first: int = 0,
         last: int | None = None,
         rows: Rows | None = None,
-    ) -> Iterator[Views]:
+    ) -> Iterator[AugmentedBatch]:
         """The views of one epoch on ``device``, in the stream's order; the last batch may be shorter.
 
         Args:
             replay: of splits in memory, the (epoch, batch) pairs of the stream to show instead.
             first, last: from which batch on and before which; None: to the end. The others are not read, and these
                 are as they would be among them.
-            rows: of a batch of so many views, which to make, be it none (``bench.kit.team.share``: this process's);
+            rows: of a batch of so many views, which to make (``bench.kit.distributed.share``: this process's);
                 of streams that mix nothing.
 
         Raises:
@@ -85,7 +85,7 @@ class Split(ABC):
         """
 
     @abstractmethod
-    def crops(self, stream: ViewStream, indices: Tensor, count: int, device: Device) -> Tensor:
+    def crops(self, stream: AugmentationStream, indices: Tensor, count: int, device: Device) -> Tensor:
         """``count`` crops of each image: crop k is what ``stream`` cuts out in epoch k, without flip or mix.
 
         Args:
@@ -135,7 +135,7 @@ class Resident(Split):
 
     def views(
         self,
-        stream: ViewStream,
+        stream: AugmentationStream,
         epoch: int,
         batch_size: int,
         device: Device,
@@ -143,7 +143,7 @@ class Resident(Split):
         first: int = 0,
         last: int | None = None,
         rows: Rows | None = None,
-    ) -> Iterator[Views]:
+    ) -> Iterator[AugmentedBatch]:
         pixels, labels = self.layers(device), self.on(device)[1]
         if replay is not None:
             yield from (stream.again(pixels, labels, *place, batch_size) for place in replay[first:last])
@@ -159,7 +159,7 @@ class Resident(Split):
             chosen = chosen.to(device)
             yield centre(pixels[chosen], size), labels[chosen]
 
-    def crops(self, stream: ViewStream, indices: Tensor, count: int, device: Device) -> Tensor:
+    def crops(self, stream: AugmentationStream, indices: Tensor, count: int, device: Device) -> Tensor:
         pixels, _ = self.on(device)
         images = pixels[indices.to(device)].float().div_(255)
         heights, widths = (torch.full_like(indices, side) for side in pixels.shape[2:])
@@ -190,7 +190,7 @@ class Files(Split):
 
     def views(
         self,
-        stream: ViewStream,
+        stream: AugmentationStream,
         epoch: int,
         batch_size: int,
         device: Device,
@@ -198,7 +198,7 @@ class Files(Split):
         first: int = 0,
         last: int | None = None,
         rows: Rows | None = None,
-    ) -> Iterator[Views]:
+    ) -> Iterator[AugmentedBatch]:
         if replay is not None:
             raise NotImplementedError("labels are stored for synthetic images, which are kept in memory")
         batches = islice(stream.batches(epoch, batch_size), first, last)
@@ -216,7 +216,7 @@ class Files(Split):
         for chosen, pixels in zip(groups, self._read(groups, CutCentre(size), device), strict=True):
             yield pixels, self.labels[chosen].to(device, non_blocking=True)
 
-    def crops(self, stream: ViewStream, indices: Tensor, count: int, device: Device) -> Tensor:
+    def crops(self, stream: AugmentationStream, indices: Tensor, count: int, device: Device) -> Tensor:
         def crops_of(index: int) -> Tensor:
             image = decode(self.paths[index]).float().div_(255)  # first, as RDED does: crops are not rounded
             return torch.stack([cut_view(stream, image, index, epoch) for epoch in range(count)])
@@ -233,7 +233,7 @@ class Files(Split):
         return read_batches(self.paths, groups, cut, torch.device(device), min(self.workers, len(groups)))
 
 
-def _chosen_rows(stream: ViewStream, indices: Tensor, rows: Rows | None) -> Tensor:
+def _chosen_rows(stream: AugmentationStream, indices: Tensor, rows: Rows | None) -> Tensor:
     if rows is None:
         return indices
     if stream.plan.mix != "none":

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from bench.image_folders import UNREADABLE, unreadable
+from bench.api.image_folders import UNREADABLE, unreadable
 
 DECODING_ERRORS = (*UNREADABLE, Image.DecompressionBombError)
 WORTH_A_STAMP = 5.0  # seconds; what is checked faster is checked each time

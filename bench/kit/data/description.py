@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.contract import DatasetInfo
+from bench.api import DatasetInfo
 from bench.kit.data.dataset import Dataset, Resident, Split
 
 SAMPLE = 500  # images looked at for sizes and statistics, evenly spread over the training split

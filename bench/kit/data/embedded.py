@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from bench.contract import DatasetInfo
+from bench.api import DatasetInfo
 from bench.errors import UserError
 from bench.kit.data import names
 from bench.kit.data.dataset import Dataset, Resident

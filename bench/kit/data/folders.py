@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from bench.contract import DatasetInfo
+from bench.api import DatasetInfo
+from bench.api.image_folders import Listing, fingerprint, list_classes, list_folder
 from bench.errors import UserError
-from bench.image_folders import Listing, fingerprint, list_classes, list_folder
 from bench.kit.data import names
 from bench.kit.data.dataset import Dataset, Files, Resident, Split
 from bench.kit.data.decoding import check_all, decode_all, side_lengths

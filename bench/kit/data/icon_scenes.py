@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from bench.contract import DatasetInfo
+from bench.api import DatasetInfo
+from bench.api.image_folders import list_classes
 from bench.errors import UserError
-from bench.image_folders import list_classes
 from bench.kit.data.dataset import Dataset, Resident
 from bench.kit.data.decoding import decode_all
 from bench.kit.data.icons import SIZE

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.contract import DatasetInfo
+from bench.api import DatasetInfo
 from bench.errors import UserError
 from bench.kit.data import names
 from bench.kit.data.dataset import Dataset, Resident

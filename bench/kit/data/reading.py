@@ -23,7 +23,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from bench.errors import UserError
 from bench.kit.data.decoding import centre, decode, processors
-from bench.kit.views import ViewPlan, ViewStream
+from bench.kit.views import AugmentationConfig, AugmentationStream
 
 WORKERS_VARIABLE = "DISTILL_BENCH_WORKERS"
 MOST_WORKERS = 16  # more than that wait for the disk or for the device
@@ -52,7 +52,7 @@ class Cut(Protocol):
     def __call__(self, image: Tensor, index: int) -> Tensor: ...
 
 
-def cut_view(stream: ViewStream, image: Tensor, index: int, epoch: int) -> Tensor:
+def cut_view(stream: AugmentationStream, image: Tensor, index: int, epoch: int) -> Tensor:
     """What ``stream`` shows in ``epoch`` of image ``index``, before flip and mix: (3, S, S), of the dtype of
     ``image``.
 
@@ -69,13 +69,13 @@ def cut_view(stream: ViewStream, image: Tensor, index: int, epoch: int) -> Tenso
 class CutView:
     """Cuts out and resizes what a stream of views shows of an image in one epoch."""
 
-    def __init__(self, plan: ViewPlan, count: int, epoch: int):
+    def __init__(self, plan: AugmentationConfig, count: int, epoch: int):
         self.plan, self.count, self.epoch = plan, count, epoch
-        self._stream: ViewStream | None = None  # made in the worker: its caches cannot be pickled
+        self._stream: AugmentationStream | None = None  # made in the worker: its caches cannot be pickled
 
     def __call__(self, image: Tensor, index: int) -> Tensor:
         if self._stream is None:
-            self._stream = ViewStream(self.plan, self.count)
+            self._stream = AugmentationStream(self.plan, self.count)
         return cut_view(self._stream, image, index, self.epoch)
 
 

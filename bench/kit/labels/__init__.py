@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from bench.contract import LabelSource
+from bench.api import LabelSource
 from bench.errors import unknown
 
 KINDS = {

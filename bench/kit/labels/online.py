@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bench.contract import LabelSource
+from bench.api import LabelSource
 from bench.kit.models import Classifier
 from bench.kit.teachers.trajectory import Network, Trajectory
-from bench.kit.views import Views
+from bench.kit.views import AugmentedBatch
 
 Precision = Literal["fp32", "fp16", "int8"]
 State = dict[str, Tensor]
@@ -49,7 +49,7 @@ class OnlineTeacher(LabelSource):
         return cls(teacher.network, teacher.network.with_state(restored(state), teacher.device), state, precision)
 
     @torch.no_grad()
-    def soft_labels(self, views: Views, step: int) -> Tensor:
+    def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
         return self.model(views.pixels)  # type: ignore[no-any-return]
 
     def parameters(self) -> int:

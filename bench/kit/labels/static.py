@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bench.contract import Images, LabelSource, Progress
+from bench.api import Images, LabelSource, Progress
+from bench.api.label_codec import LabelCodec
 from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.labels.codecs import Parts, codec_for, is_complete
 from bench.kit.labels.stored import MadeFor, images_digest
-from bench.kit.views import ViewPlan, Views, ViewStream
-from bench.label_codec import LabelCodec
+from bench.kit.views import AugmentationConfig, AugmentationStream, AugmentedBatch
 
 _LABELS = "labels.safetensors"
 _AT_ONCE = 100  # images
@@ -39,7 +39,7 @@ class StaticLabels(LabelSource):
     def check(self, images: Images, order_hash: str) -> None:
         self.made_for.check(images, order_hash)
 
-    def soft_labels(self, views: Views, step: int) -> Tensor:
+    def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
         base = self.logits.index_select(0, views.indices)
         if views.weight == 1:
             return base
@@ -87,7 +87,7 @@ def static_labels(
     """
     if codec.prune > 1 or codec.coords:
         raise UserError(f"labels static:{codec}: one label an image has no batches to prune and no coordinates")
-    stream = ViewStream(ViewPlan(size=size, crop="none"), len(images))
+    stream = AugmentationStream(AugmentationConfig(size=size, crop="none"), len(images))
     pixels, labels = images.pixels.to(device), images.labels.to(device)
     checkpoint, answers, first = Checkpoint(work), [], 0
     if found := checkpoint.load():

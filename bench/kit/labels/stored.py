@@ -14,14 +14,14 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from bench.contract import Images, LabelSource
+from bench.api import Images, LabelSource
+from bench.api.augmentation import AugmentationSchedule
+from bench.api.label_codec import LabelCodec
+from bench.api.label_layout import LabelLayout, label_columns, shard_name
 from bench.errors import UserError
 from bench.kit.images import link
 from bench.kit.labels.codecs import codec_for, is_complete
-from bench.kit.views import Views
-from bench.label_codec import LabelCodec
-from bench.label_layout import LabelLayout, label_columns, shard_name
-from bench.view_plan import ViewSchedule
+from bench.kit.views import AugmentedBatch
 
 _OPEN = 2  # shards that are mapped at a time: memory stays flat however many there are
 
@@ -54,7 +54,7 @@ class MadeFor:
 
 
 class StoredLabels(LabelSource):
-    """Logits of the views of a schedule in a folder of shards, see :class:`bench.label_layout.LabelLayout`."""
+    """Logits of the views of a schedule in a folder of shards, see :class:`bench.api.label_layout.LabelLayout`."""
 
     kind: ClassVar[str] = "stored"
 
@@ -69,7 +69,7 @@ class StoredLabels(LabelSource):
         self._names = [column.name for column in label_columns(layout.codec, layout.classes)]
         self._shard = lru_cache(_OPEN)(partial(_mapped, folder, self._names))
 
-    def schedule(self) -> ViewSchedule:
+    def schedule(self) -> AugmentationSchedule:
         return self.layout.schedule
 
     def replay(self, epoch: int) -> Sequence[tuple[int, int]] | None:
@@ -78,7 +78,7 @@ class StoredLabels(LabelSource):
     def check(self, images: Images, order_hash: str) -> None:
         self.made_for.check(images, order_hash)
 
-    def soft_labels(self, views: Views, step: int) -> Tensor:
+    def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
         """Logits (B, C) of the batch ``views.batch`` of ``views.epoch``.
 
         Raises:
@@ -126,7 +126,7 @@ class StoredLabels(LabelSource):
             UserError: a shard is missing, cut short or another one; it is named.
         """
         facts: dict[str, Any] = json.loads((folder / "source.json").read_text(encoding="utf-8"))
-        schedule, codec = ViewSchedule(**facts["schedule"]), LabelCodec(**facts["codec"])
+        schedule, codec = AugmentationSchedule(**facts["schedule"]), LabelCodec(**facts["codec"])
         layout = LabelLayout(schedule, codec, facts["classes"], facts["shard_bytes"])
         for shard in range(layout.shards):
             if problem := shard_problem(folder, layout, shard):

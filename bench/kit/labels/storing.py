@@ -10,17 +10,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bench.contract import Images, LabelSource, Progress
+from bench.api import Images, LabelSource, Progress
+from bench.api.augmentation import AugmentationSchedule
+from bench.api.label_codec import LabelCodec
+from bench.api.label_layout import BATCH_COORDS, SHARD_BYTES, VIEW_COORDS, LabelLayout, shard_name
 from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.labels.codecs import Parts, codec_for
 from bench.kit.labels.coordinates import coordinates
 from bench.kit.labels.stored import MadeFor, StoredLabels, images_digest, shard_problem
-from bench.kit.views import ViewStream
+from bench.kit.views import AugmentationStream
 from bench.kit.views.planes import with_planes
-from bench.label_codec import LabelCodec
-from bench.label_layout import BATCH_COORDS, SHARD_BYTES, VIEW_COORDS, LabelLayout, shard_name
-from bench.view_plan import ViewSchedule
 
 _COORDINATES = {column.name for column in VIEW_COORDS + BATCH_COORDS}
 
@@ -29,7 +29,7 @@ _COORDINATES = {column.name for column in VIEW_COORDS + BATCH_COORDS}
 def store(
     labeller: LabelSource,
     images: Images,
-    schedule: ViewSchedule,
+    schedule: AugmentationSchedule,
     codec: LabelCodec,
     order_hash: str,
     work: Path,
@@ -51,7 +51,7 @@ def store(
         OSError: the disk is full after all.
     """
     pixels, labels = with_planes(images.pixels, images.points, images.masks).to(device), images.labels.to(device)
-    stream, batch_size = ViewStream(schedule.plan, schedule.images), schedule.batch_size
+    stream, batch_size = AugmentationStream(schedule.plan, schedule.images), schedule.batch_size
     classes = labeller.soft_labels(stream.again(pixels, labels, 0, 0, batch_size), 0).shape[1]
     codec.check(classes, schedule.epochs, "this image set")
     layout = LabelLayout(schedule, codec, classes, shard_bytes)

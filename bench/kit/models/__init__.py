@@ -1,4 +1,4 @@
-"""Networks by name; see :mod:`bench.architectures` for the names."""
+"""Networks by name; see :mod:`bench.api.architectures` for the names."""
 
 from bench.kit.models.classifier import Classifier, build
 

@@ -11,7 +11,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from bench import architectures
+from bench.api import architectures
 from bench.errors import UserError, unknown
 from bench.kit.models.convnet import ConvNet
 from bench.kit.models.small_mobilenet import SmallMobileNet
@@ -60,7 +60,7 @@ def build(
     """A classifier with random weights, drawn from torch's global stream.
 
     Args:
-        arch: a name of :mod:`bench.architectures`.
+        arch: a name of :mod:`bench.api.architectures`.
         classes: number of logits.
         image_size: pixels a side of its input.
         mean, std: of the pixels in [0, 1], per channel.

@@ -8,9 +8,9 @@ each has its own views and statistics, so the result is that of separate runs.
 from __future__ import annotations
 
 from bench.kit.recovery.augment import GroupViews, RecoveryViews
+from bench.kit.recovery.bn_statistics import BatchNormInputs, Distances, group_moments
 from bench.kit.recovery.loop import RecoveryLoss, Remembers, noise, recover
 from bench.kit.recovery.memory import groups_that_fit
-from bench.kit.recovery.statistics import BatchNormInputs, Distances, group_moments
 
 __all__ = [
     "BatchNormInputs",

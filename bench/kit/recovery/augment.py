@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from bench.contract import Settings
+from bench.api import BaseConfig
 from bench.kit.views.boxes import CROP_WIDTH, TRIES, random_resized_boxes
 from bench.kit.views.draws import IMAGE_WIDTH, Column, Floats, Purpose, uniforms
 from bench.kit.views.geometry import apply_weights, axis_weights
@@ -26,7 +26,7 @@ _ROLL = slice(5, 7)  # of the draws that `Column` leaves to spare: down, right
 _CHUNK_BYTES = 16 * 2**20  # of matrices made at once
 
 
-class RecoveryViews(Settings):
+class RecoveryViews(BaseConfig):
     """How views are made, in this order: crop, horizontal flip, roll.
 
     ``crop``: ``"rrc"`` is torchvision's RandomResizedCrop with areas from ``min_scale`` up; ``"shift"`` is RandomCrop

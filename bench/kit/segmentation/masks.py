@@ -13,17 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.contract import LabelSource
+from bench.api import LabelSource
 from bench.kit.data.dataset import Split
 from bench.kit.segmentation.decoder import SHRINKS
-from bench.kit.views import Views
+from bench.kit.views import AugmentedBatch
 from bench.kit.views.planes import CLICK, MASK, with_planes
 
 SMOOTH = 1.0  # of the Dice loss, in places of the mask (segment-anything's and DETR's `dice_loss` have 1)
 Answer = Callable[[Tensor, Tensor], Tensor]
 
 
-def click_plane(views: Views) -> Tensor:
+def click_plane(views: AugmentedBatch) -> Tensor:
     """The clicks (B, 1, S, S) of a batch.
 
     Raises:
@@ -34,7 +34,7 @@ def click_plane(views: Views) -> Tensor:
     return views.planes[:, CLICK : CLICK + 1]
 
 
-def exact_shares(views: Views) -> Tensor:
+def exact_shares(views: AugmentedBatch) -> Tensor:
     """The exact masks of a batch at the resolution of logits, (B, s, s): how much of each place they cover.
 
     Raises:
@@ -92,7 +92,7 @@ class TestMasks:
 
         def answer(pixels: Tensor, clicks: Tensor) -> Tensor:
             nobody = torch.zeros(len(pixels), dtype=torch.int64, device=pixels.device)
-            views = Views(pixels, nobody, nobody, nobody, nobody, 1.0, 0, 0, clicks)
+            views = AugmentedBatch(pixels, nobody, nobody, nobody, nobody, 1.0, 0, 0, clicks)
             side = self.size // SHRINKS
             return source.soft_labels(views, 0).view(-1, side, side)
 

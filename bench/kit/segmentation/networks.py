@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench import architectures
+from bench.api import architectures
 from bench.errors import UserError
 from bench.kit.segmentation.decoder import SHRINKS, Block, MaskDecoder, conv_norm
 

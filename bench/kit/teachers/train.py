@@ -1,6 +1,6 @@
 """Squeeze: train a teacher and keep its trajectory, or take over a foreign checkpoint.
 
-Several processes (:mod:`bench.kit.team`) share the rows of each batch, and the result is that of one up to rounding
+Several processes (:mod:`bench.kit.distributed`) share the rows of each batch; the result is that of one up to rounding
 and the noise of dropout.
 
 The loop is resumable at every step to the same bits: orders, crops and flips come from counter-based streams, so
@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from bench.contract import Progress, TeacherSpec
+from bench.api import Progress, TeacherSpec
 from bench.errors import UserError
-from bench.kit import team
+from bench.kit import distributed
 from bench.kit.accuracy import TestImages
 from bench.kit.checkpoint import Checkpoint, restore_training, training_state
 from bench.kit.data.dataset import Dataset
@@ -27,7 +27,7 @@ from bench.kit.optim import lr_factor, set_lr, sgd
 from bench.kit.seeds import seed_for, seed_streams
 from bench.kit.sync_norm import synchronise
 from bench.kit.teachers import foreign, trajectory
-from bench.kit.views import ViewPlan, ViewStream
+from bench.kit.views import AugmentationConfig, AugmentationStream
 
 _FOREIGN_TOLERANCE = 0.01
 
@@ -40,13 +40,13 @@ def kept_epochs(epochs: int, checkpoints: int) -> tuple[int, ...]:
     return tuple(sorted({round(epochs * (index + 1) / checkpoints) for index in range(checkpoints)} - {0}))
 
 
-def view_plan(spec: TeacherSpec) -> ViewPlan:
+def view_plan(spec: TeacherSpec) -> AugmentationConfig:
     """The augmentation of a teacher's training."""
     crop, _, flip = spec.augment.partition("-")
     if crop not in ("rrc", "shift", "none") or flip not in ("", "flip"):
         raise UserError(f"unknown augmentation {spec.augment!r} of a teacher; known: rrc, shift, none, each + -flip")
     seed = seed_for("teacher-views", spec.seed)
-    return ViewPlan(size=spec.image_size, crop=crop, min_scale=spec.min_scale, flip=flip == "flip", seed=seed)
+    return AugmentationConfig(size=spec.image_size, crop=crop, min_scale=spec.min_scale, flip=flip == "flip", seed=seed)
 
 
 def train_trajectory(
@@ -75,7 +75,7 @@ def train_trajectory(
         accuracy = _train(spec, dataset, model, tests, work, device, progress)
         kept = list(kept_epochs(spec.epochs, spec.checkpoints))
     gate = gate_images.top1(model)
-    if team.first():
+    if distributed.is_main():
         states = {epoch: load_file(work / trajectory.file_name(epoch)) for epoch in kept if spec.file is None}
         if spec.file is not None:
             states = {spec.epochs: model.net.state_dict()}
@@ -109,19 +109,19 @@ def _train(
     progress: Progress,
 ) -> dict[int, float]:
     """The loop; leaves the kept epochs' weights in ``work`` and returns their test accuracy."""
-    stream = ViewStream(view_plan(spec), len(dataset.train))
+    stream = AugmentationStream(view_plan(spec), len(dataset.train))
     optimizer = sgd(model, spec.lr, spec.momentum, spec.weight_decay, spec.nesterov)
     checkpoint = Checkpoint(work)
     accuracy: dict[int, float] = {}
     first, done = 0, 0  # the epoch to go on with, and how many of its batches were shown
-    if found := team.tell(checkpoint.load() if team.first() else None):
+    if found := distributed.broadcast_object(checkpoint.load() if distributed.is_main() else None):
         tensors, facts = found
         restore_training(model, optimizer, tensors)
         first, done = facts["epoch"], facts["batches"]
         accuracy = {int(epoch): top1 for epoch, top1 in facts["accuracy"].items()}
-    team.agree(model.state_dict().values())
+    distributed.broadcast(model.state_dict().values())
     images = len(dataset.train)
-    if 0 < images % spec.batch_size < team.size():
+    if 0 < images % spec.batch_size < distributed.size():
         _refuse_if_nothing_is_too_little(spec, model, device)
     synchronise(model)
     trained = list(model.parameters())
@@ -130,21 +130,25 @@ def _train(
     for epoch in range(first, spec.epochs):
         model.train()
         set_lr(optimizer, spec.lr * lr_factor(spec.schedule, epoch, spec.epochs))
-        shown = dataset.train.views(stream, epoch, spec.batch_size, device, first=done, rows=team.share)
+        shown = dataset.train.views(stream, epoch, spec.batch_size, device, first=done, rows=distributed.share)
         for batches, views in enumerate(shown, done + 1):
-            if team.size() > 1:  # ranks have other rows, which want other masks of dropout, whatever was drawn before
-                seed_streams(seed_for("teacher-noise", spec.seed, epoch, views.batch, team.rank()), device)
+            if (
+                distributed.size() > 1
+            ):  # ranks have other rows, which want other masks of dropout, whatever was drawn before
+                seed_streams(seed_for("teacher-noise", spec.seed, epoch, views.batch, distributed.rank()), device)
             loss = F.cross_entropy(model(views.pixels), views.labels)
             optimizer.zero_grad(set_to_none=True)
-            team.backward(loss, trained, len(views) / min(spec.batch_size, images - views.batch * spec.batch_size))
+            distributed.backward(
+                loss, trained, len(views) / min(spec.batch_size, images - views.batch * spec.batch_size)
+            )
             optimizer.step()
             progress(epoch * steps + batches, spec.epochs * steps)
-            if team.first() and checkpoint.due():
+            if distributed.is_main() and checkpoint.due():
                 checkpoint.save(training_state(model, optimizer), epoch=epoch, batches=batches, accuracy=accuracy)
         done = 0
         if epoch + 1 in kept:
             accuracy[epoch + 1] = tests.top1(model)
-            if team.first():
+            if distributed.is_main():
                 state = {name: t.contiguous() for name, t in model.net.state_dict().items()}
                 save_file(state, work / trajectory.file_name(epoch + 1))
     return accuracy

@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bench.contract import Settings
+from bench.api import BaseConfig
 from bench.kit.models import Classifier, build
 
 GATE_IMAGES = 1000  # held-out images on which a teacher shows that it is what its record says
 
 
-class Network(Settings):
+class Network(BaseConfig):
     """What must be known to build a classifier again."""
 
     arch: str

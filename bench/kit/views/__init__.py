@@ -1,14 +1,15 @@
 """Views: augmented batches that are made on the device and can be made again from (seed, epoch, image,
 batch).
 
-``ViewPlan`` says what is done to an image, ``ViewStream`` does it for whole batches, ``Views`` is such a
-batch; ``resized_crop`` is the batched crop on its own.
+``AugmentationConfig`` says what is done to an image, ``AugmentationStream`` does it for whole
+batches, ``AugmentedBatch`` is one;
+``resized_crop`` is the batched crop on its own.
 """
 
 from __future__ import annotations
 
+from bench.api.augmentation import AugmentationConfig
 from bench.kit.views.geometry import resized_crop
-from bench.kit.views.stream import Views, ViewStream
-from bench.view_plan import ViewPlan
+from bench.kit.views.stream import AugmentationStream, AugmentedBatch
 
-__all__ = ["ViewPlan", "ViewStream", "Views", "resized_crop"]
+__all__ = ["AugmentationConfig", "AugmentationStream", "AugmentedBatch", "resized_crop"]

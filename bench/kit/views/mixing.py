@@ -14,8 +14,8 @@ import torch
 from scipy.special import betaincinv
 from torch import Tensor
 
+from bench.api.augmentation import AugmentationConfig
 from bench.kit.views.draws import Floats
-from bench.view_plan import ViewPlan
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Mixture:
     box: tuple[int, int, int, int] | None = None
 
 
-def draw_mixture(plan: ViewPlan, draws: Floats) -> Mixture:
+def draw_mixture(plan: AugmentationConfig, draws: Floats) -> Mixture:
     """The mixture of a batch under a plan that mixes, from its row (4,) of the BATCH table."""
     sampled, row, column, _ = draws.tolist()
     if plan.alpha != 1:  # Beta(1, 1) is the uniform distribution itself

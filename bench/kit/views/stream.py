@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.api.augmentation import AugmentationConfig
 from bench.errors import UserError
 from bench.kit.views.boxes import CROP_WIDTH, random_resized_boxes
 from bench.kit.views.draws import (
@@ -30,7 +31,6 @@ from bench.kit.views.draws import (
 from bench.kit.views.geometry import apply_weights
 from bench.kit.views.mixing import Mixture, draw_mixture, mix
 from bench.kit.views.table import SpanTable, draw_table
-from bench.view_plan import ViewPlan
 
 COLOURS = 3  # channels that are seen; what comes after them are planes
 SPANS_HELD = 2  # a loader that reads ahead works on the next epoch while this one is being finished
@@ -40,7 +40,7 @@ REPLAY_BYTES = 128 * 2**20  # of tables of single batches: 40 bytes a view, and 
 
 
 @dataclass(frozen=True)
-class Views:
+class AugmentedBatch:
     """An augmented batch, on one device.
 
     ``pixels`` float32 (B, 3, S, S) in [0, 1]; ``indices`` int64 (B,) of the base images in their set;
@@ -64,7 +64,7 @@ class Views:
         return len(self.labels)
 
 
-class ViewStream:
+class AugmentationStream:
     """The views of ``count`` images under a plan.
 
     The order of an epoch is fixed by (seed, epoch), the geometry of a view by (seed, epoch, image), the
@@ -72,7 +72,7 @@ class ViewStream:
     batch). No state is kept between calls but caches.
     """
 
-    def __init__(self, plan: ViewPlan, count: int):
+    def __init__(self, plan: AugmentationConfig, count: int):
         self.plan = plan
         self.count = count
         self._span = max(1, SPAN_IMAGES // max(1, count))  # epochs drawn at a time
@@ -93,7 +93,7 @@ class ViewStream:
         order = self.order(epoch).to(device, non_blocking=True)
         yield from enumerate(torch.split(order, batch_size))
 
-    def make(self, pixels: Tensor, labels: Tensor, indices: Tensor, epoch: int, batch: int) -> Views:
+    def make(self, pixels: Tensor, labels: Tensor, indices: Tensor, epoch: int, batch: int) -> AugmentedBatch:
         """The views of the images ``indices`` as batch number ``batch`` of ``epoch``.
 
         Args:
@@ -111,7 +111,7 @@ class ViewStream:
         chosen, labels = pixels.index_select(0, indices), labels.index_select(0, indices)
         return self._views_of_span(chosen, labels, indices, epoch, batch, cropped=False)
 
-    def again(self, pixels: Tensor, labels: Tensor, epoch: int, batch: int, batch_size: int) -> Views:
+    def again(self, pixels: Tensor, labels: Tensor, epoch: int, batch: int, batch_size: int) -> AugmentedBatch:
         """One batch of an epoch on its own, as :meth:`batches` and :meth:`make` would make it in its turn.
 
         For replays that jump between epochs: only the batch's own rows are drawn, and they are kept, the latest
@@ -180,7 +180,7 @@ class ViewStream:
         draws = some_uniforms(plan.seed, Purpose.CROP, epoch, rows, CROP_WIDTH)
         return torch.from_numpy(random_resized_boxes(draws, high, wide, plan.scale, plan.ratio))
 
-    def finish(self, cropped: Tensor, labels: Tensor, indices: Tensor, epoch: int, batch: int) -> Views:
+    def finish(self, cropped: Tensor, labels: Tensor, indices: Tensor, epoch: int, batch: int) -> AugmentedBatch:
         """The views of images whose boxes were already cut out: shift, flip and mix.
 
         Args:
@@ -198,7 +198,7 @@ class ViewStream:
 
     def _views_of_span(
         self, pixels: Tensor, labels: Tensor, indices: Tensor, epoch: int, batch: int, cropped: bool
-    ) -> Views:
+    ) -> AugmentedBatch:
         span, row = self._row(epoch)
         table = self._table(span, pixels.shape[2], pixels.shape[3], pixels.device, cropped)
         rows = indices + row if row else indices
@@ -214,7 +214,7 @@ class ViewStream:
         mixture: Mixture | None,
         epoch: int,
         batch: int,
-    ) -> Views:
+    ) -> AugmentedBatch:
         """The views of a batch, which has ``rows`` of the table (None: all of them, in their order)."""
         if not table.identity:
             pixels = apply_weights(*table.weights_of(rows), pixels.float())
@@ -230,7 +230,7 @@ class ViewStream:
         planes = None
         if views.shape[1] > COLOURS:
             views, planes = views[:, :COLOURS].contiguous(), views[:, COLOURS:].contiguous()
-        return Views(views, indices, labels, partner_labels, partner_indices, weight, epoch, batch, planes)
+        return AugmentedBatch(views, indices, labels, partner_labels, partner_indices, weight, epoch, batch, planes)
 
     def _expect(self, pixels: Tensor) -> None:
         if len(pixels) != self.count:

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bench.api.augmentation import AugmentationConfig
 from bench.errors import UserError
 from bench.kit.views.boxes import CROP_WIDTH, random_resized_boxes
 from bench.kit.views.draws import Column, Floats, Purpose, permutation, some_uniforms, span_uniforms
 from bench.kit.views.geometry import axis_weights
-from bench.view_plan import ViewPlan
 
 CACHED_BYTES = 8 * 2**20  # of weights; larger ones are made by the batch, which stays in a processor's cache
 BATCH_CACHED_BYTES = 64 * 2**10  # the same of a single batch, because many of them are held
@@ -34,7 +34,7 @@ class SpanTable:
     the images themselves. ``weights``: the matrices of all rows, where they are small enough to keep.
     """
 
-    plan: ViewPlan
+    plan: AugmentationConfig
     height: int
     width: int
     columns: Tensor
@@ -64,7 +64,7 @@ class SpanTable:
 
 
 def draw_table(
-    plan: ViewPlan,
+    plan: AugmentationConfig,
     epochs: range,
     image_draws: Floats,
     height: int,
@@ -125,7 +125,7 @@ def _chosen(values: Tensor, rows: Tensor | None) -> Tensor:
     return values if rows is None else values.index_select(0, rows)
 
 
-def _weights(plan: ViewPlan, height: int, width: int, columns: Tensor) -> tuple[Tensor, Tensor]:
+def _weights(plan: AugmentationConfig, height: int, width: int, columns: Tensor) -> tuple[Tensor, Tensor]:
     of_rows, of_columns = columns[:, 1:].view(len(columns), -1, 2).unbind(2)
     if height != width:
         return _axis_weights(plan, height, of_rows), _axis_weights(plan, width, of_columns)
@@ -133,7 +133,7 @@ def _weights(plan: ViewPlan, height: int, width: int, columns: Tensor) -> tuple[
     return rows, across
 
 
-def _axis_weights(plan: ViewPlan, pixels: int, columns: Tensor) -> Tensor:
+def _axis_weights(plan: AugmentationConfig, pixels: int, columns: Tensor) -> Tensor:
     first, length, reverse, shift = columns[:, :4].unbind(1)
     return axis_weights(
         first,

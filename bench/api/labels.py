@@ -1,0 +1,123 @@
+"""Label sources: what answers a batch of augmented images with soft labels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from bench.api.augmentation import AugmentationSchedule
+    from bench.kit.views import AugmentedBatch
+
+
+@dataclass(frozen=True)
+class Images:
+    """A synthetic set: ``pixels`` uint8 (N, 3, S, S) and hard ``labels`` int64 (N,), class-major, IPC a class.
+
+    ``encoding`` is how the method's authors publish them; JPEG is PIL's, at quality 75.
+
+    Of data sets with masks: ``points`` int64 (N, 2), the prompts, as the row and the column of a pixel; ``masks``
+    uint8 (N, S, S), 1 where the image shows what its prompt means. Prompts are input and lie with the images; masks are
+    dense hard labels, and their bytes are labels' where a student learns from them.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    encoding: Literal["jpeg", "png"] = "jpeg"
+    points: Tensor | None = None
+    masks: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class FrozenBackbone:
+    """A frozen public model that a label source builds on; it is counted apart from what a method stores."""
+
+    name: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ByteCount:
+    """What a student needs on disk, measured on the files.
+
+    ``images``: the encoded images. ``labels``: everything beyond images and hard labels (stored tensors with
+    their headers, or the weights of the label model). ``public``: frozen public bases, named and counted apart.
+    """
+
+    images: int = 0
+    labels: int = 0
+    public: tuple[FrozenBackbone, ...] = ()
+
+
+class LabelSource(ABC):
+    """Answers a batch of augmented images with soft labels.
+
+    A *stored* source dictates the views its labels were made for; an *online* one labels any view. A source is
+    saved as a folder that holds a ``source.json`` with its ``kind`` and nothing that is not counted.
+    """
+
+    kind: ClassVar[str]
+    dense: ClassVar[bool] = False  # is its answer a mask: a logit a pixel at a quarter of the resolution, row by row?
+    complete: bool = True  # does it know the logits of all classes, or only which are likely?
+
+    def schedule(self) -> AugmentationSchedule | None:
+        """The views the labels belong to; None where they are free."""
+        return None
+
+    def replay(self, epoch: int) -> Sequence[tuple[int, int]] | None:
+        """Which (epoch, batch) of the schedule a student sees in its epoch; None: all batches of that epoch."""
+        return None
+
+    def check(self, images: Images, order_hash: str) -> None:  # noqa: B027 — online sources label any image
+        """Refuse images these labels were not made for, or another class order.
+
+        Raises:
+            UserError: what differs, by name.
+        """
+
+    @abstractmethod
+    def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
+        """Logits (B, C), float32, for the augmented batch ``views`` of training step ``step``; C is the number of
+        classes, of a dense source that of its mask's pixels."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write everything a student needs into ``folder``; safetensors and JSON only."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path, device: torch.device) -> Self:
+        """Read back what :meth:`save` wrote.
+
+        Raises:
+            UserError: a named public base is not to be had.
+        """
+
+    def public(self) -> tuple[FrozenBackbone, ...]:
+        """The public bases this source stands on."""
+        return ()
+
+    def parameters(self) -> int | None:
+        """How many numbers of a model it stores, the public bases' left out; None where it stores answers, or where
+        nobody counts."""
+        return None
+
+
+@dataclass(frozen=True)
+class LabelSize:
+    """What a method's own label model stores, said without building it: so many ``numbers`` of ``width`` bytes each.
+    ``public`` are the parameters of the frozen public base that answers with it; they are counted apart."""
+
+    numbers: int
+    width: int = 4
+    public: int = 0

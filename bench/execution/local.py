@@ -1,0 +1,111 @@
+"""A bounded queue on this machine: ``jobs`` processes that live as long as the run, one cell each at a time.
+
+A process that dies (out of memory, killed) costs its cell alone: it is noted as failed, and a new process takes
+its place. When this process dies, its workers end by themselves.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait as wait_for
+
+from bench.execution import Watcher
+from bench.execution.options import Options
+from bench.execution.scheduling import Schedule
+from bench.planning.grid import Grid
+from bench.store.artifacts import Store
+from bench.store.cell import Cell
+
+_TICK = 0.5  # seconds between two looks
+_BUSY_PAUSE = 2.0  # seconds before a cell that another run holds is tried again
+
+
+def run(schedule: Schedule, options: Options, jobs: int, watcher: Watcher) -> None:
+    """Work off a schedule with at most ``jobs`` cells at a time.
+
+    Raises:
+        UserError: from a cell; the others in flight are let go, what is finished is kept.
+    """
+    slots: list[ProcessPoolExecutor | None] = [None] * jobs
+    running: dict[Future[str], tuple[int, Cell]] = {}
+    resting: dict[str, float] = {}  # busy cells -> when to try again
+    asked = schedule.grid.model_copy(update={"cells": ()})  # a worker gets its cell alone: grids may be large
+    try:
+        while not schedule.over:
+            now = time.monotonic()
+            waiting = [cell for cell in schedule.ready() if resting.get(cell.id, 0) <= now]
+            free = [slot for slot in range(jobs) if slot not in {slot for slot, _ in running.values()}]
+            for slot, cell in zip(free, waiting, strict=False):
+                pool = slots[slot] or _pool(slot, options)
+                slots[slot] = pool
+                schedule.state[cell.id] = "running"
+                running[pool.submit(_run, asked, cell, options)] = (slot, cell)
+            watcher.update(schedule)
+            done, _ = wait(running, timeout=_TICK, return_when=FIRST_COMPLETED) if running else (set(), set())
+            if not running:
+                time.sleep(_TICK)
+            for future in done:
+                slot, cell = running.pop(future)
+                try:
+                    outcome = future.result()
+                except BrokenProcessPool:
+                    slots[slot] = None
+                    outcome = _died(cell, options)
+                if outcome in ("busy", "blocked"):
+                    resting[cell.id] = time.monotonic() + _BUSY_PAUSE
+                schedule.settle(cell, outcome)
+        watcher.update(schedule)
+    finally:
+        for slot_pool in slots:
+            if slot_pool is not None:
+                _end(slot_pool)
+
+
+def _pool(slot: int, options: Options) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")  # fork and a threaded torch don't go together
+    return ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(slot, options))
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    processes = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()  # a cell in flight goes on from its checkpoint next time
+    for process in processes:
+        process.join()
+
+
+def _begin(slot: int, options: Options) -> None:
+    """In the worker process: follow the parent in death, leave Ctrl-C to it, take an accelerator of one's own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible and options.device == "auto":
+        devices = visible.split(",")
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
+
+
+def _follow(sentinel: int) -> None:
+    wait_for([sentinel])
+    os._exit(1)
+
+
+def _run(grid: Grid, cell: Cell, options: Options) -> str:
+    from bench.execution.worker import run_cell  # imports torch, in the worker alone
+
+    return run_cell(grid, cell, options)
+
+
+def _died(cell: Cell, options: Options) -> str:
+    from bench.execution.failures import note_death
+
+    note_death(Store(options.store), cell, "the worker process died (killed, or out of memory)")
+    return "failed"

@@ -1,0 +1,203 @@
+"""What is to be done in a grid, and in which order: the state that every launcher works off."""
+
+from __future__ import annotations
+
+import shutil
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bench.planning.grid import Grid
+from bench.store.artifacts import Damaged, Store
+from bench.store.cell import STAGES, Cell, Stage
+from bench.store.locks import lease
+from bench.store.record import Record
+
+State = Literal["todo", "running", "done", "failed", "blocked"]
+
+
+def finished(store: Store, cell: Cell) -> bool:
+    """Is the cell done, and made from what its parents hold now?
+
+    Raises:
+        Damaged: its record or a parent's can't be read.
+    """
+    record = store.record(cell.id)
+    if record is None:
+        return False
+    for parent in cell.parents.values():
+        made = store.record(parent)
+        if made is None or record.inputs.get(parent) != made.content:
+            return False
+    return True
+
+
+class States(dict[str, State]):
+    """The state of every cell of a grid, by id. Setting one keeps count, so that nobody has to go through the grid to
+    know what could start and how far it is: launchers ask after every cell."""
+
+    def __init__(self, grid: Grid, states: Mapping[str, State]):
+        super().__init__(states)
+        self.cells = grid.cells
+        self.places = {cell.id: place for place, cell in enumerate(grid.cells)}
+        self.children: dict[str, list[Cell]] = {cell.id: [] for cell in grid.cells}
+        self.missing: dict[str, int] = {}  # cell -> how many of its parents are not done
+        self.counts: dict[Stage, Counter[State]] = {stage: Counter() for stage in STAGES}
+        self.ready: list[int] = []  # places of the cells that could start, in order
+        for place, cell in enumerate(grid.cells):
+            parents = set(cell.parents.values())
+            for parent in parents:
+                self.children[parent].append(cell)
+            self.missing[cell.id] = sum(self[parent] != "done" for parent in parents)
+            self.counts[cell.stage][self[cell.id]] += 1
+            if self._could_start(cell):
+                self.ready.append(place)
+
+    def __setitem__(self, cell_id: str, state: State) -> None:
+        before = self[cell_id]
+        super().__setitem__(cell_id, state)
+        cell = self.cells[self.places[cell_id]]
+        self.counts[cell.stage][before] -= 1
+        self.counts[cell.stage][state] += 1
+        self._enlist(cell)
+        change = (before == "done") - (state == "done")
+        if change:
+            for child in self.children[cell_id]:
+                self.missing[child.id] += change
+                self._enlist(child)
+
+    def _could_start(self, cell: Cell) -> bool:
+        return self[cell.id] == "todo" and not self.missing[cell.id]
+
+    def _enlist(self, cell: Cell) -> None:
+        place = self.places[cell.id]
+        at = bisect_left(self.ready, place)
+        listed = at < len(self.ready) and self.ready[at] == place
+        if self._could_start(cell) and not listed:
+            self.ready.insert(at, place)
+        elif listed and not self._could_start(cell):
+            del self.ready[at]
+
+
+@dataclass
+class Schedule:
+    """The cells of a grid by state. Cells run in the order of the stages; within one, in the order of the plan."""
+
+    grid: Grid
+    state: dict[str, State]  # of every cell; becomes States
+    computed: list[str] = field(default_factory=list)  # in this run, by this process
+    remade: list[str] = field(default_factory=list)  # one line for each damaged artifact that is made again
+
+    def __post_init__(self) -> None:
+        self._states = self.state = States(self.grid, self.state)
+
+    def ready(self) -> list[Cell]:
+        """The cells that could start now: to do, with every parent done."""
+        return [self.grid.cells[place] for place in self._states.ready]
+
+    def settle(self, cell: Cell, outcome: str) -> None:
+        """Note how a cell ended; what stands on a failed one is blocked."""
+        match outcome:
+            case "done":
+                self.computed.append(cell.id)
+                self.state[cell.id] = "done"
+            case "already":
+                self.state[cell.id] = "done"
+            case "failed":
+                self.state[cell.id] = "failed"
+                self._block(cell)
+            case _:  # busy: somebody else is at it; blocked: a parent went away. Look again later
+                self.state[cell.id] = "todo"
+
+    def _block(self, cell: Cell) -> None:
+        for child in self._states.children[cell.id]:
+            if self.state[child.id] == "todo":
+                self.state[child.id] = "blocked"
+                self._block(child)
+
+    @property
+    def over(self) -> bool:
+        """Is nothing left to do or running?"""
+        return not any(counts["todo"] or counts["running"] for counts in self._states.counts.values())
+
+    def waves(self, stage: Stage) -> list[list[Cell]]:
+        """The cells of a stage that are to do, in groups that stand on earlier groups alone: stored labels come after
+        the label model that answers."""
+        waves: list[list[Cell]] = []
+        wave_of: dict[str, int] = {}
+        for cell in self.grid.stage(stage):  # parents come before children
+            if self.state[cell.id] == "todo":
+                wave = max((wave_of[p] + 1 for p in cell.parents.values() if p in wave_of), default=0)
+                wave_of[cell.id] = wave
+                waves += [[]] if wave == len(waves) else []
+                waves[wave].append(cell)
+        return waves
+
+    def counts(self, stage: Stage) -> Counter[str]:
+        """How many cells of a stage are in which state."""
+        return Counter({state: count for state, count in self._states.counts[stage].items() if count})
+
+
+def survey(grid: Grid, store: Store, check_files: bool) -> Schedule:
+    """Hold a grid against a store, changing nothing. A cell is done when its record says so, all its parents are done,
+    and it was made from what they hold; every record is read once.
+
+    Args:
+        check_files: read every file of the finished artifacts and compare digests; damaged ones are to do.
+    """
+    states: dict[str, State] = dict.fromkeys((cell.id for cell in grid.cells), "todo")
+    contents: dict[str, str] = {}  # of the cells that are done
+    remade = []
+    there = store.ids("cells")
+    for cell in grid.cells:  # parents come before children
+        if cell.id not in there:
+            continue
+        try:
+            record = store.record(cell.id)
+            if record is None or not _made_from(record, cell, contents):
+                continue
+            if check_files:
+                store.verify(record)
+        except Damaged as damage:
+            remade.append(str(damage))
+            continue
+        contents[cell.id] = record.content
+        states[cell.id] = "done"
+    return Schedule(grid, states, remade=remade)
+
+
+def _made_from(record: Record, cell: Cell, contents: Mapping[str, str]) -> bool:
+    """Was a cell made from what its parents hold now? ``contents`` has the parents that are done."""
+    return all(parent in contents and record.inputs.get(parent) == contents[parent] for parent in cell.parents.values())
+
+
+def prepare(grid: Grid, store: Store, force: Iterable[Stage] = ()) -> Schedule:
+    """Make a store ready for a run: forced stages and damaged artifacts are removed, and what is left of kills.
+
+    A forced or damaged cell is computed again; what stands on it is computed again only if it comes out another.
+    """
+    for stage in STAGES:
+        if stage in force:
+            for cell in grid.stage(stage):
+                _discard(store, cell)
+    schedule = survey(grid, store, check_files=True)
+    there = store.ids("cells")
+    for cell in grid.cells:
+        if schedule.state[cell.id] == "todo" and cell.id in there:
+            try:
+                record = store.record(cell.id)
+                if record is not None:
+                    store.verify(record)
+            except Damaged:
+                _discard(store, cell)
+    return schedule
+
+
+def _discard(store: Store, cell: Cell) -> None:
+    with lease(store.root, cell.id) as ours:
+        if ours:
+            store.discard(cell.id)
+            shutil.rmtree(store.root / "work" / cell.id, ignore_errors=True)
+            store.sweep(cell.id)

@@ -1,0 +1,214 @@
+"""What each of the five stages does: teacher → prepare → distill → label → evaluate.
+
+Each function reads the artifacts of its parents, writes its own into the draft folder, and returns the numbers
+for the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.api import (
+    TEACHER_LABELS,
+    DatasetInfo,
+    Distiller,
+    EvaluationTask,
+    FrozenBackbone,
+    LabelSource,
+    Progress,
+    Task,
+    TeacherSpec,
+    registry,
+)
+from bench.api.augmentation import AugmentationSchedule
+from bench.api.label_codec import LabelCodec
+from bench.kit import data, images, labels
+from bench.kit.accuracy import TestImages
+from bench.kit.data.dataset import Dataset
+from bench.kit.labels.online import OnlineTeacher
+from bench.kit.labels.static import static_labels
+from bench.kit.labels.storing import store
+from bench.kit.segmentation.masks import TestMasks
+from bench.kit.teachers import accuracy_check, train
+from bench.kit.teachers.trajectory import Trajectory
+from bench.planning.grid import Grid
+from bench.planning.protocols import read_settings
+from bench.store.cell import Cell
+from bench.store.record import Record
+
+
+@dataclass(frozen=True)
+class StageTask:
+    """A cell with everything it needs; ``parents`` maps a role to the parent's record and folder."""
+
+    grid: Grid
+    cell: Cell
+    parents: dict[str, tuple[Record, Path]]
+    draft: Path
+    work: Path
+    data_root: Path | None
+    device: torch.device
+    progress: Progress
+
+    @property
+    def dataset(self) -> DatasetInfo:
+        return self.grid.dataset
+
+
+@dataclass(frozen=True)
+class Made:
+    """The outcome of a stage beside its files."""
+
+    result: dict[str, Any] = field(default_factory=dict)
+    public: tuple[FrozenBackbone, ...] = ()
+
+
+@lru_cache(maxsize=2)
+def load_data(info: DatasetInfo, data_root: Path | None) -> Dataset:
+    """A data set, read once in the life of a process."""
+    return data.load(info, data_root)
+
+
+def make_teacher(task: StageTask) -> Made:
+    """Train a trajectory, or take over a foreign checkpoint and measure it."""
+    dataset = load_data(task.dataset, task.data_root)
+    names = set(TeacherSpec.model_fields)
+    spec = TeacherSpec(**{key: value for key, value in task.cell.fields.items() if key in names})
+    if task.grid.request.teacher is not None:
+        spec = spec.model_copy(update={"file": str(task.grid.request.teacher)})
+    result = train.train_trajectory(spec, dataset, task.draft, task.work, task.device, task.progress)
+    return Made(result)
+
+
+def _method(task: StageTask) -> Distiller:
+    """The method of a cell, configured as it was planned."""
+    kind = registry.method(task.cell.by)
+    return kind(read_settings(kind.Config, task.cell.call["settings"], f"the settings of {task.cell.by}"))
+
+
+def _method_task(task: StageTask) -> Task:
+    dataset = load_data(task.dataset, task.data_root)
+    roles = sorted((role for role in task.parents if role.startswith("teacher")), key=lambda role: (len(role), role))
+    teachers = tuple(Trajectory.load(task.parents[role][1], task.device) for role in roles)
+    for teacher in teachers:
+        accuracy_check.check(teacher, dataset, task.device)
+    return Task(
+        dataset=task.dataset,
+        ipc=task.cell.call["ipc"],
+        seed=task.cell.call["seed"],
+        data=dataset,
+        teachers=teachers,
+        device=task.device,
+        work=task.work,
+        progress=task.progress,
+        prepared=task.parents["prepared"][1] if "prepared" in task.parents else None,
+    )
+
+
+def prepare(task: StageTask) -> Made:
+    """What a method computes once for all its images."""
+    _method(task).prepare(_method_task(task), task.draft)
+    return Made()
+
+
+def make_images(task: StageTask) -> Made:
+    """Distill: real images in, synthetic images out."""
+    made = _method(task).distill(_method_task(task))
+    images.save(made, task.draft, made.encoding)
+    return Made({"images": len(made), "side": made.pixels.shape[-1]})
+
+
+def make_labels(task: StageTask) -> Made:
+    """Label: a label model that answers any view, or the answers of one, stored."""
+    if task.cell.by in ("stored", "static"):
+        return _keep_labels(task)
+    method_task = _method_task(task)
+    if task.cell.by == TEACHER_LABELS.by:
+        source: LabelSource = OnlineTeacher.of(method_task.teacher, task.cell.fields.get("precision", "fp32"))
+    else:
+        made_for = images.load(task.parents["images"][1]) if "images" in task.parents else None
+        source = _method(task).label(method_task, made_for)
+    source.save(task.draft)
+    result: dict[str, Any] = {"kind": source.kind}
+    if source.schedule() is None and source.dense:  # it labels any view, so it can be asked how good it is itself
+        masks = TestMasks(method_task.data.test, task.dataset.image_size, task.device)
+        result["mean_iou"] = masks.of_labels(source)
+    elif source.schedule() is None:
+        tests = TestImages(method_task.data.test, task.dataset.image_size, task.device)
+        result["top1"] = tests.top1_of_labels(source)
+    return Made(result, source.public())
+
+
+def _keep_labels(task: StageTask) -> Made:
+    """A label model's answers for certain images: for every view of a schedule, or one an image."""
+    made_for = images.load(task.parents["images"][1])
+    labeller, codec = _label_source(task), LabelCodec.parse(task.cell.call["codec"])
+    order_hash = load_data(task.dataset, task.data_root).order_hash
+    if task.cell.by == "static":
+        size = task.dataset.image_size
+        made = static_labels(labeller, made_for, codec, order_hash, size, task.work, task.device, task.progress)
+        made.save(task.draft)
+        return Made({"kind": "static"})
+    schedule = read_settings(AugmentationSchedule, task.cell.call["schedule"], task.cell.id)
+    kept = store(labeller, made_for, schedule, codec, order_hash, task.work, task.device, task.progress)
+    kept.save(task.draft)
+    return Made({"kind": "stored", "schedule": schedule.model_dump(mode="json")})
+
+
+def _label_source(task: StageTask) -> LabelSource:
+    """The labels among the parents of a cell."""
+    record, folder = task.parents["labels"]
+    own = registry.method(record.cell.by).label_kinds if record.cell.by in registry.method_names() else {}
+    return labels.load(folder, task.device, own)
+
+
+def evaluate(task: StageTask) -> Made:
+    """Train one student on what a method made and test it on the whole real test set."""
+    evaluator = registry.evaluator(task.cell.by)
+    protocol = read_settings(evaluator.Config, task.cell.fields["protocol"], task.cell.id)
+    source = _label_source(task) if "labels" in task.parents else None
+    result = evaluator().evaluate(
+        EvaluationTask(
+            dataset=task.dataset,
+            data=load_data(task.dataset, task.data_root),
+            images=images.load(task.parents["images"][1]) if "images" in task.parents else None,
+            labels=source,
+            student=task.cell.fields["student"],
+            protocol=protocol,
+            seed=task.cell.fields["seed"],
+            device=task.device,
+            work=task.work,
+            progress=task.progress,
+        )
+    )
+    result |= _bytes(task)
+    result["label_parameters"] = source.parameters() if source is not None else None
+    return Made(result, source.public() if source is not None else ())
+
+
+def _bytes(task: StageTask) -> dict[str, int | None]:
+    """What the student needs on disk. Exact masks lie with the images and are labels: they count where there are no
+    others, as the files of one bit a pixel that they are."""
+    made = {role: task.parents[role][0] for role in ("images", "labels") if role in task.parents}
+    if "images" not in made:
+        return {"image_bytes": None, "label_bytes": 0}
+    masks = sum(facts.bytes for path, facts in made["images"].files.items() if path.startswith(f"{images.MASKS}/"))
+    return {
+        "image_bytes": made["images"].bytes - masks,
+        "label_bytes": made["labels"].bytes if "labels" in made else masks,
+    }
+
+
+STAGES: dict[str, Callable[[StageTask], Made]] = {
+    "teacher": make_teacher,
+    "prepare": prepare,
+    "distill": make_images,
+    "label": make_labels,
+    "evaluate": evaluate,
+}

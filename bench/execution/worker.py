@@ -1,0 +1,201 @@
+"""Runs one cell: the same function on this machine, in a pool process and in a Slurm task.
+
+It takes the lease, looks at the parents, computes into a draft, and commits. A cell that failed leaves a record
+with its traceback; an error the user can put right is passed on. Where several processes share a cell
+(:mod:`bench.kit.distributed`), all of them call this: the first decides, all compute, the first commits.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from bench.api import Progress
+from bench.errors import UserError
+from bench.execution import stages
+from bench.execution.environment import code, environment
+from bench.execution.heartbeat import Heartbeat, log
+from bench.execution.options import Options
+from bench.execution.scheduling import finished
+from bench.kit import distributed, peak_memory
+from bench.planning.grid import Grid
+from bench.store.artifacts import Damaged, Store
+from bench.store.cell import Cell
+from bench.store.locks import lease
+from bench.store.record import BackboneFacts, Record, RunFacts
+
+Outcome = Literal["done", "already", "busy", "blocked", "failed"]
+
+
+def run_cell(grid: Grid, cell: Cell, options: Options) -> Outcome:
+    """Compute a cell unless it is done or somebody else is at it.
+
+    Raises:
+        UserError: something the user can put right; nothing is lost.
+        Stopped: a stop was asked for and the work is saved.
+    """
+    store = Store(options.store)
+    with lease(store.root, cell.id) if distributed.is_main() else nullcontext(False) as ours:
+        outcome = distributed.broadcast_object(_look(store, cell) if ours else "busy")
+        if outcome is not None:
+            return outcome
+        return _compute(store, grid, cell, options)
+
+
+def _look(store: Store, cell: Cell) -> Outcome | None:
+    """Why there is nothing to compute; None: there is."""
+    try:
+        if finished(store, cell):
+            return "already"
+    except Damaged:
+        store.discard(cell.id)
+    try:
+        for parent in cell.parents.values():
+            store.verify(_made(store, parent))
+    except Damaged:
+        return "blocked"
+    return None
+
+
+def _made(store: Store, cell_id: str) -> Record:
+    record = store.record(cell_id)
+    if record is None:
+        raise Damaged(f"{cell_id} is not there")
+    return record
+
+
+def _compute(store: Store, grid: Grid, cell: Cell, options: Options) -> Outcome:
+    started, clock = datetime.now(UTC), time.monotonic()
+    device = device_for(options)
+    _settle(cell, options.threads)
+    peak_memory.reset(device)  # a process may compute several cells, and each has a peak of its own
+    log.info("%s  begins", cell.id)
+
+    def facts() -> RunFacts:
+        on_device = peak_memory.accelerator(device)
+        return RunFacts(
+            started=started.isoformat(timespec="seconds"),
+            seconds=round(time.monotonic() - clock, 3),
+            peak_memory=peak_memory.host() if on_device is None else on_device,
+            environment=_environment(device, options),
+        )
+
+    try:
+        parents = {role: _made(store, parent) for role, parent in cell.parents.items()}
+        with _draft(store, cell) as draft, _heart(store, cell) as progress:
+            task = stages.StageTask(
+                grid=grid,
+                cell=cell,
+                parents={role: (record, store.folder(record.id)) for role, record in parents.items()},
+                draft=draft,
+                work=store.work(cell.id),
+                data_root=options.data_root,
+                device=device,
+                progress=progress,
+            )
+            made = stages.STAGES[cell.stage](task)
+            if distributed.is_main():
+                record = Record(
+                    id=cell.id,
+                    cell=cell,
+                    state="done",
+                    inputs={parent.id: parent.content for parent in parents.values()},
+                    result=made.result,
+                    files=store.facts(draft),
+                    public=tuple(BackboneFacts(name=p.name, sha256=p.sha256, bytes=p.bytes) for p in made.public),
+                    run=facts(),
+                )
+                store.commit(draft, record)
+        log.info("%s  done in %.1f s", cell.id, time.monotonic() - clock)
+        return "done"
+    except UserError:
+        raise
+    except Exception as error:
+        if _is_full_disk(error):
+            raise UserError(
+                f"no space left for {cell.id} in {store.root}: free some or choose another --store, then run the "
+                "same command again; finished cells are kept"
+            ) from None
+        return _failed(store, cell, error, facts())
+
+
+@contextmanager
+def _draft(store: Store, cell: Cell) -> Iterator[Path]:
+    """Where to write the artifact; what the helpers of a team write is thrown away."""
+    if distributed.is_main():
+        with store.draft(cell.id) as draft:
+            yield draft
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+
+
+def _heart(store: Store, cell: Cell) -> Heartbeat | nullcontext[Progress]:
+    return Heartbeat(store, cell.id) if distributed.is_main() else nullcontext(_unheard)
+
+
+def _unheard(done: int, total: int, **metrics: float) -> None:
+    """The progress of a team's helpers, which is that of the first."""
+
+
+def _is_full_disk(error: Exception) -> bool:
+    """safetensors' errors have no errno, only its number in words."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in full or any(f"(os error {number})" in str(error) for number in full)
+
+
+def _failed(store: Store, cell: Cell, error: Exception, facts: RunFacts) -> Outcome:
+    line = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else '(no message)'}"
+    log.error("%s  failed", cell.id, exc_info=error)
+    store.fail(Record(id=cell.id, cell=cell, state="failed", run=facts, error=line, traceback=traceback.format_exc()))
+    return "failed"
+
+
+def team_member(options: Options) -> AbstractContextManager[None]:
+    """This process as one of several that share cells, as the environment says (see :mod:`bench.kit.distributed`)."""
+    return distributed.joined(device_for(options))
+
+
+def device_for(options: Options) -> torch.device:
+    """Where this process computes.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    wanted, there = options.device, torch.cuda.is_available()
+    if wanted.startswith("cuda") and not there:
+        raise UserError(f"--device {wanted}: torch {torch.__version__} finds no CUDA device here; use --device cpu")
+    if wanted == "auto":
+        return torch.device("cuda" if there else "cpu")
+    return torch.device(wanted)
+
+
+def _settle(cell: Cell, threads: int) -> None:
+    """Leave nothing to chance: what draws from a global stream draws the same in every run of a cell."""
+    seed = int.from_bytes(cell.id[-8:].encode(), "big") % 2**32
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = False
+
+
+def _environment(device: torch.device, options: Options) -> dict[str, str]:
+    """Where it was computed, and what else may explain a difference."""
+    facts = dict(environment(str(device), options.threads))
+    if distributed.size() > 1:
+        facts["processes"] = str(distributed.size())
+    if options.code is not None and options.code != code():  # edited between submission and start
+        facts["code_drift"] = "submitted as " + " ".join(f"{name} {value}" for name, value in options.code.items())
+    return facts

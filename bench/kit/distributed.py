@@ -1,0 +1,123 @@
+"""Several processes at one cell: torch's own process group, used so that without a group all of this is nothing.
+
+Every rank runs the same code and calls these functions in the same order; each does its share of the work and ends up
+with the same result. Only the first rank writes what is equal on all of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+_T = TypeVar("_T")
+
+# Not a guard: a rank that ends takes the others with it. It must be longer than one may wait for another's share.
+_PATIENCE = timedelta(days=2)
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[None]:
+    """This process as a member of the group that MASTER_ADDR, MASTER_PORT, RANK and WORLD_SIZE describe, for the
+    time of the context; a group of one is none.
+
+    After an error the group is left to the end of the process, which is what tells the others.
+
+    Args:
+        device: on which this rank computes; its tensors travel by NCCL if it is a GPU, the host's by gloo.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+    yield
+    dist.destroy_process_group()
+
+
+def size() -> int:
+    """How many processes share the work."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this is, from 0."""
+    return dist.get_rank() if size() > 1 else 0
+
+
+def is_main() -> bool:
+    """Is this the rank that writes what is equal on all of them?"""
+    return rank() == 0
+
+
+def rank_suffix(name: str) -> str:
+    """A name for what this rank keeps for itself in a folder that all share: the first's is the name as it is."""
+    return name if is_main() else f"{name}-{rank()}"
+
+
+def share(count: int, member: int | None = None) -> slice:
+    """The part of ``count`` things that falls to a rank (None: to this one): contiguous, in the order of the ranks,
+    no part larger than another by more than one, the first rank's the largest; empty where there are fewer things
+    than ranks."""
+    member = rank() if member is None else member
+    each, more = divmod(count, size())
+    start = member * each + min(member, more)
+    return slice(start, start + each + (member < more))
+
+
+def all_reduce(tensor: Tensor) -> Tensor:
+    """The sum of all ranks' tensors of one shape, in place and returned; the same bits on all of them."""
+    if size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def wait() -> None:
+    """Until all ranks are here."""
+    all_reduce(torch.zeros(()))
+
+
+def broadcast_object(value: _T) -> _T:
+    """What the first rank gave, to all: anything plain, or tensors on the host."""
+    told = [value]
+    if size() > 1:
+        dist.broadcast_object_list(told, 0, device=torch.device("cpu"))
+    return told[0]
+
+
+@torch.no_grad()
+def broadcast(tensors: Iterable[Tensor]) -> None:
+    """Make tensors, in place, what they are on the first rank: two kinds of processor may draw or compute the same
+    numbers with other last bits."""
+    if size() > 1:
+        for tensor in tensors:
+            plain = tensor.detach().contiguous()
+            dist.broadcast(plain, 0)
+            tensor.copy_(plain)
+
+
+def backward(loss: Tensor, parameters: Sequence[Tensor], part: float) -> None:
+    """Gradients of the mean loss of a batch whose rows are shared out: the same bits on all ranks.
+
+    They travel together, once. The graphs of all ranks must be alike, so that the same parameters have gradients.
+
+    Args:
+        loss: the mean over this rank's rows; of no rows, whatever a mean of nothing is.
+        part: the share of this rank's rows among all rows of the batch.
+    """
+    if size() == 1:
+        loss.backward()
+        return
+    (loss * part).backward()  # before, not after: synchronised batch norms add up gradients of all rows on their way
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    total = all_reduce(torch.cat([gradient.flatten() for gradient in gradients]))
+    pieces = total.split([gradient.numel() for gradient in gradients])
+    for gradient, piece in zip(gradients, pieces, strict=True):
+        gradient.copy_(piece.view_as(gradient))  # kept as it lies in memory, like its parameter

@@ -1,0 +1,67 @@
+"""What was asked for, and the cells that answer it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from bench.api import DatasetInfo
+from bench.store.cell import Cell, Stage, digest
+
+
+class Request(BaseModel):
+    """What the user asked for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    methods: tuple[str, ...]
+    ipc: tuple[int, ...] = (1, 10, 50)
+    dataset: str = "digits"
+    students: tuple[str, ...] = ()  # empty: the data set's own
+    seeds: tuple[int, ...] = (0, 1, 2)
+    student_seeds: tuple[int, ...] = ()  # of every distilled set; empty: one student each, of its set's seed
+    protocols: tuple[str, ...] = ("common",)
+    labels: tuple[str, ...] = ("native",)
+    baselines: bool = True
+    teacher: Path | None = None  # a foreign checkpoint
+    clip: str | None = None
+    overrides: dict[str, dict[str, Any]] = {}  # method -> field -> value
+    imported: dict[str, dict[str, Any]] = {}  # external:NAME -> the settings that say which set it is
+    data_root: Path | None = None
+    suite: str = ""  # which suite it belongs to: its rows stand on boards of their own
+
+
+class Grid(BaseModel):
+    """The cells of a request, parents before children."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    request: Request
+    dataset: DatasetInfo
+    cells: tuple[Cell, ...]
+
+    @property
+    def id(self) -> str:
+        """Stable for the same set of cells of the same suite."""
+        suite = [self.request.suite] if self.request.suite else []
+        return f"{self.dataset.name}-{digest([*sorted(cell.id for cell in self.cells), *suite])}"
+
+    def stage(self, stage: Stage) -> list[Cell]:
+        """The cells of one stage."""
+        return [cell for cell in self.cells if cell.stage == stage]
+
+
+def ancestors(cells: Iterable[Cell], grid: Grid) -> set[str]:
+    """The ids of ``cells`` and of everything they stand on."""
+    by_id = {cell.id: cell for cell in grid.cells}
+    found: set[str] = set()
+    todo = [cell.id for cell in cells]
+    while todo:
+        cell_id = todo.pop()
+        if cell_id not in found:
+            found.add(cell_id)
+            todo += by_id[cell_id].parents.values()
+    return found

@@ -1,0 +1,81 @@
+"""Which labels a grid weighs, as it is written on the command line: ``native,stored:topk10,teacher:int8,hard``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bench.api import MethodInfo
+from bench.api.label_codec import LabelCodec
+from bench.errors import UserError, unknown
+
+# what can be written -> what it is; shown by `bench list labels`
+EXPLAINED = {
+    "native": "as the method's authors give labels",
+    "online": "the method's own label model (teacher, projector, ensemble) answers every view",
+    "teacher:fp32": "the method's teacher answers every view; also teacher:fp16 and teacher:int8",
+    "stored:fp16": "the label model's logits, stored for every view of the protocol; also fp32 and int8",
+    "stored:topkK": "the K largest logits of a view; the other classes share the rest (marginal smoothing)",
+    "stored:renormK": "the K largest logits alone (marginal re-normalisation)",
+    "stored:pruneN": "one batch of views in N, drawn at random and used again",
+    "stored:A+B+C": "any of them together, e.g. stored:prune10+topk10+int8; +coords adds FKD's crop coordinates",
+    "static:fp16": "one stored answer an image for all its views; topkK and number formats as above",
+    "hard": "no soft labels",
+}
+KNOWN = tuple(EXPLAINED)
+PRECISIONS = ("fp32", "fp16", "int8")  # of a teacher's weights
+Kind = Literal["online", "stored", "static", "teacher", "hard"]
+
+
+@dataclass(frozen=True)
+class LabelChoice:
+    """One way to label a method's images.
+
+    ``online``: the method's own label model answers every view. ``stored``: its answers, kept for every view of the
+    schedule. ``static``: one answer an image, for all its views. ``teacher``: the method's first teacher, online,
+    its weights stored as ``detail`` says. ``hard``: none. ``detail`` is a codec or a precision.
+    """
+
+    kind: Kind
+    detail: str = ""
+
+    @property
+    def codec(self) -> LabelCodec:
+        """Of stored and static labels."""
+        return LabelCodec.parse(self.detail)
+
+    def title(self, labeller: str) -> str:
+        """The board's word for these labels of a method whose own label model is called ``labeller``."""
+        if self.kind == "online":
+            return labeller
+        if self.kind == "teacher":
+            return "teacher" if self.detail == "fp32" else f"teacher:{self.detail}"
+        if self.kind == "hard":
+            return "hard"
+        name = f"{self.kind}:{self.detail}"
+        return name if labeller == "teacher" else f"{name} of {labeller}"
+
+
+def parse(text: str, method: MethodInfo) -> LabelChoice:
+    """What one entry of ``--labels`` means for a method; ``native`` is how its authors give labels.
+
+    Raises:
+        UserError: an unknown word, codec or precision.
+    """
+    kind, colon, detail = text.partition(":")
+    if text == "native":
+        if method.labels == "hard":
+            return LabelChoice("hard")
+        return LabelChoice("stored", method.stored) if method.stored else LabelChoice("online")
+    if text in ("online", "hard"):
+        return LabelChoice("online" if text == "online" else "hard")
+    if kind == "teacher":
+        if detail not in ("", *PRECISIONS) or (colon and not detail):
+            raise unknown("precision in --labels", text, [f"teacher:{name}" for name in PRECISIONS])
+        return LabelChoice("teacher", detail or "fp32")
+    if kind in ("stored", "static"):
+        codec = LabelCodec.parse(detail or "fp16")
+        if kind == "static" and (codec.prune > 1 or codec.coords):
+            raise UserError(f"--labels {text}: static labels belong to no view, so there is nothing to prune or place")
+        return LabelChoice("stored" if kind == "stored" else "static", str(codec))
+    raise unknown("choice in --labels", text, KNOWN)

@@ -1,0 +1,39 @@
+"""The grids that were asked for, kept in the store: what a board should show, and what a Slurm task reads."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bench.planning.grid import Grid
+from bench.store.artifacts import Store, write_atomically
+
+
+class Manifest(BaseModel):
+    """A grid and when it was asked for last."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    asked: str  # ISO 8601, UTC, with microseconds: the newest grid decides which cell stands in a row
+    grid: Grid
+
+
+def keep(store: Store, grid: Grid) -> Path:
+    """Write the manifest of a grid; returns its path."""
+    path = store.root / "grids" / f"{grid.id}.json"
+    manifest = Manifest(asked=datetime.now(UTC).isoformat(timespec="microseconds"), grid=grid)
+    write_atomically(path, manifest.model_dump_json() + "\n")
+    return path
+
+
+def newest_first(store: Store) -> list[Manifest]:
+    """All readable manifests of a store; one of another schema is passed over."""
+    found = []
+    for path in (store.root / "grids").glob("*.json"):
+        try:
+            found.append(Manifest.model_validate_json(path.read_bytes()))
+        except (OSError, ValidationError):
+            continue
+    return sorted(found, key=lambda manifest: manifest.asked, reverse=True)

@@ -1,0 +1,243 @@
+"""The store: every artifact in its own folder, content-addressed and atomic.
+
+::
+
+    STORE/cells/ID/        artifact files and record.json; a folder here is complete, or damaged from outside
+    STORE/drafts/ID.XXXX/  an artifact that is being written, or removed; few, so that sweeping them up is cheap
+    STORE/work/ID/         checkpoints of unfinished work; outlives a kill, removed when the cell is done
+    STORE/failures/ID.json what went wrong the last time
+    STORE/grids/ID.json    the grids that were asked for
+    STORE/leases/ STORE/heartbeats/
+
+An artifact is written as a draft, flushed to the disk, and renamed; ``record.json`` is its last file.
+What has no record does not exist.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
+from typing import Literal
+
+from bench.errors import UserError
+from bench.store.record import FileFacts, Record
+
+RECORD = "record.json"
+_UMASK = os.umask(0)  # it can only be read by setting it
+os.umask(_UMASK)
+
+
+class Damaged(Exception):
+    """An artifact is there but is not what its record says; the message names the file."""
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write ``content`` so that a reader, or a kill at any moment, finds the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            os.fchmod(handle, 0o666 & ~_UMASK)  # mkstemp's files are for their owner alone; colleagues read ours
+            stream.write(content.encode() if isinstance(content, str) else content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, as hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _read(path: str) -> bytes | None:
+    try:
+        with FileIO(path) as stream:
+            return stream.readall()
+    except FileNotFoundError:
+        return None
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Every file of an artifact by its relative path, record.json left out."""
+    start = len(f"{folder}/")
+    paths = sorted(f"{place}/{name}" for place, _, names in os.walk(folder) for name in names)
+    found = {path[start:]: Path(path) for path in paths}
+    return {name: path for name, path in found.items() if name != RECORD and path.is_file()}
+
+
+class Store:
+    """The artifacts and records under one root folder.
+
+    Raises:
+        UserError: the root can't be made or written to.
+    """
+
+    def __init__(self, root: Path):
+        self.root = root.absolute()
+        try:
+            for name in ("cells", "drafts", "work", "failures", "grids", "leases", "heartbeats"):
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"the store {root} can't be used: {error.strerror}; choose another with --store") from None
+
+    def folder(self, cell_id: str) -> Path:
+        """Where the finished artifact of a cell lies."""
+        return self.root / "cells" / cell_id
+
+    def ids(self, kind: Literal["cells", "failures", "heartbeats"]) -> set[str]:
+        """The cells that have an artifact, a failure or a heartbeat: one look for a whole grid."""
+        with os.scandir(self.root / kind) as entries:
+            names = [entry.name for entry in entries if not entry.name.startswith(".")]
+        if kind == "cells":
+            return set(names)
+        return {name.removesuffix(".json") for name in names if name.endswith(".json")}
+
+    def work(self, cell_id: str) -> Path:
+        """The scratch folder of a cell, made if need be."""
+        folder = self.root / "work" / cell_id
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def record(self, cell_id: str) -> Record | None:
+        """The record of a finished cell; None where there is none.
+
+        Raises:
+            Damaged: the folder is there but its record can't be read.
+        """
+        place = f"cells/{cell_id}/{RECORD}"  # with plain text for paths: grids have thousands of cells
+        try:
+            text = _read(f"{self.root}/{place}")
+            if text is None:
+                if not self.folder(cell_id).exists():
+                    return None
+                text = (self.root / place).read_bytes()  # the folder came in between; else its record is missing
+            record = Record.parse(text)
+        except (OSError, ValueError) as error:
+            raise Damaged(f"{place}: {str(error).splitlines()[0]}") from None
+        if record.id != cell_id or record.cell.id != cell_id:
+            raise Damaged(f"{place} is the record of {record.id}")
+        return record
+
+    def failure(self, cell_id: str) -> Record | None:
+        """What went wrong the last time this cell was tried; None where nothing did."""
+        try:
+            return Record.parse((self.root / "failures" / f"{cell_id}.json").read_bytes())
+        except (OSError, ValueError):
+            return None
+
+    def records(self) -> Iterator[Record]:
+        """Every readable record, finished and failed, in the order of the ids."""
+        finished = self.ids("cells")
+        for cell_id in sorted(finished):
+            try:
+                record = self.record(cell_id)
+            except Damaged:
+                continue
+            if record is not None:
+                yield record
+        for cell_id in sorted(self.ids("failures") - finished):
+            failed = self.failure(cell_id)
+            if failed is not None:
+                yield failed
+
+    def verify(self, record: Record) -> None:
+        """Hold every file of an artifact against its digest.
+
+        Raises:
+            Damaged: a file is missing, added or changed.
+        """
+        present = _files(self.folder(record.id))
+        if odd := sorted(present.keys() ^ record.files.keys()):
+            raise Damaged(f"{record.id}/{odd[0]} is {'unknown' if odd[0] in present else 'missing'}")
+        for name, facts in record.files.items():
+            path = present[name]
+            if path.stat().st_size != facts.bytes or sha256_of(path) != facts.sha256:
+                raise Damaged(f"{record.id}/{name} is not what its record says")
+
+    @contextmanager
+    def draft(self, cell_id: str) -> Iterator[Path]:
+        """A temp folder to write an artifact in; it is removed on the way out unless :meth:`commit` took it.
+
+        The caller holds the lease of the cell, so drafts that are there already are those of killed workers.
+        """
+        self.sweep(cell_id)
+        folder = Path(tempfile.mkdtemp(dir=self.root / "drafts", prefix=f"{cell_id}."))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def sweep(self, cell_id: str) -> None:
+        """Remove the drafts of a cell, of whoever holds no lease on it any more."""
+        for draft in (self.root / "drafts").glob(f"{glob.escape(cell_id)}.*"):
+            shutil.rmtree(draft, ignore_errors=True)
+
+    @staticmethod
+    def facts(folder: Path) -> dict[str, FileFacts]:
+        """Size and digest of every file under ``folder``, by relative path."""
+        return {
+            name: FileFacts(bytes=path.stat().st_size, sha256=sha256_of(path)) for name, path in _files(folder).items()
+        }
+
+    def commit(self, draft: Path, record: Record) -> None:
+        """Make a draft the artifact of its cell: flush, write the record last, rename."""
+        for path in _files(draft).values():
+            _flush(path)
+        write_atomically(draft / RECORD, record.model_dump_json(indent=1) + "\n")
+        self.discard(record.id)
+        draft.chmod(0o777 & ~_UMASK)
+        draft.rename(self.folder(record.id))
+        _flush(self.root / "cells")
+        (self.root / "failures" / f"{record.id}.json").unlink(missing_ok=True)
+        shutil.rmtree(self.root / "work" / record.id, ignore_errors=True)
+
+    def fail(self, record: Record) -> None:
+        """Keep what went wrong with a cell."""
+        write_atomically(self.root / "failures" / f"{record.id}.json", record.model_dump_json(indent=1) + "\n")
+
+    def discard(self, cell_id: str) -> None:
+        """Remove an artifact; atomic for whoever looks at the same time."""
+        folder = self.folder(cell_id)
+        if folder.exists():
+            grave = Path(tempfile.mkdtemp(dir=self.root / "drafts", prefix=f"{cell_id}.old."))
+            folder.rename(grave / "artifact")
+            shutil.rmtree(grave, ignore_errors=True)
+
+    def beat(self, cell_id: str, facts: dict[str, object]) -> None:
+        """Note the progress of a running cell; for people only, so it isn't flushed."""
+        path = self.root / "heartbeats" / f"{cell_id}.json"
+        temporary = path.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps(facts), encoding="utf-8")
+        temporary.replace(path)
+
+    def heartbeat(self, cell_id: str) -> dict[str, object] | None:
+        """The last progress of a running cell."""
+        try:
+            found: dict[str, object] = json.loads((self.root / "heartbeats" / f"{cell_id}.json").read_bytes())
+            return found
+        except (OSError, ValueError):
+            return None
+
+    def still(self, cell_id: str) -> None:
+        """The cell is no longer running: forget its heartbeat."""
+        (self.root / "heartbeats" / f"{cell_id}.json").unlink(missing_ok=True)

@@ -1,0 +1,201 @@
+"""Accelerator hours of a grid: against numbers worked out by hand from what is printed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.cli import main
+from bench.execution.scheduling import Schedule
+from bench.planning import cost_estimate
+from bench.planning.cost_estimate import NOTHING, Measured, estimate, in_words, measured_on
+from bench.planning.costs import costs
+from bench.planning.grid import Request
+from bench.planning.plan import plan
+from bench.store.artifacts import Store
+from bench.store.cell import Cell
+
+PASS = 0.75 / 1024  # seconds: a training step of ResNet-18 for an image (HeLlO, supplement Table 6, SRe2L's row)
+TRAIN, TEST = 1_281_167, 50_000
+
+
+def schedule(done: tuple[str, ...] = (), **request: Any) -> Schedule:
+    usual = {"dataset": "imagenet-1k", "ipc": (50,), "seeds": (0,), "protocols": ("official",), "baselines": False}
+    grid = plan(Request(**{**usual, **request}))
+    return Schedule(grid, {cell.id: "done" if cell.stage in done else "todo" for cell in grid.cells})
+
+
+def found(measured: Measured = NOTHING, **request: Any) -> dict[str, float]:
+    estimated = estimate(schedule(**request), None, measured)
+    assert estimated is not None and not estimated.unknown and not estimated.like
+    assert estimated.total == pytest.approx(sum(estimated.hours.values()))
+    return {str(stage): value for stage, value in estimated.hours.items()}
+
+
+def test_sre2l_by_hand() -> None:
+    by_stage = found(methods=("sre2l",))
+    assert by_stage["distill"] == pytest.approx(29.0)
+    assert by_stage["teacher"] == pytest.approx(90 * TRAIN * PASS / 3600) == pytest.approx(23.46, abs=0.01)
+    stored = 300 * 50_000 * PASS / 3  # a forward pass is a third of a step
+    assert by_stage["label"] == pytest.approx((stored + TEST * PASS / 3) / 3600)
+    assert by_stage["evaluate"] == pytest.approx(300 * 50_000 * PASS / 3600) == pytest.approx(3.05, abs=0.01)
+
+
+def test_g_vbsm_by_hand() -> None:
+    by_stage = found(methods=("g_vbsm",), ipc=(50, 10))
+    assert by_stage["distill"] == pytest.approx(114.1 * 60 / 50)
+    assert by_stage["teacher"] == pytest.approx(4 * 90 * TRAIN * PASS / 3600)  # none is cheaper than ResNet-18
+    assert by_stage["prepare"] == pytest.approx(4 * TRAIN * PASS / 3 / 3600)
+    assert by_stage["label"] == pytest.approx((300 * 60_000 + TEST) * 4 * PASS / 3 / 3600)
+    assert by_stage["evaluate"] == pytest.approx(300 * 60_000 * 0.77 / 1024 / 3600)
+
+
+def test_rded_and_hello_by_hand() -> None:
+    rded = found(methods=("rded",), ipc=(10,))
+    assert rded["prepare"] == pytest.approx(7 / 60, rel=1e-3) and rded["distill"] == 0
+    assert rded["evaluate"] == pytest.approx(300 * 10_000 * 0.12 / 100 / 3600) == pytest.approx(1.0)
+    hello = found(methods=("hello",), ipc=(10,))
+    assert hello["prepare"] == rded["prepare"] and hello["teacher"] == rded["teacher"]
+    assert hello["evaluate"] == pytest.approx(300 * 10_000 * 0.21 / 100 / 3600) == pytest.approx(1.75)
+    assert hello["label"] == pytest.approx(20 * TRAIN * PASS * 6.111 / 1.814 / 3600)
+
+
+def test_settings_count() -> None:
+    few = found(methods=("sre2l[iterations=1000]",))
+    assert few["distill"] == pytest.approx(29.0 / 4)
+    assert found(methods=("rded",), ipc=(10,), overrides={"rded": {"crops": 10}})["prepare"] == pytest.approx(
+        2 * 7 / 60, rel=1e-3
+    )
+    short = found(methods=("sre2l",), overrides={"protocol": {"epochs": 30}, "teacher": {"epochs": 9}})
+    usual = found(methods=("sre2l",))
+    assert short["evaluate"] == pytest.approx(usual["evaluate"] / 10)
+    assert short["teacher"] == pytest.approx(usual["teacher"] / 10)
+    pruned = found(methods=("sre2l",), labels=("stored:prune10+fp16",))
+    tested = TEST * PASS / 3 / 3600
+    assert pruned["label"] - tested == pytest.approx((usual["label"] - tested) / 10)
+
+
+def test_other_students_cost_as_they_multiply() -> None:
+    usual = found(methods=("rded",), ipc=(10,))["evaluate"]
+    extra = usual - 3e6 * PASS / 3600  # of the teacher, which stays the same
+    assert found(methods=("rded",), ipc=(10,), students=("vit_b_16",))["evaluate"] == pytest.approx(
+        3e6 * PASS / 3600 * 17.564 / 1.814 + extra
+    )
+    assert found(methods=("rded",), ipc=(10,), students=("shufflenet_v2_x0_5",))["evaluate"] == pytest.approx(usual)
+
+
+def test_an_ensemble_that_labels_online_costs_every_network() -> None:
+    usual = found(methods=("rded",), ipc=(10,))["evaluate"] - 3e6 * PASS / 3600
+    online = found(methods=("g_vbsm",), ipc=(10,), labels=("online",))["evaluate"]
+    assert online == pytest.approx(3e6 * PASS / 3600 + 4 * usual)
+
+
+def test_time_grows_with_classes_and_pixels() -> None:
+    hundred = found(methods=("sre2l",), dataset="imagenet-100")
+    assert hundred["distill"] == pytest.approx(2.9)
+    whole = schedule(methods=("sre2l",))
+    half = whole.grid.model_copy(update={"dataset": whole.grid.dataset.model_copy(update={"image_size": 158})})
+    smaller, larger = estimate(Schedule(half, dict(whole.state))), estimate(whole)
+    assert smaller is not None and larger is not None
+    assert smaller.total == pytest.approx(larger.total * (158 / 224) ** 2)
+
+
+def test_full_data_and_hard_labels() -> None:
+    both = found(methods=("random_real",), ipc=(10,), labels=("hard",), baselines=True, protocols=("common",))
+    assert both["distill"] == 0
+    assert both["evaluate"] == pytest.approx((300 * 10_000 + 90 * TRAIN) * PASS / 3600)
+
+
+def test_what_is_done_is_not_counted() -> None:
+    rest = estimate(schedule(done=("teacher", "distill"), methods=("sre2l",)))
+    assert rest is not None and set(rest.hours) == {"label", "evaluate"}
+    assert estimate(schedule(done=("teacher", "prepare", "distill", "label", "evaluate"), methods=("sre2l",))) is None
+
+
+def test_small_images_are_not_estimated() -> None:
+    assert estimate(schedule(methods=("rded",), dataset="cifar10", ipc=(10,), protocols=("common",))) is None
+
+
+def test_what_nobody_knows_is_left_out_and_said() -> None:
+    updated = estimate(
+        schedule(methods=("hello[image_update=true]",), ipc=(10,), students=("resnet18", "timm:xcit_nano"))
+    )
+    assert updated is not None and updated.unknown == {"distill of hello": 1, "evaluate of classification": 1}
+    last = in_words(updated, NOTHING)[-1]
+    assert last == "without 2 cells of which nothing is known: 1 distill of hello, 1 evaluate of classification"
+
+
+def test_cells_like_others_take_as_long(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def like(_: Schedule, __: Store) -> Any:
+        return lambda cell: 7200.0 if cell.stage == "distill" else None
+
+    monkeypatch.setattr(cost_estimate, "expected_seconds", like)
+    one = estimate(schedule(methods=("sre2l",), seeds=(0, 1)), Store(tmp_path))
+    assert one is not None and one.like == 2 and one.hours["distill"] == 4.0
+    assert "of which 2 cells by how long others like them took here" in in_words(one, NOTHING)
+
+
+def entry(method: str, milliseconds: float, **facts: Any) -> str:
+    cost = {
+        "batch_size": 100, "iterations": 50, "seconds_per_iteration": milliseconds / 10, "fastest": milliseconds,
+        "slowest": milliseconds, "milliseconds_per_image": milliseconds, "times_bare": 1.1, "accelerator_bytes": 5,
+        "host_bytes": 9,
+    }  # fmt: skip
+    usual = {
+        "schema_version": 1, "cell": f"{method}-{milliseconds}-{facts}", "dataset": "made-up-imagenet-1k", "title": "t",
+        "method": f"{method}[crops=1]", "labels": "x", "asked": "native", "ipc": 10, "student": "resnet18",
+        "protocol": f"official-{method}[evaluator=efficiency]", "protocol_version": 1, "seed": 0, "state": "done",
+        "metric": "cost", "cost": cost, "environment": {"accelerator": "NVIDIA H200", "cpu": "EPYC"},
+    }  # fmt: skip
+    return json.dumps(usual | facts)
+
+
+def test_what_was_measured_on_an_accelerator_is_better_than_what_is_printed(tmp_path: Path) -> None:
+    lines = [
+        entry("sre2l", 0.2), entry("rded", 0.3, seed=0), entry("rded", 0.5, seed=1), entry("rded", 0.4, seed=2),
+        entry("rded", 9.0, protocol="common[evaluator=efficiency]"), entry("rded", 8.0, asked="hard"),
+        entry("hello", 7.0, environment={"cpu": "EPYC"}), entry("rded", 3.0, student="vit_b_16"),
+    ]  # fmt: skip
+    assert measured_on(tmp_path) == NOTHING
+    (tmp_path / "made-up-imagenet-1k.nvidia-h200.records.jsonl").write_text("\n".join(lines))
+    (tmp_path / "made-up.nvidia-h200.records.jsonl").write_text(entry("rded", 0.001))
+    measured = measured_on(tmp_path)
+    assert measured == Measured(
+        "NVIDIA H200", {("resnet18", "sre2l"): 0.2, ("resnet18", "rded"): 0.4, ("vit_b_16", "rded"): 3.0}
+    )
+    assert found(measured, methods=("rded",), ipc=(10,))["evaluate"] == pytest.approx(3e6 * 0.4e-3 / 3600)
+    vit = found(measured, methods=("rded",), ipc=(10,), students=("vit_b_16",))
+    assert vit["evaluate"] == pytest.approx(3e6 * 3e-3 / 3600)
+    assert vit["teacher"] == pytest.approx(90 * TRAIN * 0.2e-3 / 3600)
+    estimated = estimate(schedule(methods=("rded",)), None, measured)
+    assert estimated is not None and "students as measured on NVIDIA H200" in in_words(estimated, measured)[0]
+
+
+def test_every_network_a_default_asks_for_is_known() -> None:
+    from bench.api.architectures import LARGE
+
+    assert set(LARGE) <= set(costs().multiplications)
+    assert {one.method for one in costs().students} == {"sre2l", "g_vbsm", "rded", "hello"}
+
+
+def test_the_dry_run_says_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    arguments = ["--ipc", "50", "--seeds", "0", "--protocol", "official", "--no-baselines", "--dry-run"]
+    where = ["--store", str(tmp_path / "none"), "--out", str(tmp_path)]
+    assert main(["run", "--methods", "sre2l", "--dataset", "imagenet-1k", *arguments, *where]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "about 57 accelerator hours (RTX 4090 and A5000, as printed): teacher 23, distill 29, label 1.0," in text
+    assert main(["run", "--methods", "sre2l", "--dataset", "cifar10", *arguments, *where]) == 0
+    assert "accelerator hours" not in capsys.readouterr().out
+
+
+def test_estimating_asks_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protocols and schedules are read once for all the cells they stand in."""
+    asked: list[str] = []
+    plain = cost_estimate.read_settings
+    monkeypatch.setattr(cost_estimate, "read_settings", lambda *args: asked.append(args[2]) or plain(*args))
+    estimate(schedule(methods=("rded", "hello"), ipc=(1, 10), seeds=tuple(range(20)), labels=("native", "hard")))
+    assert len(asked) == 4
+    assert all(isinstance(cell, Cell) for cell in schedule(methods=("rded",)).grid.cells)

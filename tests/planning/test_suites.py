@@ -1,0 +1,464 @@
+"""Suites: which requests their two forms make, that each plans, their trends, and one run end to end."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench.cli.options import request
+from bench.cli.run import arguments
+from bench.errors import UserError
+from bench.kit.models import build
+from bench.planning import suites
+from bench.planning.grid import Grid, Request
+from bench.planning.plan import plan
+from bench.planning.protocols import read_settings, unchanged
+from bench.planning.suites import Suite, suite
+from bench.report_legacy import trends
+from bench.report_legacy.board import make_rows
+from bench.report_legacy.command import command
+from bench.report_legacy.entries import Entry
+from bench.report_legacy.wording import NONE
+from tests.conftest import Bench
+
+NAMES = suites.names()
+OURS = ("baselines", "higher-ipc", "places365", "cross-architecture", "ablation", "ranks", "teacher-stage")
+
+
+def requests(name: str, *, small: bool = False, **given: Any) -> list[Request]:
+    return suite(name).requests(name, small=small, given=given)
+
+
+def grids(name: str, *, small: bool = False, **given: Any) -> list[Grid]:
+    return [plan(one) for one in requests(name, small=small, **given)]
+
+
+def protocols(found: list[Grid]) -> set[str]:
+    return {cell.row["protocol"] for grid in found for cell in grid.stage("evaluate")}
+
+
+# -- what the files ask for
+
+
+def test_all_are_there() -> None:
+    assert set(OURS) <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_suite_reads_and_plans_in_both_forms(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without data on disk, at full scale too; the small form marks every protocol, the full one none."""
+    monkeypatch.setenv("DISTILL_BENCH_DATA", str(tmp_path))
+    full, small = grids(name), grids(name, small=True)
+    assert {grid.request.suite for grid in (*full, *small)} == {name}
+    assert all("[small" in protocol for protocol in protocols(small))
+    assert not any("small" in protocol.partition("[")[2] for protocol in protocols(full))
+    assert len(small) == 1 and small[0].dataset.classes <= 100 and small[0].dataset.image_size <= 64
+    for cell in small[0].stage("evaluate"):
+        assert cell.fields["protocol"]["form"] == "small"
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_at_the_scale_of_imagenet(name: str) -> None:
+    found = grids(name)
+    assert {grid.dataset.name for grid in found} <= {"imagenet-100", "imagenet-1k", "places365"}
+    assert all(protocol.startswith("official-") for protocol in protocols(found))
+    assert all(grid.request.seeds == (0, 1, 2) for grid in found)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_trends_are_of_rows_that_the_suite_asks_for(name: str) -> None:
+    whole = suite(name)
+    for trend in whole.trends:
+        for which in (trend.more, trend.less):
+            assert which.method in (whole.full.methods or ()), trend.claim
+            assert which.method in (whole.small.methods or whole.full.methods or ()), trend.claim
+        assert trend.dataset in (None, *(whole.full.datasets or ()))
+        assert trend.ipc in (None, *(whole.full.ipc or ()))
+        assert trend.student in (None, *(whole.full.students or ()))
+        assert not (set(trend.kin) & set(whole.full.students or ()))
+        if trend.printed:
+            assert trend.printed[0] > trend.printed[1], trend.claim
+
+
+PRINTED = {  # HeLlO's Tables 1 to 3, and Table 4 of its supplement
+    "baselines": [
+        (12.9, 6.6), (43.7, 42.0), (56.5, 52.2), (12.5, 8.1), (48.9, 36.0), (69.4, 61.6), (6.6, 0.1), (42.0, 21.3),
+        (56.5, 46.8), (8.1, 3.0), (36.0, 9.5), (61.6, 27.0), (1.7, 0.1), (31.4, 21.3), (51.8, 46.8),
+    ],
+    "higher-ipc": [(76.2, 75.9)],
+    "cross-architecture": [
+        (43.7, 42.0), (26.5, 23.3), (38.1, 34.4), (44.4, 42.8), (29.5, 17.8), (24.2, 22.7), (23.3, 19.1),
+    ],
+    "ablation": [(30.1, 28.2), (43.5, 30.1), (43.6, 43.5), (43.7, 43.6)],
+    "ranks": [], "places365": [], "teacher-stage": [None, None, None],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_printed_numbers(name: str) -> None:
+    assert [trend.printed for trend in suite(name).trends] == PRINTED[name]
+
+
+def test_each_student_of_the_cross_architecture_table_has_its_rate() -> None:
+    (grid,) = grids("cross-architecture")
+    rates = {}
+    for cell in grid.stage("evaluate"):
+        rules = cell.fields["protocol"]
+        rates[cell.row["protocol"], cell.fields["student"]] = rules["lr_by_student"].get(cell.fields["student"], 1e-3)
+    wanted = {
+        "resnet18": 1e-3, "shufflenet_v2_x0_5": 1e-3, "mobilenet_v2": 2.5e-3, "efficientnet_b0": 2e-3,
+        "swin_v2_t": 1e-4, "vgg11": 5e-4, "vit_b_16": 1e-4,
+    }  # fmt: skip
+    assert rates == {
+        (protocol, student): rate
+        for protocol in ("official-rded", "official-hello")
+        for student, rate in wanted.items()
+    }
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "tiny-imagenet", "icons-100"])
+def test_small_images_have_students_of_their_size(dataset: str) -> None:
+    (grid,) = grids("cross-architecture", dataset=dataset)
+    assert {cell.fields["student"] for cell in grid.stage("evaluate")} == {
+        "resnet18-small", "shufflenetv2-small", "mobilenetv2-small", "swin-small", "convnet3", "vit-small",
+    }  # fmt: skip
+    assert all(protocol.startswith("official-") for protocol in protocols([grid]))
+    rates = {cell.fields["protocol"]["lr_by_student"]["vit-small"] for cell in grid.stage("evaluate")}
+    assert rates == {1.5e-3}
+    (own,) = grids("cross-architecture", dataset=dataset, students=("convnet4",))
+    assert {cell.fields["student"] for cell in own.stage("evaluate")} == {"convnet4"}
+    (large,) = grids("cross-architecture", dataset="imagenette")
+    assert "vgg11" in {cell.fields["student"] for cell in large.stage("evaluate")}
+
+
+def test_ablation_and_stages_share_what_is_the_same() -> None:
+    (ablation,), (stages,) = grids("ablation"), grids("teacher-stage")
+    # a projector less than rows: updated images have the labels of those that are not
+    assert len({cell.id for cell in ablation.stage("label")}) == 4 * 3
+    taught_by = {cell.fields["stage"] for cell in stages.stage("label")}
+    assert taught_by == {"early", "all", "late", "last"} and len(stages.stage("label")) == 4 * 3
+    assert len(stages.stage("evaluate")) == 4 * 3 * 3
+
+
+@pytest.mark.parametrize("side", [16, 32, 64])
+@pytest.mark.parametrize("student", suite("cross-architecture").small.students or ())
+def test_small_students_train_at_other_sizes(student: str, side: int) -> None:
+    torch.manual_seed(0)
+    net = build(student, 10, side, (0.5,) * 3, (0.25,) * 3)
+    before = [p.detach().clone() for p in net.parameters()]
+    optimizer = torch.optim.AdamW(net.parameters(), 1e-2)
+    images, labels = torch.rand(4, 3, side, side), torch.arange(4)
+    loss = torch.nn.functional.cross_entropy(net(images), labels)
+    loss.backward()
+    optimizer.step()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters() if p.requires_grad)
+    assert any(not torch.equal(p, old) for p, old in zip(net.parameters(), before, strict=True))
+    assert net.eval()(images).shape == (4, 10)
+
+
+# -- flags beside a suite
+
+
+def test_flags_hold_instead() -> None:
+    found = requests(
+        "baselines", small=True, dataset="icons-100", ipc=(5,), methods=("rded", "hello"), seeds=(7,),
+        overrides={"protocol": {"epochs": 3}, "rded": {"crops": 2}},
+    )  # fmt: skip
+    (one,) = found
+    assert (one.dataset, one.ipc, one.methods, one.seeds) == ("icons-100", (5,), ("rded", "hello"), (7,))
+    # settings of methods that are not asked for are not asked for either
+    assert one.overrides == {"protocol": {"epochs": 3, "form": "small"}, "rded": {"crops": 2}}
+    assert protocols([plan(one)]) == {"common-icons-100-cpu[small,epochs=3]"}
+    assert [one.dataset for one in requests("baselines")] == ["imagenet-100", "imagenet-1k"]
+    assert [one.dataset for one in requests("baselines", dataset="digits")] == ["digits"]
+
+
+def test_flags_add_to_the_settings_of_a_suite() -> None:
+    (one,) = requests("places365", small=True, overrides={"sre2l": {"lr": 0.1}})
+    assert one.overrides["sre2l"] == {"iterations": 20, "lr": 0.1}
+    assert one.overrides["g_vbsm"] == {"iterations": 20}
+
+
+def test_nothing_takes_the_mark_off_a_small_form() -> None:
+    found = grids("ranks", small=True, overrides={"protocol": {"form": "full"}})
+    assert all("[small" in protocol for protocol in protocols(found))
+
+
+def test_the_forms_never_share_a_student() -> None:
+    """The same data set and settings in both forms: images and labels are the same cells, students are not."""
+    (full,), (small,) = (grids("ranks", small=small, dataset="digits", protocols=("common",), methods=("hello",))
+                         for small in (False, True))  # fmt: skip
+    for stage in ("teacher", "distill", "label"):
+        assert {cell.id for cell in full.stage(stage)} == {cell.id for cell in small.stage(stage)}
+    assert not {cell.id for cell in full.stage("evaluate")} & {cell.id for cell in small.stage("evaluate")}
+    assert not protocols([full]) & protocols([small])
+    assert {unchanged(name) for name in protocols([small])} == protocols([full])
+
+
+def test_a_user_s_unknown_setting_is_still_refused() -> None:
+    with pytest.raises(UserError, match="unknown method in --set 'sre2l'"):
+        grids("ranks", small=True, overrides={"sre2l": {"iterations": 3}})
+
+
+def test_unknown_names_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"unknown suite 'baseline'.*did you mean 'baselines'") as raised:
+        suite("baseline")
+    assert "\n" not in str(raised.value)
+    for values, words in (
+        ({"title": "x", "source": "y", "about": "z", "full": {}, "small": {}, "trend": []}, "did you mean 'trends'"),
+        ({"title": "x", "source": "y", "about": "z", "full": {"dataset": []}, "small": {}}, "'full.datasets'"),
+        ({"title": "x", "source": "y", "about": "z", "full": {}, "small": {"ipc": ["much"]}}, "small.ipc"),
+    ):
+        with pytest.raises(UserError, match=words) as raised:
+            read_settings(Suite, values, "x.toml")
+        assert "\n" not in str(raised.value)
+
+
+# -- variants: their rows, and the commands that make them again
+
+
+def variants(**given: Any) -> Grid:
+    methods = ("hello[adapt=head]", "hello", "rded")
+    return plan(Request(methods=methods, ipc=(2,), seeds=(0, 1), suite="ablation", **given))
+
+
+def test_variants_keep_their_own_labels_and_random_rows() -> None:
+    grid = variants()
+    by_row: dict[tuple[str, str], list[Any]] = {}
+    for cell in grid.stage("evaluate"):
+        by_row.setdefault((cell.row["method"], cell.row["labels"]), []).append(cell)
+    assert set(by_row) == {
+        ("hello[adapt=head]", "projector"), ("hello", "projector"), ("rded", "teacher"), ("rded", "hard"),
+        ("random_real", "projector[adapt=head]"), ("random_real", "projector"), ("random_real", "teacher"),
+        ("random_real", "hard"), ("full_data", "hard"),
+    }  # fmt: skip
+    assert all(len(cells) == 2 for cells in by_row.values())
+    one, other = by_row["hello[adapt=head]", "projector"], by_row["hello", "projector"]
+    for mine, its in zip(one, other, strict=True):
+        assert mine.parents["images"] == its.parents["images"] and mine.parents["labels"] != its.parents["labels"]
+    labels = {cell.id: cell for cell in grid.stage("label")}
+    for row in (("hello[adapt=head]", "projector"), ("random_real", "projector[adapt=head]")):
+        assert all(labels[cell.parents["labels"]].fields.get("adapt") == "head" for cell in by_row[row])
+    for row in (("hello", "projector"), ("random_real", "projector")):
+        assert all("adapt" not in labels[cell.parents["labels"]].fields for cell in by_row[row])
+
+
+def entries_of(grid: Grid) -> list[Entry]:
+    """As the board has them while nothing is done."""
+    from bench.report_legacy.collect import _changed
+
+    return [
+        Entry(
+            cell=cell.id, state="missing", parents=cell.parents, changed=_changed(grid.request, cell.row),
+            **{name: value for name, value in cell.row.items() if name != "classes"},
+        )
+        for cell in grid.stage("evaluate")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("small", [False, True])
+def test_the_command_of_every_row_plans_its_cells(name: str, small: bool) -> None:
+    """Variants and changed protocols included."""
+    grid = grids(name, small=small)[0]
+    parser = argparse.ArgumentParser()
+    arguments(parser)
+    for row in make_rows(entries_of(grid)):
+        text = command([row], ("random_real", "full_data")).replace("\\\n", "")
+        again = plan(request(parser.parse_args(shlex.split(text)[4:])))
+        assert {entry.cell for entry in row.entries} <= {cell.id for cell in again.cells}, text
+        names = {(cell.row["method"], cell.row["protocol"]) for cell in again.stage("evaluate")}
+        assert (row.method, row.protocol) in names, text
+
+
+# -- trends
+
+
+def measured(*top1: float | None, method: str = "hello", **facts: Any) -> list[Entry]:
+    usual: dict[str, Any] = {
+        "dataset": "digits", "title": "Digits", "labels": "projector", "asked": "native", "via": method, "ipc": 10,
+        "student": "convnet3-w32", "protocol": "common[small]", "protocol_version": 1,
+    }  # fmt: skip
+    usual |= facts
+    place = "-".join(str(usual.get(key)) for key in ("dataset", "protocol", "student", "ipc", "student_seed"))
+    return [
+        Entry(
+            cell=f"{method}-{place}-{seed}", method=method, seed=seed, top1=value, **usual,
+            state="missing" if value is None else "done",
+        )
+        for seed, value in enumerate(top1)
+    ]  # fmt: skip
+
+
+def a_suite(*found: dict[str, Any]) -> Suite:
+    form = {"datasets": ["digits"], "methods": ["hello", "rded"]}
+    usual = {"claim": "HeLlO above RDED", "more": "hello", "less": "rded"}
+    trends = [{**usual, **one} for one in found]
+    return Suite.model_validate(
+        {"title": "T", "source": "S", "about": "A", "full": form, "small": {}, "trends": trends}
+    )
+
+
+def finding(*entries: list[Entry], **trend: Any) -> trends.Finding:
+    (one,) = trends.findings(a_suite(trend), make_rows([entry for some in entries for entry in some]))
+    return one
+
+
+def test_differences_by_hand() -> None:
+    """.60 .64 .62 against .50 .56 .52: differences .10 .08 .10, mean .09333, s = .011547, so half the interval is
+    4.302653 · .011547 / √3 = .028684."""
+    hello, rded = measured(0.60, 0.64, 0.62), measured(0.50, 0.56, 0.52, method="rded", labels="teacher")
+    one = finding(hello, rded, printed=[43.7, 42.0])
+    assert one.difference.mean == pytest.approx(0.28 / 3)
+    assert one.difference.ci95 == pytest.approx(0.028684, abs=2e-6)
+    assert one.pairs == "3" and one.direction == "same"
+    assert finding(hello, rded, printed=[42.0, 43.7]).direction == "other"  # they found it the other way round
+    assert finding(rded, hello, more="rded", less="hello").direction == "other"
+    text = trends.render(a_suite({"printed": [43.7, 42.0], "dataset": "imagenet-1k"}), make_rows([*hello, *rded]))
+    assert "1 the same way, 0 the other way, 0 can't be told" in text
+    cells = [
+        cell.strip().replace("\u00a0", " ")
+        for cell in next(one for one in text.splitlines() if "43.7" in one).split("|")[1:-1]
+    ]
+    assert cells == [
+        "HeLlO above RDED", "43.7 : 42 (imagenet-1k)", "10", "convnet3-w32", "62.0 : 52.7", "+9.3 ± 2.9", "3", "same",
+    ]  # fmt: skip
+
+
+def test_what_cannot_be_told() -> None:
+    hello = measured(0.60, 0.64, 0.62)
+    # differences .1 -.1 .03: mean .01, half the interval .25
+    noisy = finding(hello, measured(0.5, 0.74, 0.59, method="rded"))
+    assert noisy.direction == "can't tell" and noisy.pairs == "3"
+    alone = finding(measured(0.9), measured(0.1, method="rded"))
+    assert alone.direction == "can't tell" and alone.pairs == "1" and alone.difference.ci95 is None
+    equal = finding(hello, measured(0.60, 0.64, 0.62, method="rded"))
+    assert equal.direction == "can't tell"
+
+
+def test_pairs_are_counted_honestly() -> None:
+    hello, rded = measured(0.6, 0.7, 0.8), measured(0.5, 0.6, 0.7, method="rded")
+    assert finding(hello, measured(0.5, 0.6, None, method="rded")).pairs == "2/3"
+    twice = [
+        entry
+        for student in (4, 5)
+        for method in ("rded", "hello")
+        for entry in measured(0.5, 0.6, 0.7, method=method, student_seed=student)
+    ]
+    assert finding(twice).pairs == "3 × 2"
+    assert finding(twice[:-1]).pairs == "3 × 1–2"
+    # only common seeds are pairs: seeds 1 and 2 of one, 0 and 1 of the other
+    one = finding(hello[1:], rded[:2])
+    assert one.pairs == "1" and one.difference.mean == pytest.approx(0.1)
+
+
+def test_only_rows_that_differ_in_nothing_else_are_compared() -> None:
+    def none(*entries: list[Entry], **trend: Any) -> None:
+        assert trends.findings(a_suite(trend), make_rows([entry for some in entries for entry in some])) == []
+
+    hello = measured(0.6, 0.7)
+    others: tuple[dict[str, Any], ...] = (
+        {"ipc": 1}, {"student": "vit-small"}, {"protocol": "common"}, {"protocol_version": 2}, {"asked": ""},
+        {"asked": "stored:topk5"}, {"method": "rded[pool=3]", "via": "rded[pool=3]"}, {"method": "sre2l"},
+    )  # fmt: skip
+    for other in others:
+        none(hello, measured(0.5, 0.6, **{"method": "rded", **other}))
+    none(hello, measured(None, None, method="rded"))
+    rded = measured(0.5, 0.6, method="rded")
+    none(hello, rded, ipc=1)
+    none(hello, rded, student="swin_v2_t", kin=["swin-small"])
+    none(hello, measured(0.5, 0.6, method="hello[conv_rank=2]", via="hello[conv_rank=2]"))
+    assert finding(hello, rded, student="vgg11", kin=["convnet3-w32"]).pairs == "2"
+    hard = measured(0.1, 0.2, method="random_real", labels="hard", asked="", via="hello")
+    none(hello, hard, less="random_real")
+    assert finding(hello, hard, less={"method": "random_real", "labels": "hard"}).pairs == "2"
+    across = finding(hello, measured(0.1, 0.2, ipc=1), less={"method": "hello", "ipc": 1})
+    assert (across.more.ipc, across.less.ipc) == (10, 1)
+
+
+def test_official_recipes_are_compared_though_each_is_its_method_s_own() -> None:
+    hello = measured(0.6, 0.7, protocol="official-hello")
+    rded = measured(0.5, 0.6, method="rded", protocol="official-rded")
+    assert finding(hello, rded).difference.n == 2
+    small = measured(0.5, 0.6, method="rded", protocol="official-rded[small]")
+    assert not trends.findings(a_suite({}), make_rows([*hello, *small]))
+    common = [measured(0.8, 0.9), measured(0.1, 0.2, method="rded")]
+    rows = make_rows([*hello, *rded, *common[0], *common[1]])
+    assert len(trends.findings(a_suite({}), rows)) == 2
+    text = trends.render(a_suite({}), rows)
+    assert "| Protocol" in text and "| official " in text and "common\\[small\\]" in text
+    assert "| Protocol" not in trends.render(a_suite({}), make_rows([*hello, *rded]))
+
+
+def test_variants_are_told_apart() -> None:
+    probe = measured(0.5, 0.6, method="hello[adapt=head,epochs=6]", via="hello[adapt=head]")
+    usual = measured(0.7, 0.8, method="hello[epochs=6]", via="hello")
+    one = finding(probe, usual, less="hello[adapt=head]")
+    assert one.more.method == "hello[epochs=6]" and one.less.method == "hello[adapt=head,epochs=6]"
+
+
+def test_a_board_is_about_its_own_data_set_where_the_authors_have_it() -> None:
+    whole = suite("baselines")
+    for name, count in (("imagenet-1k", 9), ("imagenet-100", 6), ("digits", 15)):
+        assert len(trends.about(whole.trends, name)) == count
+    rows = make_rows([*measured(0.6, 0.7), *measured(0.5, 0.6, method="rded")])
+    text = trends.render(whole, rows)
+    assert text.count("| HeLlO above RDED") == 1  # both data sets' at IPC 10, of which there is one comparison here
+    assert "43.7 : 42 (imagenet-1k); 48.9 : 36 (imagenet-100)" in text.replace("\u00a0", " ").replace("<wbr>", "")
+    assert "1 the same way, 0 the other way, 0 can't be told" in text
+    assert "Not measured here: HeLlO above RDED (imagenet-1k) at IPC 1;" in text and "; and 8 more." in text
+
+
+def test_nothing_measured_says_so() -> None:
+    rows = make_rows(measured(0.6, 0.7))
+    assert "None of its trends can be told" in trends.render(a_suite({}), rows)
+    assert "trends" not in trends.render(a_suite(), rows)
+    assert "Direction" not in trends.render(a_suite({}), [])
+
+
+# -- end to end
+
+
+TINY = {  # suite -> methods to make brief, its rows, how many kinds of label models these have (none is one)
+    "ablation": (("hello",), 5, 3),
+    "baselines": (("sre2l", "g_vbsm", "hello"), 4, 3),
+    "cross-architecture": (("hello",), 2, 2),
+    "higher-ipc": (("hello",), 3, 3),
+    "places365": (("sre2l", "g_vbsm", "hello"), 4, 3),
+    "ranks": (("hello",), 6, 5),
+    "teacher-stage": (("hello",), 4, 1),
+}
+BRIEF = {
+    "hello": ("epochs=1", "update_steps=2"),
+    "sre2l": ("iterations=2",),
+    "g_vbsm": ("iterations=2", 'pool=["convnet2-w8","convnet2-w4"]'),
+}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_tiny_run(name: str, bench: Bench, colours: Path, tmp_path: Path) -> None:
+    """The small form with flags that make it tiny; its board lies apart and holds the trends and the parameters."""
+    methods, count, sizes = TINY[name]
+    settings = ["teacher.arch=convnet2-w8", "teacher.epochs=2", "protocol.epochs=2", "protocol.tests=1"]
+    settings += [f"{method}.{setting}" for method in methods for setting in BRIEF[method]]
+    chosen = [part for setting in settings for part in ("--set", setting)]
+    done = bench(
+        "run", "--suite", name, "--small", "--dataset", f"folder:{colours}", "--ipc", "2", "--seeds", "0",
+        "--students", "convnet2-w8", "--no-baselines", "--cluster", "inline", "--out", "boards", *chosen,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not (tmp_path / "boards" / "folder-colours.md").exists()
+    board = (tmp_path / "boards" / "suites" / name / "folder-colours.md").read_text().replace("<wbr>", "")
+    assert f"{count} of {count} cells done" in board
+    assert "## Beside the paper" in board and "common\\[small,epochs=2," in board
+    heads = [line for line in board.splitlines() if line.startswith("| Method") and "Parameters" in line]
+    assert len(heads) == 1
+    column = [cell.strip() for cell in heads[0].split("|")].index("Parameters")
+    start = board.splitlines().index(heads[0]) + 2
+    stored = [line.split("|")[column].strip() for line in board.splitlines()[start : start + count]]
+    assert len(set(stored)) == sizes and all(text == NONE or text.replace(",", "").isdigit() for text in stored)

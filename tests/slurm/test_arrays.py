@@ -1,0 +1,163 @@
+"""Which job arrays a run becomes: who waits for whom, limits, packs, and what is in the queue already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from bench.execution.scheduling import Schedule
+from bench.planning.grid import Grid, Request
+from bench.planning.plan import plan
+from bench.slurm.arrays import After, Array, plan_arrays
+from bench.slurm.profile import Profile, Resources
+from bench.slurm.submit import can_be_shared
+from bench.store.cell import Cell
+
+
+def made(*chain: tuple[str, str, Sequence[str]]) -> Grid:
+    """Cells of (stage, name, names of parents) in a grid of nothing else."""
+    base = plan(Request(methods=("random_real",), ipc=(1,), seeds=(0,), baselines=False))
+    cells: dict[str, Cell] = {}
+    for stage, name, parents in chain:
+        above = {str(index): cells[parent].id for index, parent in enumerate(parents)}
+        facts: dict[str, Any] = {"stage": stage, "by": name[0], "version": 1, "fields": {}, "parents": above}
+        cells[name] = Cell(**facts, prefix=name)
+    return base.model_copy(update={"cells": tuple(cells.values())})
+
+
+def arrays_of(grid: Grid, profile: Profile | None = None, done: Sequence[str] = (), **given: Any) -> list[Array]:
+    state: dict[str, Any] = {cell.id: "done" if cell.prefix in done else "todo" for cell in grid.cells}
+    values: dict[str, Any] = {"longest": 1000, "at_a_time": None, "in_queue": {}}
+    values |= {"shared": lambda cell: False, "seconds": lambda cell: None, **given}
+    return plan_arrays(Schedule(grid, state), profile or Profile(), **values)
+
+
+def names(array: Array) -> list[list[str]]:
+    return [[cell_id.rpartition("-")[0] for cell_id in pack] for pack in array.packs]
+
+
+DIAMOND = made(
+    ("teacher", "t", ()),
+    ("distill", "a", ("t",)), ("distill", "b", ("t",)),
+    ("label", "la", ("a",)), ("label", "lb", ("b",)),
+    ("evaluate", "e1", ("a", "la")), ("evaluate", "e2", ("a", "la")), ("evaluate", "e3", ("b", "lb")),
+)  # fmt: skip
+
+
+def test_stages_that_match_one_to_one_wait_task_by_task() -> None:
+    arrays = arrays_of(DIAMOND)
+    assert [array.stage for array in arrays] == ["teacher", "distill", "label", "evaluate"]
+    assert [names(array) for array in arrays[1:3]] == [[["a"], ["b"]], [["la"], ["lb"]]]
+    assert [array.after for array in arrays] == [
+        After(),
+        After(all=(0,)),  # a teacher is a plain job, which has no task 0
+        After(each=(1,)),
+        After(all=(1, 2)),  # three on two
+    ]
+
+
+def test_what_is_done_is_not_waited_for() -> None:
+    teacher_less = arrays_of(DIAMOND, done=("t", "a", "la"))
+    assert [names(array) for array in teacher_less] == [[["b"]], [["lb"]], [["e1"], ["e2"], ["e3"]]]
+    assert [array.after for array in teacher_less] == [After(), After(all=(0,)), After(all=(0, 1))]
+
+
+def test_what_is_in_the_queue_is_waited_for_and_not_submitted_again() -> None:
+    queued = {cell.id: "77_3" for cell in DIAMOND.cells if cell.prefix in ("t", "a")}
+    arrays = arrays_of(DIAMOND, in_queue=queued)
+    assert [names(array) for array in arrays] == [[["b"]], [["la"], ["lb"]], [["e1"], ["e2"], ["e3"]]]
+    assert arrays[0].after == After(jobs=("77_3",))
+    assert arrays[1].after == After(all=(0,), jobs=("77_3",))
+
+
+def test_waves_of_a_stage_are_arrays_of_their_own() -> None:
+    chain = made(("distill", "a", ()), ("label", "m", ()), ("label", "s", ("a", "m")))
+    assert [names(array) for array in arrays_of(chain)] == [[["a"]], [["m"]], [["s"]]]
+    assert arrays_of(chain)[2].after == After(all=(0, 1))
+
+
+def many(count: int) -> Grid:
+    distilled = [("distill", f"d{index}", ()) for index in range(count)]
+    labels = [("label", f"l{index}", (f"d{index}",)) for index in range(count)]
+    return made(*distilled, *labels)
+
+
+@pytest.mark.parametrize("longest", [1, 3, 4, 7, 10])
+def test_no_array_is_longer_than_slurm_allows(longest: int) -> None:
+    arrays = arrays_of(many(10), longest=longest)
+    assert all(len(array.packs) <= longest for array in arrays)
+    assert sorted(name for array in arrays for pack in names(array) for name in pack) == sorted(
+        [*(f"d{index}" for index in range(10)), *(f"l{index}" for index in range(10))]
+    )
+    whole = 10 // longest if longest > 1 else 0
+    matched = [array for array in arrays if array.after.each]
+    assert len(matched) == whole + (10 % longest > 1), "chunks match, but for those of one task"
+    assert all(len(array.after.each) == 1 and array.after.all == () for array in matched)
+
+
+def test_the_profile_may_ask_for_shorter_ones_and_chunks_share_the_throttle() -> None:
+    profile = Profile(max_array=4, throttle=7)
+    assert [(len(a.packs), a.at_a_time) for a in arrays_of(many(10), profile)[:3]] == [(4, 2), (4, 2), (2, 2)]
+    assert {a.at_a_time for a in arrays_of(many(10), profile, at_a_time=1)} == {1}, "never none at all"
+    assert {a.at_a_time for a in arrays_of(many(10))} == {None}
+
+
+def test_resource_classes_are_arrays_of_their_own() -> None:
+    profile = Profile(
+        minutes=60,
+        resources={
+            "big": Resources(cells=("distill:a",), memory_gb=64, minutes=600),
+            "small": Resources(cells=("distill", "evaluate"), cpus=2),
+        },
+    )
+    arrays = arrays_of(DIAMOND, profile)
+    assert [(a.stage, a.resources) for a in arrays] == [
+        ("teacher", "default"), ("distill", "big"), ("distill", "small"), ("label", "default"), ("evaluate", "small"),
+    ]  # fmt: skip
+    assert arrays[3].after == After(all=(1, 2))
+    big, small = profile.resources_of("big", "distill"), profile.resources_of("small", "distill")
+    assert (big.memory_gb, big.minutes, big.cpus) == (64, 600, None)
+    assert (small.memory_gb, small.minutes, small.cpus) == (None, 60, 2)
+    assert Profile().resources_of("default", "evaluate").minutes == 8 * 60
+
+
+def test_packs_of_a_given_size() -> None:
+    profile = Profile(resources={"x": Resources(cells=("distill", "label"), pack=4)})
+    first, second = arrays_of(many(10), profile)
+    assert [len(pack) for pack in first.packs] == [4, 4, 2]
+    assert second.after == After(each=(0,)), "packs match too"
+
+
+def seconds(of: dict[str, float]) -> Callable[[Cell], float | None]:
+    return lambda cell: of.get(cell.prefix)
+
+
+def test_short_cells_are_packed_up_to_the_minutes_of_the_profile() -> None:
+    known = {"d0": 200.0, "d1": 300.0, "d2": 100.0, "d3": 1.0, "d5": 2000.0, "d6": 10.0, "d8": 10.0, "d9": 10.0}
+    packs = names(arrays_of(many(10), Profile(pack_minutes=10), seconds=seconds(known))[0])
+    assert packs == [["d0", "d1", "d2"], ["d3"], ["d4"], ["d5"], ["d6"], ["d7"], ["d8", "d9"]]
+    one_each = arrays_of(many(10), Profile(pack_minutes=0), seconds=seconds(known))[0]
+    assert all(len(pack) == 1 for pack in one_each.packs)
+
+
+def test_only_work_that_can_be_shared_gets_several_processes_and_such_tasks_are_not_packed() -> None:
+    profile = Profile(resources={"wide": Resources(cells=("distill", "label"), processes=4, pack=5)})
+    arrays = arrays_of(many(10), profile, shared=lambda cell: cell.stage == "distill")
+    assert [(a.stage, a.processes, len(a.packs)) for a in arrays] == [("distill", 4, 10), ("label", 1, 2)]
+
+
+def test_what_can_be_shared() -> None:
+    grid = plan(Request(methods=("sre2l", "g_vbsm", "hello"), ipc=(1,), seeds=(0,)))
+    shared = {(cell.stage, cell.by) for cell in grid.cells if can_be_shared(cell)}
+    assert {("teacher", "teacher"), ("prepare", "g_vbsm"), ("distill", "sre2l"), ("label", "hello")} <= shared
+    assert not {("evaluate", "classification"), ("distill", "random_real"), ("label", "stored")} & shared
+
+
+def test_more_for_a_retry() -> None:
+    profile = Profile(minutes=60, resources={"x": Resources(cells=("label",), memory_gb=4, pack=2)})
+    more = profile.with_more(memory_gb=32, minutes=None)
+    assert more.resources_of("x", "label").memory_gb == more.resources_of("default", "teacher").memory_gb == 32
+    assert more.resources_of("x", "label").minutes == 60
+    assert more.resources["x"].pack == 2

@@ -1,0 +1,101 @@
+"""Profiles of clusters: where they are found, what they may say, and what is said of those that are wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.errors import UserError
+from bench.slurm.profile import Profile, load
+
+WHOLE = """
+partition = "gpu"
+account = "vision"
+wckey = "bench"
+setup = ["module load cuda"]
+throttle = 8
+
+[resources.heavy]
+cells = ["teacher", "distill:sre2l"]
+gres = "gpu:4"
+processes = 4
+memory_gb = 64
+
+[resources.last]
+cells = ["report"]
+partition = "cpu"
+"""
+
+
+@pytest.fixture(autouse=True)
+def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
+def written(text: str, path: str = "profiles/here.toml") -> str:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(text)
+    return Path(path).stem
+
+
+def test_nothing_is_asked_for_without_a_profile() -> None:
+    assert load(None) == Profile()
+    assert Profile().resources_of("default", "teacher").partition is None
+
+
+def test_a_profile_is_found_beside_the_work_before_the_users_own(tmp_path: Path) -> None:
+    written('partition = "theirs"', "config/distill-bench/profiles/here.toml")
+    assert load("here").partition == "theirs"
+    written(WHOLE)
+    profile = load("here")
+    assert profile.partition == "gpu"
+    assert profile.name is not None
+    assert load(profile.name) == profile == load("profiles/here.toml"), "found again from anywhere"
+
+
+def test_a_class_is_the_most_special_that_names_the_cells() -> None:
+    profile = load(written(WHOLE))
+    assert profile.class_of("teacher", "teacher") == "heavy"
+    assert profile.class_of("distill", "sre2l") == "heavy"
+    assert profile.class_of("distill", "rded") == "default"
+    heavy, last = profile.resources_of("heavy", "teacher"), profile.resources_of(profile.class_of("report"), "report")
+    assert (heavy.partition, heavy.account, heavy.gres, heavy.processes) == ("gpu", "vision", "gpu:4", 4)
+    assert (last.partition, last.account, last.gres) == ("cpu", "vision", None)
+    assert last.minutes is not None and last.minutes > 10, "ten minutes or less always count as timed out"
+
+
+def test_a_short_job_is_not_warned_as_it_begins() -> None:
+    assert Profile(minutes=60).warning_of(Profile(minutes=60).resources_of("default", "label")) == 120
+    assert Profile(minutes=2).warning_of(Profile(minutes=2).resources_of("default", "label")) == 30
+    assert Profile(minutes=1, warning_seconds=10).warning_of(Profile(minutes=1).resources_of("x", "label")) == 10
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('partitoin = "gpu"', "unknown key in profiles/here.toml 'partitoin' (did you mean 'partition'?)"),
+        ("[resources.a]\ncpu = 4", "unknown key in profiles/here.toml: [resources.a] 'cpu' (did you mean 'cpus'?)"),
+        ("[resources.a]\ncells = ['traecher']", "expected a stage (teacher, prepare, distill, label, evaluate)"),
+        ("throttle = 0", "throttle: Input should be greater than or equal to 1, not 0"),
+        ("resources = 3", "expected tables such as [resources.heavy]"),
+        ("partition = gpu", "profiles/here.toml is not TOML"),
+        ("[resources.a]\ncells = ['label']\n[resources.b]\ncells = ['label']", "label stands in more than one"),
+    ],
+)
+def test_a_wrong_profile_is_said_in_one_line(text: str, said: str) -> None:
+    with pytest.raises(UserError) as error:
+        load(written(text))
+    assert said in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_profile_that_is_not_there() -> None:
+    with pytest.raises(UserError, match="no profiles in profiles or .*config/distill-bench/profiles"):
+        load("mine")
+    written(WHOLE, "profiles/mine.toml")
+    with pytest.raises(UserError, match="unknown profile 'mien' .did you mean 'mine'"):
+        load("mien")
+    with pytest.raises(UserError, match="No such file"):
+        load("profiles/other.toml")
