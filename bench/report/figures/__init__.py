@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.report.slug import slug
+from bench.format import slug
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from bench.report.figures.style import DASHED, REFERENCE, Look, accuracy_axis, bars, by_name, name_lines, say, short, spread
+from bench.report.figures.style import DASHED, REFERENCE, Look, accuracy_axis, bars, by_name, mark, name_lines, short, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,9 +48,8 @@ def draw(
         axes.step([*best[cost], edge], [*best["mean"], last], where="post", color=look.colour, zorder=look.order)
         bars(axes, best, cost, look)
         for at, row in own.iterrows():
-            strong = {"alpha": 1.0, "markersize": 6} if at in best.index else {"alpha": 0.35, "markersize": 4}
-            (mark,) = axes.plot(row[cost], row["mean"], look.marker, color=look.colour, zorder=look.order + 1, **strong)
-            say(mark, f"{look.name}, {row['labels']}, IPC {row['ipc']}: {spread(row)}, {word(row[cost])}")
+            text = f"{look.name}, {row['labels']}, IPC {row['ipc']}: {spread(row)}, {word(row[cost])}"
+            mark(axes, (row[cost], row["mean"]), look, text, at not in best.index)
         ends.append((last, f"{short(look.name)} {last:.1f}", look))
     if full is not None:
         axes.axhline(full, color=REFERENCE.colour, linestyle=DASHED, linewidth=1)

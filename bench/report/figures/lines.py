@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from scipy.special import stdtrit
 
-from bench.report.figures.style import DASHED, REFERENCE, Look, accuracy_axis, bars, by_name, name_lines, say, short, spread
+from bench.report.figures.style import DASHED, REFERENCE, Look, accuracy_axis, bars, by_name, mark, name_lines, short, spread
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -34,8 +34,8 @@ def draw(means: pd.DataFrame, across: str, looks: Mapping[str, Look], full: Mapp
         axes.plot(own[across], own["mean"], color=look.colour, zorder=look.order)
         bars(axes, own, across, look)
         for _, row in own.iterrows():
-            (mark,) = axes.plot(row[across], row["mean"], look.marker, color=look.colour, zorder=look.order + 1)
-            say(mark, f"{look.name}, {row['labels']}, {row[across]:,} {across.replace('_', ' ')}: {spread(row)}")
+            text = f"{look.name}, {row['labels']}, {row[across]:,} {across.replace('_', ' ')}: {spread(row)}"
+            mark(axes, (row[across], row["mean"]), look, text)
         last = own["mean"].iloc[-1]
         ends.append((last, f"{short(look.name)} {last:.1f}", look))
     places = sorted(best[across].unique())

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
+from bench.format import plural, round_size, size, slug
 from bench.report.figures import frontier, heatmap, lines, storage, style
-from bench.report.slug import slug
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CHART = ["protocol", "protocol_version", "student"]
 BUDGET = 100 * 2**10  # bytes of labels; the text of a figure names the best method within
 KINDS = {"hard": "hard labels", "stored": "stored labels", "online": "labels from a model"}
-FRONTIER = "Lines: the best mean that a budget affords; pale marks: other label choices."
+FRONTIER = "Lines: the best mean within a budget. Pale: other label choices."
 
 
 class Drawing(NamedTuple):
@@ -46,7 +46,8 @@ def drawings(rows: pd.DataFrame, records: pd.DataFrame | None) -> Iterator[Drawi
         chart = Chart(part, known[same & known["ipc"].isna()], looks)
         tail = "-" + slug("-".join(str(part[name].iloc[0]) for name in varying)) if place else ""
         steps = [] if records is None else chart.steps(records)
-        for one in [*steps, *chart.budgets(), *([] if place else chart.others())]:
+        maps = [] if records is None or place else chart.classes(records)
+        for one in [*steps, *chart.budgets(), *([] if place else chart.others()), *maps]:
             yield one._replace(name=one.name + tail)
     yield from _students(known, looks)
 
@@ -57,7 +58,7 @@ def _kind(labels: str) -> str:
 
 
 def _images(ipc: int) -> str:
-    return f"{ipc:,} image{'' if ipc == 1 else 's'} per class"
+    return f"{plural(ipc, 'image')} per class"
 
 
 @dataclass(frozen=True)
@@ -79,24 +80,24 @@ class Chart:
         metric = self.rows["metric"].iloc[0]
         return "top-1 accuracy (%)" if metric == "top-1" else f"{metric} (%)"
 
-    def caption(self, said: str) -> str:
+    def caption(self, said: str, bars: bool = True) -> str:
         """What marks and bars are, of which data set, student and protocol."""
         first, counts = self.rows.iloc[0], self.rows["n"]
         sets = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
-        bars = f" Bars: 95 % interval of the mean where n ≥ {style.FEWEST}." if counts.max() >= style.FEWEST else ""
-        place = f"{first['title']}, student {first['student']}, protocol {first['protocol']}, version {first['protocol_version']}"
-        return f"{said} Marks: mean over n = {sets} distilled sets.{bars} {place}."
+        bars = ", bars 95 % intervals" if bars and counts.max() >= style.FEWEST else ""
+        protocol = f"protocol {first['protocol']}, version {first['protocol_version']}"
+        return f"{said} Marks: means of n = {sets} distilled sets{bars}. Student {first['student']}, {protocol}."
 
     def budgets(self) -> Iterator[Drawing]:
         """Accuracy against label bytes, a figure for each number of images per class."""
         for ipc, part in self.rows[self.rows["label_bytes"].notna()].groupby("ipc"):
-            canvas = frontier.draw(part, "label_bytes", self.looks, style.bytes_axis, style.size, self.top)
+            canvas = frontier.draw(part, "label_bytes", self.looks, style.bytes_axis, size, self.top)
             canvas.axes[0].set(title=_images(ipc), xlabel="label storage", ylabel=self.axis)
             title = f"Accuracy against label storage, {_images(ipc)}"
             within = part[part["label_bytes"] <= BUDGET].sort_values("mean")
             best = within.iloc[-1] if len(within) else None
             said = "" if best is None else (
-                f" Within {style.size(BUDGET)} of labels {self.looks[best['method']].name} is best: {best['mean']:.1f} % with "
+                f" Within {round_size(BUDGET)} of labels {self.looks[best['method']].name} is best: {best['mean']:.1f} % with "
                 f"{best['labels']} labels."
             )  # fmt: skip
             yield Drawing(f"labels-ipc{ipc}", title, self.caption(f"{said.strip()} {FRONTIER}".strip()), canvas, f"{title}.{said}")
@@ -104,16 +105,17 @@ class Chart:
     def others(self) -> Iterator[Drawing]:
         """Accuracy against images per class, all bytes and time; label bytes against images per class."""
         if self.rows["ipc"].nunique() > 1:
-            for kind, part in self.rows.groupby("kind"):
+            for kind in [kind for kind in KINDS if kind in set(self.rows["kind"])]:
+                part = self.rows[self.rows["kind"] == kind]
                 title = f"Accuracy against images per class, {KINDS[kind]}"
                 spots = sorted(self.rows["ipc"].unique())
                 canvas = lines.draw(part, "ipc", self.looks, dict.fromkeys(spots, self.top) if self.top else {}, True)
                 canvas.axes[0].set(title=KINDS[kind].capitalize(), xlabel="images per class", ylabel=self.axis)
-                said = "Lines: of several label choices of a method the best."
+                said = "Lines: the best label choice of each method."
                 yield Drawing(f"ipc-{kind}", title, self.caption(said), canvas, title)
         every = self.rows.assign(all_bytes=self.rows[["image_bytes", "label_bytes", "public_bytes"]].sum(axis=1, skipna=False))
         for name, cost, title, label, scale, word in (
-            ("bytes", "all_bytes", "Accuracy against all bytes", "images + labels + frozen backbones", style.bytes_axis, style.size),
+            ("bytes", "all_bytes", "Accuracy against all bytes", "images + labels + frozen backbones", style.bytes_axis, size),
             ("time", "seconds_total", "Accuracy against time", "wall time of all cells behind a student", style.seconds_axis, style.duration),
         ):  # fmt: skip
             part = every[every[cost].notna()]
@@ -139,6 +141,19 @@ class Chart:
             canvas.axes[0].set(title=f"{_images(ipc)}, {KINDS[kind]}", xlabel="classes seen", ylabel="top-1 on the classes seen (%)")
             said = "After each step a new student learns from the images of all classes seen."
             yield Drawing(f"steps-ipc{ipc}-{kind}", title, self.caption(said), canvas, title)
+
+
+    def classes(self, records: pd.DataFrame) -> Iterator[Drawing]:
+        """Heat maps of methods × classes, where predictions were kept."""
+        for ipc, part in self.rows.groupby("ipc"):
+            table = heatmap.by_class(part, records)
+            if len(table):
+                title = f"Accuracy per class, {_images(ipc)}"
+                table = table.loc[style.by_name(table.index, self.looks)[::-1]]
+                canvas = heatmap.draw(table.rename(index=lambda method: style.short(self.looks[method].name)), False)
+                canvas.axes[0].set(title=_images(ipc), xlabel="class")
+                said = "Accuracy in percent under the best labels of each method."
+                yield Drawing(f"classes-ipc{ipc}", title, self.caption(said), canvas, title)
 
 
 def _students(known: pd.DataFrame, looks: Mapping[str, style.Look]) -> Iterator[Drawing]:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from bench.report.figures.style import DASHED, GREY, MARKERS, PALETTE, Look, bytes_axis, name_lines, say, short, size
+from bench.format import size
+from bench.report.figures.style import DASHED, GREY, MARKERS, PALETTE, Look, bytes_axis, mark, name_lines, short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -45,8 +46,7 @@ def draw(lines: pd.DataFrame, images: pd.Series | None = None) -> Canvas:
         own = lines[lines["name"] == name].sort_values("ipc")
         axes.plot(own["ipc"], own["bytes"], color=look.colour, linestyle="-" if turn < len(PALETTE) else ":")
         for row in own.itertuples():
-            (mark,) = axes.plot(row.ipc, row.bytes, look.marker, color=look.colour)
-            say(mark, f"{name}, IPC {row.ipc:,}: {size(row.bytes)}")
+            mark(axes, (row.ipc, row.bytes), look, f"{name}, IPC {row.ipc:,}: {size(row.bytes)}")
         ends.append((own["bytes"].iloc[-1], f"{short(name)} {size(own['bytes'].iloc[-1])}", look))
     if images is not None:
         axes.plot(images.index, images.to_numpy(), color=GREY, linestyle=DASHED, linewidth=1)

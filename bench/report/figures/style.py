@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from bench import registry
+from bench.api import registry
+from bench.format import plain, round_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,11 +25,10 @@ GREY = "#7a7f87"  # baselines, references and axes: legible on light and dark
 # After Okabe & Ito, "Color Universal Design" (2008), at least 3:1 against white and against the dark page.
 PALETTE = ("#2f7fc4", "#d55e00", "#009e73", "#cc79a7", "#b07d00", "#8b6fd6", "#1f8fa6")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d", "*")
-LONGEST = 20  # characters of a name in a figure
+LONGEST = 24  # characters of a name in a figure
 FEWEST = 3  # distilled sets behind an interval that is drawn
 NAMED = 12  # lines that are named beside their ends
 APART = 0.062  # of the height of the axes, between two labels
-UNITS = (("B", 1), ("KiB", 2**10), ("MiB", 2**20), ("GiB", 2**30), ("TiB", 2**40))
 # An SVG shown on its own follows the reader's theme; inside a page it takes the page's colour.
 THEME = "<style>svg{color-scheme:light dark;color:var(--ink,light-dark(#1c1e21,#e4e6e8))}</style>"
 
@@ -80,7 +80,7 @@ def looks(methods: Iterable[str]) -> dict[str, Look]:
 
 def short(text: str, room: int = LONGEST) -> str:
     """At most ``room`` printable characters; of a longer text the beginning and the end, which tells settings apart."""
-    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    line = plain(text)
     return line if len(line) <= room else f"{line[: room * 2 // 3]}…{line[len(line) - room // 3 + 1 :]}"
 
 
@@ -108,15 +108,9 @@ def accuracy_axis(axes: Axes, values: Sequence[float]) -> None:
     axes.set_ylim(max(0.0, min(values) - room), min(100.6, max(values) + room))
 
 
-def size(count: float) -> str:
-    """Bytes for people, in powers of 1,024: ``10 KiB``."""
-    unit, factor = next(one for one in reversed(UNITS) if count >= one[1] or one[1] == 1)
-    return f"{count / factor:.3g} {unit}" if count < 999.5 * factor else f"{count / factor:,.0f} {unit}"
-
-
 def bytes_axis(axes: Axes, values: Sequence[float], axis: str = "x") -> None:
     """A log axis of bytes with ticks at 1, 10 and 100 of each unit; zero bytes stand left of the first tick."""
-    ticks = [step * factor for _, factor in UNITS for step in (1, 10, 100)]
+    ticks = [step * 1024**power for power in range(5) for step in (1, 10, 100)]
     some = [value for value in values if value > 0] or [1024]
     low = max(tick for tick in ticks if tick <= min(some))
     kept = [tick for tick in ticks if low <= tick <= max(*some, 10 * low) * 1.01]
@@ -128,23 +122,24 @@ def bytes_axis(axes: Axes, values: Sequence[float], axis: str = "x") -> None:
         set_scale("log")
     set_limits(-0.12 * low if zero else low * 0.8, max(some) * 1.25)
     named = [*([0] if zero else []), *kept]
-    getattr(axes, f"set_{axis}ticks")(named, ["0" if tick == 0 else size(tick) for tick in named])
+    getattr(axes, f"set_{axis}ticks")(named, ["0" if tick == 0 else round_size(tick) for tick in named])
     getattr(axes, f"{axis}axis").minorticks_off()
 
 
 def duration(seconds: float) -> str:
     """``12 s``, ``3.4 min``, ``2.1 h``."""
-    return f"{seconds:.3g} s" if seconds < 100 else f"{seconds / 60:.3g} min" if seconds < 6000 else f"{seconds / 3600:,.3g} h"
+    unit, factor = ("s", 1) if seconds < 60 else ("min", 60) if seconds < 3600 else ("h", 3600)
+    return f"{seconds / factor:,.3g} {unit}"
 
 
 def seconds_axis(axes: Axes, values: Sequence[float]) -> None:
     """A log axis of wall times."""
-    names = {1: "1 s", 10: "10 s", 60: "1 min", 600: "10 min", 3600: "1 h", 36_000: "10 h", 360_000: "100 h"}
-    some = [max(value, 0.1) for value in values]
+    low, high = 0.8 * max(min(values), 0.1), 1.25 * max(*values, 1.0)
     axes.set_xscale("log")
-    axes.set_xlim(min(some) * 0.8, max(some) * 1.25)
-    kept = [second for second in names if min(some) * 0.8 <= second <= max(some) * 1.25]
-    axes.set_xticks(kept, [names[second] for second in kept])
+    axes.set_xlim(low, high)
+    named = [step * unit for unit in (1, 60, 3600) for step in (1, 3, 10, 30)]
+    named = [second for second in named if low <= second <= high]
+    axes.set_xticks(named, [duration(second) for second in named])
     axes.minorticks_off()
 
 
@@ -175,9 +170,14 @@ def name_lines(axes: Axes, lines: Sequence[tuple[float, str, Look]]) -> None:
     axes.figure.legend(handles=handles, loc="outside lower left", ncols=2, handletextpad=0.2, columnspacing=1)
 
 
-def say(mark: Line2D, text: str) -> None:
-    """Give a mark a text that pages show as a tooltip."""
-    mark.set_gid(f"tip:{short(text, 200)}")
+def mark(axes: Axes, at: tuple[float, float], look: Look, text: str, pale: bool = False) -> None:
+    """Draw a mark with a text that pages show as a tooltip."""
+    from matplotlib.lines import Line2D
+
+    size, alpha = (4, 0.35) if pale else (6, 1)
+    made = Line2D([at[0]], [at[1]], marker=look.marker, color=look.colour, markersize=size, alpha=alpha, zorder=look.order + 1)
+    made.set_gid(f"tip:{short(text, 200)}")
+    axes.add_line(made)
 
 
 def save(canvas: Canvas, path: Path) -> str:
