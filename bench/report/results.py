@@ -29,9 +29,10 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import UserError
-from bench.harness.identity import STAGES
-from bench.report.entries import SUFFIX, Entry, read_jsonl
-from bench.report.predictions import predicted_cells
+from bench.store import predictions as predictions_
+from bench.store.artifacts import Store
+from bench.store.cell import STAGES
+from bench.store.entries import SUFFIX, Entry, in_order, read_jsonl
 
 _TEXT = ("cell", "dataset", "title", "method", "labels", "asked", "via", "student", "protocol", "state", "metric",
          "recipe", "data_digest", "protocol_digest")  # fmt: skip
@@ -49,37 +50,51 @@ def load_results(paths: str | Path | Iterable[str | Path]) -> pd.DataFrame:
     Raises:
         UserError: nothing is there.
     """
-    frames = [_load(Path(path)) for path in ([paths] if isinstance(paths, str | Path) else paths)]
-    left_out = [line for frame in frames for line in frame.attrs["left_out"]]
-    filled = [frame for frame in frames if len(frame)] or frames[:1]
-    if not filled:
-        raise UserError("nothing to load; name a store, a *.records.jsonl file or a folder of boards")
-    frame = filled[0] if len(filled) == 1 else pd.concat(filled, ignore_index=True)
-    frame.attrs["left_out"] = left_out
-    return frame
-
-
-def _load(path: Path) -> pd.DataFrame:
-    if (path / "cells").is_dir():
-        from bench.report.collect import collect
-
-        return collect(path)
-    files = [path] if not path.is_dir() else sorted([*path.glob(f"*{SUFFIX}"), *path.glob(f"suites/*/*{SUFFIX}")])
-    if not files or not path.exists():
-        raise UserError(f"there are no records in {path}; expected a store, a *{SUFFIX} file or a folder of boards")
-    frames = []
-    for file in files:
-        loaded = read_jsonl(file)
-        suite = file.parent.name if file.parent.parent.name == "suites" else ""
-        frame = to_frame(loaded.entries, suite=suite, source=str(file))
-        predictions = file.with_name(file.name.removesuffix(SUFFIX) + ".predictions.safetensors")
-        known = predicted_cells(predictions)
-        frame["predictions"] = [str(predictions) if cell in known else "" for cell in frame["cell"]]
-        frame.attrs["left_out"] = [f"{file}: {one}" for one in loaded.left_out]
-        frames.append(frame)
+    frames = [one for path in ([paths] if isinstance(paths, str | Path) else paths) for one in _load(Path(path))]
+    if not frames:
+        raise UserError(f"nothing to load; name a store, a *{SUFFIX} file or a folder of boards")
     frame = pd.concat([one for one in frames if len(one)] or frames[:1], ignore_index=True)
     frame.attrs["left_out"] = [line for one in frames for line in one.attrs["left_out"]]
     return frame
+
+
+def _load(path: Path) -> list[pd.DataFrame]:
+    if (path / "cells").is_dir():
+        return from_store(Store(path))
+    files = sorted([*path.glob(f"*{SUFFIX}"), *path.glob(f"suites/*/*{SUFFIX}")]) if path.is_dir() else [path]
+    if not files or not path.exists():
+        raise UserError(f"there are no records in {path}; expected a store, a *{SUFFIX} file or a folder of boards")
+    return [from_file(file) for file in files]
+
+
+def from_file(file: Path) -> pd.DataFrame:
+    """The records of one ``*.records.jsonl`` file, with the predictions beside it."""
+    loaded = read_jsonl(file)
+    suite = file.parent.name if file.parent.parent.name == "suites" else ""
+    frame = to_frame(loaded.entries, suite=suite, source=str(file))
+    predictions = file.with_name(file.name.removesuffix(SUFFIX) + predictions_.SUFFIX)
+    known = predictions_.predicted_cells(predictions)
+    frame["predictions"] = [str(predictions) if cell in known else "" for cell in frame["cell"]]
+    frame.attrs["left_out"] = [f"{file.name}: {one}" for one in loaded.left_out]
+    return frame
+
+
+def from_store(store: Store) -> list[pd.DataFrame]:
+    """The records of a store, a DataFrame per suite."""
+    from bench.planning import manifest
+    from bench.report.collect import collect
+
+    frames = []
+    for suite, entries in sorted(collect(store).items()):
+        frame = to_frame(in_order(entries), suite=suite, source=str(store.root))
+        files = [store.folder(cell) / predictions_.FILE for cell in frame["cell"]]
+        frame["predictions"] = [str(file) if file.is_file() else "" for file in files]
+        frame.attrs["left_out"] = sorted({text for entry in entries for text in entry.damaged})
+        frames.append(frame)
+    if wrong := manifest.unreadable(store):
+        frames = frames or [to_frame([])]
+        frames[0].attrs["left_out"] += wrong
+    return frames
 
 
 def to_frame(entries: Sequence[Entry], suite: str = "", source: str = "") -> pd.DataFrame:

@@ -29,10 +29,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench import catalogue, registry
+from bench.api import catalogue, registry
 from bench.report.comparison import Accuracies, Runs, against_best, components, is_claimed, resample_images
-from bench.report.predictions import load_scores
 from bench.report.scores import add_scores
+from bench.store.predictions import load_scores
 
 TABLE = ["suite", "dataset", "protocol", "protocol_version", "protocol_digest", "data_digest", "ipc", "student"]
 PLACE = [*TABLE, "method", "labels"]
@@ -68,6 +68,11 @@ def pool(frame: pd.DataFrame) -> pd.DataFrame:
     rows = add_scores(rows.reset_index(drop=True))
     rows.attrs["left_out"] = [*frame.attrs.get("left_out", []), *twice]
     return rows
+
+
+def records(rows: pd.DataFrame) -> list[Any]:
+    """The rows as tuples with named fields, None for what is not known; ``Index`` as in the DataFrame."""
+    return list(rows.astype(object).where(rows.notna(), None).itertuples())
 
 
 def _numbered(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -178,7 +183,7 @@ def _accuracies(table: pd.DataFrame, frame: pd.DataFrame, top1: Mapping[str, flo
     if table["metric"].iloc[0] != TOP1:
         images = None
     elif pd.isna(images):
-        images = _test_images(table["dataset"].iloc[0])
+        images = known_test_images(table["dataset"].iloc[0])
     return Accuracies(top1, resampled, None if images is None else int(images))
 
 
@@ -187,7 +192,7 @@ def agrees(scores: np.ndarray[Any, Any], top1: float) -> bool:
     return abs(float(scores.mean()) - top1) < 1e-6
 
 
-def _test_images(dataset: str) -> int | None:
+def known_test_images(dataset: str) -> int | None:
     return catalogue.dataset(dataset).test_images if dataset in catalogue.names() else None
 
 

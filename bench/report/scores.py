@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.harness.plan import RANDOM
+from bench.planning.plan import RANDOM
 
 WEIGHT = 0.5  # w and g: DD-Ranking's defaults
 HARD = "hard"

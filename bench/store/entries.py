@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError, model_validator
 
-from bench.contract import Settings
-from bench.harness.identity import canonical
-from bench.harness.record import PublicFacts
+from bench.api import BaseConfig
+from bench.store.cell import canonical
+from bench.store.record import BackboneFacts
 
 SUFFIX = ".records.jsonl"
 LONGEST_LINE = 1 << 20  # characters; an entry has a few thousand
@@ -27,7 +27,7 @@ Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class Cost(Settings):
+class Cost(BaseConfig):
     """What training a student takes, from evaluators that measure it."""
 
     batch_size: Annotated[int, Field(ge=1)]
@@ -41,7 +41,7 @@ class Cost(Settings):
     host_bytes: Count
 
 
-class Entry(Settings):
+class Entry(BaseConfig):
     """One evaluate cell: its place on the board, its outcome and its provenance."""
 
     schema_version: Literal[1] = 1
@@ -68,7 +68,7 @@ class Entry(Settings):
     image_bytes: Count | None = None
     label_bytes: Count | None = None
     label_parameters: Count | None = None  # of the label model; None: labels are stored
-    public: tuple[PublicFacts, ...] = ()
+    public: tuple[BackboneFacts, ...] = ()
     full_label_bytes: Count | None = None  # fp16 labels of every view: epochs · images · classes · 2, over all steps
     seconds: dict[str, Seconds] = Field(default_factory=dict)  # stage -> wall time of its cells
     environment: dict[str, str] = Field(default_factory=dict)
