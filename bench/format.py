@@ -15,7 +15,7 @@ LONGEST = 72  # characters of a name in a table
 LONG_WORD = 20  # characters of a word that never breaks
 PIECE = 6  # of a longer one
 LONGEST_SLUG = 80  # characters; file systems take 255 bytes with what is put before and after
-# A spreadsheet takes a cell that begins so for a formula; an apostrophe in front makes it text (OWASP, "CSV Injection").
+# A spreadsheet takes a cell that begins so for a formula; an apostrophe in front makes it text ("CSV Injection", OWASP)
 FORMULA = ("=", "+", "-", "@")
 _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
@@ -89,6 +89,11 @@ def listed(parts: Sequence[str]) -> str:
 def percent(fraction: float | None) -> str:
     """A fraction in percent, one decimal, without the sign."""
     return NONE if fraction is None else f"{100 * fraction:.1f}"
+
+
+def points(fraction: float) -> str:
+    """A difference of fractions in points, signed, with a true minus."""
+    return f"{100 * fraction + 0.0:+.1f}".replace("-", "−").replace("−0.0", "+0.0")
 
 
 def accuracy(mean: float | None, std: float | None) -> str:

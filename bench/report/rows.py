@@ -70,6 +70,11 @@ def pool(frame: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
+def records(rows: pd.DataFrame) -> list[Any]:
+    """The rows as tuples with named fields, None for what is not known; ``Index`` as in the DataFrame."""
+    return list(rows.astype(object).where(rows.notna(), None).itertuples())
+
+
 def _numbered(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """The records in the order of the board, each with the number of its ``row``; and those left out."""
     frame = frame.assign(

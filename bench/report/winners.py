@@ -17,7 +17,8 @@ from bench.api import catalogue
 from bench.format import listed, percent, plural, round_size, size
 from bench.planning.plan import RANDOM
 from bench.report.comparison import CLAIM_SEEDS
-from bench.report.rows import TABLE, TOP1, known_test_images
+from bench.report.rows import TABLE, TOP1, known_test_images, records
+from bench.report.scores import HARD
 
 KIB = 1 << 10
 BUDGETS = [0, 10 * KIB, 100 * KIB, *(KIB**2 * 10**power for power in range(7))]
@@ -58,28 +59,27 @@ def winners(rows: pd.DataFrame) -> list[Winner]:
     found: list[Winner] = []
     for ipc, table in measured.groupby("ipc"):
         own: list[Winner] = []
+        ranked = records(table)
         for budget in BUDGETS:
-            within = table[table["label_bytes"] <= budget]
-            fair = within[within["fair"]]
-            if fair.empty:
+            within = [row for row in ranked if row.label_bytes <= budget]
+            fair = [row for row in within if row.fair]
+            if not fair:
                 continue
-            best = next(fair.itertuples())
-            distilled = next(fair[~fair["baseline"]].itertuples(), None)
-            random = None
-            if distilled is not None:
-                same = table[(table["method"] == RANDOM) & (table["labels"] == distilled.labels)]
-                random = next(same.itertuples())
-            above = within[~within["fair"] & (within["top1_mean"] > best.top1_mean)]
-            names = tuple(f"{one.method_title}, {one.labels}" for one in above.itertuples())
+            best, distilled = fair[0], next((row for row in fair if not row.baseline), None)
+            random = next((row for row in ranked if distilled and _same_labels(row, distilled)), None)
+            above = [row for row in within if not row.fair and row.top1_mean > best.top1_mean]
+            names = tuple(f"{row.method_title}, {row.labels}" for row in above)
             one = Winner(int(ipc), budget, budget, best, distilled, random, names)
-            if own and [own[-1].best.Index, own[-1].distilled and own[-1].distilled.Index, own[-1].unmeasured] == [
-                best.Index, distilled and distilled.Index, names,
-            ]:  # fmt: skip
+            if own and own[-1]._replace(least=0, most=0) == one._replace(least=0, most=0):
                 own[-1] = own[-1]._replace(most=budget)
             else:
                 own.append(one)
         found += [*own[:-1], own[-1]._replace(most=None)] if own else []
     return found
+
+
+def _same_labels(row: Any, distilled: Any) -> bool:
+    return bool(row.method == RANDOM and row.labels == distilled.labels)
 
 
 def choice(labels: str) -> str:
@@ -107,7 +107,7 @@ def over_budgets(rows: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
     span = budget_range(rows["dataset"].iloc[0])
     measured = rows[rows["ipc"].notna() & (rows["n"] > 0) & rows["label_bytes"].notna()]
     measured = measured[(measured["settings"] == "") & with_baseline(measured)]
-    measured = measured.assign(choice=measured["labels"].map(choice))
+    measured = _with_shared_images(measured.assign(choice=measured["labels"].map(choice)))
     sets = measured.groupby(["method", "ipc"])["choice"].agg(set)
     shared = sorted(set.intersection(*sets)) if len(sets) else []
     if span is None or len(shared) < 2 or measured["method"].nunique() < 2:
@@ -124,6 +124,14 @@ def over_budgets(rows: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
     return shared, table.sort_values(table.columns[-1], ascending=False)
 
 
+def _with_shared_images(rows: pd.DataFrame) -> pd.DataFrame:
+    """Hard labels take nothing of a method's own, so their row counts for every method with the same images."""
+    images = rows.loc[rows["choice"] != HARD, ["method", "method_title", "ipc", "sets"]].drop_duplicates()
+    hard = rows[rows["choice"] == HARD].drop(columns=["method", "method_title"])
+    shared = hard.merge(images, on=["ipc", "sets"])
+    return pd.concat([rows, shared]).drop_duplicates(["method", "ipc", "labels"])
+
+
 def first_sentence(rows: pd.DataFrame) -> str:
     """One sentence on a board that a reviewer could quote."""
     measured = rows[rows["ipc"].notna() & (rows["n"] > 0)]
@@ -135,8 +143,8 @@ def first_sentence(rows: pd.DataFrame) -> str:
         best = measured.loc[measured["top1_mean"].idxmax()]
         labels = "" if pd.isna(best["label_bytes"]) else f" with {size(int(best['label_bytes']))} of labels"
         return (
-            f"{best['method_title']} has the highest mean, {percent(best['top1_mean'])} % at IPC {best['ipc']}{labels}; "
-            f"random real images were not measured under the same labels, so nothing says what its images add{caveat}."
+            f"{best['method_title']} has the highest mean, {percent(best['top1_mean'])} % at IPC {best['ipc']}{labels};"
+            f" random real images were not measured under the same labels, so nothing says what its images add{caveat}."
         )
     ahead = pairs.groupby("ipc")["gain"].max()
     random = [str(ipc) for ipc, gain in ahead.items() if gain <= 0]
