@@ -1,0 +1,48 @@
+"""The figures of one board as SVG: pure functions of its rows, the same bytes on every run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.format import slug
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure as it was written."""
+
+    name: str  # of its file without the ending: "digits/labels-ipc10"
+    title: str
+    alt: str
+    caption: str
+    svg: str
+
+
+def draw_figures(rows: pd.DataFrame, folder: Path, records: pd.DataFrame | None = None, png: bool = False) -> list[Figure]:
+    """Write the figures of one data set below ``folder``; return them in the order a page shows them.
+
+    Args:
+        rows: pooled rows (:mod:`bench.report.rows`) of one data set; what has no accuracy is left out.
+        records: the records behind them, for classes that arrive in steps and accuracies per class.
+        png: also write each figure as a PNG.
+    """
+    import matplotlib as mpl
+    import matplotlib.style
+
+    from bench.report.figures import selection, style
+
+    found = []
+    with mpl.style.context(style.SHEET, after_reset=True):
+        for one in selection.drawings(rows, records):
+            name = f"{slug(rows['dataset'].iloc[0])}/{one.name}"
+            mpl.rcParams["svg.hashsalt"] = name
+            svg = style.save(one.canvas, folder / f"{name}.svg")
+            if png:
+                one.canvas.savefig(folder / f"{name}.png", facecolor="white")
+            found.append(Figure(name, one.title, one.alt, one.caption, svg))
+    return found

@@ -1,0 +1,59 @@
+"""Heat maps: methods × students, and methods × classes of the test set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from bench.report.figures.style import PALETTE
+from bench.store.predictions import load
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
+WRITTEN = 12  # columns at most whose numbers are written into their cells
+NAMED = 24  # columns at most that are named
+
+
+def draw(values: pd.DataFrame, by_column: bool) -> Canvas:
+    """Draw a table of percentages, methods as rows.
+
+    Args:
+        by_column: colours go from a column's worst to its best; else from the worst to the best of all.
+    """
+    import seaborn
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=(5.2, 0.9 + 0.34 * len(values)))
+    axes = canvas.subplots()
+    span = (values.max() - values.min()).where(lambda width: width > 0, 1.0)
+    colours = (values - values.min()) / span if by_column else values
+    few = len(values.columns) <= WRITTEN
+    seaborn.heatmap(
+        colours, ax=axes, annot=values if few else None, fmt=".1f" if len(values.columns) < 8 else ".0f",
+        cmap=seaborn.light_palette(PALETTE[0], as_cmap=True), cbar=not by_column, linewidths=1 if few else 0, linecolor="none", annot_kws={"size": 9},
+        cbar_kws={"label": "accuracy (%)"}, rasterized=not few, xticklabels=True if len(values.columns) <= NAMED else False,
+    )  # fmt: skip
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
+    axes.tick_params("y", rotation=0)
+    longest = max(map(len, map(str, values.columns)), default=0)
+    axes.tick_params("x", rotation=30 if longest * len(values.columns) > 42 else 0)
+    axes.set(xlabel="", ylabel="")
+    return canvas
+
+
+def by_class(rows: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy in percent of methods × classes, of the best row of each method whose predictions were kept; of
+    class-incremental evaluations after the last step."""
+    files = records.set_index("cell")["predictions"]
+    found: dict[str, np.ndarray[Any, Any]] = {}
+    for row in rows.sort_values("mean", ascending=False).itertuples():
+        kept = [one for cell in row.cells if files.get(cell) for one in load(Path(files[cell]), [cell]).values()]
+        if kept and row.method not in found:
+            shares = [np.bincount(true, np.atleast_2d(guess)[-1] == true) / np.bincount(true) for guess, true in kept]
+            found[row.method] = 100 * np.mean(shares, axis=0)
+    return pd.DataFrame.from_dict(found, orient="index")
