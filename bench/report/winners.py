@@ -22,7 +22,7 @@ from bench.report.scores import HARD
 
 KIB = 1 << 10
 BUDGETS = [0, 10 * KIB, 100 * KIB, *(KIB**2 * 10**power for power in range(7))]
-DECADES = 3  # of the budgets that the aggregate spans, from one fp16 label per class on
+DECADES = 4  # of the budgets that the aggregate spans, from one fp16 label per class on
 SMOKE_TEST = 1000  # test images below which a board is no evidence
 
 
