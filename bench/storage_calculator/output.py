@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shlex
+import tempfile
 from pathlib import Path
 
 from bench.errors import UserError
@@ -78,13 +80,27 @@ def write(request: StorageRequest, out: Path) -> list[Path]:
     Raises:
         UserError: they can't be written, or as :func:`bench.storage_calculator.sizes.sizes`.
     """
-    texts = _texts(request)
+    texts, figure = _texts(request), out / f"{file_stem(request)}.svg"
     try:
         for file, text in texts.items():
             write_atomically(out / file, text)
+        draw(request, figure)
     except OSError as error:
         raise UserError(f"{out} can't be written to: {error.strerror}; choose another --out") from None
-    return [out / file for file in texts]
+    return [*(out / file for file in texts), figure, figure.with_suffix(".png")]
+
+
+def draw(request: StorageRequest, path: Path) -> str:
+    """Draw label bytes against IPC as SVG and PNG; return the SVG."""
+    import pandas as pd
+
+    from bench.report.figures import storage, style
+
+    frame = pd.DataFrame([dataclasses.asdict(one) for one in sizes(request)]).rename(columns={"label_bytes": "bytes"})
+    with style.applied() as settings:
+        settings["svg.hashsalt"] = path.stem
+        lines = storage.distinct(frame[["method", "labels", "ipc", "bytes"]])
+        return style.save(storage.draw(lines, frame.groupby("ipc")["image_bytes"].first()), path, png=True)
 
 
 def drift(out: Path) -> list[str]:
@@ -98,10 +114,18 @@ def drift(out: Path) -> list[str]:
             found.append(f"{path}: can't be read: {str(error).splitlines()[0]}")
             continue
         again = f"the formulas give another; {command(request)} --out {shlex.quote(str(out))} writes it"
-        wrong = [file for file, text in texts.items() if not _same(out / file, text)]
+        wrong = [file for file, text in texts.items() if _read(out / file) != text]
+        figure = out / f"{file_stem(request)}.svg"
+        with tempfile.TemporaryDirectory() as place:  # versions of matplotlib differ in all but the marks
+            drawn = _marks(draw(request, Path(place) / figure.name))
+        wrong += [figure.name] if _marks(_read(figure)) != drawn else []
         found += [f"{out / file}: {again}" for file in wrong]
     return found
 
 
-def _same(path: Path, text: str) -> bool:
-    return path.is_file() and path.read_bytes() == text.encode()
+def _read(path: Path) -> str:
+    return path.read_bytes().decode(errors="replace") if path.is_file() else ""
+
+
+def _marks(svg: str) -> list[str]:
+    return re.findall(r'data-tip="([^"]*)"', svg)

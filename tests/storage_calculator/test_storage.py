@@ -360,38 +360,32 @@ def test_many_ipcs_take_several_tables() -> None:
     assert any("papers" in one.title for one in tables(StorageRequest(classes=20, ipc=(1,)), paper=True))
 
 
-def test_files_follow_from_the_question(tmp_path: Path) -> None:
+def test_files_follow_from_the_request(tmp_path: Path) -> None:
     paths = write(SMALL, tmp_path)
     assert {path.name for path in paths} == {
         "digits.md", "digits.csv", "digits.request.json", "digits.svg", "digits.png",
     }  # fmt: skip
     assert drift(tmp_path) == []
     before = {path: path.read_bytes() for path in paths}
-    assert len(write(SMALL, tmp_path)) == 3  # the figure still shows the same
-    assert {path: path.read_bytes() for path in paths} == before
-    for path in tmp_path.glob("digits.[sp][vn]g"):
-        path.unlink()
     write(SMALL, tmp_path)
     assert {path: path.read_bytes() for path in paths} == before
 
 
-def damage_text(path: Path) -> None:
-    path.write_text(path.read_text().replace("1", "2", 1))
+def damage(path: Path) -> None:
+    old, new = ('data-tip="', 'data-tip="x') if path.suffix == ".svg" else ("stored", "sotred")
+    path.write_text(path.read_text().replace(old, new, 1))
 
 
-@pytest.mark.parametrize("file", ["digits.md", "digits.csv", "digits.svg", "digits.png"])
-@pytest.mark.parametrize("damage", [damage_text, Path.unlink])
-def test_drift_is_found(tmp_path: Path, file: str, damage: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("file", ["digits.md", "digits.csv", "digits.svg"])
+@pytest.mark.parametrize("change", [damage, Path.unlink])
+def test_drift_is_found(tmp_path: Path, file: str, change: Callable[[Path], None]) -> None:
     write(SMALL, tmp_path)
-    if file.endswith(".png") and damage is damage_text:
-        (tmp_path / file).write_bytes(b"no picture")
-    else:
-        damage(tmp_path / file)
+    change(tmp_path / file)
     (found,) = drift(tmp_path)
     assert found.startswith(f"{tmp_path / file}: the formulas give another; python -m bench storage --dataset digits")
 
 
-def test_a_question_that_can_not_be_read(tmp_path: Path) -> None:
+def test_a_request_that_can_not_be_read(tmp_path: Path) -> None:
     (tmp_path / "x.request.json").write_text('{"dataset": "digits", "why": 1}')
     (line,) = drift(tmp_path)
     assert "x.request.json: can't be read" in line
