@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from bench.api import CellSpec, Distiller, GridPoint, Images, MethodInfo, Task, TeacherSpec
+from bench.api import CellSpec, Distiller, GridPoint, Images, MethodCost, MethodInfo, Task, TeacherSpec
 
 
 class RandomReal(Distiller):
@@ -21,6 +21,9 @@ class RandomReal(Distiller):
 
     def teachers(self, setting: GridPoint) -> tuple[TeacherSpec, ...]:
         return ()
+
+    def cost(self, setting: GridPoint) -> MethodCost:
+        return MethodCost(distill=0.0)
 
     def label_recipe(self, setting: GridPoint) -> CellSpec | None:
         return None

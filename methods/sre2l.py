@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from bench.api import BaseConfig, CellSpec, DatasetInfo, Distiller, GridPoint, Images, MethodInfo, Task
+from bench.api import (
+    BaseConfig,
+    CellSpec,
+    DatasetInfo,
+    Distiller,
+    GridPoint,
+    Images,
+    MethodCost,
+    MethodInfo,
+    StudentCost,
+    Task,
+)  # fmt: skip
 from bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,6 +54,7 @@ class SRe2L(Distiller):
     info: ClassVar[MethodInfo] = MethodInfo(
         name="sre2l", title="SRe2L", version=1, paper="arXiv 2306.13092", labels="teacher", stored="fp16",
         label_files="fkd",
+        student_cost=StudentCost(batch_size=1024, seconds=0.75, mebibytes=20850),  # HeLlO, supplement Table 6, one A5000
         needs="a teacher with batch norms", shared=("distill",),
     )  # fmt: skip
 
@@ -96,6 +108,11 @@ class SRe2L(Distiller):
             raise UserError(
                 f"a flipped image of {setting.dataset.name} may belong to another class; leave out --set sre2l.flip"
             )
+
+    def cost(self, setting: GridPoint) -> MethodCost:
+        """29 hours for ImageNet-1K at IPC 50 on one RTX 4090 (DELT, arXiv 2411.19946, Table 5)."""
+        images = setting.dataset.classes * setting.ipc / 50_000
+        return MethodCost(distill=29.0 * images * self.config.iterations / 4000)
 
     def image_recipe(self, setting: GridPoint) -> CellSpec:
         fields = {**self.config.non_default_fields(), "ipc": setting.ipc, "seed": setting.seed}

@@ -5,6 +5,7 @@ compute.
 """
 
 from bench.api.config import BaseConfig
+from bench.api.cost import MethodCost, StudentCost
 from bench.api.dataset import DatasetInfo, GridPoint, TeacherSpec
 from bench.api.evaluator import EvaluationTask, Evaluator, Protocol
 from bench.api.labels import ByteCount, FrozenBackbone, Images, LabelSize, LabelSource
@@ -24,9 +25,11 @@ __all__ = [
     "Images",
     "LabelSize",
     "LabelSource",
+    "MethodCost",
     "MethodInfo",
     "Progress",
     "Protocol",
+    "StudentCost",
     "Task",
     "TeacherSpec",
 ]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from bench.api.config import BaseConfig
+from bench.api.cost import MethodCost, StudentCost
 from bench.api.dataset import DatasetInfo, GridPoint, TeacherSpec
 from bench.api.labels import Images, LabelSize, LabelSource
 
@@ -82,6 +83,7 @@ class MethodInfo:
     masks: bool = False  # does it work on data sets with masks alone?
     stored: str = ""  # the codec in which the method stores its labels ("fp16"); empty: they are given online
     label_files: str = ""  # the format in which the authors' code writes labels: "fkd", or "fkd+index" (image numbers)
+    student_cost: StudentCost | None = None  # as printed, under the method's own labels
     baseline: bool = False  # does it ride along with every run?
     needs: str = ""
     shared: tuple[str, ...] = ()  # stages whose work several processes can share: of prepare, distill and label
@@ -134,6 +136,10 @@ class Distiller(ABC):
         """What the method's own label model stores; None where only building it would tell, or where it is the
         teacher."""
         return None
+
+    def cost(self, setting: GridPoint) -> MethodCost:
+        """The accelerator time of the method's stages at ImageNet size, as printed or as passes of networks."""
+        return MethodCost()
 
     # -- running
 

@@ -119,12 +119,12 @@ def show_what_would_be_done(out: Console, grid: Grid, arguments: argparse.Namesp
 
 
 def _show_hours(out: Console, schedule: Schedule, store: Store | None, boards: Path) -> None:
-    from bench.planning.cost_estimate import estimate, in_words, measured_on
-    from bench.report_legacy.boards import folder
+    from bench.planning.cost_estimate import estimate, measured_on
 
-    measured = measured_on(folder(boards, "efficiency"))
-    if (found := estimate(schedule, store, measured)) is not None:
-        for line in in_words(found, measured):
+    measured = measured_on(boards / "suites" / "efficiency")
+    todo = {cell_id for cell_id, state in schedule.state.items() if state != "done"}
+    if (found := estimate(schedule.grid, todo, store, measured)) is not None:
+        for line in found.lines(measured):
             out.print(line, markup=False)
 
 

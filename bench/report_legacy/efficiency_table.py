@@ -13,7 +13,8 @@ from functools import cached_property
 from itertools import groupby
 from statistics import median
 
-from bench.planning.costs import Student, costs
+from bench.api import StudentCost as Student
+from bench.api import registry
 from bench.planning.protocols import OFFICIAL, unchanged
 from bench.report_legacy import wording
 from bench.report_legacy.csv_text import csv_text
@@ -100,7 +101,7 @@ class Line:
         """What is printed of the method, where it is its own authors' recipe and its own labels."""
         if not self.entries[0].protocol.startswith(OFFICIAL) or self.entries[0].asked != "native":
             return None
-        return next((one for one in costs().students if one.method == self.method), None)
+        return registry.method(self.method).info.student_cost if self.method in registry.method_names() else None
 
 
 def is_cost(entry: Entry) -> bool:

@@ -15,8 +15,8 @@ from filelock import FileLock
 
 from bench.api import registry
 from bench.errors import UserError
-from bench.execution.durations import expected_seconds
 from bench.execution.scheduling import Schedule
+from bench.planning.cost_estimate import LikeCells
 from bench.slurm import journal, queue
 from bench.slurm.arrays import Array, plan_arrays
 from bench.slurm.journal import ArrayPlan, Journal, Run
@@ -116,7 +116,7 @@ def arrays_of(
         longest=queue.max_array(),
         at_a_time=at_a_time,
         shared=can_be_shared,
-        seconds=expected_seconds(schedule, store),
+        seconds=LikeCells(store).seconds,
         in_queue=in_queue,
     )
 

@@ -9,7 +9,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from bench.api import CellSpec, DatasetInfo, Distiller, GridPoint, Images, MethodInfo, Task, TeacherSpec
+from bench.api import (
+    CellSpec,
+    DatasetInfo,
+    Distiller,
+    GridPoint,
+    Images,
+    MethodCost,
+    MethodInfo,
+    StudentCost,
+    Task,
+    TeacherSpec,
+)  # fmt: skip
+from bench.api.cost import network_hours
 from bench.errors import UserError
 from methods.g_vbsm import config
 
@@ -22,8 +34,8 @@ class GVBSM(Distiller):
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="g_vbsm", title="G_VBSM", version=1, paper="arXiv 2311.17950", labels="ensemble", stored="fp16",
-        label_files="fkd+index",
-        needs="a pool of networks", shared=("prepare",),
+        label_files="fkd+index", needs="a pool of networks", shared=("prepare",),
+        student_cost=StudentCost(batch_size=1024, seconds=0.77, mebibytes=23310),  # HeLlO, supplement Table 6, one A5000
     )  # fmt: skip
     Config = config.Config
     label_kinds: ClassVar[dict[str, str]] = {"ensemble": "methods.g_vbsm.ensemble:Ensemble"}
@@ -49,6 +61,15 @@ class GVBSM(Distiller):
 
     def teachers(self, setting: GridPoint) -> tuple[TeacherSpec, ...]:
         return self.config.pool_specs(setting.dataset.teacher)
+
+    def cost(self, setting: GridPoint) -> MethodCost:
+        """114.1 hours for ImageNet-1K at IPC 50 on one RTX 4090 (DELT, arXiv 2411.19946, Table 5)."""
+        images = setting.dataset.classes * setting.ipc / 50_000
+        pool = tuple(spec.arch for spec in self.teachers(setting))
+        return MethodCost(
+            prepare=network_hours(setting.dataset.train_images, pool), label=0.0, label_networks=pool,
+            distill=114.1 * images * self.config.iterations / 4000,
+        )  # fmt: skip
 
     def prepare_recipe(self, setting: GridPoint) -> CellSpec:
         """One pass over the real data serves all IPC and seeds."""

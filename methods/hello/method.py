@@ -9,7 +9,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from bench.api import CellSpec, DatasetInfo, Distiller, GridPoint, Images, LabelSize, MethodInfo, Task
+from bench.api import (
+    CellSpec,
+    DatasetInfo,
+    Distiller,
+    GridPoint,
+    Images,
+    LabelSize,
+    MethodCost,
+    MethodInfo,
+    StudentCost,
+    Task,
+)  # fmt: skip
+from bench.api.cost import network_hours
 from bench.kit.clip.naming import clip_identity
 from methods.hello import config, parameters
 from methods.rded import RDED
@@ -31,6 +43,7 @@ class HeLlO(Distiller):
         labels="projector",
         needs="a public CLIP",
         shared=("label",),
+        student_cost=StudentCost(batch_size=100, seconds=0.21, mebibytes=4004),  # supplement, Table 6, one A5000
     )
     Config = config.Config
     label_kinds: ClassVar[dict[str, str]] = {"projector": "methods.hello.projector:ProjectorLabels"}
@@ -65,6 +78,11 @@ class HeLlO(Distiller):
 
     def label_size(self, setting: GridPoint) -> LabelSize | None:
         return parameters.label_size(self.config, self.config.clip or setting.dataset.clip, setting.dataset.classes)
+
+    def cost(self, setting: GridPoint) -> MethodCost:
+        clip = (self.config.clip or setting.dataset.clip).partition(":")[0].partition("@")[0]
+        seen = self.config.epochs * setting.dataset.train_images
+        return MethodCost(label=network_hours(seen, (clip,), training=True), label_networks=(clip,))
 
     def prepare(self, task: Task, folder: Path) -> None:
         self._rded(task).prepare(task, folder)

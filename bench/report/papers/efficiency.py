@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
+from bench.api import registry
 from bench.format import NONE, csv_text, escape, markdown_table, plain, size, slug
-from bench.planning.costs import costs
 from bench.planning.protocols import OFFICIAL, unchanged
 from bench.report.papers.trends import title
 from bench.report.rows import records
@@ -102,7 +102,7 @@ def _lines(table: pd.DataFrame) -> list[Any]:
         bare=("times_bare", "median"), accelerator=("accelerator_bytes", "max"), host=("host_bytes", "max"),
         asked=("asked", "first"), n=("cell", "size"),
     )  # fmt: skip
-    printed = {one.method: one for one in costs().students}
+    printed = {name: registry.method(name).info.student_cost for name in registry.method_names()}
     lines = lines.reset_index()
     own = lines["protocol"].str.startswith(OFFICIAL) & (lines["asked"] == "native")
     lines["printed"] = [printed.get(base) if usual else None for base, usual in zip(lines["base"], own, strict=True)]
