@@ -42,7 +42,7 @@ class RDED(Distiller):
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="rded", title="RDED", version=1, paper="arXiv 2312.03526", labels="teacher", shared=("prepare",),
-        student_cost=StudentCost(batch_size=100, seconds=0.12, mebibytes=4538),  # HeLlO, supplement Table 6, one A5000
+        student_cost=StudentCost(batch_size=100, seconds=0.12, mebibytes=4538),  # HeLlO, supplement, Table 6
     )  # fmt: skip
 
     class Config(BaseConfig):

@@ -54,7 +54,7 @@ class SRe2L(Distiller):
     info: ClassVar[MethodInfo] = MethodInfo(
         name="sre2l", title="SRe2L", version=1, paper="arXiv 2306.13092", labels="teacher", stored="fp16",
         label_files="fkd",
-        student_cost=StudentCost(batch_size=1024, seconds=0.75, mebibytes=20850),  # HeLlO, supplement Table 6, one A5000
+        student_cost=StudentCost(batch_size=1024, seconds=0.75, mebibytes=20850),  # HeLlO, supplement, Table 6
         needs="a teacher with batch norms", shared=("distill",),
     )  # fmt: skip
 

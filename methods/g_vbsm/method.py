@@ -35,7 +35,7 @@ class GVBSM(Distiller):
     info: ClassVar[MethodInfo] = MethodInfo(
         name="g_vbsm", title="G_VBSM", version=1, paper="arXiv 2311.17950", labels="ensemble", stored="fp16",
         label_files="fkd+index", needs="a pool of networks", shared=("prepare",),
-        student_cost=StudentCost(batch_size=1024, seconds=0.77, mebibytes=23310),  # HeLlO, supplement Table 6, one A5000
+        student_cost=StudentCost(batch_size=1024, seconds=0.77, mebibytes=23310),  # HeLlO, supplement, Table 6
     )  # fmt: skip
     Config = config.Config
     label_kinds: ClassVar[dict[str, str]] = {"ensemble": "methods.g_vbsm.ensemble:Ensemble"}
