@@ -10,21 +10,26 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from bench.format import NONE, percent, plain, ratio, seconds, size
+from bench.format import NONE, percent, plain, plural, ratio, seconds, size
+from bench.report.command import command
 from bench.report.figures import Figure
 from bench.report.image_grid import ImageGrids
 from bench.report.rows import records
 
 FOLDER = Path(__file__).parent / "templates"
+LEAD = re.compile(r"(?<=<p><strong>).*?(?=</strong></p>)", re.DOTALL)
+PLAIN_HTML = re.compile(r'<wbr>|<a id="\w+"></a>|</?details>|<summary>.*</summary>')  # what boards have of it
 DETAILED = 500  # rows; the folds of larger boards leave out the single cells
 CURVE = 40  # points of a training curve
 HEADS = {  # heading -> (first direction of sorting, what it is)
@@ -34,7 +39,7 @@ HEADS = {  # heading -> (first direction of sorting, what it is)
     "Accuracy %": ("descending", "mean ± standard deviation over distilled sets; bold: the best mean"),
     "95 % interval": ("descending", "of the mean"),
     "Δ to best": ("descending", "paired difference to the best mean in points, with its 95 % interval"),
-    "Label bytes": ("ascending", "everything beyond images and hard labels that a student needs; ●: no other row of the "
+    "Label bytes": ("ascending", "everything beyond images and hard labels that a student needs; ●: no row of the "
                                  "table is as accurate with fewer"),
     "Public": ("ascending", "frozen backbones, counted apart"),
     "Images": ("ascending", "the encoded images"),
@@ -45,20 +50,6 @@ HEADS = {  # heading -> (first direction of sorting, what it is)
 }  # fmt: skip
 
 
-class Board(Protocol):
-    """What a page shows of a board; its texts are Markdown."""
-
-    dataset: str
-    title: str
-    rows: pd.DataFrame  # pooled, see bench.report.rows
-    records: pd.DataFrame  # see bench.report.results
-    commands: Sequence[str]  # per row: reproduces it
-    headline: str
-    summary: str  # stands before the figures: winners, trends
-    notes: str  # stands after the table: published numbers, how to read it
-    left_out: Sequence[str]
-
-
 class Cell(NamedTuple):
     """A cell of the table: what it shows, the number that sorts it, a longer text."""
 
@@ -67,45 +58,75 @@ class Cell(NamedTuple):
     hint: str = ""
 
 
-def write_page(board: Board, figures: Sequence[Figure], path: Path, pictures: ImageGrids | None = None) -> None:
-    """Write the page of a board: the same bytes for the same arguments."""
+def write_page(
+    text: str,
+    frame: pd.DataFrame,
+    rows: pd.DataFrame,
+    figures: Sequence[Figure],
+    path: Path,
+    grids: ImageGrids | None = None,
+) -> None:
+    """Write the page of a board: the same bytes for the same arguments.
+
+    Args:
+        text: the board as Markdown (:mod:`bench.report.board`); a table that sorts stands for its protocols' sections.
+        frame: its records; rows: pooled from them.
+    """
     style, script = ((FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    engine = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, finalize=_printable,
-                         trim_blocks=True, lstrip_blocks=True)  # fmt: skip
-    engine.filters |= {"percent": percent, "size": size, "seconds": seconds, "markdown": from_markdown, "curve": _curve, "lines": _lines,
-                       "of": lambda cell, known: known[cell]}  # fmt: skip
-    rows = board.rows.assign(command=list(board.commands))
-    cells = {one.cell: one for one in records(board.records)} if len(rows) <= DETAILED else {}
-    agreed, differing = _facts(board.records["environment"])
-    text = engine.get_template("page.html.j2").render(
-        board=board, figures=figures, pictures=pictures, rows=rows, agreed=agreed, differing=differing,
-        heads={name: about for name, about in HEADS.items() if name not in ("LRS", "ARS") or rows[name.lower()].notna().any()},
-        tables=list(_tables(rows)), cells=_cells, known=cells,
-        states=board.records["state"].value_counts().to_dict(), stages=[name for name in rows if name.startswith("seconds_")],
-        style=Markup(style), script=Markup(script), none=NONE,
+    engine = Environment(
+        loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, finalize=_printable,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    engine.filters |= {
+        "percent": percent,
+        "size": size,
+        "seconds": seconds,
+        "plural": plural,
+        "curve": _curve,
+        "lines": _lines,
+    }
+    known = {one.cell: one for one in records(frame)} if len(rows) <= DETAILED else {}
+    empty = [name for name in ("LRS", "ARS") if rows[name.lower()].isna().all()]
+    agreed, differing = _facts(frame["environment"])
+    head, *sections = _rendered(text)
+    protocols = [place for place, one in enumerate(sections) if one.startswith("<h2>Protocol ")] or [len(sections)]
+    made = engine.get_template("page.html.j2").render(
+        title=frame["title"].iloc[0], dataset=frame["dataset"].iloc[0],
+        lead=Markup("".join(LEAD.findall(head))),
+        summary=sections[: protocols[0]], notes=sections[protocols[-1] + 1 :], rows=rows, figures=figures, grids=grids,
+        heads={name: about for name, about in HEADS.items() if name not in empty},
+        tables=list(_tables(rows)), cells=_cells, known=known, agreed=agreed, differing=differing, none=NONE,
+        commands={at: command(rows.loc[[at]]) for at in rows.index}, left_out=sorted(rows.attrs["left_out"]),
+        states=frame["state"].value_counts().to_dict(), stages=[name for name in rows if name.startswith("seconds_")],
+        titles=dict(zip(rows["method"], rows["method_title"], strict=True)), style=Markup(style), script=Markup(script),
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
                "base-uri 'none'; form-action 'none'",
     )  # fmt: skip
-    path.write_text(text, encoding="utf-8")
+    path.write_text(made, encoding="utf-8")
 
 
-def from_markdown(text: str) -> Markup:
-    """Markdown as HTML; HTML inside it shows as text, but for the ``<wbr>`` of boards. Cells know their headings."""
-    kept = "".join(char if char.isprintable() or char in "\n\u00a0" else " " for char in text.replace("<wbr>", ""))
+def _rendered(text: str) -> list[Markup]:
+    """The sections of a board as HTML; HTML inside them shows as text. Cells of tables know their headings."""
+    kept = "".join(char if char.isprintable() or char in "\n\u00a0" else " " for char in PLAIN_HTML.sub("", text))
     reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
-    tokens = reader.parse(kept)
-    heads: list[str] = []
-    column = 0
-    for token, inside in zip(tokens, tokens[1:], strict=False):
-        if token.type in ("thead_open", "tr_open"):
-            heads, column = ([] if token.type == "thead_open" else heads), 0
-        elif token.type == "th_open":
-            heads.append("".join(part.content for part in inside.children or ()))
-        elif token.type == "td_open":
-            token.attrSet("data-h", heads[column])
-            column += 1
-    return Markup(reader.renderer.render(tokens, reader.options, {}))
+    links: dict[str, Any] = {}
+    reader.parse(kept, links)  # finds what links stand for
+    found: list[Markup] = []
+    for section in kept.split("\n## "):
+        tokens = reader.parse(f"## {section}" if found else section, links)
+        heads: list[str] = []
+        column = 0
+        for token, inside in pairwise(tokens):
+            if token.type in ("thead_open", "tr_open"):
+                heads, column = ([] if token.type == "thead_open" else heads), 0
+            elif token.type == "th_open":
+                heads.append("".join(part.content for part in inside.children or ()))
+            elif token.type == "td_open":
+                token.attrSet("data-h", heads[column])
+                column += 1
+        found.append(Markup(reader.renderer.render(tokens, reader.options, links)))
+    return found
 
 
 def _printable(value: Any) -> Any:
@@ -151,7 +172,9 @@ def _cells(row: Any, ends: tuple[float, float]) -> dict[str, Cell]:
         "Accuracy %": Cell(Markup("{}{}").format(percent(mean), spread), mean),
         "95 % interval": Cell(interval, low),
         "Δ to best": Cell(delta, row.delta_best, between),
-        "Label bytes": Cell(Markup("{}{}").format(front, size(row.label_bytes)), row.label_bytes, _exact(row.label_bytes)),
+        "Label bytes": Cell(
+            Markup("{}{}").format(front, size(row.label_bytes)), row.label_bytes, _exact(row.label_bytes)
+        ),
         "Public": Cell(size(row.public_bytes), row.public_bytes, _exact(row.public_bytes)),
         "Images": Cell(size(row.image_bytes), row.image_bytes, _exact(row.image_bytes)),
         "Share": Cell(ratio(row.label_share), row.label_share),

@@ -18,31 +18,29 @@ class Figure:
 
     name: str  # of its file without the ending: "digits/labels-ipc10"
     title: str
-    alt: str
     caption: str
     svg: str
 
+    @property
+    def alt(self) -> str:
+        """What stands for the picture: title and first sentence."""
+        return f"{self.title}. {self.caption.partition('. ')[0]}."
 
-def draw_figures(rows: pd.DataFrame, folder: Path, records: pd.DataFrame | None = None, png: bool = False) -> list[Figure]:
+
+def draw_figures(rows: pd.DataFrame, records: pd.DataFrame, folder: Path, png: bool = False) -> list[Figure]:
     """Write the figures of one data set below ``folder``; return them in the order a page shows them.
 
     Args:
-        rows: pooled rows (:mod:`bench.report.rows`) of one data set; what has no accuracy is left out.
+        rows: pooled rows (:mod:`bench.report.rows`); what has no accuracy is left out.
         records: the records behind them, for classes that arrive in steps and accuracies per class.
         png: also write each figure as a PNG.
     """
-    import matplotlib as mpl
-    import matplotlib.style
-
     from bench.report.figures import selection, style
 
     found = []
-    with mpl.style.context(style.SHEET, after_reset=True):
+    with style.applied() as settings:
         for one in selection.drawings(rows, records):
             name = f"{slug(rows['dataset'].iloc[0])}/{one.name}"
-            mpl.rcParams["svg.hashsalt"] = name
-            svg = style.save(one.canvas, folder / f"{name}.svg")
-            if png:
-                one.canvas.savefig(folder / f"{name}.png", facecolor="white")
-            found.append(Figure(name, one.title, one.alt, one.caption, svg))
+            settings["svg.hashsalt"] = name
+            found.append(Figure(name, one.title, one.caption, style.save(one.canvas, folder / f"{name}.svg", png)))
     return found

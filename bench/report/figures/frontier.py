@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from bench.report.figures.style import DASHED, REFERENCE, Look, accuracy_axis, bars, by_name, mark, name_lines, short, spread
+from bench.report.figures.style import (
+    DASHED,
+    REFERENCE,
+    Look,
+    accuracy_axis,
+    bars,
+    by_name,
+    mark,
+    name_lines,
+    short,
+    spread,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +36,7 @@ def draw(
     cost: str,
     looks: Mapping[str, Look],
     scale: Callable[[Axes, Sequence[float]], None],
-    word: Callable[[float], str],
+    word: Callable[[Any], str],
     full: float | None,
 ) -> Canvas:
     """Draw a panel of rows that have a mean (in percent) and ``cost``, the column on the x-axis.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from bench.report.figures.style import PALETTE
+from bench.report.figures.style import PALETTE, Look, by_name, short
 from bench.store.predictions import load
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ WRITTEN = 12  # columns at most whose numbers are written into their cells
 NAMED = 24  # columns at most that are named
 
 
-def draw(values: pd.DataFrame, by_column: bool) -> Canvas:
-    """Draw a table of percentages, methods as rows.
+def draw(values: pd.DataFrame, looks: Mapping[str, Look], by_column: bool) -> Canvas:
+    """Draw a table of percentages, a row per method.
 
     Args:
         by_column: colours go from a column's worst to its best; else from the worst to the best of all.
@@ -27,20 +28,23 @@ def draw(values: pd.DataFrame, by_column: bool) -> Canvas:
     import seaborn
     from matplotlib.figure import Figure as Canvas
 
+    values = values.loc[by_name(values.index, looks)[::-1]]
+    values = values.rename(index=lambda method: short(looks[method].name), columns=lambda name: short(str(name)))
     canvas = Canvas(figsize=(5.2, 0.9 + 0.34 * len(values)))
     axes = canvas.subplots()
     span = (values.max() - values.min()).where(lambda width: width > 0, 1.0)
     colours = (values - values.min()) / span if by_column else values
     few = len(values.columns) <= WRITTEN
+    fmt, named = ".1f" if len(values.columns) < 8 else ".0f", len(values.columns) <= NAMED
     seaborn.heatmap(
-        colours, ax=axes, annot=values if few else None, fmt=".1f" if len(values.columns) < 8 else ".0f",
-        cmap=seaborn.light_palette(PALETTE[0], as_cmap=True), cbar=not by_column, linewidths=1 if few else 0, linecolor="none", annot_kws={"size": 9},
-        cbar_kws={"label": "accuracy (%)"}, rasterized=not few, xticklabels=True if len(values.columns) <= NAMED else False,
+        colours, ax=axes, annot=values if few else None, fmt=fmt, cmap=seaborn.light_palette(PALETTE[0], as_cmap=True),
+        cbar=not by_column, cbar_kws={"label": "accuracy (%)"}, linewidths=1 if few else 0, linecolor="none",
+        annot_kws={"size": 9}, rasterized=not few, xticklabels=named,
     )  # fmt: skip
     axes.grid(visible=False)
     axes.tick_params(length=0)
     axes.tick_params("y", rotation=0)
-    longest = max(map(len, map(str, values.columns)), default=0)
+    longest = max(map(len, values.columns))
     axes.tick_params("x", rotation=30 if longest * len(values.columns) > 42 else 0)
     axes.set(xlabel="", ylabel="")
     return canvas

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from scipy.special import stdtrit
 
-from bench.report.figures.style import DASHED, REFERENCE, Look, accuracy_axis, bars, by_name, mark, name_lines, short, spread
+from bench.report.figures.style import (
+    DASHED,
+    REFERENCE,
+    Look,
+    accuracy_axis,
+    bars,
+    by_name,
+    mark,
+    name_lines,
+    short,
+    spread,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -58,6 +69,10 @@ def by_step(rows: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
     place = ["method", "labels", "ipc", "kind"]
     own = rows[[*place, "cells"]].explode("cells").merge(steps, left_on="cells", right_on="cell")
     sets = own.groupby([*place, "classes_seen", "seed"], dropna=False)["value"].mean()
-    means = sets.groupby(level=list(range(len(place) + 1)), dropna=False).agg(mean="mean", n="size", std="std").reset_index()
+    means = (
+        sets.groupby(level=list(range(len(place) + 1)), dropna=False)
+        .agg(mean="mean", n="size", std="std")
+        .reset_index()
+    )
     half = stdtrit(means["n"] - 1, 0.975) * means["std"] / means["n"] ** 0.5
     return means.assign(low=means["mean"] - half, high=means["mean"] + half)

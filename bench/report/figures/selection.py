@@ -1,7 +1,7 @@
 """Which figures a board has, their names, titles and captions.
 
 The protocol and student with the most rows have the plain names; the others add what differs, and have only the figures
-of accuracy against label storage.
+of steps and of accuracy against label storage.
 """
 
 from __future__ import annotations
@@ -14,13 +14,24 @@ import pandas as pd
 
 from bench.format import plural, round_size, size, slug
 from bench.report.figures import frontier, heatmap, lines, storage, style
+from bench.report.winners import with_baseline
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 CHART = ["protocol", "protocol_version", "student"]
-BUDGET = 100 * 2**10  # bytes of labels; the text of a figure names the best method within
+BUDGET = 100 * 2**10  # bytes of labels; a caption names the best mean within
 KINDS = {"hard": "hard labels", "stored": "stored labels", "online": "labels from a model"}
+COSTS = (
+    ("bytes", "Accuracy against all bytes", "images + labels + frozen backbones", style.bytes_axis, size),
+    (
+        "seconds_total",
+        "Accuracy against time",
+        "wall time of all cells behind a student",
+        style.seconds_axis,
+        style.duration,
+    ),
+)
 FRONTIER = "Lines: the best mean within a budget. Pale: other label choices."
 
 
@@ -31,25 +42,27 @@ class Drawing(NamedTuple):
     title: str
     caption: str
     canvas: Canvas
-    alt: str
 
 
-def drawings(rows: pd.DataFrame, records: pd.DataFrame | None) -> Iterator[Drawing]:
-    """The figures of pooled rows of one data set, the ones of label storage first."""
-    percents = {name: 100 * rows[f"top1_{name}"].astype("float64") for name in ("mean", "low", "high")}
-    known = rows.assign(**percents, kind=rows["labels"].map(_kind)).loc[lambda table: table["mean"].notna()].reset_index(drop=True)
+def drawings(rows: pd.DataFrame, records: pd.DataFrame) -> Iterator[Drawing]:
+    """The figures of pooled rows of one data set and their records, in the order a page shows them."""
+    percents = {name: 100 * rows[f"top1_{name}"] for name in ("mean", "low", "high")}
+    known = rows.assign(**percents, kind=rows["labels"].map(_kind)).loc[rows["top1_mean"].notna()]
     looks = style.looks(known["method"])
     found = sorted((part for _, part in known[known["ipc"].notna()].groupby(CHART)), key=lambda part: -len(part))
     varying = [name for name in CHART if known[name].nunique() > 1]
     for place, part in enumerate(found):
         same = (known[CHART] == part[CHART].iloc[0]).all(axis=1)
-        chart = Chart(part, known[same & known["ipc"].isna()], looks)
+        chart = Chart(part, known[same & known["ipc"].isna()], looks, records)
         tail = "-" + slug("-".join(str(part[name].iloc[0]) for name in varying)) if place else ""
-        steps = [] if records is None else chart.steps(records)
-        maps = [] if records is None or place else chart.classes(records)
-        for one in [*steps, *chart.budgets(), *([] if place else chart.others()), *maps]:
-            yield one._replace(name=one.name + tail)
-    yield from _students(known, looks)
+        kinds = (
+            [chart.steps, chart.budgets]
+            if place
+            else [chart.steps, chart.budgets, chart.counts, chart.others, chart.classes]
+        )
+        for kind in kinds:
+            yield from (one._replace(name=one.name + tail) for one in kind())
+    yield from _students(known[known["ipc"].notna()], looks)
 
 
 def _kind(labels: str) -> str:
@@ -68,106 +81,102 @@ class Chart:
     rows: pd.DataFrame
     full: pd.DataFrame
     looks: Mapping[str, style.Look]
+    records: pd.DataFrame
 
     @property
     def top(self) -> float | None:
         """The accuracy of the whole training set in percent."""
         return float(self.full["mean"].max()) if len(self.full) else None
 
-    @property
-    def axis(self) -> str:
-        """What stands beside an axis of accuracies."""
-        metric = self.rows["metric"].iloc[0]
-        return "top-1 accuracy (%)" if metric == "top-1" else f"{metric} (%)"
-
-    def caption(self, said: str, bars: bool = True) -> str:
-        """What marks and bars are, of which data set, student and protocol."""
+    def _drawing(
+        self, name: str, title: str, said: str, canvas: Canvas, panel: str, across: str, up: str = ""
+    ) -> Drawing:
+        """Name the axes of a canvas and describe it; ``panel``: its title."""
         first, counts = self.rows.iloc[0], self.rows["n"]
+        metric = "top-1 accuracy" if first["metric"] == "top-1" else first["metric"]
+        canvas.axes[0].set(title=panel, xlabel=across, ylabel=up or f"{metric} (%)")
         sets = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
-        bars = ", bars 95 % intervals" if bars and counts.max() >= style.FEWEST else ""
-        protocol = f"protocol {first['protocol']}, version {first['protocol_version']}"
-        return f"{said} Marks: means of n = {sets} distilled sets{bars}. Student {first['student']}, {protocol}."
+        bars = f", bars 95 % intervals where n ≥ {style.FEWEST}" if counts.max() >= style.FEWEST else ""
+        place = f"Student {first['student']}, protocol {first['protocol']}, version {first['protocol_version']}."
+        return Drawing(name, title, f"{said} Marks: means of n = {sets} distilled sets{bars}. {place}", canvas)
 
     def budgets(self) -> Iterator[Drawing]:
-        """Accuracy against label bytes, a figure for each number of images per class."""
+        """Accuracy against label bytes, a figure per IPC."""
         for ipc, part in self.rows[self.rows["label_bytes"].notna()].groupby("ipc"):
             canvas = frontier.draw(part, "label_bytes", self.looks, style.bytes_axis, size, self.top)
-            canvas.axes[0].set(title=_images(ipc), xlabel="label storage", ylabel=self.axis)
+            best = part[(part["label_bytes"] <= BUDGET) & with_baseline(part)].nlargest(1, "mean")
+            said = "".join(
+                f"Best mean within {round_size(BUDGET)}, of labels with a measured baseline: "
+                f"{self.looks[one.method].name}, {one.labels}, {one.mean:.1f} %. "
+                for one in best.itertuples()
+            )
             title = f"Accuracy against label storage, {_images(ipc)}"
-            within = part[part["label_bytes"] <= BUDGET].sort_values("mean")
-            best = within.iloc[-1] if len(within) else None
-            said = "" if best is None else (
-                f" Within {round_size(BUDGET)} of labels {self.looks[best['method']].name} is best: {best['mean']:.1f} % with "
-                f"{best['labels']} labels."
-            )  # fmt: skip
-            yield Drawing(f"labels-ipc{ipc}", title, self.caption(f"{said.strip()} {FRONTIER}".strip()), canvas, f"{title}.{said}")
+            yield self._drawing(f"labels-ipc{ipc}", title, said + FRONTIER, canvas, _images(ipc), "label storage")
+
+    def counts(self) -> Iterator[Drawing]:
+        """Accuracy and label bytes against images per class."""
+        places = sorted(self.rows["ipc"].unique())
+        if len(places) < 2:
+            return
+        across = "images per class"
+        for kind, words in KINDS.items():
+            if len(part := self.rows[self.rows["kind"] == kind]):
+                canvas = lines.draw(
+                    part, "ipc", self.looks, dict.fromkeys(places, self.top) if self.top else {}, log=True
+                )
+                title, said = f"Accuracy against {across}, {words}", "Lines: the best label choice of each method."
+                yield self._drawing(f"ipc-{kind}", title, said, canvas, words.capitalize(), across)
+        weights = self.rows.assign(bytes=self.rows["label_bytes"])[["method", "labels", "ipc", "bytes"]].dropna()
+        if len(curves := storage.distinct(weights)):
+            canvas = storage.draw(curves, self.rows.groupby("ipc")["image_bytes"].mean().dropna())
+            canvas.axes[0].set(title="Label storage")
+            said = "Measured bytes of what a student needs beside images and hard labels. Dashed: the encoded images."
+            yield Drawing("storage", f"Label storage against {across}", said, canvas)
 
     def others(self) -> Iterator[Drawing]:
-        """Accuracy against images per class, all bytes and time; label bytes against images per class."""
-        if self.rows["ipc"].nunique() > 1:
-            for kind in [kind for kind in KINDS if kind in set(self.rows["kind"])]:
-                part = self.rows[self.rows["kind"] == kind]
-                title = f"Accuracy against images per class, {KINDS[kind]}"
-                spots = sorted(self.rows["ipc"].unique())
-                canvas = lines.draw(part, "ipc", self.looks, dict.fromkeys(spots, self.top) if self.top else {}, True)
-                canvas.axes[0].set(title=KINDS[kind].capitalize(), xlabel="images per class", ylabel=self.axis)
-                said = "Lines: the best label choice of each method."
-                yield Drawing(f"ipc-{kind}", title, self.caption(said), canvas, title)
-        every = self.rows.assign(all_bytes=self.rows[["image_bytes", "label_bytes", "public_bytes"]].sum(axis=1, skipna=False))
-        for name, cost, title, label, scale, word in (
-            ("bytes", "all_bytes", "Accuracy against all bytes", "images + labels + frozen backbones", style.bytes_axis, size),
-            ("time", "seconds_total", "Accuracy against time", "wall time of all cells behind a student", style.seconds_axis, style.duration),
-        ):  # fmt: skip
-            part = every[every[cost].notna()]
-            if len(part):
+        """Accuracy against all bytes and against time, over all IPC."""
+        all_bytes = self.rows[["image_bytes", "label_bytes", "public_bytes"]].sum(axis=1, skipna=False)
+        every = self.rows.assign(bytes=all_bytes)
+        for cost, title, across, scale, word in COSTS:
+            if len(part := every[every[cost].notna()]):
                 canvas = frontier.draw(part, cost, self.looks, scale, word, self.top)
-                canvas.axes[0].set(title=title, xlabel=label, ylabel=self.axis)
-                yield Drawing(name, title, self.caption(f"All numbers of images per class. {FRONTIER}"), canvas, title)
-        weights = self.rows.rename(columns={"label_bytes": "bytes"})[["method", "labels", "ipc", "bytes"]].dropna()
-        if len(curves := storage.distinct(weights)) and self.rows["ipc"].nunique() > 1:
-            images = self.rows.groupby("ipc")["image_bytes"].mean().dropna()
-            canvas = storage.draw(curves, images if len(images) else None)
-            title = "Label storage against images per class"
-            said = "Measured bytes of what a student needs beside images and hard labels, a line per way to label."
-            yield Drawing("storage", title, f"{said} Dashed: the encoded images.", canvas, title)
+                name, said = cost.replace("seconds_total", "time"), f"All numbers of images per class. {FRONTIER}"
+                yield self._drawing(name, title, said, canvas, title, across)
 
-    def steps(self, records: pd.DataFrame) -> Iterator[Drawing]:
-        """Accuracy against classes seen, where classes arrive in steps, for each number of images and kind of labels."""
-        found = lines.by_step(self.rows, records)
-        full = lines.by_step(self.full, records).set_index("classes_seen")["mean"].to_dict() if len(self.full) else {}
+    def steps(self) -> Iterator[Drawing]:
+        """Accuracy against classes seen, where classes arrive in steps, a figure per IPC and kind of labels."""
+        found, full = (lines.by_step(rows, self.records) for rows in (self.rows, self.full))
+        level = dict(zip(full["classes_seen"], full["mean"], strict=True))
         for (ipc, kind), part in found.groupby(["ipc", "kind"]):
-            title = f"Accuracy against classes seen, {_images(ipc)}, {KINDS[kind]}"
-            canvas = lines.draw(part, "classes_seen", self.looks, full, False)
-            canvas.axes[0].set(title=f"{_images(ipc)}, {KINDS[kind]}", xlabel="classes seen", ylabel="top-1 on the classes seen (%)")
+            canvas = lines.draw(part, "classes_seen", self.looks, level, log=False)
+            panel = f"{_images(ipc)}, {KINDS[kind]}"
             said = "After each step a new student learns from the images of all classes seen."
-            yield Drawing(f"steps-ipc{ipc}-{kind}", title, self.caption(said), canvas, title)
+            up = "top-1 on the classes seen (%)"
+            title = f"Accuracy against classes seen, {panel}"
+            yield self._drawing(f"steps-ipc{ipc}-{kind}", title, said, canvas, panel, "classes seen", up)
 
-
-    def classes(self, records: pd.DataFrame) -> Iterator[Drawing]:
-        """Heat maps of methods × classes, where predictions were kept."""
+    def classes(self) -> Iterator[Drawing]:
+        """Accuracy per class where predictions were kept, a heat map per IPC."""
         for ipc, part in self.rows.groupby("ipc"):
-            table = heatmap.by_class(part, records)
-            if len(table):
-                title = f"Accuracy per class, {_images(ipc)}"
-                table = table.loc[style.by_name(table.index, self.looks)[::-1]]
-                canvas = heatmap.draw(table.rename(index=lambda method: style.short(self.looks[method].name)), False)
+            if len(table := heatmap.by_class(part, self.records)):
+                canvas = heatmap.draw(table, self.looks, by_column=False)
                 canvas.axes[0].set(title=_images(ipc), xlabel="class")
-                said = "Accuracy in percent under the best labels of each method."
-                yield Drawing(f"classes-ipc{ipc}", title, self.caption(said), canvas, title)
+                said = "Percent of the test images of each class, under the best labels of a method."
+                yield Drawing(f"classes-ipc{ipc}", f"Accuracy per class, {_images(ipc)}", said, canvas)
 
 
-def _students(known: pd.DataFrame, looks: Mapping[str, style.Look]) -> Iterator[Drawing]:
-    """Heat maps of students × methods under the protocol that has most of them."""
-    ours = known[known["ipc"].notna()]
-    if not len(ours) or ours["student"].nunique() < 2:
+def _students(rows: pd.DataFrame, looks: Mapping[str, style.Look]) -> Iterator[Drawing]:
+    """Students × methods under the protocol that has most students, a heat map per IPC."""
+    students = rows.groupby("protocol")["student"].nunique()
+    if not len(students) or students.max() < 2:
         return
-    protocol = ours.groupby("protocol")["student"].nunique().idxmax()
-    for ipc, part in ours[ours["protocol"] == protocol].groupby("ipc"):
+    for ipc, part in rows[rows["protocol"] == students.idxmax()].groupby("ipc"):
         table = part.pivot_table(index="method", columns="student", values="mean", aggfunc="max")
-        if table.shape[1] > 1:
-            table = table.loc[style.by_name(table.index, looks)[::-1]]
-            title = f"Students and methods, {_images(ipc)}"
-            canvas = heatmap.draw(table.rename(index=lambda method: style.short(looks[method].name), columns=style.short), True)
-            canvas.axes[0].set(title=_images(ipc))
-            said = f"Means in percent under the best labels of a method; colours from a student's worst to its best. Protocol {protocol}."
-            yield Drawing(f"students-ipc{ipc}", title, said, canvas, title)
+        canvas = heatmap.draw(table, looks, by_column=True)
+        canvas.axes[0].set(title=_images(ipc))
+        said = (
+            "Means in percent under the best labels of a method; colours from a student's worst to its best. Protocol"
+        )
+        yield Drawing(
+            f"students-ipc{ipc}", f"Students and methods, {_images(ipc)}", f"{said} {students.idxmax()}.", canvas
+        )

@@ -26,19 +26,27 @@ def distinct(weights: pd.DataFrame) -> pd.DataFrame:
         if not any(((line / other).dropna().between(1 / ALIKE, ALIKE)).all() for _, other in near):
             near.append((method, line))
     named = {
-        labels if len(near) == 1 else f"{labels} ({method})": line for labels, near in kept.items() for method, line in near
+        labels if len(near) == 1 else f"{labels} ({method})": line
+        for labels, near in kept.items()
+        for method, line in near
     }
-    return pd.DataFrame(named).rename_axis("ipc").melt(var_name="name", value_name="bytes", ignore_index=False).dropna().reset_index()
+    return (
+        pd.DataFrame(named)
+        .rename_axis("ipc")
+        .melt(var_name="name", value_name="bytes", ignore_index=False)
+        .dropna()
+        .reset_index()
+    )
 
 
-def draw(lines: pd.DataFrame, images: pd.Series | None = None) -> Canvas:
+def draw(lines: pd.DataFrame, images: pd.Series) -> Canvas:
     """Draw lines of name, ipc and bytes; ``images``: IPC → bytes of the images, a dashed line."""
     from matplotlib.figure import Figure as Canvas
 
     canvas = Canvas()
     axes = canvas.subplots()
     heaviest = lines.groupby("name")["bytes"].max().sort_values(ascending=False)
-    bytes_axis(axes, [*lines["bytes"], *(images if images is not None else ())], "y")
+    bytes_axis(axes, [*lines["bytes"], *images], "y")
     axes.set_xscale("log")
     ends: list[tuple[float, str, Look]] = []
     for turn, name in enumerate(heaviest.index):
@@ -48,7 +56,7 @@ def draw(lines: pd.DataFrame, images: pd.Series | None = None) -> Canvas:
         for row in own.itertuples():
             mark(axes, (row.ipc, row.bytes), look, f"{name}, IPC {row.ipc:,}: {size(row.bytes)}")
         ends.append((own["bytes"].iloc[-1], f"{short(name)} {size(own['bytes'].iloc[-1])}", look))
-    if images is not None:
+    if len(images):
         axes.plot(images.index, images.to_numpy(), color=GREY, linestyle=DASHED, linewidth=1)
         ends.append((images.iloc[-1], f"images {size(images.iloc[-1])}", Look("images", GREY, "")))
     places = sorted(lines["ipc"].unique())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +17,9 @@ from bench.api import registry
 from bench.format import plain, round_size
 
 if TYPE_CHECKING:
+    from matplotlib import RcParams
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
-    from matplotlib.lines import Line2D
 
 SHEET = Path(__file__).with_name("bench.mplstyle")
 INK = "#010203"  # text.color of the style sheet; an SVG says `currentColor` instead, for light and dark pages
@@ -175,17 +177,32 @@ def mark(axes: Axes, at: tuple[float, float], look: Look, text: str, pale: bool 
     from matplotlib.lines import Line2D
 
     size, alpha = (4, 0.35) if pale else (6, 1)
-    made = Line2D([at[0]], [at[1]], marker=look.marker, color=look.colour, markersize=size, alpha=alpha, zorder=look.order + 1)
+    made = Line2D(
+        [at[0]], [at[1]], marker=look.marker, color=look.colour, markersize=size, alpha=alpha, zorder=look.order + 1
+    )
     made.set_gid(f"tip:{short(text, 200)}")
     axes.add_line(made)
 
 
-def save(canvas: Canvas, path: Path) -> str:
-    """Write a figure as SVG, the same bytes on every run; return its text."""
+@contextmanager
+def applied() -> Iterator[RcParams]:
+    """Draw by the style sheet alone, whatever the user has set; yields matplotlib's settings."""
+    import matplotlib as mpl
+    import matplotlib.style
+
+    with mpl.style.context(SHEET, after_reset=True), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # an SVG names fonts, its reader has them
+        yield mpl.rcParams
+
+
+def save(canvas: Canvas, path: Path, png: bool = False) -> str:
+    """Write a figure as SVG, the same bytes on every run, and as PNG if wanted; return the SVG."""
     made = io.StringIO()
     canvas.savefig(made, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = re.sub(r'<g id="(?!tip:)[^"]*">', "<g>", made.getvalue().partition("<!DOCTYPE")[2].partition(">\n")[2])
     text = text.replace('id="tip:', 'data-tip="').replace(INK, "currentColor").replace("<defs>", f"{THEME}<defs>", 1)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
+    if png:
+        canvas.savefig(path.with_suffix(".png"), facecolor="white")
     return text
