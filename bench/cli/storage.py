@@ -93,7 +93,6 @@ def run(given: dict[str, Any], out: Console, boards: Path, *, small: bool, dry_r
     """
     from bench.planning.protocols import read_settings
     from bench.planning.suites import WEIGHED
-    from bench.report_legacy.boards import folder
     from bench.storage_calculator.asked import SMALL, SUITE, Asked
     from bench.storage_calculator.files import write
 
@@ -106,7 +105,7 @@ def run(given: dict[str, Any], out: Console, boards: Path, *, small: bool, dry_r
     asked = read_settings(Asked, {**usual, **given}, f"--suite {WEIGHED}")
     show(asked, out)
     if not dry_run:
-        for path in write(asked, folder(boards, WEIGHED)):
+        for path in write(asked, boards / "suites" / WEIGHED):
             out.print(f"wrote {path}", markup=False)
 
 

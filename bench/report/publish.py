@@ -20,6 +20,7 @@ import pandas as pd
 
 from bench.errors import UserError
 from bench.format import csv_text, slug
+from bench.planning.grid import Grid
 from bench.planning.suites import WEIGHED
 from bench.report import board
 from bench.report.figures import draw_figures
@@ -67,6 +68,10 @@ class Board:
     entries: Sequence[Entry]
     left_out: Sequence[LeftOut]
     files: Mapping[str, Path]
+
+    def is_of(self, dataset: str, suite: str) -> bool:
+        """Whether it is of a data set and suite."""
+        return self.suite == suite and any(entry.dataset == dataset for entry in self.entries)
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -117,6 +122,11 @@ def from_store(store: Store) -> list[Board]:
             files = {cell: place for cell, place in places.items() if place.is_file()}
             found.append(Board(stem, suite, own, (), files))
     return found
+
+
+def of_grid(store: Store, grid: Grid) -> list[Board]:
+    """The boards of the data set and suite of a grid."""
+    return [one for one in from_store(store) if one.is_of(grid.dataset.name, grid.request.suite)]
 
 
 def _stem(entry: Entry) -> str:
@@ -190,7 +200,12 @@ def write(one: Board, out: Path, pages: bool = True) -> list[Path]:
             if pages:
                 text = files[f"{one.stem}.md"].decode()
                 write_page(
-                    text, frame, rows, figures, where / f"{one.stem}.html", read_grids(where / f"{one.stem}{GRIDS}")
+                    text,
+                    one.frame,
+                    one.rows,
+                    figures,
+                    where / f"{one.stem}.html",
+                    read_grids(where / f"{one.stem}{GRIDS}"),
                 )
     except OSError as error:
         raise UserError(f"{where} can't be written to: {error.strerror}; choose another --out") from None
