@@ -193,7 +193,7 @@ def write(one: Board, out: Path, pages: bool = True) -> list[Path]:
         for name, content in files.items():
             write_atomically(where / name, content)
         if one.rows is not None:
-            figures = draw_figures(one.rows, where, one.frame)
+            figures = draw_figures(one.rows, one.frame, where)
             drawn = {where / f"{figure.name}.svg" for figure in figures}
             for stale in set((where / one.stem).glob("*.svg")) - drawn:
                 stale.unlink()
@@ -252,7 +252,7 @@ def check(out: Path, boards: Iterable[Board]) -> list[str]:
         files = _texts(one)
         if one.rows is not None:
             with tempfile.TemporaryDirectory() as place:
-                figures = draw_figures(one.rows, Path(place), one.frame)
+                figures = draw_figures(one.rows, one.frame, Path(place))
                 files |= {f"{figure.name}.svg": (Path(place) / f"{figure.name}.svg").read_bytes() for figure in figures}
         known |= {where / name for name in (*files, f"{one.stem}.html", f"{one.stem}{GRIDS}")}
         for name, content in files.items():
