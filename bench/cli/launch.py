@@ -266,7 +266,7 @@ def _show_results(out: Console, board: Board, cells: set[str]) -> None:
 
     if board.rows is None:
         return
-    rows = board.rows[[bool(cells & set(own)) for own in board.rows["cells"]] & (board.rows["n"] > 0)]
+    rows = board.rows[board.rows["cells"].map(lambda own: bool(cells & set(own))) & (board.rows["n"] > 0)]
     rows = rows.sort_values(["protocol", "ipc", "student", "top1_mean"], ascending=[True, True, True, False])
     lines = [
         [escape(one.method), escape(one.labels), "full data" if one.ipc is None else str(one.ipc), escape(one.student),
