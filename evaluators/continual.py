@@ -43,7 +43,7 @@ from bench.api import (
     Protocol,
 )
 from bench.api.augmentation import AugmentationSchedule
-from bench.api.label_codec import LabelCodec
+from bench.api.stored.codec import LabelCodec
 from bench.errors import UserError
 from bench.kit.seeds import seed_for
 from evaluators.classification import Classification, ClassificationProtocol, new_student, train_student

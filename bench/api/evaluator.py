@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from bench.api.augmentation import AugmentationSchedule
-    from bench.api.label_codec import LabelCodec
+    from bench.api.stored.codec import LabelCodec
     from bench.kit.data.dataset import Dataset
 
 

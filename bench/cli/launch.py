@@ -223,17 +223,17 @@ def show_plan(out: Console, schedule: Schedule) -> None:
 
 
 def _bytes_to_store(schedule: Schedule) -> int:
-    """What the stored labels that are still to do will weigh."""
+    """The bytes of the stored labels that are still to do."""
     from bench.api.augmentation import AugmentationSchedule
-    from bench.api.label_bytes import stored_bytes
-    from bench.api.label_codec import LabelCodec
+    from bench.api.stored.codec import LabelCodec
+    from bench.api.stored.layout import LabelLayout
 
     return sum(
-        stored_bytes(
+        LabelLayout(
             AugmentationSchedule(**cell.call["schedule"]),
-            schedule.grid.dataset.logits,
             LabelCodec.parse(cell.call["codec"]),
-        )
+            schedule.grid.dataset.logits,
+        ).total
         for cell in schedule.grid.stage("label")
         if cell.by == "stored" and schedule.state[cell.id] != "done"
     )

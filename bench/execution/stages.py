@@ -27,7 +27,7 @@ from bench.api import (
     registry,
 )
 from bench.api.augmentation import AugmentationSchedule
-from bench.api.label_codec import LabelCodec
+from bench.api.stored.codec import LabelCodec
 from bench.kit import data, images, labels
 from bench.kit.accuracy import TestImages
 from bench.kit.data.dataset import Dataset

@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from bench.api import TeacherSpec, registry
-from bench.api.label_codec import LabelCodec
+from bench.api.stored.codec import LabelCodec
 from bench.execution.durations import expected_seconds
 from bench.execution.scheduling import Schedule
 from bench.planning.costs import costs

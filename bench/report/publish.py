@@ -21,7 +21,7 @@ import pandas as pd
 from bench.errors import UserError
 from bench.format import csv_text, slug
 from bench.planning.grid import Grid
-from bench.planning.suites import WEIGHED
+from bench.planning.suites import STORAGE
 from bench.report import board
 from bench.report.figures import draw_figures
 from bench.report.image_grid import SUFFIX as GRIDS
@@ -266,7 +266,7 @@ def _elsewhere(path: Path, out: Path) -> bool:
     """Whether a file is written by something else: published numbers, and the answers of ``bench storage``."""
     inside = path.relative_to(out)
     hidden = any(part.startswith(".") for part in inside.parts)
-    return hidden or str(inside) == published.FILE.name or inside.parts[:2] == (SUITES, WEIGHED)
+    return hidden or str(inside) == published.FILE.name or inside.parts[:2] == (SUITES, STORAGE)
 
 
 def _difference(path: Path, wanted: bytes) -> str:

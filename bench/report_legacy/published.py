@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench.api import architectures, catalogue, registry
-from bench.api.label_bytes import fkd_bytes
+from bench.api.stored.size import fkd_bytes
 from bench.errors import UserError
 from bench.planning.label_choices import parse
 from bench.planning.protocols import OFFICIAL, unchanged

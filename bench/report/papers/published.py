@@ -26,7 +26,7 @@ from typing import Any
 import pandas as pd
 
 from bench.api import architectures, catalogue, registry
-from bench.api.label_bytes import fkd_bytes
+from bench.api.stored.size import fkd_bytes
 from bench.errors import UserError
 from bench.format import NONE, escape, markdown_table, percent, plain, size, superscript, unbroken
 from bench.format import points as points_text

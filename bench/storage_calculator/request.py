@@ -1,34 +1,33 @@
-"""What the calculator is asked: for which set, how many images, how often they are seen, labelled by whom."""
+"""Requests to the calculator: a data set, images per class, a schedule of views, methods and their labels."""
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Self
 
 from pydantic import Field, model_validator
 
-from bench.api import BaseConfig, DatasetInfo, Distiller, GridPoint, TeacherSpec, catalogue, registry
+from bench.api import BaseConfig, DatasetInfo, Distiller, GridPoint, TeacherSpec, architectures, catalogue, registry
 from bench.api.augmentation import AugmentationConfig, AugmentationSchedule
 from bench.errors import UserError
 from bench.planning import variants
 from bench.planning.label_choices import parse
 from bench.planning.protocols import COMMON, OFFICIAL, choose, evaluator_of, read_settings
-from bench.storage_calculator import networks
 
-METHODS = ("sre2l", "g_vbsm", "rded", "hello", "hello[store_dtype=float16]")
-LABELS = (
-    "stored:fp16", "stored:prune40", "stored:topk10", "static:fp16", "teacher:fp32", "teacher:int8", "native", "hard",
-)  # fmt: skip
+PAPERS = tomllib.loads(files("bench.storage_calculator").joinpath("papers.toml").read_text(encoding="utf-8"))
+METHODS, LABELS = tuple(PAPERS["methods"]), tuple(PAPERS["labels"])
 EPOCHS, BATCH_SIZE, IMAGE_SIZE, TEACHER = 300, 1024, 224, "resnet18"  # SRe2L on ImageNet-1K (relabel/relabel.sh)
-CLIP = "RN50:openai"  # HeLlO's
-GIVEN = "as given"  # where epochs and batches come from, if not from a recipe
+CLIP = "RN50:openai"
+GIVEN = "as given"  # the source of epochs and batches that no recipe sets
 
 
-class Asked(BaseConfig):
-    """A question: a data set by its name, or else a number of ``classes`` and an ``image_size``.
+class StorageRequest(BaseConfig):
+    """A data set by name, or a number of ``classes`` and an ``image_size``.
 
-    Of a data set, ``epochs`` and ``batch_size`` are those of each method's own recipe unless they are given, and the
-    teacher is the data set's or the method's own.
+    With a data set, ``epochs`` and ``batch_size`` default to each method's own recipe, and the teacher to the method's
+    or the data set's.
     """
 
     dataset: str | None = None
@@ -45,26 +44,26 @@ class Asked(BaseConfig):
     def _consistent(self) -> Self:
         if (self.dataset is None) == (self.classes is None):
             raise UserError(
-                "say what to weigh with --classes N, or with --dataset NAME"
+                "name what to count with --classes N, or with --dataset NAME"
                 if self.dataset is None
                 else "--classes is the data set's; leave out --classes or --dataset"
             )
         if self.dataset is not None and self.image_size is not None:
-            raise UserError("--image-size is the data set's; leave it out, or say --classes instead of --dataset")
+            raise UserError("--image-size is the data set's; leave it out, or use --classes instead of --dataset")
         if not self.ipc or min(self.ipc) < 1 or max(self.ipc) > 10**5:
             raise UserError(f"--ipc {','.join(map(str, self.ipc))}: images per class are 1 to 100000")
         return self
 
     def info(self) -> DatasetInfo:
-        """The data set, or one made up to have so many classes.
+        """The data set, or a synthetic one with as many classes.
 
         Raises:
-            UserError: no such data set or teacher, or one that is smaller than an IPC asked for.
+            UserError: no such data set or teacher, or an IPC above the smallest class.
         """
         if self.teacher is not None:
-            networks.state(self.teacher, 2)
+            architectures.check(self.teacher)
         if self.dataset is None:
-            return self._made_up()
+            return self._synthetic()
         info = catalogue.dataset(self.dataset)
         if max(self.ipc) > info.smallest_class:
             raise UserError(
@@ -74,7 +73,7 @@ class Asked(BaseConfig):
         changed = {"teacher": info.teacher.model_copy(update={"arch": self.teacher})} if self.teacher else {}
         return info.model_copy(update=changed)
 
-    def _made_up(self) -> DatasetInfo:
+    def _synthetic(self) -> DatasetInfo:
         assert self.classes is not None
         size, images = self.image_size or IMAGE_SIZE, max(self.ipc)
         return DatasetInfo(
@@ -85,61 +84,59 @@ class Asked(BaseConfig):
         )  # fmt: skip
 
 
-SUITE = Asked(dataset="imagenet-1k")  # the paper's Figure 1
-SMALL = Asked(dataset="digits", ipc=(1, 10, 50))
+SUITE, SMALL = (StorageRequest.model_validate(PAPERS[form]) for form in ("suite", "small"))
 
 
 @dataclass(frozen=True)
-class Asking:
-    """One method of a question: its settings on the data set, and how students see its images."""
+class RequestedMethod:
+    """One method of a request with its settings on the data set."""
 
-    asked: Asked
+    request: StorageRequest
     dataset: DatasetInfo
-    name: str  # as it was asked for: hello[store_dtype=float16]
+    name: str  # as requested: "rded[crops=5]"
     method: Distiller
 
     @classmethod
-    def each(cls, asked: Asked) -> list[Self]:
-        """One a method.
+    def all(cls, request: StorageRequest) -> list[Self]:
+        """The methods of a request, in its order.
 
         Raises:
-            UserError: an unknown method, setting, or choice of labels.
+            UserError: an unknown method, setting or label choice.
         """
-        dataset, found = asked.info(), []
-        for name in asked.methods:
+        dataset, found = request.info(), []
+        for name in request.methods:
             variant = variants.read(name)
             plugin = registry.method(variant.method)
-            for text in asked.labels:
+            for text in request.labels:
                 parse(text, plugin.info)
             read_settings(plugin.Config, variant.settings, f"the settings of {variant.method}")
-            found.append(cls(asked, dataset, name, plugin.for_dataset(dataset, **variant.settings)))
+            found.append(cls(request, dataset, name, plugin.for_dataset(dataset, **variant.settings)))
         return found
 
-    def setting(self, ipc: int) -> GridPoint:
-        """The point of a grid."""
+    def point(self, ipc: int) -> GridPoint:
+        """The grid point at an IPC; sizes do not depend on its seed."""
         return GridPoint(dataset=self.dataset, ipc=ipc, seed=0)
 
     def schedule(self, ipc: int) -> tuple[str, AugmentationSchedule]:
-        """Which recipe it is, and how often and in which batches a student sees the images."""
-        asked, images = self.asked, ipc * self.dataset.classes
-        if asked.dataset is None or (asked.epochs and asked.batch_size):
-            name, epochs, batch = GIVEN, asked.epochs or EPOCHS, asked.batch_size or BATCH_SIZE
+        """The name of the recipe, and the views it shows to a student."""
+        request, images = self.request, ipc * self.dataset.classes
+        if request.dataset is None or (request.epochs and request.batch_size):
+            name, epochs, batch = GIVEN, request.epochs or EPOCHS, request.batch_size or BATCH_SIZE
         else:
-            name, own = self._own_schedule(ipc)
-            epochs, batch = asked.epochs or own.epochs, asked.batch_size or own.batch_size
-        plan = AugmentationConfig(size=self.dataset.image_size)  # label bytes do not depend on what views are cut
+            name, own = self._own_schedule(images)
+            epochs, batch = request.epochs or own.epochs, request.batch_size or own.batch_size
+        plan = AugmentationConfig(size=self.dataset.image_size)  # label bytes do not depend on the augmentation
         return name, AugmentationSchedule(plan=plan, images=images, epochs=epochs, batch_size=min(batch, images))
 
-    def _own_schedule(self, ipc: int) -> tuple[str, AugmentationSchedule]:
+    def _own_schedule(self, images: int) -> tuple[str, AugmentationSchedule]:
         base = self.method.info.name
         try:
             protocol = choose(OFFICIAL, self.dataset, base)
         except UserError:  # baselines have no recipe of their own
             protocol = choose(COMMON, self.dataset, base)
-        evaluator = evaluator_of(protocol)
-        return protocol.name, evaluator.schedule(protocol, self.dataset, ipc * self.dataset.classes, 0)
+        return protocol.name, evaluator_of(protocol).schedule(protocol, self.dataset, images, 0)
 
-    def teacher(self, ipc: int) -> str:
-        """The architecture that answers as this method's teacher: its first, as grids take it."""
-        specs = self.method.teachers(self.setting(ipc))
-        return (self.asked.teacher or specs[0].arch) if specs else self.dataset.teacher.arch
+    def teacher(self, ipc: int) -> TeacherSpec:
+        """The method's first teacher, which answers in its name, or the data set's."""
+        spec = next(iter(self.method.teachers(self.point(ipc))), self.dataset.teacher)
+        return spec.model_copy(update={"arch": self.request.teacher}) if self.request.teacher else spec

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from bench.api.augmentation import AugmentationConfig, AugmentationSchedule
-from bench.api.label_bytes import fkd_bytes, logit_bytes, stored_bytes
-from bench.api.label_codec import LabelCodec
-from bench.api.label_layout import SHARD_BYTES, LabelLayout
+from bench.api.stored.codec import LabelCodec
+from bench.api.stored.layout import SHARD_BYTES, LabelLayout
+from bench.api.stored.size import fkd_bytes, logit_bytes
 
 MIB, GIB = 2**20, 2**30
 
@@ -83,9 +83,9 @@ def test_a_real_file_of_the_official_format(tmp_path: Path, index: bool) -> None
 def test_bytes_of_our_files_without_their_headers() -> None:
     """ImageNet-1K at IPC 10: the logits and next to nothing."""
     whole = schedule(10_000, 300, 100)
-    assert stored_bytes(whole, 1000, LabelCodec()) == pytest.approx(logit_bytes(10_000, 1000, 300), rel=1e-5)
-    assert stored_bytes(whole, 1000, LabelCodec(prune=40)) == pytest.approx(6e9 / 40, rel=1e-5)
-    coords = stored_bytes(whole, 1000, LabelCodec(coords=True))
+    assert LabelLayout(whole, LabelCodec(), 1000).total == pytest.approx(logit_bytes(10_000, 1000, 300), rel=1e-5)
+    assert LabelLayout(whole, LabelCodec(prune=40), 1000).total == pytest.approx(6e9 / 40, rel=1e-5)
+    coords = LabelLayout(whole, LabelCodec(coords=True), 1000).total
     assert coords == pytest.approx(fkd_bytes(10_000, 1000, 300, 100), rel=2e-2)
     assert coords == pytest.approx(10_000 * 300 * 2025 + 300 * 100 * 24, rel=1e-5)
 
@@ -142,10 +142,10 @@ def test_shards_stay_small_however_large_the_labels() -> None:
 
 def test_planning_needs_no_torch() -> None:
     code = (
-        "import sys; from bench.api.label_bytes import *; from bench.api.label_codec import *;"
+        "import sys; from bench.api.stored.size import *; from bench.api.stored.layout import *;"
         "from bench.api.augmentation import *;"
         "s = AugmentationSchedule(plan=AugmentationConfig(size=8), images=20, epochs=4, batch_size=6);"
-        "print(stored_bytes(s, 10, LabelCodec(prune=2)), 'torch' in sys.modules)"
+        "print(LabelLayout(s, LabelCodec(prune=2), 10).total, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split()[1] == "False"

@@ -1,23 +1,24 @@
-"""How stored labels lie on disk: which batches of a schedule are kept, in which shards, as which bytes.
+"""The layout of stored labels on disk: the batches of a schedule that are kept, their shards and bytes.
 
 Everything follows from the schedule, the codec and the number of classes, so the size of every file is known before
 a label is made, and a damaged file is found before training. Torch-free: grids are planned with it.
 
-A shard is one safetensors file (a length of 8 bytes, a JSON header padded to 8, then the tensors): a tensor for each
-part of the labels with a row a view, in the order of the schedule, so that a batch is one contiguous slice.
+A shard is one safetensors file (a length of 8 bytes, a JSON header padded to 8, then the tensors): one tensor per part
+of the labels with one row per view, in the order of the schedule, so that a batch is one contiguous slice.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.api.augmentation import AugmentationSchedule
-from bench.api.label_codec import LabelCodec
+from bench.api.stored.codec import LabelCodec
 from bench.kit.seeds import seed_for
 
 SHARD_BYTES = 64 * 2**20  # memory that writing or reading a shard may take
@@ -27,7 +28,7 @@ ITEM_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "I16": 2, "I8": 
 
 @dataclass(frozen=True)
 class Column:
-    """A tensor of a shard: ``width`` numbers a row, of a safetensors ``dtype``."""
+    """A tensor of a shard: ``width`` numbers per row, of a safetensors ``dtype``."""
 
     name: str
     dtype: str
@@ -35,12 +36,12 @@ class Column:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a row."""
+        """Bytes per row."""
         return ITEM_BYTES[self.dtype] * self.width
 
 
 def label_columns(codec: LabelCodec, classes: int) -> tuple[Column, ...]:
-    """What the labels of a view are stored as."""
+    """The columns that store the labels of a view."""
     kept = codec.keep + (codec.keep < classes and not codec.renorm) if codec.keep else classes
     columns = [Column("logits", {"fp32": "F32", "fp16": "F16", "int8": "I8"}[codec.numbers], kept)]
     if codec.numbers == "int8":
@@ -55,7 +56,7 @@ def index_dtype(classes: int) -> str:
     return "U8" if classes <= 2**8 else "I16" if classes <= 2**16 else "I32"
 
 
-# FKD's coordinates, 25 bytes a view: the box as fractions of the image, the flip, the place of the mix partner in
+# FKD's coordinates, 25 bytes per view: the box as fractions of the image, the flip, the place of the mix partner in
 # the batch; and for each batch the weight and the box of the mix (SRe2L, relabel/utils_fkd.py)
 VIEW_COORDS = (Column("coords", "F32", 4), Column("flip", "BOOL", 1), Column("partner", "I64", 1))
 BATCH_COORDS = (Column("weight", "F64", 1), Column("box", "I32", 4))
@@ -106,7 +107,7 @@ class LabelLayout:
         return self._pairs(self._keys[batches.start : batches.stop])
 
     def place(self, epoch: int, batch: int) -> tuple[int, int, int]:
-        """Where a batch lies: its shard, its first row there and the row after its last.
+        """The place of a batch: its shard, its first row there and the row after its last.
 
         Raises:
             ValueError: it was not kept, or is none of the schedule's.
@@ -132,16 +133,10 @@ class LabelLayout:
         return self._pairs(np.concatenate(drawn))
 
     def header(self, shard: int) -> bytes:
-        """What a shard's file begins with, the length of the header included."""
-        described, end = {}, 0
-        for column in self.columns:
-            rows = self._rows(shard) if column in self.of_views else len(self._batches(shard))
-            start, end = end, end + rows * column.row_bytes
-            shape = [rows, column.width]
-            described[column.name] = {"dtype": column.dtype, "shape": shape, "data_offsets": [start, end]}
-        text = json.dumps(described, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
-        return len(text).to_bytes(8, "little") + text
+        """The beginning of a shard's file, the length of the header included."""
+        rows, batches = self._rows(shard), len(self._batches(shard))
+        return tensor_header((column.name, column.dtype, (rows if column in self.of_views else batches, column.width))
+                             for column in self.columns)  # fmt: skip
 
     def size(self, shard: int) -> int:
         """Bytes of a shard's file."""
@@ -155,7 +150,7 @@ class LabelLayout:
         return sorted(self.of_views + self.of_batches, key=lambda column: -ITEM_BYTES[column.dtype])
 
     def _batches(self, shard: int) -> range:
-        """The kept batches of a shard, as places among all that are kept."""
+        """The kept batches of a shard, as positions among all that are kept."""
         return range(shard * self._per_shard, min((shard + 1) * self._per_shard, len(self)))
 
     def _rows(self, shard: int) -> int:
@@ -165,6 +160,17 @@ class LabelLayout:
     def _pairs(self, keys: NDArray[np.int64]) -> list[tuple[int, int]]:
         epochs, batches = np.divmod(keys, self.schedule.batches)
         return list(zip(epochs.tolist(), batches.tolist(), strict=True))
+
+
+def tensor_header(tensors: Iterable[tuple[str, str, Sequence[int]]]) -> bytes:
+    """The beginning of a safetensors file that holds tensors of a name, dtype and shape in this order."""
+    described, end = {}, 0
+    for name, dtype, shape in tensors:
+        start, end = end, end + ITEM_BYTES[dtype] * math.prod(shape)
+        described[name] = {"dtype": dtype, "shape": shape, "data_offsets": (start, end)}
+    text = json.dumps(described, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def shard_name(shard: int) -> str:
@@ -184,8 +190,6 @@ def _kept(schedule: AugmentationSchedule, prune: int) -> tuple[NDArray[np.int64]
 
 
 def _shuffled(keys: NDArray[np.int64], purpose: str, *parts: int) -> NDArray[np.int64]:
-    if not len(keys):
-        return keys
     # raw words of Philox are fixed by its algorithm; numpy may change what its Generator makes of them
     words = np.random.Philox(key=seed_for(purpose, *parts)).random_raw(len(keys))
     return keys[np.argsort(words, kind="stable")]
