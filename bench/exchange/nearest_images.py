@@ -1,4 +1,4 @@
-"""Sheets of distilled images, each beside the real training image of its class that it is nearest to."""
+"""Grids of distilled images, each beside the nearest real training image of its class."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from bench.kit import images
 from bench.kit.data.decoding import centre
 from bench.planning import manifest
 from bench.planning.grid import Grid
-from bench.report_legacy.pictures import Pictures, Sheet
+from bench.report.image_grid import ImageGrid, ImageGrids
 from bench.store.artifacts import Store
 
 USUAL_IPC = 10
 LARGEST_SIDE = 48  # px; larger images are shown smaller
-BUDGET = 300_000  # characters of all sheets of a data set: pages are kept in git
-LAYOUTS = ((10, 3), (8, 3), (8, 2), (6, 2), (8, 1), (4, 1))  # classes and images a class, until the budget holds
+BUDGET = 300_000  # characters of all grids of a data set: pages are kept in git
+LAYOUTS = ((10, 3), (8, 3), (8, 2), (6, 2), (8, 1), (4, 1))  # classes and images per class, until the budget holds
 _WITHIN, _BETWEEN = 1, 5  # px between the two of a pair, and between pairs
 _LINE = 1  # px above and below a line
 
 
-def draw_pictures(store: Store, dataset: str, data_root: Path | None = None, ipc: int | None = None) -> Pictures | None:
-    """Draw the sheets of a data set from the images artifacts of a store; None where it holds none.
+def draw_pictures(store: Store, dataset: str, data_root: Path | None = None, ipc: int | None = None) -> ImageGrids | None:
+    """Draw the grids of a data set from the images artifacts of a store; None where it holds none.
 
-    A sheet shows the first seed of a method's distilled set, as the newest grid asked for it. Distances are Euclidean,
+    A grid shows the first seed of a method's distilled set, as the newest grid asked for it. Distances are Euclidean,
     over the pixels as they are shown, among all training images of the class.
 
     Args:
@@ -75,8 +75,8 @@ def _image_cells(store: Store, grids: Sequence[Grid]) -> dict[tuple[str, int], t
 
 def _draw(
     store: Store, info: DatasetInfo, data_root: Path | None, ipc: int, shared: dict[str, tuple[list[str], int]]
-) -> Pictures:
-    """Draw with fewer images until the sheets are small enough; ``shared``: cell -> its methods and seed."""
+) -> ImageGrids:
+    """Draw with fewer images until the grids are small enough; ``shared``: cell -> its methods and seed."""
     real = load_data(info, data_root)
     sets = {cell: images.load(store.folder(cell)) for cell in shared}
     side = min(LARGEST_SIDE, *(made.pixels.shape[-1] for made in sets.values()))
@@ -101,10 +101,10 @@ def _draw(
             lines = [pairs(label)[cell][:each] for label in chosen]
             distance = round(_distance(pair for line in lines for pair in line), 2)
             png = base64.b64encode(_png(lines, side)).decode()
-            sheets.append(Sheet(methods=tuple(methods), seed=seed, cell=cell, distance=distance, png=png))
+            sheets.append(ImageGrid(methods=tuple(methods), seed=seed, cell=cell, distance=distance, png=png))
         if sum(len(sheet.png) for sheet in sheets) <= BUDGET:
             break
-    return Pictures(
+    return ImageGrids(
         dataset=info.name,
         ipc=ipc,
         classes=tuple(real.names[label] for label in chosen),

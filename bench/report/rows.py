@@ -79,7 +79,7 @@ def _numbered(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """The records in the order of the board, each with the number of its ``row``; and those left out."""
     frame = frame.assign(
         plugins=[json.dumps(one, sort_keys=True) if one else None for one in frame["plugin_digests"]],
-        asked_for=[json.dumps(one, sort_keys=True) for one in frame["changed"]],
+        asked_for=[json.dumps({**one, "dataset": ""}, sort_keys=True) for one in frame["changed"]],
     )
     place = [*PLACE, "asked_for"]
     # what was never computed belongs to the row of what was

@@ -44,3 +44,17 @@ def draw_figures(rows: pd.DataFrame, records: pd.DataFrame, folder: Path, png: b
             settings["svg.hashsalt"] = name
             found.append(Figure(name, one.title, one.caption, style.save(one.canvas, folder / f"{name}.svg", png)))
     return found
+
+
+def draw_storage(weights: pd.DataFrame, images: pd.Series, path: Path, png: bool = False) -> str:
+    """Write the figure of label bytes against images per class to ``path`` (``.svg``); return its text.
+
+    Args:
+        weights: rows of method, labels, ipc and bytes; equal ones share a line, hard labels of no bytes have none.
+        images: IPC → bytes of the images, a dashed line.
+    """
+    from bench.report.figures import storage, style
+
+    with style.applied() as settings:
+        settings["svg.hashsalt"] = path.stem
+        return style.save(storage.draw(storage.distinct(weights), images), path, png)

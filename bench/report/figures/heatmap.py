@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 WRITTEN = 12  # columns at most whose numbers are written into their cells
+LETTERS = 42  # that fit beside each other
 NAMED = 24  # columns at most that are named
 
 
@@ -30,7 +31,9 @@ def draw(values: pd.DataFrame, looks: Mapping[str, Look], by_column: bool) -> Ca
 
     values = values.loc[by_name(values.index, looks)[::-1]]
     values = values.rename(index=lambda method: short(looks[method].name), columns=lambda name: short(str(name)))
-    canvas = Canvas(figsize=(5.2, 0.9 + 0.34 * len(values)))
+    longest = max(map(len, values.columns))
+    slanted = longest * len(values.columns) > LETTERS
+    canvas = Canvas(figsize=(5.2, 0.9 + 0.34 * len(values) + (0.05 * longest if slanted else 0)))
     axes = canvas.subplots()
     span = (values.max() - values.min()).where(lambda width: width > 0, 1.0)
     colours = (values - values.min()) / span if by_column else values
@@ -44,8 +47,7 @@ def draw(values: pd.DataFrame, looks: Mapping[str, Look], by_column: bool) -> Ca
     axes.grid(visible=False)
     axes.tick_params(length=0)
     axes.tick_params("y", rotation=0)
-    longest = max(map(len, values.columns))
-    axes.tick_params("x", rotation=30 if longest * len(values.columns) > 42 else 0)
+    axes.tick_params("x", rotation=30 if slanted else 0)
     axes.set(xlabel="", ylabel="")
     return canvas
 

@@ -43,7 +43,7 @@ def draw(means: pd.DataFrame, across: str, looks: Mapping[str, Look], full: Mapp
     for method in by_name(best["method"], looks):
         own, look = best[best["method"] == method], looks[method]
         axes.plot(own[across], own["mean"], color=look.colour, zorder=look.order)
-        bars(axes, own, across, look)
+        bars(axes, own if log else own.tail(1), across, look)  # many bars would hide the lines
         for _, row in own.iterrows():
             text = f"{look.name}, {row['labels']}, {row[across]:,} {across.replace('_', ' ')}: {spread(row)}"
             mark(axes, (row[across], row["mean"]), look, text)

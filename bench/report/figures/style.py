@@ -73,10 +73,12 @@ def looks(methods: Iterable[str]) -> dict[str, Look]:
     found: dict[str, Look] = {}
     for method in sorted(wanted, key=lambda method: (method != base(method), method)):
         own = base(method)
-        turn = places.get(own, 0) + sum(base(other) == own for other in found)
         title = (infos[own].title if own in infos else own) + method[len(own) :]
         colour = GREY if own in baselines else PALETTE[places[own] % len(PALETTE)]
-        found[method] = Look(title, colour, MARKERS[turn % len(MARKERS)], 2 if own in baselines else 3)
+        turn = places.get(own, 0) % len(MARKERS)
+        taken = {look.marker for look in found.values() if look.colour == colour}
+        free = [marker for marker in (*MARKERS[turn:], *MARKERS[:turn]) if marker not in taken]
+        found[method] = Look(title, colour, (free or MARKERS)[0], 2 if own in baselines else 3)
     return found
 
 
@@ -100,6 +102,8 @@ def spread(row: pd.Series) -> str:
 def bars(axes: Axes, points: pd.DataFrame, across: str, look: Look) -> None:
     """Draw the intervals of points that have enough distilled sets."""
     known = points[(points["n"] >= FEWEST) & points["low"].notna()]
+    if not len(known):
+        return
     lengths = [known["mean"] - known["low"], known["high"] - known["mean"]]
     axes.errorbar(known[across], known["mean"], lengths, fmt="none", ecolor=look.colour, elinewidth=0.8, alpha=0.5)
 
@@ -200,7 +204,7 @@ def save(canvas: Canvas, path: Path, png: bool = False) -> str:
     made = io.StringIO()
     canvas.savefig(made, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = re.sub(r'<g id="(?!tip:)[^"]*">', "<g>", made.getvalue().partition("<!DOCTYPE")[2].partition(">\n")[2])
-    text = text.replace('id="tip:', 'data-tip="').replace(INK, "currentColor").replace("<defs>", f"{THEME}<defs>", 1)
+    text = text.replace('<g id="tip:', '<g data-tip="').replace(INK, "currentColor").replace("<defs>", f"{THEME}<defs>", 1)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     if png:

@@ -25,8 +25,8 @@ COLUMNS = {"Method": "left", "Labels": "left"} | dict.fromkeys(
 RARE = ("Accelerator", "Printed s / iteration", "Printed ms / image", "Printed memory")
 BESIDE = {"What they report": "left", "Printed": "right", "Measured": "right", "n": "right", "Direction": "left"}
 CSV = ["dataset", "device", "threads", "protocol", "ipc", "student", "method", "labels", "seed", "student_seed",
-       "batch_size", "iterations", "seconds_per_iteration", "milliseconds_per_image", "fastest", "slowest", "times_bare",
-       "accelerator_bytes", "host_bytes", "label_bytes"]  # fmt: skip
+       "batch_size", "iterations", "seconds_per_iteration", "milliseconds_per_image", "fastest", "slowest",
+       "times_bare", "accelerator_bytes", "host_bytes", "label_bytes"]  # fmt: skip
 NOTES = """\
 - **s / iteration**: median over the timed blocks of iterations, and then over n students. The device is waited for
   between blocks alone.

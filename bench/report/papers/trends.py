@@ -22,9 +22,9 @@ COLUMNS = dict.fromkeys(("What they report", "Printed", "Protocol", "IPC", "Stud
 NOTES = f"""\
 **Printed**: the two numbers of the authors, in their setting. **Measured**: the two means here. **Δ**: their difference
 in points with its 95 % interval, paired by seed and test image. **n**: pairs of distilled sets, of those planned.
-**Direction**: *same* or *other* where at least {CLAIM_SEEDS} pairs show a significant difference (5 %, Holm's correction
-for this table), else *not claimed*. Official protocols are each method's own, so what they compare differs in more than
-the method."""
+**Direction**: *same* or *other* where at least {CLAIM_SEEDS} pairs show a significant difference (5 %, after Holm's
+correction for this table), else *not claimed*. Official protocols are each method's own, so what they compare differs
+in more than the method."""
 NAMED = 5  # of the trends that were not measured; the others are counted
 
 
