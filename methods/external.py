@@ -37,7 +37,7 @@ class External(Distiller):
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="external", title="Imported set", version=1, paper="", labels="teacher",
-        needs="a set: bench import DIR, then --methods external:NAME",
+        needs="a set: bench import DIR, then --methods external:NAME", imported=True,
     )  # fmt: skip
 
     class Config(BaseConfig):

@@ -87,6 +87,7 @@ class MethodInfo:
     baseline: bool = False  # does it ride along with every run?
     needs: str = ""
     shared: tuple[str, ...] = ()  # stages whose work several processes can share: of prepare, distill and label
+    imported: bool = False  # is it called NAME:SET, with settings that say which set?
 
 
 class Distiller(ABC):

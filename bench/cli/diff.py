@@ -76,6 +76,8 @@ def _view(word: str, place: Path) -> RunView:
 
     file, colon, name = word.rpartition(":")
     if colon and file.endswith(SUFFIX):
+        if not Path(file).is_file():
+            raise UserError(f"{file} can't be read: no such file")
         entries = {entry.cell: entry for entry in read_jsonl(Path(file)).entries}
         return RunView.of_entry(entries[one(name, entries, file)])
     if word.endswith(SUFFIX):

@@ -125,7 +125,7 @@ def test_a_setting_that_was_changed_and_a_missing_number() -> None:
 
 def test_a_cell_and_the_boards_entry_of_it(finished: Run, say: Callable[..., str], tmp_path: Path) -> None:
     cell = finished.cell(STUDENT)
-    board = finished.place / "leaderboards" / "digits.records.jsonl"
+    board = finished.place / "results" / "digits.records.jsonl"
     said = say(cell, f"{board}:{cell}", "--store", finished.store.root).splitlines()
     assert said[0] == "the same cell with the same number"
     lines = [json.loads(line) for line in board.read_text().splitlines()]
