@@ -61,7 +61,7 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.check:
         return max(_check(arguments.out, present, boards, store, out), _left_out(wrong, boards, out))
     if arguments.pictures:
-        _draw_pictures(arguments, Store(flags.existing_store(place)), boards)
+        _draw_grids(arguments, Store(flags.existing_store(place)), boards)
     for path, change, _ in publish.update(boards, arguments.out, arguments.replace):
         out.print(f"wrote {path}: {change}", markup=False)
     return _left_out(wrong, boards, out)
@@ -96,12 +96,12 @@ def _check(where: Path, present: list[Board], boards: list[Board], store: Store 
     return 1 if differing else 0
 
 
-def _draw_pictures(arguments: argparse.Namespace, store: Store, boards: list[Board]) -> None:
-    from bench.exchange.nearest_images import draw_pictures  # imports torch
+def _draw_grids(arguments: argparse.Namespace, store: Store, boards: list[Board]) -> None:
+    from bench.exchange.nearest_images import draw_grids  # imports torch
     from bench.format import slug
     from bench.report.image_grid import SUFFIX
     from bench.store.artifacts import write_atomically
 
     for dataset in sorted({entry.dataset for one in boards if not one.suite for entry in one.entries}):
-        if (pictures := draw_pictures(store, dataset, arguments.data_root)) is not None:
+        if (pictures := draw_grids(store, dataset, arguments.data_root)) is not None:
             write_atomically(arguments.out / f"{slug(dataset)}{SUFFIX}", pictures.render())

@@ -86,7 +86,9 @@ def test_the_verdict_holds_the_mean_difference_against_the_interval() -> None:
 
 
 def test_a_row_is_run_again_to_the_same_bits(finished: Run) -> None:
-    done = finished.bench("reproduce", "rded", "stored:fp16", "--boards", "results", "--protocol", "tiny.toml", "--cluster", "inline")
+    done = finished.bench(
+        "reproduce", "rded", "stored:fp16", "--boards", "results", "--protocol", "tiny.toml", "--cluster", "inline"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     for seed in ("0", "1"):
