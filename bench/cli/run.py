@@ -35,7 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``bench run``."""
     flags.grid_flags(parser)
     parser.add_argument(
-        "--suite", metavar="NAME", help="the grid of a paper's experiment; flags given beside it hold instead"
+        "--suite", metavar="NAME", help="the grid of a paper's experiment, or a TOML file; explicit flags override it"
     )
     parser.add_argument("--small", action="store_true", help="the suite with fewer seeds and epochs, for two cores")
     group = launch.flags(parser)
@@ -77,11 +77,11 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _requests(arguments: argparse.Namespace) -> list[Request]:
-    from bench.planning.suites import suite
+    from bench.planning.suites import name_of, suite
 
     if arguments.suite:
         given = flags.given(arguments)
-        return suite(arguments.suite).requests(arguments.suite, small=arguments.small, given=given)
+        return suite(arguments.suite).requests(name_of(arguments.suite), small=arguments.small, given=given)
     if arguments.small:
         raise UserError("--small is a form of a suite; name one with --suite, see bench list suites")
     return [flags.request(arguments)]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from bench.cli import main
 from bench.cli.options import request
 from bench.cli.run import arguments
 from bench.errors import UserError
@@ -217,6 +218,39 @@ def test_unknown_names_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(UserError, match=words) as raised:
             read_settings(Suite, values, "x.toml")
         assert "\n" not in str(raised.value)
+
+
+def test_a_suite_by_path(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('title = "Mine"\n[full]\ndatasets = ["digits"]\nmethods = ["rded"]\nipc = [3]\n')
+    (one,) = suite(str(file)).requests(suites.name_of(str(file)), small=False, given={})
+    assert (one.suite, one.dataset, one.methods, one.ipc) == ("mine", "digits", ("rded",), (3,))
+    assert all(
+        "[small" in protocol
+        for protocol in protocols([plan(suite(str(file)).requests("mine", small=True, given={})[0])])
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("none.toml", None, "none.toml can't be read: No such file or directory"),
+        ("cut.toml", b'title = "', "cut.toml can't be read"),
+        ("odd.toml", b"\xff\xfe", "odd.toml can't be read"),
+        ("bare.toml", b"about = 'x'", "title is missing"),
+        ("key.toml", b"title = 'x'\n[full]\nmethod = ['rded']", "did you mean 'full.methods'"),
+        ("baselines.toml", b"title = 'x'\n[full]", "is the name of an installed suite"),
+        ("empty.toml", b"title = 'x'\n[full]", "suite empty names no datasets; add full.datasets, or --dataset"),
+    ],
+)
+def test_a_broken_suite_file_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, content: bytes | None, words: str
+) -> None:
+    if content is not None:
+        (tmp_path / file).write_bytes(content)
+    assert main(["run", "--suite", str(tmp_path / file), "--dry-run", "--store", str(tmp_path / "none")]) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1 and words in printed
 
 
 # -- variants: their rows, and the commands that make them again

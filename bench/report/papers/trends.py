@@ -11,7 +11,7 @@ import pandas as pd
 
 from bench.format import NONE, escape, markdown_table, name, percent, plain, points, unbroken
 from bench.planning.protocols import OFFICIAL, unchanged
-from bench.planning.suites import Suite, Trend, Which, suite
+from bench.planning.suites import Suite, Trend, Which, names, suite
 from bench.report.comparison import CLAIM_SEEDS, Estimate, corrected, is_claimed
 from bench.report.rows import accuracies, records
 
@@ -123,12 +123,14 @@ def _like(which: Which, row: Any) -> bool:
 
 def title(of_data: str, suite_name: str) -> str:
     """The title of a board: of its data set, behind that of its suite, if any."""
-    return f"{suite(suite_name).title}: {of_data}" if suite_name else of_data
+    if not suite_name:
+        return of_data
+    return f"{suite(suite_name).title if suite_name in names() else suite_name}: {of_data}"
 
 
 def render(suite_name: str, rows: pd.DataFrame, frame: pd.DataFrame) -> str:
     """The Markdown block of a suite on its board; empty where there is no suite."""
-    if not suite_name:
+    if suite_name not in names():  # none, or a file of somebody's own
         return ""
     whole = suite(suite_name)
     head = f"## Beside the paper\n\n{escape(whole.title)}: {escape(whole.source)}. {escape(whole.about)}"
