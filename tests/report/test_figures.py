@@ -21,7 +21,18 @@ from bench.format import plain
 from bench.report.figures import Figure, draw_figures, draw_storage
 from bench.report.figures.frontier import frontier
 from bench.report.figures.storage import distinct
-from bench.report.figures.style import GREY, INK, MARKERS, PALETTE, applied, bytes_axis, duration, end_labels, looks, short
+from bench.report.figures.style import (
+    GREY,
+    INK,
+    MARKERS,
+    PALETTE,
+    applied,
+    bytes_axis,
+    duration,
+    end_labels,
+    looks,
+    short,
+)
 from bench.report.results import to_frame
 from bench.report.rows import pool
 from bench.store.entries import Entry
@@ -325,7 +336,7 @@ def test_labels_never_touch(count: int) -> None:
         own = axes()
         end_labels(own, [(1.0 - 0.001 * index, f"m{index}", INK) for index in range(count)])
         places = sorted(text.xyann[1] for text in own.texts)
-        assert all(b - a > 0.06 for a, b in zip(places, places[1:], strict=False)) and 0 <= places[0] and places[-1] <= 1
+        assert all(b - a > 0.06 for a, b in zip(places, places[1:], strict=False)) and places[0] >= 0 and places[-1] <= 1
 
 
 def test_the_line_of_a_method_is_the_best_that_a_budget_affords() -> None:

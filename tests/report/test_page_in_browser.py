@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tests.harness.chromium import Page, browser, find_chromium
 from tests.harness.test_page import EVIL, SVG, drawn, entry, grid, page, three
 
