@@ -138,7 +138,7 @@ def _printable(value: Any) -> Any:
 
 def _lines(text: str) -> Markup:
     """A text of several lines with their indents."""
-    return Markup("\n").join(line[: len(line) - len(line.lstrip(" "))] + _printable(line) for line in text.split("\n"))
+    return Markup("\n").join(line[: len(line) - len(line.lstrip(" "))] + plain(line) for line in text.split("\n"))
 
 
 def _tables(rows: pd.DataFrame) -> Iterator[tuple[str, str, list[tuple[Any, ...]]]]:

@@ -29,7 +29,13 @@ def entry(**facts: Any) -> Entry:
     usual: dict[str, Any] = {"method": "hello", "labels": "projector", "ipc": 10, "protocol": "common", "seed": 0}
     usual |= {"dataset": "digits", "title": "Digits", "student": "convnet3", "protocol_version": 1, "state": "done"}
     if facts.get("state", "done") == "done":
-        usual |= {"top1": 0.9, "oracle_top1": 0.92, "image_bytes": 2000, "label_bytes": 40_000, "full_label_bytes": 600_000}
+        usual |= {
+            "top1": 0.9,
+            "oracle_top1": 0.92,
+            "image_bytes": 2000,
+            "label_bytes": 40_000,
+            "full_label_bytes": 600_000,
+        }
         usual |= {"seconds": {"teacher": 20.0, "evaluate": 5.5}, "peak_memory": 1 << 30, "epochs": 100, "images": 100}
         usual |= {"curve": ((50, 0.5), (100, 0.9)), "environment": {"device": "cpu", "commit": "abc123"}}
     usual |= facts
@@ -52,7 +58,9 @@ def grid(students: tuple[str, ...] = ("convnet3",)) -> list[Entry]:
         entries += three((0.9, 0.91, 0.92), method="rded", labels="teacher", label_bytes=1_300_000, **place)
         entries += three((0.4, 0.61, 0.52), method="random_real", labels="hard", label_bytes=0, **place)
     for student in students:
-        entries += three((0.97, 0.98, 0.99), method="full_data", labels="hard", ipc=None, label_bytes=0, student=student)
+        entries += three(
+            (0.97, 0.98, 0.99), method="full_data", labels="hard", ipc=None, label_bytes=0, student=student
+        )
     return entries
 
 
@@ -81,7 +89,11 @@ def grids(methods: tuple[str, ...] = ("hello", "rded"), **facts: Any) -> ImageGr
 
 
 def page(
-    folder: Path, entries: list[Entry], figures: list[Figure] | None = None, pictures: ImageGrids | None = None, **texts: str
+    folder: Path,
+    entries: list[Entry],
+    figures: list[Figure] | None = None,
+    pictures: ImageGrids | None = None,
+    **texts: str,
 ) -> str:
     """The page of a board, written to ``folder``/digits.html."""
     frame = frame_of(entries)

@@ -204,7 +204,9 @@ def save(canvas: Canvas, path: Path, png: bool = False) -> str:
     made = io.StringIO()
     canvas.savefig(made, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = re.sub(r'<g id="(?!tip:)[^"]*">', "<g>", made.getvalue().partition("<!DOCTYPE")[2].partition(">\n")[2])
-    text = text.replace('<g id="tip:', '<g data-tip="').replace(INK, "currentColor").replace("<defs>", f"{THEME}<defs>", 1)
+    text = (
+        text.replace('<g id="tip:', '<g data-tip="').replace(INK, "currentColor").replace("<defs>", f"{THEME}<defs>", 1)
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     if png:
