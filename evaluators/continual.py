@@ -43,7 +43,7 @@ from bench.api import (
     Protocol,
 )
 from bench.api.augmentation import AugmentationSchedule
-from bench.api.label_codec import LabelCodec
+from bench.api.stored.codec import LabelCodec
 from bench.errors import UserError
 from bench.kit.seeds import seed_for
 from evaluators.classification import Classification, ClassificationProtocol, new_student, train_student
@@ -83,6 +83,8 @@ class Continual(Evaluator):
         classes_seen(dataset.classes, protocol.steps)
 
     def evaluate(self, task: EvaluationTask) -> dict[str, Any]:
+        import torch
+
         from bench.kit.accuracy import TestImages
         from bench.kit.checkpoint import Checkpoint
         from bench.kit.data.dataset import Resident
@@ -100,8 +102,9 @@ class Continual(Evaluator):
         schedules = [schedule_after(classes, memory.count(classes), protocol, task) for classes in seen]
         batches = [schedule.epochs * schedule.batches for schedule in schedules]
         kept, done = Checkpoint(task.work, "steps"), []
+        predicted = torch.full((len(seen), len(arriving.indices)), -1)
         if found := kept.load():
-            done = found[1]["steps"]
+            predicted, done = found[0]["predicted"], found[1]["steps"]
         for step in range(len(done), len(seen)):
             classes = seen[step]
             own = step_task(task, memory, order, classes, part(task.progress, sum(batches[:step]), sum(batches)))
@@ -110,8 +113,10 @@ class Continual(Evaluator):
             curve = train_student(student, memory.first(classes), schedules[step], so_far, protocol, own)
             parameters = sum(p.numel() for p in student.parameters())
             done.append({"classes": classes, "curve": curve, "parameters": parameters})
-            kept.save({}, steps=done)
+            predicted[step, arriving.indices[: so_far.count]] = torch.tensor(order)[so_far.predicted()]
+            kept.save({"predicted": predicted}, steps=done)
             shutil.rmtree(own.work)
+        task.keep_predictions(predicted, task.data.test.labels)
         last = [one["curve"][-1][1] for one in done]
         views = [schedule.epochs * schedule.images * classes for schedule, classes in zip(schedules, seen, strict=True)]
         return {

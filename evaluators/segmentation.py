@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from bench.api import DatasetInfo, EvaluationTask, LabelSource, MethodInfo, Protocol, architectures
-from bench.api.label_codec import LabelCodec
+from bench.api.stored.codec import LabelCodec
 from bench.errors import UserError
 from bench.kit.seeds import seed_for
 from evaluators.classification import Classification, StudentProtocol, train_student

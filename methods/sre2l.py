@@ -42,6 +42,7 @@ class SRe2L(Distiller):
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="sre2l", title="SRe2L", version=1, paper="arXiv 2306.13092", labels="teacher", stored="fp16",
+        label_files="fkd",
         needs="a teacher with batch norms", shared=("distill",),
     )  # fmt: skip
 

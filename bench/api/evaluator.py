@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from bench.api.augmentation import AugmentationSchedule
-    from bench.api.label_codec import LabelCodec
+    from bench.api.stored.codec import LabelCodec
     from bench.kit.data.dataset import Dataset
 
 
@@ -50,6 +50,9 @@ class EvaluationTask:
     device: torch.device
     work: Path
     progress: Progress
+    # takes the predicted class of every test image, int64 (images,) or (steps, images) with -1 where a step has no test,
+    # and the true class, int64 (images,)
+    keep_predictions: Callable[[torch.Tensor, torch.Tensor], None] = lambda predicted, labels: None
 
 
 class Evaluator(ABC):

@@ -81,6 +81,7 @@ class MethodInfo:
     labels: str  # the board's word for who labels: "teacher", "projector", "ensemble"; "hard" where nobody does
     masks: bool = False  # does it work on data sets with masks alone?
     stored: str = ""  # the codec in which the method stores its labels ("fp16"); empty: they are given online
+    label_files: str = ""  # the format in which the authors' code writes labels: "fkd", or "fkd+index" (image numbers)
     baseline: bool = False  # does it ride along with every run?
     needs: str = ""
     shared: tuple[str, ...] = ()  # stages whose work several processes can share: of prepare, distill and label

@@ -69,8 +69,8 @@ def _side(word: str, place: Path) -> Side:
     """
     from bench.cli.show import read_record
     from bench.exchange.comparison import of_entry, of_record
-    from bench.report_legacy.entries import read_jsonl
     from bench.store.artifacts import Damaged, Store
+    from bench.store.entries import read_jsonl
 
     file, colon, name = word.rpartition(":")
     if colon and file.endswith(_SUFFIX):

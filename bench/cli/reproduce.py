@@ -20,7 +20,7 @@ from bench.errors import UserError
 
 if TYPE_CHECKING:
     from bench.exchange.reproduction import Chosen
-    from bench.report_legacy.board import Row
+    from bench.store.entries import Entry
 
 HELP = "run a row of a board again and compare"
 EXAMPLES = """examples:
@@ -58,7 +58,7 @@ def execute(arguments: argparse.Namespace) -> int:
     """``bench reproduce``; 1 when a cell failed, or the numbers are neither the same nor inside the interval."""
     from bench.exchange.reproduction import choose
 
-    chosen = choose(arguments.row, _rows(arguments.boards))
+    chosen = choose(arguments.row, _entries(arguments.boards))
     if chosen.row.base.startswith("external:") and arguments.store is None:
         raise UserError(f"{chosen.row.base} is an imported set; name the store that has it with --store")
     temporary = tempfile.TemporaryDirectory(prefix="bench-reproduce-") if arguments.store is None else None
@@ -67,14 +67,13 @@ def execute(arguments: argparse.Namespace) -> int:
         return _again(chosen, arguments)
 
 
-def _rows(boards: Path) -> list[Row]:
-    from bench.report_legacy.board import make_rows
-    from bench.report_legacy.entries import read_jsonl
+def _entries(boards: Path) -> list[Entry]:
+    from bench.store.entries import read_jsonl
 
     files = [boards] if boards.name.endswith(_SUFFIX) else sorted(boards.glob(f"*{_SUFFIX}"))
     if not files:
         raise UserError(f"there are no boards in {boards} (*{_SUFFIX}); name their folder with --boards")
-    return make_rows(entry for path in files for entry in read_jsonl(path).entries)
+    return [entry for path in files for entry in read_jsonl(path).entries]
 
 
 def _again(chosen: Chosen, arguments: argparse.Namespace) -> int:
@@ -128,16 +127,15 @@ def _words(chosen: Chosen, arguments: argparse.Namespace) -> Sequence[str]:
     from bench.api import catalogue
     from bench.exchange.reproduction import checked_protocol
     from bench.planning.protocols import all_protocols
-    from bench.report_legacy.board_titles import titles_and_baselines
-    from bench.report_legacy.command import command
+    from bench.report.command import command
 
     row, changed = chosen.row, chosen.entries[0].changed
     checked_protocol(row, all_protocols(), arguments.protocol is not None)
-    if row.dataset not in catalogue.names() and arguments.dataset is None:
+    if row.dataset not in catalogue.names() and arguments.dataset is None and "dataset" not in changed:
         raise UserError(f"{row.dataset} is a folder of somebody's own; say where it lies with --dataset folder:PATH")
     if "teacher" in changed and arguments.teacher is None:
         raise UserError(f"the row has a teacher from a file, {changed['teacher']}; name it with --teacher PATH")
-    text = command([row], titles_and_baselines()[1]).replace("\\\n", " ")
+    text = command(chosen.rows).replace("\\\n", " ")
     words = shlex.split(text)
     words = words[words.index("run") + 1 :]
     for flag in ("dataset", "protocol", "teacher", "data_root"):  # the last of a flag holds

@@ -54,10 +54,10 @@ def execute(arguments: argparse.Namespace) -> int:
     """``bench run``; 1 when a cell failed."""
     from bench.api import catalogue
     from bench.planning.plan import plan
-    from bench.planning.suites import WEIGHED
+    from bench.planning.suites import STORAGE
 
     out = screen.console()
-    if arguments.suite == WEIGHED:
+    if arguments.suite == STORAGE:
         storage.run(flags.given(arguments), out, arguments.out, small=arguments.small, dry_run=arguments.dry_run)
         return 0
     grids = [plan(request) for request in _requests(arguments)]

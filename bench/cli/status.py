@@ -65,6 +65,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """``bench status``; 1 when a cell failed."""
+    from bench.planning import manifest
     from bench.slurm.queue import ThrottledSlurm
     from bench.slurm.status import look
     from bench.store.artifacts import Store
@@ -85,6 +86,8 @@ def execute(arguments: argparse.Namespace) -> int:
             sys.stdout.write(json.dumps({"schema": 1, "grids": list(map(_plain, kept, found))}) + "\n")
         else:
             out.print(_picture(kept, found, out.width))
+    for line in manifest.unreadable(store):
+        sys.stderr.write(f"bench: left out: {line}\n")
     return 1 if any(one.of("failed") for one in found) else 0
 
 

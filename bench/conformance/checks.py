@@ -26,7 +26,7 @@ from bench.api import (
     TeacherSpec,
     registry,
 )
-from bench.api.label_codec import LabelCodec
+from bench.api.stored.codec import LabelCodec
 from bench.kit import images as image_files
 from bench.kit import labels as label_folders
 from bench.kit.data.dataset import Dataset, Resident

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from statistics import fmean, stdev
 from typing import NamedTuple
 
 from bench.exchange.distilled_set import SetManifest
-from bench.report_legacy.statistics import summarize
-from bench.report_legacy.wording import NONE, code, escape, percent
+from bench.format import NONE, accuracy, code, escape
 from bench.store.cell import canonical
 
 _MOST_NAMED = 200  # classes in the card; the manifest has all
@@ -103,10 +103,9 @@ def _numbers(measured: Sequence[Measured]) -> str:
         "| --- | --- | --- | ---: | ---: |",
     ]
     for one in measured:
-        found = summarize(one.top1)
-        spread = "" if found.std is None else f" ± {percent(found.std)}"
+        mean, spread = fmean(one.top1), stdev(one.top1) if len(one.top1) > 1 else None
         names = " | ".join(escape(text) or NONE for text in (f"{one.protocol} v{one.version}", one.student, one.labels))
-        lines.append(f"| {names} | {percent(found.mean)}{spread} | {found.n} |")
+        lines.append(f"| {names} | {accuracy(mean, spread)} | {len(one.top1)} |")
     return "\n".join(lines) + "\n"
 
 

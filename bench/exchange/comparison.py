@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.report_legacy.entries import Entry
+from bench.store.entries import Entry
 from bench.store.record import Record
 
 Flat = dict[str, Any]

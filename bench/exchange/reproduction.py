@@ -5,15 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
 
 from bench.errors import UserError, unknown
 from bench.planning.grid import Grid
 from bench.planning.protocols import unchanged
-from bench.report_legacy.board import Row
-from bench.report_legacy.entries import Entry
+from bench.report.results import to_frame
+from bench.report.rows import pool, records
 from bench.store.cell import Cell
+from bench.store.entries import Entry, in_order
 from bench.store.record import Record
 
+COST = "cost"  # the metric of entries without an accuracy
 _SCALE = re.compile(r"ipc(\d+|full)")
 _SEED = re.compile(r"s(?:eed)?(\d+)")
 _NAMES = ("method", "labels", "student", "protocol", "dataset")  # of an entry, which a word may name
@@ -23,9 +28,11 @@ _NOT_VERSIONS = (*_HARDWARE, "commit", "local_edits", "distill-bench", "code_dri
 
 @dataclass(frozen=True)
 class Chosen:
-    """A row, and those of its done cells that are to be run again."""
+    """A row (as :func:`bench.report.rows.records` has it, and alone in a DataFrame), and those of its done cells that
+    are to be run again."""
 
-    row: Row
+    row: Any
+    rows: pd.DataFrame
     entries: tuple[Entry, ...]
 
 
@@ -44,7 +51,7 @@ class Again:
         return self.measured - self.entry.top1
 
 
-def choose(words: Sequence[str], rows: Sequence[Row]) -> Chosen:
+def choose(words: Sequence[str], entries: Sequence[Entry]) -> Chosen:
     """The row that words name: the id of a cell or its beginning, or names as they stand on the board.
 
     ``hello projector ipc10 s0``: a method, labels, a student, a protocol or a data set by name, ``ipc10`` (or
@@ -53,26 +60,28 @@ def choose(words: Sequence[str], rows: Sequence[Row]) -> Chosen:
     Raises:
         UserError: they name no row, several, or one without a number.
     """
-    if len(words) == 1 and not any(_fits(words[0], entry) for row in rows for entry in row.entries):
-        found = [(row, [e for e in row.entries if e.cell.startswith(words[0])]) for row in rows]
+    if len(words) == 1 and not any(_fits(words[0], entry) for entry in entries):
+        fitting = {entry.cell: entry for entry in entries if entry.cell.startswith(words[0])}
     else:
-        found = [(row, [e for e in row.entries if all(_fits(word, e) for word in words)]) for row in rows]
-    found = [(row, entries) for row, entries in found if entries]
-    if not found:
-        raise _nothing(words, rows)
+        fitting = {entry.cell: entry for entry in entries if all(_fits(word, entry) for word in words)}
+    if not fitting:
+        raise _nothing(words, entries)
+    rows = pool(to_frame(in_order(entry for entry in entries if entry.metric != COST)))
+    found = [(row, [fitting[cell] for cell in row.cells if cell in fitting]) for row in records(rows)]
+    found = [(row, own) for row, own in found if own]
     if exact := [pair for pair in found if pair[0].method in words]:  # hello alone is not hello[conv_rank=4]
         found = exact
     if len(found) > 1:
         shown = "; ".join(title(row) for row, _ in found[:3]) + (f"; {len(found) - 3} more" if len(found) > 3 else "")
         raise UserError(f"{' '.join(words)} names {len(found)} rows: {shown}; say more of one")
-    row, entries = found[0]
-    done = tuple(entry for entry in entries if entry.state == "done")
+    row, own = found[0]
+    done = tuple(entry for entry in own if entry.state == "done")
     if not done:
         raise UserError(f"{title(row)} has no number to reproduce: {row.states}")
-    return Chosen(row, done)
+    return Chosen(row, rows.loc[[row.Index]], done)
 
 
-def title(row: Row) -> str:
+def title(row: Any) -> str:
     """The words that name a row."""
     scale = "ipcfull" if row.ipc is None else f"ipc{row.ipc}"
     return f"{row.dataset} {row.method} {row.labels!r} {scale} {row.student} {row.protocol}"
@@ -86,8 +95,7 @@ def _fits(word: str, entry: Entry) -> bool:
     return word == entry.base or any(getattr(entry, name) == word for name in _NAMES)
 
 
-def _nothing(words: Sequence[str], rows: Sequence[Row]) -> UserError:
-    entries = [entry for row in rows for entry in row.entries]
+def _nothing(words: Sequence[str], entries: Sequence[Entry]) -> UserError:
     for word in words:
         if not any(_fits(word, entry) for entry in entries):
             scales = {"ipcfull" if entry.ipc is None else f"ipc{entry.ipc}" for entry in entries}
@@ -137,24 +145,22 @@ def again(record: Record, entry: Entry) -> Again:
     return Again(entry, result["top1"], same and (not entry.curve or curve == entry.curve))
 
 
-def verdict(row: Row, results: Sequence[Again], here: dict[str, str]) -> tuple[str, bool]:
+def verdict(row: Any, results: Sequence[Again], here: dict[str, str]) -> tuple[str, bool]:
     """One sentence, and whether the row was reproduced: to the last bit, or within its 95 % interval.
 
-    The interval is half as wide as the board says on either side; Δ is the mean over the cells that were run again.
+    Δ is the mean over the cells that were run again.
     """
     if all(one.same_bits for one in results):
         return "reproduced to the last bit", True
     delta = sum(one.delta for one in results) / len(results)
     said = f"Δ {100 * delta:+.2f} points"
     why = _why_other_bits(results, here)
-    if row.top1.ci95 is None:
+    if row.top1_low is None:
         return f"{said}; the row has one distilled set, so no interval to hold it against; {why}", True
-    inside = abs(delta) <= row.top1.ci95
+    inside = bool(row.top1_low <= row.top1_mean + delta <= row.top1_high)
+    bounds = " to ".join(f"{100 * (bound - row.top1_mean):+.2f}" for bound in (row.top1_low, row.top1_high))
     where = "inside" if inside else "outside"
-    return (
-        f"{said}, {where} the recorded 95 % interval of ± {100 * row.top1.ci95:.2f} (n = {row.top1.n}); {why}",
-        inside,
-    )
+    return f"{said}, {where} the recorded 95 % interval of {bounds} (n = {row.n}); {why}", inside
 
 
 def _why_other_bits(results: Sequence[Again], here: dict[str, str]) -> str:
@@ -168,7 +174,7 @@ def _why_other_bits(results: Sequence[Again], here: dict[str, str]) -> str:
     return "the CPU, the threads and the versions are the recorded ones, so the code or the data is another"
 
 
-def checked_protocol(row: Row, known: Collection[str], given: bool) -> None:
+def checked_protocol(row: Any, known: Collection[str], given: bool) -> None:
     """Refuse a row whose protocol is nobody's here.
 
     Raises:

@@ -27,7 +27,7 @@ from bench.api import (
     registry,
 )
 from bench.api.augmentation import AugmentationSchedule
-from bench.api.label_codec import LabelCodec
+from bench.api.stored.codec import LabelCodec
 from bench.kit import data, images, labels
 from bench.kit.accuracy import TestImages
 from bench.kit.data.dataset import Dataset
@@ -39,6 +39,7 @@ from bench.kit.teachers import accuracy_check, train
 from bench.kit.teachers.trajectory import Trajectory
 from bench.planning.grid import Grid
 from bench.planning.protocols import read_settings
+from bench.store import predictions
 from bench.store.cell import Cell
 from bench.store.record import Record
 
@@ -185,6 +186,9 @@ def evaluate(task: StageTask) -> Made:
             device=task.device,
             work=task.work,
             progress=task.progress,
+            keep_predictions=lambda predicted, truth: predictions.save(
+                predicted.numpy(), truth.numpy(), task.draft / predictions.FILE
+            ),
         )
     )
     result |= _bytes(task)

@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from bench.api import TeacherSpec, registry
-from bench.api.label_codec import LabelCodec
+from bench.api.stored.codec import LabelCodec
 from bench.execution.durations import expected_seconds
 from bench.execution.scheduling import Schedule
 from bench.planning.costs import costs
@@ -207,7 +207,7 @@ def _clip(cell: Cell) -> str:
 def measured_on(boards: Path) -> Measured:
     """What the efficiency boards in a folder say of student training at ImageNet size on an accelerator, each method in
     its authors' batches; of several devices, the first by name. Nothing where there are none."""
-    from bench.report_legacy.entries import read_jsonl
+    from bench.store.entries import read_jsonl
 
     found: dict[str, dict[tuple[str, str], list[float]]] = {}
     for path in sorted(boards.glob("made-up-imagenet-1k.*.records.jsonl")):

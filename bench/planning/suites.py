@@ -18,7 +18,7 @@ from bench.planning.plan import SHARED
 from bench.planning.protocols import read_settings
 from bench.planning.variants import read
 
-WEIGHED = "storage"  # the suite that is arithmetic, without a grid: bench.storage_calculator
+STORAGE = "storage"  # the suite that is arithmetic, without a grid: bench.storage_calculator
 LARGE_IMAGES = 128  # px from which on students of ImageNet size are what is meant
 SMALL = {"form": "small"}  # what marks the protocols of a small form, by their name
 
@@ -139,6 +139,6 @@ def suite(name: str) -> Suite:
         UserError: there is none, or its file is broken: where, and what was expected.
     """
     if name not in names():
-        raise unknown("suite", name, (*names(), WEIGHED))
+        raise unknown("suite", name, (*names(), STORAGE))
     file = files("bench.suites") / f"{name}.toml"
     return read_settings(Suite, tomllib.loads(file.read_text(encoding="utf-8")), f"{name}.toml")

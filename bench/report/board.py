@@ -99,14 +99,15 @@ def _left_out(rows: pd.DataFrame) -> list[str]:
 
 
 def _summary(rows: pd.DataFrame, marks: Marks) -> list[str]:
+    """Who wins, for each protocol and student whose distilled sets have a random baseline."""
     blocks = []
     for key, own in rows.groupby([*SECTION, "student"], sort=False, dropna=False):
-        if found := winners(own):
+        found = winners(own)
+        if any(one.distilled is not None for one in found):
             blocks += [f"### Protocol {escape(key[0])}, student {escape(key[-1])}", _winners(found, marks)]
             blocks += _over_budgets(own)
-    if not blocks:
-        return []
-    return ["## Which method at which label budget", NOTES["winners"], *blocks]
+    head = "## Which method at which label budget"
+    return [head, NOTES["winners"], *blocks] if blocks else [head, NOTES["no winners"]]
 
 
 def _winners(found: Sequence[Winner], marks: Marks) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench.api import DatasetInfo, Protocol, registry
+from bench.api import DatasetInfo, Protocol, catalogue, registry
 from bench.api.augmentation import AugmentationConfig
 from bench.planning import manifest, variants
 from bench.planning.grid import Request
@@ -123,6 +123,8 @@ def _changed(request: Request, row: dict[str, Any]) -> dict[str, Any]:
         for key, value in request.overrides.get(name, {}).items()
     )
     changed: dict[str, Any] = {"set": settings} if settings else {}
+    if request.dataset.startswith(catalogue.FOLDER):  # as it was typed: its name alone says not where it lies
+        changed["dataset"] = request.dataset
     if row["ipc"] is not None:
         changed |= {"clip": request.clip} if request.clip else {}
         changed |= {"teacher": request.teacher.name} if request.teacher else {}

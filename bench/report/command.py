@@ -31,7 +31,8 @@ def command(rows: pd.DataFrame) -> str:
         if pd.isna(row.ipc):
             references.setdefault(place, []).append(row)
         else:
-            groups.setdefault((*place, canonical(row.changed) if row.changed else ""), []).append(row)
+            changed = {key: value for key, value in row.changed.items() if key != "dataset"}
+            groups.setdefault((*place, canonical(changed) if changed else ""), []).append(row)
     for place, full in references.items():  # they come along with whatever else is asked for
         groups.setdefault(min((key for key in groups if key[:2] == place), default=(*place, "")), []).extend(full)
     return "\n".join(_one(groups[key], key[0]) for key in sorted(groups))

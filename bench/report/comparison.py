@@ -149,9 +149,8 @@ class Accuracies:
 
 
 def against_best(rows: Sequence[Runs], known: Accuracies) -> list[Estimate]:
-    """The difference of each row of a table to the best mean in it, with ``p`` corrected after Holm for the table.
+    """The difference of each row of a table to the best mean in it, with ``p`` :func:`corrected` for the table.
 
-    ``p`` is NaN where nothing may be claimed: fewer than :data:`CLAIM_SEEDS` pairs, or a variance that was not seen.
     The best row itself has a difference of 0; of equal means the first is the best.
     """
     means = [known.mean(runs).mean for runs in rows]
@@ -160,10 +159,19 @@ def against_best(rows: Sequence[Runs], known: Accuracies) -> list[Estimate]:
     best = int(np.nanargmax(means))
     found = [known.difference(runs, rows[best]) for runs in rows]
     found[best] = Estimate(found[best].n, 0.0, best=True)
-    tested = [at for at, one in enumerate(found) if at != best and one.n >= CLAIM_SEEDS and not math.isnan(one.p)]
-    corrected = multipletests([found[at].p for at in tested], method="holm")[1] if tested else []
-    p_values = dict(zip(tested, map(float, corrected), strict=True))
-    return [replace(one, p=p_values.get(at, math.nan)) for at, one in enumerate(found)]
+    others = [replace(one, p=math.nan) if one.best else one for one in found]
+    return [replace(one, p=p) for one, p in zip(found, corrected(others), strict=True)]
+
+
+def corrected(differences: Sequence[Estimate]) -> list[float]:
+    """The p-values of all differences that are shown together, corrected after Holm; NaN where nothing may be claimed:
+    fewer than :data:`CLAIM_SEEDS` pairs, or a variance that was not seen."""
+    tested = [at for at, one in enumerate(differences) if one.n >= CLAIM_SEEDS and not math.isnan(one.p)]
+    found = [math.nan] * len(differences)
+    if tested:
+        for at, p in zip(tested, multipletests([differences[at].p for at in tested], method="holm")[1], strict=True):
+            found[at] = float(p)
+    return found
 
 
 def is_claimed(one: Estimate) -> bool:

@@ -26,6 +26,8 @@ NOTES = {
 Per IPC and label budget the best mean among rows whose labels take no more than the budget. Only label choices are \
 compared for which random real images were measured as well, because accuracy under soft labels is owed to the labels, \
 too; rows above the best one without that baseline are named, not ranked.""",
+    "no winners": """\
+Baseline not measured: random real images were measured under the labels of no method here, so none is named.""",
     "budgets": """\
 Mean of the best accuracy in percent that a label budget affords, from {least} to {most}, every doubling of the budget \
 counting the same, with the label choices that every method was run with: {choices}.""",

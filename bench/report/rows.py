@@ -79,7 +79,7 @@ def _numbered(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """The records in the order of the board, each with the number of its ``row``; and those left out."""
     frame = frame.assign(
         plugins=[json.dumps(one, sort_keys=True) if one else None for one in frame["plugin_digests"]],
-        asked_for=[json.dumps(one, sort_keys=True) for one in frame["changed"]],
+        asked_for=[json.dumps({**one, "dataset": ""}, sort_keys=True) for one in frame["changed"]],
     )
     place = [*PLACE, "asked_for"]
     # what was never computed belongs to the row of what was
@@ -147,12 +147,9 @@ def _info(base: str) -> tuple[str, bool]:
 
 def _compared(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     """Intervals of the means, and how the rows of each table differ from its best."""
-    top1 = dict(zip(frame["cell"], frame["top1"], strict=True))
     found: dict[int, dict[str, Any]] = {}
-    sizes = frame.groupby("row")["test_images"].max()
     for _, table in rows.groupby(TABLE, dropna=False, sort=False):
-        numbers = table.index.tolist()
-        known = _accuracies(table, frame, top1, sizes[numbers].max())
+        numbers, known = table.index.tolist(), accuracies(table, frame)
         runs: list[Runs] = table["runs"].tolist()
         ranked = table["ipc"].notna().iloc[0]
         differences = against_best(runs, known) if ranked else [None] * len(runs)
@@ -172,18 +169,25 @@ def _compared(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     return compared.astype(dict.fromkeys(_COMPARED, "float64") | dict.fromkeys(_FLAGS, "boolean"))
 
 
-def _accuracies(table: pd.DataFrame, frame: pd.DataFrame, top1: Mapping[str, float], images: Any) -> Accuracies:
-    own = {cell for runs in table["runs"] for students in runs.values() for cell in students.values()}
-    with_predictions = frame[(frame["predictions"] != "") & frame["cell"].isin(own)] if own else frame[:0]
+def accuracies(rows: pd.DataFrame, frame: pd.DataFrame) -> Accuracies:
+    """What is known of the cells of rows on one data set, for comparisons between them."""
+    own = {cell for runs in rows["runs"] for students in runs.values() for cell in students.values()}
+    used = frame[frame["cell"].isin(own)]
+    top1 = dict(zip(used["cell"], used["top1"], strict=True))
     resampled: dict[str, Any] = {}
-    for file, part in with_predictions.groupby("predictions"):
-        scores = {cell: one for cell, one in load_scores(str(file), part["cell"]).items() if agrees(one, top1[cell])}
-        if scores:
-            resampled |= dict(zip(scores, resample_images(np.stack(list(scores.values()))), strict=True))
-    if table["metric"].iloc[0] != TOP1:
+    predicted = used[used["predictions"] != ""]
+    # a board's file holds many cells, a cell's own file one
+    together = predicted.groupby("predictions")["cell"].agg(list).items()
+    scores = {cell: one for file, cells in together for cell, one in load_scores(str(file), cells).items()
+              if agrees(one, top1[cell])}  # fmt: skip
+    for size in {len(one) for one in scores.values()}:
+        cells = [cell for cell, one in scores.items() if len(one) == size]
+        resampled |= dict(zip(cells, resample_images(np.stack([scores[cell] for cell in cells])), strict=True))
+    images = used["test_images"].max() if len(used) else None
+    if (rows["metric"] != TOP1).any():
         images = None
     elif pd.isna(images):
-        images = known_test_images(table["dataset"].iloc[0])
+        images = known_test_images(rows["dataset"].iloc[0])
     return Accuracies(top1, resampled, None if images is None else int(images))
 
 

@@ -22,7 +22,7 @@ from bench.report.scores import HARD
 
 KIB = 1 << 10
 BUDGETS = [0, 10 * KIB, 100 * KIB, *(KIB**2 * 10**power for power in range(7))]
-DECADES = 3  # of the budgets that the aggregate spans, from one fp16 label per class on
+DECADES = 4  # of the budgets that the aggregate spans, from one fp16 label per class on
 SMOKE_TEST = 1000  # test images below which a board is no evidence
 
 
@@ -140,11 +140,15 @@ def first_sentence(rows: pd.DataFrame) -> str:
     caveat = _caveat(measured)
     pairs = _equal_labels(measured)
     if pairs.empty:
-        best = measured.loc[measured["top1_mean"].idxmax()]
+        distilled = measured[~measured["baseline"]]
+        if distilled.empty:
+            return f"No distilled set is measured here, only baselines{caveat}."
+        best = distilled.loc[distilled["top1_mean"].idxmax()]
         labels = "" if pd.isna(best["label_bytes"]) else f" with {size(int(best['label_bytes']))} of labels"
         return (
-            f"{best['method_title']} has the highest mean, {percent(best['top1_mean'])} % at IPC {best['ipc']}{labels};"
-            f" random real images were not measured under the same labels, so nothing says what its images add{caveat}."
+            f"{best['method_title']} has the highest mean of the distilled sets, {percent(best['top1_mean'])} % at IPC "
+            f"{best['ipc']}{labels}; random real images were not measured under the same labels, so nothing says what "
+            f"its images add{caveat}."
         )
     ahead = pairs.groupby("ipc")["gain"].max()
     random = [str(ipc) for ipc, gain in ahead.items() if gain <= 0]

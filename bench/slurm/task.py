@@ -133,7 +133,9 @@ def _port(store: Path) -> int:
 
 def report(run: str) -> None:
     """The last job of a submission: the boards of its data set, from the records."""
-    from bench.report_legacy.boards import write_boards
+    from bench.report import publish
 
     asked = Run.model_validate_json(Path(run).read_bytes())
-    write_boards(Store(asked.options.store), asked.dataset, asked.out, asked.suite)
+    boards = publish.from_store(Store(asked.options.store))
+    for _ in publish.update((one for one in boards if one.is_of(asked.dataset, asked.suite)), asked.out):
+        pass

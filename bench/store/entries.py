@@ -137,12 +137,12 @@ class Loaded(NamedTuple):
 def in_order(entries: Iterable[Entry]) -> list[Entry]:
     """Sort entries as the board shows them and drop exact repeats."""
     by_line = {entry.line: entry for entry in entries}
-    return [entry for _, _, entry in sorted((entry.place, line, entry) for line, entry in by_line.items())]
+    return [by_line[line] for _, line in sorted((entry.place, line) for line, entry in by_line.items())]
 
 
 def write_jsonl(entries: Iterable[Entry], left_out: Iterable[LeftOut] = ()) -> str:
     """Render entries, then the unreadable lines as they were, one per line."""
-    return "".join(f"{one.line}\n" for one in (*in_order(entries), *left_out))
+    return "".join(f"{line}\n" for line in [*(one.line for one in in_order(entries)), *(one.line for one in left_out)])
 
 
 def read_jsonl(path: Path) -> Loaded:

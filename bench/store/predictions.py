@@ -60,6 +60,13 @@ def load_scores(path: str, cells: Iterable[str]) -> dict[str, NDArray[np.float64
     return found
 
 
+def save(predicted: NDArray[np.int64], labels: NDArray[np.int64], path: Path) -> None:
+    """Write the file of one cell; -1 stands for what was not tested."""
+    from safetensors.numpy import save_file
+
+    save_file({"predicted": predicted.astype(np.uint16), "labels": labels.astype(np.uint16)}, path)
+
+
 def pack(cells: Mapping[str, Predicted]) -> bytes:
     """The content of a board's file, the same bytes for the same cells in any order."""
     from safetensors.numpy import save

@@ -22,6 +22,7 @@ class GVBSM(Distiller):
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="g_vbsm", title="G_VBSM", version=1, paper="arXiv 2311.17950", labels="ensemble", stored="fp16",
+        label_files="fkd+index",
         needs="a pool of networks", shared=("prepare",),
     )  # fmt: skip
     Config = config.Config

@@ -77,8 +77,8 @@ def test_small_sets_say_nothing_of_papers(say: Say) -> None:
 
 def test_json(say: Say) -> None:
     facts = json.loads(say("--classes", "1000", "--methods", "hello", "--labels", "native,stored:fp16", "--json"))
-    assert facts["asked"]["classes"] == 1000
-    found = {(line["labels"], line["ipc"]): line for line in facts["lines"]}
+    assert facts["request"]["classes"] == 1000
+    found = {(line["labels"], line["ipc"]): line for line in facts["sizes"]}
     assert found["projector", 200]["label_bytes"] == 3_267_424
     assert found["stored:fp16 of projector", 1]["label_bytes"] == 600_000_880
     assert found["projector", 1]["public_parameters"] == 38_316_896
@@ -104,14 +104,14 @@ def test_out(say: Say, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((), "say what to weigh"),
+        ((), "name what to count"),
         (("--classes", "1"), "classes"),
         (("--classes", "many"), "expected a whole number from 1 on, not 'many'"),
         (("--classes", "10", "--ipc", "a"), "expected images per class"),
         (("--classes", "10", "--image-size", "5000"), "image_size"),
         (("--dataset", "imagenet"), "unknown data set 'imagenet'"),
         (("--classes", "10", "--json", "--csv"), "not allowed with"),
-        (("--classes", "10", "--teacher", "vgg11"), "unknown teacher whose size is known 'vgg11'"),
+        (("--classes", "10", "--teacher", "vgg12"), "(did you mean 'vgg11'"),
         (("--classes", "10", "--clases", "3"), "did you mean --classes"),
     ],
 )

@@ -14,8 +14,8 @@ from bench.errors import UserError
 from bench.planning import protocols
 from bench.planning.grid import Grid, Request
 from bench.planning.plan import plan
-from bench.storage_calculator.asked import Asked
-from bench.storage_calculator.weigh import weigh
+from bench.storage_calculator.request import StorageRequest
+from bench.storage_calculator.sizes import sizes
 from bench.store.cell import STAGES
 
 TOPK = ("rded", "stored:topk2+fp16")
@@ -223,6 +223,6 @@ def test_a_protocol_of_newer_code_than_was_installed_says_so(monkeypatch: pytest
         with pytest.raises(UserError, match=r"continual-10-digits.toml: unknown evaluator.*install it again"):
             plan(Request(methods=("rded",), ipc=(1,)))
         with pytest.raises(UserError, match="install it again"):
-            weigh(Asked(dataset="digits", ipc=(1,)))
+            sizes(StorageRequest(dataset="digits", ipc=(1,)))
     finally:
         protocols.all_protocols.cache_clear()

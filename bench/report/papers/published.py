@@ -26,7 +26,7 @@ from typing import Any
 import pandas as pd
 
 from bench.api import architectures, catalogue, registry
-from bench.api.label_bytes import fkd_bytes
+from bench.api.stored.size import fkd_bytes
 from bench.errors import UserError
 from bench.format import NONE, escape, markdown_table, percent, plain, size, superscript, unbroken
 from bench.format import points as points_text
@@ -90,7 +90,7 @@ def load(path: Path = FILE) -> pd.DataFrame:
     return _with_recipes(frame)
 
 
-def _label_bytes(one: Any) -> int | None:
+def _label_bytes(one: Any) -> Any:
     """What labels take under the recipe; None where that does not say enough."""
     if one.labels == "stored" and one.classes:
         images = one.ipc * one.classes
@@ -217,7 +217,7 @@ def points(dataset: str, student: str | None = None) -> pd.DataFrame:
 
 def printed_text(one: Any) -> str:
     """``46.8 ± 0.2``, ``27.0?`` where it was not compared with its source."""
-    value, _, std = one.printed.partition("±")
+    value, _, std = str(one.printed).partition("±")
     return value + (unbroken(f" ± {std}") if std else "") + ("?" if one.unchecked else "")
 
 
