@@ -98,7 +98,7 @@ def write_page(
         lead=Markup("".join(LEAD.findall(head))),
         summary=sections[: protocols[0]], notes=sections[protocols[-1] + 1 :], rows=rows, figures=figures, grids=grids,
         heads={name: about for name, about in HEADS.items() if name not in empty},
-        tables=list(_tables(rows)), cells=_cells, known=known, agreed=agreed, differing=differing, none=NONE,
+        tables=list(_tables(rows)), cells=_cells, known=known, agreed=agreed, differing=differing, blank=NONE,
         commands={at: command(rows.loc[[at]]) for at in rows.index}, left_out=sorted(rows.attrs["left_out"]),
         states=frame["state"].value_counts().to_dict(), stages=[name for name in rows if name.startswith("seconds_")],
         titles=dict(zip(rows["method"], rows["method_title"], strict=True)), style=Markup(style), script=Markup(script),

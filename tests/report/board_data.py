@@ -42,7 +42,10 @@ def entry(**facts: Any) -> Entry:
         usual |= {"seconds": {"teacher": 20.0, "evaluate": 5.5}, "peak_memory": 1 << 30, "epochs": 100, "images": 100}
         usual |= {"curve": ((50, 0.5), (100, 0.9)), "environment": {"device": "cpu", "commit": "abc123"}}
     usual |= facts
-    place = [str(usual[key]) for key in ("method", "labels", "ipc", "student", "protocol", "seed")]
+    place = [
+        str("full" if usual[key] is None else usual[key])
+        for key in ("method", "labels", "ipc", "student", "protocol", "seed")
+    ]
     usual.setdefault("cell", "-".join(place))
     return Entry(**usual)
 

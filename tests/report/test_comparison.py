@@ -225,7 +225,10 @@ def test_below_five_sets_nothing_is_claimed() -> None:
 
 def test_holm_over_the_comparisons_of_a_table() -> None:
     made = [Estimate(5, -0.1, p=p) for p in (0.01, 0.04, 0.03, 0.005)] + [Estimate(3, -0.1, p=0.001)]
-    assert corrected(made) == [*(pytest.approx(p) for p in (0.03, 0.06, 0.06, 0.02)), pytest.approx(math.nan, nan_ok=True)]
+    assert corrected(made) == [
+        *(pytest.approx(p) for p in (0.03, 0.06, 0.06, 0.02)),
+        pytest.approx(math.nan, nan_ok=True),
+    ]
     assert corrected([]) == []
 
 

@@ -214,6 +214,11 @@ def test_curves_span_their_box_and_end_at_the_last_epoch() -> None:
     assert curve(entry(curve=())) == ""
 
 
+def test_nothing_unknown_is_shown_by_its_name_in_python(tmp_path: Path) -> None:
+    text = page(tmp_path, [*grid(), entry(seed=5, curve=(), seconds={}, peak_memory=None, label_bytes=None)])
+    assert not any(word in "".join(Read(text).text["td"]) for word in ("None", "nan", "NaN", "<NA>"))
+
+
 @pytest.mark.parametrize(
     ("top1", "ends"),
     [((0.745, 0.75, 0.755), (0.7, 0.8)), ((0.99, 0.99, 0.99), (0.9, 1.0)), ((0.0, 0.9, 1.0), (0, 1))],

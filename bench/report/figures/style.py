@@ -179,7 +179,10 @@ def name_lines(axes: Axes, lines: Sequence[tuple[float, str, Look]]) -> None:
         end_labels(axes, [(at, text, look.colour) for at, text, look in lines])
         return
     handles = [axes.plot([], [], look.marker or "--", color=look.colour, label=text)[0] for _, text, look in lines]
-    axes.figure.legend(handles=handles, loc="outside lower left", ncols=2, handletextpad=0.2, columnspacing=1)
+    canvas = axes.get_figure(root=True)
+    assert canvas is not None
+    canvas.set_figheight(canvas.get_figheight() + 0.1 * len(lines))
+    canvas.legend(handles=handles, loc="outside lower left", ncols=2, handletextpad=0.2, columnspacing=1)
 
 
 def mark(axes: Axes, at: tuple[float, float], look: Look, text: str, kind: str = "") -> None:
