@@ -29,7 +29,9 @@ _WITHIN, _BETWEEN = 1, 5  # px between the two of a pair, and between pairs
 _LINE = 1  # px above and below a line
 
 
-def draw_pictures(store: Store, dataset: str, data_root: Path | None = None, ipc: int | None = None) -> ImageGrids | None:
+def draw_pictures(
+    store: Store, dataset: str, data_root: Path | None = None, ipc: int | None = None
+) -> ImageGrids | None:
     """Draw the grids of a data set from the images artifacts of a store; None where it holds none.
 
     A grid shows the first seed of a method's distilled set, as the newest grid asked for it. Distances are Euclidean,

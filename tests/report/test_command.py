@@ -14,7 +14,7 @@ from bench.planning.plan import plan
 from bench.report.collect import collect
 from bench.report.command import command
 from bench.report.results import to_frame
-from bench.report.rows import pool
+from bench.report.rows import pool, records
 from bench.store.entries import Entry, in_order
 from tests.report.board_data import entry, grid
 from tests.report.test_results import filled
@@ -22,7 +22,7 @@ from tests.report.test_results import filled
 
 def said(entries: list[Entry]) -> list[str]:
     rows = pool(to_frame(in_order(entries)))
-    return [line.strip() for line in command(rows).replace(" \\\n   ", "").split("\n")]
+    return [line.strip() for line in command(records(rows)).replace(" \\\n   ", "").split("\n")]
 
 
 def test_the_command_makes_the_grid_again() -> None:
@@ -84,9 +84,9 @@ def test_the_command_of_a_row_plans_its_cells(tmp_path: Path) -> None:
     )  # fmt: skip
     rows = pool(to_frame(collect(filled(tmp_path, made))[""]))
     assert len(rows) > 15
-    for at, cells in zip(rows.index, rows["cells"], strict=True):
+    for row in records(rows):
         parser = argparse.ArgumentParser()
         arguments(parser)
-        text = command(rows.loc[[at]])
+        text = command([row])
         again = plan(options.request(parser.parse_args(shlex.split(text.replace("\\\n", ""))[4:])))
-        assert set(cells) <= {cell.id for cell in again.cells}, text
+        assert set(row.cells) <= {cell.id for cell in again.cells}, text
