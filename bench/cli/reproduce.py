@@ -126,7 +126,7 @@ def _words(chosen: Chosen, arguments: argparse.Namespace) -> Sequence[str]:
         raise UserError(f"{row.dataset} is a folder of its own; name its place with --dataset folder:PATH")
     if "teacher" in changed and arguments.teacher is None:
         raise UserError(f"the row has a teacher from a file, {changed['teacher']}; name it with --teacher PATH")
-    words = shlex.split(command(chosen.rows).replace("\\\n", " "))
+    words = shlex.split(command([chosen.row]).replace("\\\n", " "))
     words = words[words.index("run") + 1 :]
     for flag in ("dataset", "protocol", "teacher", "data_root"):  # the last of a flag wins
         if (value := getattr(arguments, flag)) is not None:

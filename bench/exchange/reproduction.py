@@ -22,10 +22,9 @@ IGNORED = ("commit", "local_edits", "distill-bench", "code_drift", "python")  # 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A row (one record and a DataFrame of it), and its finished records."""
+    """A row (of :func:`bench.report.rows.records`), and its finished records."""
 
     row: Any
-    rows: pd.DataFrame
     records: list[Any]
 
 
@@ -59,8 +58,8 @@ def choose(words: Sequence[str], frame: pd.DataFrame) -> Chosen:
         cells = frame["cell"].str.startswith(words[0])
     if not cells.any():
         raise _nothing(fits, frame)
-    chosen, rows = frame[cells], pool(frame)
-    found = [row for row in records(rows) if set(row.cells) & set(chosen["cell"])]
+    chosen = frame[cells]
+    found = [row for row in records(pool(frame)) if set(row.cells) & set(chosen["cell"])]
     found = [row for row in found if row.method in words] or found  # "hello" is not "hello[conv_rank=4]"
     if len(found) > 1:
         shown = "; ".join(title(row) for row in found[:3]) + (f"; {len(found) - 3} more" if len(found) > 3 else "")
@@ -69,7 +68,7 @@ def choose(words: Sequence[str], frame: pd.DataFrame) -> Chosen:
     done = chosen[chosen["cell"].isin(row.cells) & (chosen["state"] == "done")]
     if done.empty:
         raise UserError(f"{title(row)} has no number to reproduce: {row.states}")
-    return Chosen(row, rows.loc[[row.Index]], records(done))
+    return Chosen(row, records(done))
 
 
 def title(row: Any) -> str:

@@ -26,8 +26,10 @@ from bench.report.command import command
 from bench.report.figures import Figure
 from bench.report.image_grid import ImageGrids
 from bench.report.rows import records
+from bench.store.artifacts import write_atomically
 
 FOLDER = Path(__file__).parent / "templates"
+TITLE = re.compile(r"(?<=<h1>).*?(?=</h1>)", re.DOTALL)
 LEAD = re.compile(r"(?<=<p><strong>).*?(?=</strong></p>)", re.DOTALL)
 PLAIN_HTML = re.compile(r'<wbr>|<a id="\w+"></a>|</?details>|<summary>.*</summary>')  # what boards have of it
 DETAILED = 500  # rows; the folds of larger boards leave out the single cells
@@ -92,18 +94,18 @@ def write_page(
     head, *sections = _rendered(text)
     protocols = [place for place, one in enumerate(sections) if one.startswith("<h2>Protocol ")] or [len(sections)]
     made = engine.get_template("page.html.j2").render(
-        title=frame["title"].iloc[0], dataset=frame["dataset"].iloc[0],
+        title=Markup("".join(TITLE.findall(head))), dataset=frame["dataset"].iloc[0],
         lead=Markup("".join(LEAD.findall(head))),
         summary=sections[: protocols[0]], notes=sections[protocols[-1] + 1 :], rows=rows, figures=figures, grids=grids,
         heads={name: about for name, about in HEADS.items() if name not in empty},
-        tables=list(_tables(rows)), cells=_cells, known=known, agreed=agreed, differing=differing, none=NONE,
-        commands={at: command(rows.loc[[at]]) for at in rows.index}, left_out=sorted(rows.attrs["left_out"]),
+        tables=list(_tables(rows)), cells=_cells, known=known, agreed=agreed, differing=differing, blank=NONE,
+        commands={row.Index: command([row]) for row in records(rows)}, left_out=sorted(rows.attrs["left_out"]),
         states=frame["state"].value_counts().to_dict(), stages=[name for name in rows if name.startswith("seconds_")],
         titles=dict(zip(rows["method"], rows["method_title"], strict=True)), style=Markup(style), script=Markup(script),
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
                "base-uri 'none'; form-action 'none'",
     )  # fmt: skip
-    path.write_text(made, encoding="utf-8")
+    write_atomically(path, made)
 
 
 def _rendered(text: str) -> list[Markup]:
@@ -138,7 +140,7 @@ def _printable(value: Any) -> Any:
 
 def _lines(text: str) -> Markup:
     """A text of several lines with their indents."""
-    return Markup("\n").join(line[: len(line) - len(line.lstrip(" "))] + _printable(line) for line in text.split("\n"))
+    return Markup("\n").join(line[: len(line) - len(line.lstrip(" "))] + plain(line) for line in text.split("\n"))
 
 
 def _tables(rows: pd.DataFrame) -> Iterator[tuple[str, str, list[tuple[Any, ...]]]]:

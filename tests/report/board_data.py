@@ -20,7 +20,10 @@ from bench.report.rows import pool
 from bench.store.entries import Entry
 
 BACKBONE = {"name": "icon-clip", "sha256": "3fa9" * 16, "bytes": 9_712_345}
-SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 50"><circle cx="20" cy="20" r="9" data-tip="HeLlO: 93.9 %"/></svg>'
+SVG = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 50">'
+    '<circle cx="20" cy="20" r="9" data-tip="HeLlO: 93.9 %"/></svg>'
+)
 EVIL = "\"><script>owned=1</script><img src=x onerror=owned=2>&amp;{{ 7*7 }}</style></title>'\u202e\u0000\n|`*"
 
 
@@ -29,11 +32,20 @@ def entry(**facts: Any) -> Entry:
     usual: dict[str, Any] = {"method": "hello", "labels": "projector", "ipc": 10, "protocol": "common", "seed": 0}
     usual |= {"dataset": "digits", "title": "Digits", "student": "convnet3", "protocol_version": 1, "state": "done"}
     if facts.get("state", "done") == "done":
-        usual |= {"top1": 0.9, "oracle_top1": 0.92, "image_bytes": 2000, "label_bytes": 40_000, "full_label_bytes": 600_000}
+        usual |= {
+            "top1": 0.9,
+            "oracle_top1": 0.92,
+            "image_bytes": 2000,
+            "label_bytes": 40_000,
+            "full_label_bytes": 600_000,
+        }
         usual |= {"seconds": {"teacher": 20.0, "evaluate": 5.5}, "peak_memory": 1 << 30, "epochs": 100, "images": 100}
         usual |= {"curve": ((50, 0.5), (100, 0.9)), "environment": {"device": "cpu", "commit": "abc123"}}
     usual |= facts
-    place = [str(usual[key]) for key in ("method", "labels", "ipc", "student", "protocol", "seed")]
+    place = [
+        str("full" if usual[key] is None else usual[key])
+        for key in ("method", "labels", "ipc", "student", "protocol", "seed")
+    ]
     usual.setdefault("cell", "-".join(place))
     return Entry(**usual)
 
@@ -52,7 +64,9 @@ def grid(students: tuple[str, ...] = ("convnet3",)) -> list[Entry]:
         entries += three((0.9, 0.91, 0.92), method="rded", labels="teacher", label_bytes=1_300_000, **place)
         entries += three((0.4, 0.61, 0.52), method="random_real", labels="hard", label_bytes=0, **place)
     for student in students:
-        entries += three((0.97, 0.98, 0.99), method="full_data", labels="hard", ipc=None, label_bytes=0, student=student)
+        entries += three(
+            (0.97, 0.98, 0.99), method="full_data", labels="hard", ipc=None, label_bytes=0, student=student
+        )
     return entries
 
 
@@ -81,7 +95,11 @@ def grids(methods: tuple[str, ...] = ("hello", "rded"), **facts: Any) -> ImageGr
 
 
 def page(
-    folder: Path, entries: list[Entry], figures: list[Figure] | None = None, pictures: ImageGrids | None = None, **texts: str
+    folder: Path,
+    entries: list[Entry],
+    figures: list[Figure] | None = None,
+    pictures: ImageGrids | None = None,
+    **texts: str,
 ) -> str:
     """The page of a board, written to ``folder``/digits.html."""
     frame = frame_of(entries)

@@ -14,6 +14,7 @@ import pandas as pd
 
 from bench.format import plural, round_size, size, slug
 from bench.report.figures import frontier, heatmap, lines, storage, style
+from bench.report.papers import published
 from bench.report.winners import with_baseline
 
 if TYPE_CHECKING:
@@ -48,12 +49,16 @@ def drawings(rows: pd.DataFrame, records: pd.DataFrame) -> Iterator[Drawing]:
     """The figures of pooled rows of one data set and their records, in the order a page shows them."""
     percents = {name: 100 * rows[f"top1_{name}"] for name in ("mean", "low", "high")}
     known = rows.assign(**percents, kind=rows["labels"].map(_kind)).loc[rows["top1_mean"].notna()]
-    looks = style.looks(known["method"])
+    printed = published.points(rows["dataset"].iloc[0])
+    looks = style.looks([*known["method"], *printed["method"]])
     found = sorted((part for _, part in known[known["ipc"].notna()].groupby(CHART)), key=lambda part: -len(part))
     varying = [name for name in CHART if known[name].nunique() > 1]
     for place, part in enumerate(found):
         same = (known[CHART] == part[CHART].iloc[0]).all(axis=1)
-        chart = Chart(part, known[same & known["ipc"].isna()], looks, records)
+        first = part.iloc[0]
+        fits = printed["wanted_protocol"].map(first["protocol"].startswith).astype(bool)
+        theirs = printed[fits & (printed["student"] == first["student"]) & (printed["variant"] == "")]
+        chart = Chart(part, known[same & known["ipc"].isna()], theirs, looks, records)
         tail = "-" + slug("-".join(str(part[name].iloc[0]) for name in varying)) if place else ""
         kinds = (
             [chart.steps, chart.budgets]
@@ -76,10 +81,12 @@ def _images(ipc: int) -> str:
 
 @dataclass(frozen=True)
 class Chart:
-    """The rows of one student under one protocol; ``full``: of the whole training set there."""
+    """The rows of one student under one protocol; ``full``: of the whole training set there; ``printed``: the numbers
+    of papers."""
 
     rows: pd.DataFrame
     full: pd.DataFrame
+    printed: pd.DataFrame
     looks: Mapping[str, style.Look]
     records: pd.DataFrame
 
@@ -103,15 +110,17 @@ class Chart:
     def budgets(self) -> Iterator[Drawing]:
         """Accuracy against label bytes, a figure per IPC."""
         for ipc, part in self.rows[self.rows["label_bytes"].notna()].groupby("ipc"):
-            canvas = frontier.draw(part, "label_bytes", self.looks, style.bytes_axis, size, self.top)
+            printed = self.printed[self.printed["ipc"] == ipc]
+            canvas = frontier.draw(part, "label_bytes", self.looks, style.bytes_axis, size, self.top, printed)
             best = part[(part["label_bytes"] <= BUDGET) & with_baseline(part)].nlargest(1, "mean")
             said = "".join(
                 f"Best mean within {round_size(BUDGET)}, of labels with a measured baseline: "
                 f"{self.looks[one.method].name}, {one.labels}, {one.mean:.1f} %. "
                 for one in best.itertuples()
             )
+            said += FRONTIER + (" Hollow: † published." if len(printed) else "")
             title = f"Accuracy against label storage, {_images(ipc)}"
-            yield self._drawing(f"labels-ipc{ipc}", title, said + FRONTIER, canvas, _images(ipc), "label storage")
+            yield self._drawing(f"labels-ipc{ipc}", title, said, canvas, _images(ipc), "label storage")
 
     def counts(self) -> Iterator[Drawing]:
         """Accuracy and label bytes against images per class."""

@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from bench.api import registry
 from bench.format import plain, round_size
+from bench.store.artifacts import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib import RcParams
@@ -27,6 +28,11 @@ GREY = "#7a7f87"  # baselines, references and axes: legible on light and dark
 # After Okabe & Ito, "Color Universal Design" (2008), at least 3:1 against white and against the dark page.
 PALETTE = ("#2f7fc4", "#d55e00", "#009e73", "#cc79a7", "#b07d00", "#8b6fd6", "#1f8fa6")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d", "*")
+MARKS: dict[str, dict[str, Any]] = {
+    "": {},
+    "pale": {"markersize": 4, "alpha": 0.35},
+    "hollow": {"mfc": "none", "mew": 1.5},
+}
 LONGEST = 24  # characters of a name in a figure
 FEWEST = 3  # distilled sets behind an interval that is drawn
 NAMED = 12  # lines that are named beside their ends
@@ -173,17 +179,18 @@ def name_lines(axes: Axes, lines: Sequence[tuple[float, str, Look]]) -> None:
         end_labels(axes, [(at, text, look.colour) for at, text, look in lines])
         return
     handles = [axes.plot([], [], look.marker or "--", color=look.colour, label=text)[0] for _, text, look in lines]
-    axes.figure.legend(handles=handles, loc="outside lower left", ncols=2, handletextpad=0.2, columnspacing=1)
+    canvas = axes.get_figure(root=True)
+    assert canvas is not None
+    canvas.set_figheight(canvas.get_figheight() + 0.1 * len(lines))
+    canvas.legend(handles=handles, loc="outside lower left", ncols=2, handletextpad=0.2, columnspacing=1)
 
 
-def mark(axes: Axes, at: tuple[float, float], look: Look, text: str, pale: bool = False) -> None:
-    """Draw a mark with a text that pages show as a tooltip."""
+def mark(axes: Axes, at: tuple[float, float], look: Look, text: str, kind: str = "") -> None:
+    """Draw a mark, usual, ``pale`` or ``hollow``, with a text that pages show as a tooltip."""
     from matplotlib.lines import Line2D
 
-    size, alpha = (4, 0.35) if pale else (6, 1)
-    made = Line2D(
-        [at[0]], [at[1]], marker=look.marker, color=look.colour, markersize=size, alpha=alpha, zorder=look.order + 1
-    )
+    made = Line2D([at[0]], [at[1]], marker=look.marker, color=look.colour, markersize=6, zorder=look.order + 1)
+    made.set(**MARKS[kind])
     made.set_gid(f"tip:{short(text, 200)}")
     axes.add_line(made)
 
@@ -204,9 +211,10 @@ def save(canvas: Canvas, path: Path, png: bool = False) -> str:
     made = io.StringIO()
     canvas.savefig(made, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = re.sub(r'<g id="(?!tip:)[^"]*">', "<g>", made.getvalue().partition("<!DOCTYPE")[2].partition(">\n")[2])
-    text = text.replace('<g id="tip:', '<g data-tip="').replace(INK, "currentColor").replace("<defs>", f"{THEME}<defs>", 1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    text = (
+        text.replace('<g id="tip:', '<g data-tip="').replace(INK, "currentColor").replace("<defs>", f"{THEME}<defs>", 1)
+    )
+    write_atomically(path, text)
     if png:
         canvas.savefig(path.with_suffix(".png"), facecolor="white")
     return text
