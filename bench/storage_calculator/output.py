@@ -94,13 +94,10 @@ def draw(request: StorageRequest, path: Path) -> str:
     """Draw label bytes against IPC as SVG and PNG; return the SVG."""
     import pandas as pd
 
-    from bench.report.figures import storage, style
+    from bench.report.figures import draw_storage
 
     frame = pd.DataFrame([dataclasses.asdict(one) for one in sizes(request)]).rename(columns={"label_bytes": "bytes"})
-    with style.applied() as settings:
-        settings["svg.hashsalt"] = path.stem
-        lines = storage.distinct(frame[["method", "labels", "ipc", "bytes"]])
-        return style.save(storage.draw(lines, frame.groupby("ipc")["image_bytes"].first()), path, png=True)
+    return draw_storage(frame, frame.groupby("ipc")["image_bytes"].first(), path, png=True)
 
 
 def drift(out: Path) -> list[str]:

@@ -14,8 +14,8 @@ from bench.cli import main
 from bench.cli.options import request
 from bench.cli.run import arguments
 from bench.errors import UserError
-from bench.kit.models import build
 from bench.format import NONE
+from bench.kit.models import build
 from bench.planning import manifest, suites
 from bench.planning.grid import Grid, Request
 from bench.planning.plan import plan
