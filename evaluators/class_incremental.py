@@ -11,9 +11,9 @@ from typing import ClassVar, Self, final
 import torch
 from torch import Tensor
 
-from bench.api import FrozenBackbone, LabelSource
-from bench.kit.data.dataset import Files, Resident, Split
-from bench.kit.seeds import seed_for
+from bench.api import FrozenBackbone, LabelSource, Split
+from bench.api.seeds import seed_for
+from bench.kit.data.dataset import Files, Resident
 from bench.kit.views import AugmentedBatch
 from bench.kit.views.draws import Purpose, permutation, uniforms
 

@@ -12,8 +12,8 @@ from pydantic import Field
 
 from bench.api import BaseConfig, DatasetInfo, EvaluationTask, Evaluator, Images, LabelSource, Protocol
 from bench.api.augmentation import AugmentationConfig, AugmentationSchedule
+from bench.api.seeds import seed_for
 from bench.errors import UserError
-from bench.kit.seeds import seed_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from bench.kit.data.dataset import Split
+    from bench.api import Split
     from bench.kit.views import AugmentedBatch
 
     LossOf = Callable[[nn.Module, AugmentedBatch, int], Tensor]
@@ -206,9 +206,9 @@ def train_student(
     """
     import torch
 
+    from bench.api.seeds import seed_streams
     from bench.kit.checkpoint import Checkpoint, restore_training, training_state
     from bench.kit.optim import WeightAverage, lr_factor, set_lr
-    from bench.kit.seeds import seed_streams
     from bench.kit.views import AugmentationStream
 
     loss_of = loss_of or _classifier_loss(task, protocol)
@@ -233,7 +233,7 @@ def train_student(
             seed_streams(seed_for("student-epoch", task.seed, epoch), task.device)
         set_lr(optimizer, lr * lr_factor(protocol.schedule, epoch, epochs, protocol.warmup))
         replay = None if task.labels is None else task.labels.replay(epoch)
-        shown = train.views(stream, epoch, schedule.batch_size, task.device, replay, first=done)
+        shown = train.views(stream.plan, epoch, schedule.batch_size, task.device, replay, first=done)
         for batch, views in enumerate(shown, done):
             step = epoch * steps + batch
             with amp:

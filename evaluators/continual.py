@@ -43,9 +43,9 @@ from bench.api import (
     Protocol,
 )
 from bench.api.augmentation import AugmentationSchedule
+from bench.api.seeds import seed_for
 from bench.api.stored.codec import LabelCodec
 from bench.errors import UserError
-from bench.kit.seeds import seed_for
 from evaluators.classification import Classification, ClassificationProtocol, new_student, train_student
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Continual(Evaluator):
     Config: ClassVar[type[Protocol]] = ContinualProtocol
     protocols: ClassVar[str] = "evaluators.protocols"
     metric: ClassVar[str] = "mean top-1"
-    takes: ClassVar[tuple[str, ...]] = ("online", "teacher", "static", "hard")
+    supported_labels: ClassVar[tuple[str, ...]] = ("online", "teacher", "static", "hard")
 
     def check(
         self,
@@ -136,7 +136,7 @@ class Continual(Evaluator):
         """Of the last step, whose student sees all images."""
         return Classification().schedule(protocol, dataset, images, step_seed(seed, dataset.classes))
 
-    def shown(self, protocol: Protocol, dataset: DatasetInfo, images: int) -> int:
+    def samples_seen(self, protocol: Protocol, dataset: DatasetInfo, images: int) -> int:
         assert isinstance(protocol, ContinualProtocol)
         epochs = self.schedule(protocol, dataset, images, seed=0).epochs
         return epochs * sum(images * seen // dataset.classes for seen in classes_seen(dataset.classes, protocol.steps))

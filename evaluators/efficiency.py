@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from bench.kit.data.dataset import Split
+    from bench.api import Split
 
 
 class EfficiencyProtocol(ClassificationProtocol):
@@ -63,7 +63,7 @@ class Efficiency(Evaluator):
     Config: ClassVar[type[Protocol]] = EfficiencyProtocol
     protocols: ClassVar[str] = "evaluators.protocols"
     metric: ClassVar[str] = "cost"
-    alone: ClassVar[bool] = True
+    exclusive: ClassVar[bool] = True
 
     def evaluate(self, task: EvaluationTask) -> dict[str, Any]:
         from bench.kit import peak_memory
@@ -194,7 +194,7 @@ def bare_seconds(
     from bench.kit.views import AugmentationStream
 
     stream = AugmentationStream(schedule.plan, schedule.images)
-    views = next(iter(train.views(stream, 0, schedule.batch_size, task.device)))
+    views = next(iter(train.views(stream.plan, 0, schedule.batch_size, task.device)))
     optimizer = make_optimizer(student, protocol, protocol.lr)
     amp = torch.autocast(task.device.type, torch.bfloat16, enabled=protocol.amp and task.device.type != "cpu")
     watch = Stopwatch(protocol, clock(task.device), task.progress)

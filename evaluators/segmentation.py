@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from bench.api import DatasetInfo, EvaluationTask, LabelSource, MethodInfo, Protocol, architectures
+from bench.api.seeds import seed_for
 from bench.api.stored.codec import LabelCodec
 from bench.errors import UserError
-from bench.kit.seeds import seed_for
 from evaluators.classification import Classification, StudentProtocol, train_student
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Segmentation(Classification):
     Config: ClassVar[type[Protocol]] = SegmentationProtocol
     metric: ClassVar[str] = "mean IoU"
     # an answer for the whole image is no answer for a part of it, unless it is cut alike: as exact masks are
-    takes: ClassVar[tuple[str, ...]] = ("online", "stored", "hard")
+    supported_labels: ClassVar[tuple[str, ...]] = ("online", "stored", "hard")
 
     def check(
         self,
@@ -79,7 +79,8 @@ class Segmentation(Classification):
     def evaluate(self, task: EvaluationTask) -> dict[str, Any]:
         import torch
 
-        from bench.kit.data.dataset import Resident, Split
+        from bench.api import Split
+        from bench.kit.data.dataset import Resident
         from bench.kit.segmentation.masks import TestMasks
         from bench.kit.segmentation.networks import build
 

@@ -9,19 +9,22 @@ The images are random real ones, `random_real`'s, as the question is what the la
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from bench.api import BaseConfig, CellSpec, Distiller, GridPoint, Images, MethodInfo, Task, TeacherSpec
+from bench.api import BaseConfig, Distiller, GridPoint, MethodInfo, Task, TeacherSpec, affects
+from bench.api.config import Artifact
+from bench.api.seeds import seed_for
 from bench.errors import UserError
 from bench.kit.clip.naming import clip_identity
-from bench.kit.seeds import seed_for
 from methods.random_real import RandomReal
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from methods.segmentation.teacher import TeacherMasks
 
 
@@ -39,22 +42,17 @@ class MaskTraining(BaseConfig):
 class TeacherConfig(BaseConfig):
     """The teacher: one that is trained, or SAM-B."""
 
-    file: str | None = None  # segment-anything's checkpoint of ViT-B (sam_vit_b_01ec64.pth): then nothing is trained
-    arch: str = "promptable-w24"
-    seed: int = 0
-    training: MaskTraining = MaskTraining()
+    # segment-anything's checkpoint of ViT-B (sam_vit_b_01ec64.pth): then nothing is trained
+    file: Annotated[str | None, affects()] = None
+    arch: Annotated[str, affects("prepared")] = "promptable-w24"
+    seed: Annotated[int, affects("prepared")] = 0
+    training: Annotated[MaskTraining, affects("prepared")] = MaskTraining()
 
     @field_validator("file")
     @classmethod
     def _absolute(cls, file: str | None) -> str | None:
         """A worker may start in another folder."""
         return None if file is None else str(Path(file).absolute())
-
-    def identity(self) -> dict[str, Any]:
-        """What decides the teacher, as fields of a recipe: of a file what it holds, not where it lies."""
-        if self.file is not None:
-            return {"file": clip_identity(f"sam:{self.file}")}
-        return self.non_default_fields()
 
 
 class Promptable(Distiller):
@@ -74,44 +72,39 @@ class Promptable(Distiller):
 
     config: TeacherConfig
 
-    def check(self, setting: GridPoint) -> None:
-        if not setting.dataset.masks:
-            raise UserError(f"{self.info.name} needs prompts and masks, which {setting.dataset.name} has not; expected "
+    def check(self, point: GridPoint) -> None:
+        if not point.dataset.masks:
+            raise UserError(f"{self.info.name} needs prompts and masks, which {point.dataset.name} has not; expected "
                             "a data set like icon-scenes")  # fmt: skip
         if self.config.file is not None and not Path(self.config.file).is_file():
             raise UserError(f"promptable.file {self.config.file} is no file; expected segment-anything's checkpoint of "
                             "ViT-B (sam_vit_b_01ec64.pth)")  # fmt: skip
 
-    def teachers(self, setting: GridPoint) -> tuple[TeacherSpec, ...]:
+    def teachers(self, point: GridPoint) -> tuple[TeacherSpec, ...]:
         """None that classifies."""
         return ()
 
-    def prepare_recipe(self, setting: GridPoint) -> CellSpec:
-        """The teacher, one for all seeds and sizes of sets."""
-        return CellSpec("promptable", self.info.version, self.config.identity(), self.config.non_default_fields())
+    def images_from(self, point: GridPoint) -> RandomReal:
+        return RandomReal()
 
-    def image_recipe(self, setting: GridPoint) -> CellSpec:
-        """That of random real images, so that they are one cell."""
-        return replace(RandomReal().image_recipe(setting), needs_prepared=False)
+    def needs(self, artifact: Artifact, point: GridPoint) -> Sequence[Artifact]:
+        return ("prepared",) if artifact == "labels" else ()
 
-    def label_recipe(self, setting: GridPoint) -> CellSpec:
-        return replace(self.prepare_recipe(setting), needs_prepared=True)
+    def depends_on(self, artifact: Artifact, point: GridPoint) -> Mapping[str, Any]:
+        """The teacher is one for all seeds and sizes of sets; a file is known by what it holds."""
+        file = self.config.file
+        return {"teacher": clip_identity(f"sam:{file}")} if file is not None and artifact == "prepared" else {}
 
-    def prepare(self, task: Task, folder: Path) -> None:
-        from methods.segmentation.teacher import TeacherMasks, take_over, train_teacher
+    def prepare(self, task: Task) -> Mapping[str, Tensor]:
+        from methods.segmentation.teacher import take_over, train_teacher
 
         if self.config.file is not None:
-            network, model = take_over(Path(self.config.file), task)
-        else:
-            seed = seed_for("promptable-teacher", self.config.seed)
-            network, model = train_teacher(self.config.arch, self.config.training, task, seed)
-        TeacherMasks(network, model).save(folder)
+            return take_over(Path(self.config.file))
+        return train_teacher(
+            self.config.arch, self.config.training, task, seed_for("promptable-teacher", self.config.seed)
+        )
 
-    def distill(self, task: Task) -> Images:
-        return RandomReal().distill(task)
-
-    def label(self, task: Task, images: Images | None) -> TeacherMasks:
+    def label_model(self, task: Task) -> TeacherMasks:
         from methods.segmentation.teacher import TeacherMasks
 
-        assert task.prepared is not None
-        return TeacherMasks.load(task.prepared, task.device)
+        return TeacherMasks.of(self.config.arch if self.config.file is None else None, task)

@@ -8,17 +8,18 @@ teacher's own kind (:mod:`bench.kit.segmentation.decoder`). It learns the teache
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from bench.api import BaseConfig, CellSpec, Distiller, GridPoint, Images, MethodInfo, Task, TeacherSpec
+from bench.api import BaseConfig, Distiller, GridPoint, MethodInfo, Task, TeacherSpec, affects
+from bench.api.config import Artifact
 from bench.kit.clip.naming import clip_identity
 from methods.promptable import MaskTraining, Promptable, TeacherConfig
+from methods.random_real import RandomReal
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from methods.segmentation.projector import ProjectorMasks
 
 
@@ -37,13 +38,15 @@ class PromptableLoRA(Distiller):
     label_kinds: ClassVar[dict[str, str]] = {"mask-projector": "methods.segmentation.projector:ProjectorMasks"}
 
     class Config(BaseConfig):
-        teacher: TeacherConfig = TeacherConfig()
-        clip: str | None = None  # None: the data set's
-        layers: Literal["3x3", "3x3-blocks", "all", "no-downsample", "no-stem", "blocks", "layers-3-4"] = "3x3"
-        convention: Literal["loralib", "peft", "flattened"] = "loralib"
-        conv_rank: int = Field(8, ge=1)  # HeLlO's
-        decoder_width: int = Field(16, ge=1)
-        training: MaskTraining = MaskTraining(epochs=8)
+        teacher: Annotated[TeacherConfig, affects()] = TeacherConfig()
+        clip: Annotated[str | None, affects()] = None  # None: the data set's
+        layers: Annotated[
+            Literal["3x3", "3x3-blocks", "all", "no-downsample", "no-stem", "blocks", "layers-3-4"], affects("labels")
+        ] = "3x3"
+        convention: Annotated[Literal["loralib", "peft", "flattened"], affects("labels")] = "loralib"
+        conv_rank: Annotated[int, affects("labels"), Field(ge=1)] = 8  # HeLlO's
+        decoder_width: Annotated[int, affects("labels"), Field(ge=1)] = 16
+        training: Annotated[MaskTraining, affects("labels")] = MaskTraining(epochs=8)
 
         def structure(self) -> dict[str, Any]:
             """The fields that must be known to build the projector again, all of them, as plain JSON values."""
@@ -51,38 +54,27 @@ class PromptableLoRA(Distiller):
 
     config: Config
 
-    def check(self, setting: GridPoint) -> None:
-        self._promptable().check(setting)
+    def check(self, point: GridPoint) -> None:
+        self.prepared_from(point).check(point)
 
-    def teachers(self, setting: GridPoint) -> tuple[TeacherSpec, ...]:
+    def teachers(self, point: GridPoint) -> tuple[TeacherSpec, ...]:
         return ()
 
-    def prepare_recipe(self, setting: GridPoint) -> CellSpec:
-        return self._promptable().prepare_recipe(setting)
+    def images_from(self, point: GridPoint) -> RandomReal:
+        return RandomReal()
 
-    def image_recipe(self, setting: GridPoint) -> CellSpec:
-        return self._promptable().image_recipe(setting)
+    def prepared_from(self, point: GridPoint) -> Promptable:
+        return Promptable(self.config.teacher)
 
-    def label_recipe(self, setting: GridPoint) -> CellSpec:
-        """The projector: one for each seed, whatever the size of the set."""
-        clip = clip_identity(self.config.clip or setting.dataset.clip)
-        own = self.config.model_dump(mode="json", exclude_defaults=True, exclude={"teacher", "clip"})
-        fields = {**own, "teacher": self.config.teacher.identity(), "clip": clip, "seed": setting.seed}
-        return CellSpec(
-            self.info.name, self.info.version, fields, self.config.non_default_fields(), needs_prepared=True
-        )
+    def needs(self, artifact: Artifact, point: GridPoint) -> Sequence[Artifact]:
+        return ("prepared",) if artifact == "labels" else ()
 
-    def prepare(self, task: Task, folder: Path) -> None:
-        self._promptable().prepare(task, folder)
+    def depends_on(self, artifact: Artifact, point: GridPoint) -> Mapping[str, Any]:
+        """The projector is one for each seed, whatever the size of the set."""
+        return {"seed": point.seed, "clip": clip_identity(self.config.clip or point.dataset.clip)}
 
-    def distill(self, task: Task) -> Images:
-        return self._promptable().distill(task)
-
-    def label(self, task: Task, images: Images | None) -> ProjectorMasks:
+    def label_model(self, task: Task) -> ProjectorMasks:
         from methods.segmentation.projector import train_projector
 
         clip = self.config.clip or task.dataset.clip
-        return train_projector(task, clip, self.config, self._promptable().label(task, images))
-
-    def _promptable(self) -> Promptable:
-        return Promptable(self.config.teacher)
+        return train_projector(task, clip, self.config, self.prepared_from(task).label_model(task))

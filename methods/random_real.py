@@ -4,29 +4,21 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from bench.api import CellSpec, Distiller, GridPoint, Images, MethodCost, MethodInfo, Task, TeacherSpec
+from bench.api import Distiller, GridPoint, Images, MethodCost, MethodInfo, Task, TeacherSpec
 
 
 class RandomReal(Distiller):
     """IPC random training images of each class, centred and resized as test images are."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
-        name="random_real",
-        title="Random real",
-        version=1,
-        paper="",
-        labels="hard",
-        baseline=True,
+        name="random_real", title="Random real", version=1, paper="", labels="hard", baseline=True
     )
 
-    def teachers(self, setting: GridPoint) -> tuple[TeacherSpec, ...]:
+    def teachers(self, point: GridPoint) -> tuple[TeacherSpec, ...]:
         return ()
 
-    def cost(self, setting: GridPoint) -> MethodCost:
+    def cost(self, point: GridPoint) -> MethodCost:
         return MethodCost(distill=0.0)
-
-    def label_recipe(self, setting: GridPoint) -> CellSpec | None:
-        return None
 
     def distill(self, task: Task) -> Images:
         import torch

@@ -23,9 +23,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.api import DatasetInfo, Task, TeacherSpec
+from bench.api import Dataset, DatasetInfo, Task, TeacherSpec
 from bench.kit.clip.loading import ICON_CLIP, load_clip
-from bench.kit.data.dataset import Dataset, Resident
+from bench.kit.data.dataset import Resident
 from bench.kit.views import AugmentedBatch
 from methods.hello import lora
 from methods.hello.config import Config

@@ -21,9 +21,9 @@ import torch
 from clock import now, quartiles_of_shares  # beside this file
 from torch import Tensor
 
-from bench.api import DatasetInfo, Task, TeacherSpec, catalogue
+from bench.api import Dataset, DatasetInfo, Task, TeacherSpec, catalogue
 from bench.kit import data
-from bench.kit.data.dataset import Dataset, Resident
+from bench.kit.data.dataset import Resident
 from bench.kit.data.sampling import sample_classes
 from bench.kit.teachers import trajectory
 from bench.kit.teachers.trajectory import Network, Trajectory

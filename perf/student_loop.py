@@ -24,11 +24,11 @@ import torch
 from clock import now, quartiles_of_shares  # beside this file
 from torch.nn import functional as F
 
-from bench.api import EvaluationTask, Images, LabelSource, catalogue
+from bench.api import Dataset, EvaluationTask, Images, LabelSource, catalogue
 from bench.kit import data
 from bench.kit.accuracy import TestImages
 from bench.kit.clip.loading import load_clip
-from bench.kit.data.dataset import Dataset, Resident
+from bench.kit.data.dataset import Resident
 from bench.kit.labels.online import OnlineTeacher
 from bench.kit.models import build
 from bench.kit.teachers.trajectory import Network
@@ -125,7 +125,7 @@ def measure(
             device=device, work=Path(work), progress=progress,
         )  # fmt: skip
         stream = AugmentationStream(schedule.plan, len(train))
-        batch = next(iter(train.views(stream, 0, schedule.batch_size, device)))
+        batch = next(iter(train.views(stream.plan, 0, schedule.batch_size, device)))
         bare = bare_loop(task, protocol, batch)
         student = build(info.student, info.classes, info.image_size, info.mean, info.std).to(device)
         student = student.to(memory_format=torch.channels_last)

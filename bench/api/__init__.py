@@ -4,32 +4,54 @@ Modules named by entry points must import without torch: import torch and ``benc
 compute.
 """
 
-from bench.api.config import BaseConfig
+from bench.api.augmentation import AugmentationConfig, AugmentationSchedule, AugmentedBatch
+from bench.api.config import BaseConfig, affects
 from bench.api.cost import MethodCost, StudentCost
-from bench.api.dataset import DatasetInfo, GridPoint, TeacherSpec
+from bench.api.dataset import (
+    Classifier,
+    Dataset,
+    DatasetInfo,
+    GridPoint,
+    NetworkSpec,
+    Split,
+    TeacherSpec,
+    Trajectory,
+)
 from bench.api.evaluator import EvaluationTask, Evaluator, Protocol
 from bench.api.labels import ByteCount, FrozenBackbone, Images, LabelSize, LabelSource
-from bench.api.method import TEACHER_LABELS, CellSpec, Distiller, MethodInfo, Progress, Task
+from bench.api.method import Distiller, MethodInfo
+from bench.api.seeds import seed_for
+from bench.api.task import Checkpoint, ImageBlock, Progress, Task
 
 __all__ = [
-    "TEACHER_LABELS",
+    "AugmentationConfig",
+    "AugmentationSchedule",
+    "AugmentedBatch",
     "BaseConfig",
     "ByteCount",
-    "CellSpec",
+    "Checkpoint",
+    "Classifier",
+    "Dataset",
     "DatasetInfo",
     "Distiller",
     "EvaluationTask",
     "Evaluator",
     "FrozenBackbone",
     "GridPoint",
+    "ImageBlock",
     "Images",
     "LabelSize",
     "LabelSource",
     "MethodCost",
     "MethodInfo",
+    "NetworkSpec",
     "Progress",
     "Protocol",
+    "Split",
     "StudentCost",
     "Task",
     "TeacherSpec",
+    "Trajectory",
+    "affects",
+    "seed_for",
 ]

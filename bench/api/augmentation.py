@@ -1,6 +1,6 @@
-"""What a student sees, as plain settings: how each view is made, and how many there are in which batches.
+"""Augmentation: how each view is made, how many there are in which batches, and a batch of them.
 
-Stored labels belong to one such schedule and are kept beside it. Torch-free: grids are planned with it, and
+Stored labels belong to one schedule and are kept beside it. Torch-free: grids are planned with it, and
 ``bench.kit.views`` makes the views.
 """
 
@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
 from bench.api.config import BaseConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class AugmentationConfig(BaseConfig):
@@ -90,3 +94,28 @@ class AugmentationSchedule(BaseConfig):
         return next(
             (f"{name} {theirs[name]}, expected {mine[name]}" for name in mine if mine[name] != theirs[name]), ""
         )
+
+
+@dataclass(frozen=True)
+class AugmentedBatch:
+    """An augmented batch, on one device.
+
+    ``pixels`` float32 (B, 3, S, S) in [0, 1]; ``indices`` int64 (B,) of the base images in their set;
+    ``labels`` int64 (B,) of the base images; ``partner_labels`` and ``partner_indices`` of the images that were
+    mixed in (the same where none were); ``weight`` the share of the base image in every view, known on the host.
+    ``planes`` float32 (B, P, S, S) in [0, 1], where the images have some: what lies below their colours, cut, flipped
+    and mixed like these.
+    """
+
+    pixels: Tensor
+    indices: Tensor
+    labels: Tensor
+    partner_labels: Tensor
+    partner_indices: Tensor
+    weight: float
+    epoch: int
+    batch: int
+    planes: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)

@@ -1,10 +1,30 @@
-"""The base of every configuration."""
+"""The base of every configuration, and the markers that say what a field affects."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+Artifact = Literal["prepared", "images", "labels"]  # what a method makes
+
+
+@dataclass(frozen=True)
+class Affects:
+    """The marker that :func:`affects` makes."""
+
+    what: frozenset[str]
+
+
+def affects(*what: Artifact | Literal["speed"]) -> Affects:
+    """Mark a field by what it affects: ``batch_size: Annotated[int, affects("speed")] = 256``.
+
+    A field without a marker affects the images, or what the class's ``unmarked`` says. One that affects what is
+    prepared reaches the images through the identity of that; one that affects speed alone, or nothing by itself, is
+    part of no identity.
+    """
+    return Affects(frozenset(what))
 
 
 class BaseConfig(BaseModel):
@@ -15,7 +35,27 @@ class BaseConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    unmarked: ClassVar[Artifact] = "images"  # what fields without a marker affect
 
     def non_default_fields(self) -> dict[str, Any]:
-        """The fields that differ from their defaults, as plain JSON values."""
+        """Return the fields that differ from their defaults, as plain JSON values."""
         return self.model_dump(mode="json", exclude_defaults=True)
+
+    def identity(self, artifact: Artifact | None = None) -> dict[str, Any]:
+        """Return the fields that differ from their defaults and affect ``artifact``, as plain JSON values.
+
+        Args:
+            artifact: None: whichever; of nested configurations all that affects more than speed is included.
+        """
+        found = {}
+        for name, value in self.non_default_fields().items():
+            field = type(self).model_fields[name]
+            affected = next((mark.what for mark in field.metadata if isinstance(mark, Affects)), {self.unmarked})
+            if not (artifact in affected if artifact else affected - {"speed"}):
+                continue
+            own = getattr(self, name)
+            if not isinstance(own, BaseConfig):
+                found[name] = value
+            elif not (isinstance(field.default, BaseConfig) and own.identity() == field.default.identity()):
+                found[name] = own.identity()
+        return found

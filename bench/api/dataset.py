@@ -1,18 +1,27 @@
-"""Facts on data sets and teachers that are known without reading an image."""
+"""Data sets and teachers: what is known of them without reading an image, and what methods are given to use."""
 
 from __future__ import annotations
 
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
-from bench.api.config import BaseConfig
+from bench.api.config import BaseConfig, affects
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from bench.api.augmentation import AugmentationConfig, AugmentedBatch
 
 
 class TeacherSpec(BaseConfig):
     """Which training trajectory must exist before a method can start.
 
-    The defaults are torchvision's recipe for ResNet-18 (METHODS §1.4: SGD .1, momentum .9, weight decay 1e-4,
-    a tenth every 30 of 90 epochs, batches of 256).
+    The defaults are torchvision's recipe for ResNet-18 (``references/classification``): SGD .1, momentum .9, weight
+    decay 1e-4, a tenth every 30 of 90 epochs, batches of 256.
     """
 
     arch: str = "resnet18"
@@ -28,7 +37,7 @@ class TeacherSpec(BaseConfig):
     min_scale: float = 0.08  # smallest area of a random resized crop
     checkpoints: int = 9  # kept along the trajectory, evenly spaced, the last epoch always among them
     seed: int = 0
-    file: str | None = None  # a foreign checkpoint: nothing is trained
+    file: Annotated[str | None, affects()] = None  # a foreign checkpoint: nothing is trained
     file_sha256: str | None = None  # what that file held: part of the identity, unlike its place
     accuracy: float | None = None  # of a foreign checkpoint, as its authors state it (a fraction)
 
@@ -68,3 +77,142 @@ class GridPoint:
     dataset: DatasetInfo
     ipc: int
     seed: int
+
+
+class Split(ABC):
+    """Images with hard labels; ``labels`` is int64 (N,) on the host.
+
+    Of sets with masks ``points`` (N, 2) and ``masks`` (N, H, W) are as of :class:`bench.api.Images`.
+    """
+
+    points: Tensor | None = None
+    masks: Tensor | None = None
+
+    def __init__(self, labels: Tensor):
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def views(
+        self,
+        config: AugmentationConfig,
+        epoch: int,
+        batch_size: int,
+        device: torch.device | str,
+        replay: Sequence[tuple[int, int]] | None = None,
+        first: int = 0,
+        last: int | None = None,
+        rows: Callable[[int], slice] | None = None,
+    ) -> Iterator[AugmentedBatch]:
+        """Yield the views of one epoch on ``device``, in the epoch's order; the last batch may be shorter.
+
+        Args:
+            replay: of splits in memory, the (epoch, batch) pairs to show instead.
+            first, last: from which batch on and before which; None: to the end. The others are not read, and these
+                are as they would be among them.
+            rows: of a batch of so many views, which to make (``Task.share``: this process's); without a mix.
+
+        Raises:
+            UserError: an image cannot be decoded, or the augmentation needs images in memory.
+        """
+
+    @abstractmethod
+    def centered(
+        self, size: int, device: torch.device | str, batch_size: int = 256, indices: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images in order, resized and centre-cropped as test images are: uint8 (B, 3, size, size), with labels
+        int64 (B,), both on ``device``.
+
+        Args:
+            indices: int64 on the host, which images and in which order; all where it is None.
+
+        Raises:
+            UserError: an image cannot be decoded.
+        """
+
+    @abstractmethod
+    def crops(self, config: AugmentationConfig, indices: Tensor, count: int, device: torch.device | str) -> Tensor:
+        """Cut ``count`` crops out of each image: crop k is that of the view in epoch k, without flip or mix.
+
+        Args:
+            indices: int64 (B,) on the host.
+
+        Returns:
+            float32 (count, B, 3, S, S) in [0, 1] on ``device``, S being the configured size.
+
+        Raises:
+            UserError: an image cannot be decoded, or the augmentation needs images in memory.
+        """
+
+    @abstractmethod
+    def image(self, index: int) -> Tensor:
+        """Return one image, uint8 (3, H, W) on the host.
+
+        Raises:
+            UserError: it cannot be decoded.
+        """
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set, ready for use.
+
+    ``ids`` are its class ids in class order, which teachers and label models are tied to; ``names`` are the
+    same classes in words, for prompts.
+    """
+
+    info: DatasetInfo
+    names: tuple[str, ...]
+    ids: tuple[str, ...]
+    train: Split
+    test: Split
+
+    @property
+    def order_hash(self) -> str:
+        """SHA-256 (hex) of the class ids, joined by newlines."""
+        return order_hash(self.ids)
+
+
+def order_hash(ids: Sequence[str]) -> str:
+    """Return the SHA-256 (hex) of class ids, joined by newlines: sets of one hash have one class order."""
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
+
+
+class NetworkSpec(BaseConfig):
+    """What must be known to build a classifier again."""
+
+    arch: str
+    classes: int
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class Classifier(Protocol):
+    """A network that takes pixels in [0, 1]: ``net`` behind the normalisation ``pixels * scale + shift``."""
+
+    net: nn.Module
+    scale: Tensor
+    shift: Tensor
+
+    def __call__(self, pixels: Tensor, /) -> Tensor:
+        """Return logits (B, C) for pixels (B, 3, S, S)."""
+
+
+class Trajectory(Protocol):
+    """A trained teacher: checkpoints of one architecture at the kept ``epochs``, which ascend; ``accuracy`` holds the
+    test accuracy of each (a fraction)."""
+
+    @property
+    def network(self) -> NetworkSpec: ...
+
+    @property
+    def epochs(self) -> tuple[int, ...]: ...
+
+    @property
+    def accuracy(self) -> dict[int, float]: ...
+
+    def model(self, epoch: int | None = None) -> Classifier:
+        """Return the network at a kept epoch (default: the last), frozen, in eval mode, on the device."""

@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bench.api.config import BaseConfig
-from bench.api.dataset import DatasetInfo
+from bench.api.dataset import Dataset, DatasetInfo
 from bench.api.labels import Images, LabelSource
-from bench.api.method import MethodInfo, Progress
+from bench.api.method import MethodInfo
+from bench.api.task import Progress
 from bench.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
+    from bench.api import Dataset
     from bench.api.augmentation import AugmentationSchedule
     from bench.api.stored.codec import LabelCodec
-    from bench.kit.data.dataset import Dataset
 
 
 class Protocol(BaseConfig):
@@ -46,6 +47,7 @@ class EvaluationTask:
     labels: LabelSource | None
     student: str
     protocol: Protocol
+    ipc: int | None  # images per class; None: the whole real training set
     seed: int
     device: torch.device
     work: Path
@@ -62,10 +64,10 @@ class Evaluator(ABC):
     version: ClassVar[int]
     Config: ClassVar[type[Protocol]]
     protocols: ClassVar[str]  # the package that holds its protocols as TOML files
-    alone: ClassVar[bool] = False  # does it take the time, so that nothing should run beside it?
+    exclusive: ClassVar[bool] = False  # does it measure time, so that nothing should run beside it?
     metric: ClassVar[str] = "top-1"  # what its headline ``top1`` is, as boards call it
     # the kinds of labels its students can learn from: "stored" ones belong to the views of `schedule`
-    takes: ClassVar[tuple[str, ...]] = ("online", "teacher", "stored", "static", "hard")
+    supported_labels: ClassVar[tuple[str, ...]] = ("online", "teacher", "stored", "static", "hard")
 
     def check(
         self,
@@ -94,8 +96,8 @@ class Evaluator(ABC):
         """The views that a student of ``seed`` sees of a synthetic set under a protocol; torch-free, because
         stored labels are planned with it."""
 
-    def shown(self, protocol: Protocol, dataset: DatasetInfo, images: int) -> int:
-        """How many images students are shown in all, each as often as it is; torch-free, because the hours of a grid
+    def samples_seen(self, protocol: Protocol, dataset: DatasetInfo, images: int) -> int:
+        """Count the images that a student is shown in all, repeats included; torch-free, because the hours of a grid
         are estimated with it."""
         schedule = self.schedule(protocol, dataset, images, seed=0)
         return schedule.epochs * schedule.images

@@ -1,10 +1,10 @@
-"""Label sources: what answers a batch of augmented images with soft labels."""
+"""Synthetic images, and label sources: what answers a batch of augmented images with soft labels."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
@@ -12,15 +12,17 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from bench.api.augmentation import AugmentationSchedule
-    from bench.kit.views import AugmentedBatch
+    from bench.api.augmentation import AugmentationSchedule, AugmentedBatch
+
+
+Encoding = Literal["jpeg", "png"]  # of images on disk; JPEG is PIL's, at quality 75
 
 
 @dataclass(frozen=True)
 class Images:
-    """A synthetic set: ``pixels`` uint8 (N, 3, S, S) and hard ``labels`` int64 (N,), class-major, IPC a class.
+    """A synthetic set: ``pixels`` uint8 (N, 3, S, S) and hard ``labels`` int64 (N,), class-major, IPC per class.
 
-    ``encoding`` is how the method's authors publish them; JPEG is PIL's, at quality 75.
+    ``extras`` are tensors with a row for each image that a plug-in wants kept with the images.
 
     Of data sets with masks: ``points`` int64 (N, 2), the prompts, as the row and the column of a pixel; ``masks``
     uint8 (N, S, S), 1 where the image shows what its prompt means. Prompts are input and lie with the images; masks are
@@ -29,7 +31,7 @@ class Images:
 
     pixels: Tensor
     labels: Tensor
-    encoding: Literal["jpeg", "png"] = "jpeg"
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
     points: Tensor | None = None
     masks: Tensor | None = None
 

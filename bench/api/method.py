@@ -2,78 +2,25 @@
 
 from __future__ import annotations
 
-import typing
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from bench.api.config import BaseConfig
+from bench.api.config import Artifact, BaseConfig
 from bench.api.cost import MethodCost, StudentCost
 from bench.api.dataset import DatasetInfo, GridPoint, TeacherSpec
-from bench.api.labels import Images, LabelSize, LabelSource
+from bench.api.labels import Encoding, Images, LabelSize, LabelSource
+from bench.api.task import ImageBlock, Task
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
 
     from bench.api.augmentation import AugmentationSchedule
-    from bench.kit.data.dataset import Dataset
-    from bench.kit.teachers.trajectory import Trajectory
-
-
-@dataclass(frozen=True)
-class CellSpec:
-    """What decides an artifact; it becomes the identity of the cell that makes it.
-
-    Two methods whose recipes are equal share the artifact: HeLlO returns RDED's recipe for its images, and they
-    are computed once. ``settings`` configure the method that computes it and are not part of the identity:
-    ``fields`` must tell apart whatever they change.
-    """
-
-    by: str  # the method whose `distill` or `label` computes it
-    version: int
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    needs_images: bool = False  # of label recipes: are the labels made for particular images?
-    needs_prepared: bool | None = None  # does it read what `prepare` wrote? None: images do and label models don't
-    fixed: bool = False  # of label recipes: labels that came with the images and can't be made for others
-    schedule: AugmentationSchedule | None = None  # of fixed labels: the views they were stored for; None: for any
-
-
-TEACHER_LABELS = CellSpec(by="teacher", version=1)  # of a label model that is the method's first teacher as it is
-
-
-class Progress(typing.Protocol):
-    """How long work tells where it is; cheap to call once per step."""
-
-    def __call__(self, done: int, total: int, **metrics: float) -> None: ...
-
-
-@dataclass(frozen=True)
-class Task(GridPoint):
-    """A setting with everything a computation needs.
-
-    ``work`` is a scratch folder that outlives a kill: what is checkpointed there (``bench.kit.checkpoint``) is
-    found again when the cell is run again.
-    """
-
-    data: Dataset
-    teachers: tuple[Trajectory, ...]  # those the method asked for, in its order
-    device: torch.device
-    work: Path
-    progress: Progress
-    prepared: Path | None = None  # what `prepare` wrote, where the method has a recipe for it
-
-    @property
-    def teacher(self) -> Trajectory:
-        """The first teacher, of most methods the only one."""
-        return self.teachers[0]
 
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """What `bench list methods` shows of a method."""
+    """What `bench list methods` shows of a method, and what planning must know of it."""
 
     name: str
     title: str
@@ -84,14 +31,19 @@ class MethodInfo:
     stored: str = ""  # the codec in which the method stores its labels ("fp16"); empty: they are given online
     label_files: str = ""  # the format in which the authors' code writes labels: "fkd", or "fkd+index" (image numbers)
     student_cost: StudentCost | None = None  # as printed, under the method's own labels
-    baseline: bool = False  # does it ride along with every run?
+    baseline: bool = False  # does it come along with every run?
     needs: str = ""
     shared: tuple[str, ...] = ()  # stages whose work several processes can share: of prepare, distill and label
     imported: bool = False  # is it called NAME:SET, with settings that say which set?
+    fixed_labels: bool = False  # did the labels come with the images, and can't be made for others?
 
 
-class Distiller(ABC):
-    """A dataset-distillation method: real images in; synthetic images and a label source out."""
+class Distiller:
+    """A dataset-distillation method: real images in; synthetic images and a label source out.
+
+    What a method does not override it does not have: without ``prepare`` nothing is prepared, and without
+    ``label_model`` the teacher labels, or nobody where ``info.labels`` is "hard".
+    """
 
     info: ClassVar[MethodInfo]
     Config: ClassVar[type[BaseConfig]] = BaseConfig
@@ -102,56 +54,77 @@ class Distiller(ABC):
 
     # -- planning: pure, without torch
 
-    def check(self, setting: GridPoint) -> None:  # noqa: B027 — most methods can do every setting
-        """Refuse a setting this method can't do, before anything is computed.
+    @classmethod
+    def for_dataset(cls, dataset: DatasetInfo, **overrides: Any) -> Self:
+        """Configure the method for a data set: its settings there, overlaid by the user's."""
+        return cls(cls.Config(**overrides))
+
+    def check(self, point: GridPoint) -> None:
+        """Refuse a grid point this method can't do, before anything is computed.
 
         Raises:
             UserError: what is wrong and the nearest setting that works.
         """
 
-    @classmethod
-    def for_dataset(cls, dataset: DatasetInfo, **overrides: Any) -> Self:
-        """The method as it is run on a data set: its settings there, overlaid by the user's."""
-        return cls(cls.Config(**overrides))
+    def teachers(self, point: GridPoint) -> tuple[TeacherSpec, ...]:
+        """Name the trajectories this method needs; none where it needs no teacher."""
+        return (point.dataset.teacher,)
 
-    def teachers(self, setting: GridPoint) -> tuple[TeacherSpec, ...]:
-        """The trajectories this method needs; empty where it needs no teacher."""
-        return (setting.dataset.teacher,)
+    def images_from(self, point: GridPoint) -> Distiller | None:
+        """Return the configured method whose images these are, e.g. ``RDED(self.config.images)``; None: its own.
 
-    def prepare_recipe(self, setting: GridPoint) -> CellSpec | None:
-        """What decides the method's preparation, which grid points with equal recipes share: a pass over the real
-        data, scores of a pool. None where there is nothing to prepare."""
+        They are computed once for both. Where this method :meth:`distills` from them, they are ``task.images``, as
+        they are before they become files.
+        """
         return None
 
-    def image_recipe(self, setting: GridPoint) -> CellSpec:
-        """What decides the images."""
-        fields = {**self.config.non_default_fields(), "ipc": setting.ipc, "seed": setting.seed}
-        return CellSpec(self.info.name, self.info.version, fields, self.config.non_default_fields())
+    def prepared_from(self, point: GridPoint) -> Distiller | None:
+        """Return the configured method whose preparation serves this one too; None: its own."""
+        return None
 
-    def label_recipe(self, setting: GridPoint) -> CellSpec | None:
-        """What decides the label model, which can label any view; by default the teacher itself. None where the
-        method has hard labels only. Storing its labels is the harness's work, not the method's."""
-        return TEACHER_LABELS
+    def distills(self, point: GridPoint) -> bool:
+        """Return whether this method makes images itself; False: those of :meth:`images_from` as they are."""
+        return type(self).distill is not Distiller.distill
 
-    def label_size(self, setting: GridPoint) -> LabelSize | None:
-        """What the method's own label model stores; None where only building it would tell, or where it is the
+    def needs(self, artifact: Artifact, point: GridPoint) -> Sequence[Artifact]:
+        """Name the method's other artifacts that making ``artifact`` takes: they arrive as ``task.prepared``,
+        ``task.images`` and ``task.labels``."""
+        return ("prepared",) if artifact == "images" else ()
+
+    def depends_on(self, artifact: Artifact, point: GridPoint) -> Mapping[str, Any]:
+        """Name what decides an artifact beside the configuration and what it is made from, as plain JSON values."""
+        return {"ipc": point.ipc, "seed": point.seed} if artifact == "images" else {"seed": point.seed}
+
+    def label_schedule(self) -> AugmentationSchedule | None:
+        """Return the views that fixed labels were stored for; None: any."""
+        return None
+
+    def label_size(self, point: GridPoint) -> LabelSize | None:
+        """Say what the method's own label model stores; None where only building it would tell, or where it is the
         teacher."""
         return None
 
-    def cost(self, setting: GridPoint) -> MethodCost:
-        """The accelerator time of the method's stages at ImageNet size, as printed or as passes of networks."""
+    def cost(self, point: GridPoint) -> MethodCost:
+        """State the accelerator time of the method's stages at ImageNet size, as printed or by passes of networks."""
         return MethodCost()
 
-    # -- running
+    def encoding(self, point: GridPoint) -> Encoding:
+        """Say how the method's authors publish images."""
+        return "jpeg"
 
-    def prepare(self, task: Task, folder: Path) -> None:
-        """Write what ``prepare_recipe`` stands for into ``folder``: safetensors and JSON only. Resumable."""
+    # -- running: resumable, may be killed and called again
+
+    def prepare(self, task: Task) -> Mapping[str, Tensor] | Iterator[Mapping[str, Tensor]]:
+        """Make what all IPC share: a pass over the real data, scores of a pool.
+
+        Of yielded blocks equal keys are concatenated in the order of the items, and others come together.
+        """
         raise NotImplementedError(f"{self.info.name} prepares nothing")
 
-    @abstractmethod
-    def distill(self, task: Task) -> Images:
-        """Make the synthetic images. Resumable: may be killed and called again with the same ``task.work``."""
+    def distill(self, task: Task) -> Images | Iterator[ImageBlock]:
+        """Make the synthetic images, or yield them in blocks (see :meth:`Task.blocks`)."""
+        raise NotImplementedError(f"{self.info.name} makes no images")
 
-    def label(self, task: Task, images: Images | None) -> LabelSource:
-        """Make the label model of a recipe of one's own; ``images`` is None unless the recipe ``needs_images``."""
+    def label_model(self, task: Task) -> LabelSource:
+        """Make the label model, which can label any view. Storing its labels is the harness's work."""
         raise NotImplementedError(f"{self.info.name} has no label model of its own")

@@ -201,7 +201,7 @@ def default_jobs(threads: int, grid: Grid) -> int:
     """How many cells are computed at a time on this machine."""
     from bench.api import registry
 
-    if any(registry.evaluator(name).alone for name in {cell.by for cell in grid.stage("evaluate")}):
+    if any(registry.evaluator(name).exclusive for name in {cell.by for cell in grid.stage("evaluate")}):
         return 1
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible:

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,25 +16,27 @@ import torch
 from torch import Tensor
 
 from bench.api import (
-    TEACHER_LABELS,
+    Dataset,
     DatasetInfo,
     Distiller,
     GridPoint,
     Images,
     LabelSource,
-    Task,
     TeacherSpec,
     registry,
 )
 from bench.api.stored.codec import LabelCodec
 from bench.kit import images as image_files
 from bench.kit import labels as label_folders
-from bench.kit.data.dataset import Dataset, Resident
+from bench.kit import running
+from bench.kit.data.dataset import Resident
 from bench.kit.labels.online import OnlineTeacher
+from bench.kit.running import RunningTask
 from bench.kit.teachers.train import train_trajectory
 from bench.kit.teachers.trajectory import Trajectory
+from bench.kit.validation import check_images
 from bench.kit.views import AugmentationConfig, AugmentationStream
-from bench.store.cell import canonical
+from bench.planning.cells import Cells, labels_itself, prepares
 
 CLASSES, SIDE, IPC = 4, 16, 2
 _ALLOWED = {".safetensors", ".json", ".jpg", ".png"}
@@ -125,20 +127,24 @@ class _Workbench:
         train_trajectory(spec, self.data, made, work, self.device, lambda done, total, **_: None)
         return Trajectory.load(made, self.device)
 
-    def prepare(self, place: str, stop_after: int | None = None) -> Path | None:
-        """What the method prepares, in a folder of its own."""
-        if self.method.prepare_recipe(self.setting()) is None:
-            return None
-        folder = self.folder / f"{place}-files"
-        folder.mkdir(exist_ok=True)
-        self.method.prepare(self.task(place, stop_after, prepared=False), folder)
-        return folder
+    @property
+    def maker(self) -> Distiller:
+        """Whose images these are: the method's own, or another's."""
+        return self.method.images_from(self.setting()) or self.method
+
+    def prepare(self, place: str, stop_after: int | None = None) -> dict[str, Tensor]:
+        """What the method prepares, or else who makes its images."""
+        own = self.method.prepared_from(self.setting()) or self.method
+        preparing = own if prepares(own) else self.maker
+        if not prepares(preparing):
+            return {}
+        return running.prepare(preparing, self.task(place, stop_after, prepared=False))
 
     @cached_property
-    def prepared(self) -> Path | None:
+    def prepared(self) -> dict[str, Tensor]:
         return self.prepare("prepare")
 
-    def task(self, place: str, stop_after: int | None = None, seed: int = 0, prepared: bool = True) -> Task:
+    def task(self, place: str, stop_after: int | None = None, seed: int = 0, prepared: bool = True) -> RunningTask:
         work = self.folder / place
         work.mkdir(exist_ok=True)
         calls = 0
@@ -150,28 +156,31 @@ class _Workbench:
             if stop_after is not None and calls > stop_after:
                 raise KeyboardInterrupt
 
-        return Task(
+        return RunningTask(
             dataset=self.data.info, ipc=IPC, seed=seed, data=self.data, teachers=self.teachers,
-            device=self.device, work=work, progress=progress, prepared=self.prepared if prepared else None,
+            device=self.device, work=work, on_progress=progress, prepared=self.prepared if prepared else {},
         )  # fmt: skip
+
+    def distill(self, place: str, stop_after: int | None = None) -> Images:
+        return running.distill(self.maker, self.task(place, stop_after))
 
     @cached_property
     def images(self) -> Images:
-        return self.method.distill(self.task("distill"))
-
-    def needs_images(self) -> Images | None:
-        recipe = self.method.label_recipe(self.setting())
-        return self.images if recipe is not None and recipe.needs_images else None
+        return self.distill("distill")
 
     def label(self, place: str, stop_after: int | None = None) -> LabelSource:
         task = self.task(place, stop_after)
-        if self.method.label_recipe(self.setting()) == TEACHER_LABELS:
-            return OnlineTeacher.of(task.teacher)
-        return self.method.label(task, self.needs_images())
+        if not labels_itself(self.method):
+            teacher = task.teacher
+            assert isinstance(teacher, Trajectory)
+            return OnlineTeacher.of(teacher)
+        if "images" in self.method.needs("labels", task):
+            task = replace(task, images=self.images)
+        return running.label_model(self.method, task)
 
     @cached_property
     def source(self) -> LabelSource | None:
-        return None if self.method.label_recipe(self.setting()) is None else self.label("label")
+        return None if self.method.info.labels == "hard" else self.label("label")
 
     @cached_property
     def saved(self) -> Path:
@@ -214,50 +223,33 @@ def _describes_itself(bench: _Workbench) -> None:
         LabelCodec.parse(info.stored)
 
 
-def _recipes_are_plain(bench: _Workbench) -> None:
-    method, setting = bench.method, bench.setting()
-    for recipe in (method.prepare_recipe(setting), method.image_recipe(setting), method.label_recipe(setting)):
-        if recipe is None:
-            continue
-        canonical(dict(recipe.fields))  # raises where a value is not plain JSON
-        if recipe != TEACHER_LABELS:
-            registry.method(recipe.by)
-    if bench.method.image_recipe(bench.setting(0)) == bench.method.image_recipe(bench.setting(1)):
-        raise Broken("the recipe of the images is the same for seeds 0 and 1: put the seed into its fields")
+def _identities_tell_seeds_apart(bench: _Workbench) -> None:
+    first, second = (Cells(bench.data.info).images(bench.method, bench.setting(seed)) for seed in (0, 1))
+    if first.id == second.id:
+        raise Broken("the identity of the images is the same for seeds 0 and 1: see Distiller.depends_on")
 
 
 def _preparation_resumes(bench: _Workbench) -> None:
-    if bench.prepared is None:
-        return
     with suppress(KeyboardInterrupt):
         bench.prepare("prepare-killed", stop_after=1)
     again = bench.prepare("prepare-killed")
-    assert again is not None
-    if _contents(again) != _contents(bench.prepared):
-        raise Broken("killed and run again, prepare wrote other files")
-
-
-def _contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    if again.keys() != bench.prepared.keys() or not all(torch.equal(again[n], t) for n, t in bench.prepared.items()):
+        raise Broken("killed and run again, prepare made something else")
 
 
 def _images_are_right(bench: _Workbench) -> None:
-    pixels, labels = bench.images.pixels, bench.images.labels
-    if pixels.dtype != torch.uint8 or tuple(pixels.shape) != (CLASSES * IPC, 3, SIDE, SIDE):
-        raise Broken(f"images are {pixels.dtype} {tuple(pixels.shape)}, not uint8 {(CLASSES * IPC, 3, SIDE, SIDE)}")
-    if not torch.equal(labels.cpu(), torch.arange(CLASSES).repeat_interleave(IPC)):
-        raise Broken("hard labels are not class-major with IPC images a class")
+    check_images(bench.images, bench.data.info, IPC, bench.name)
 
 
 def _images_are_deterministic(bench: _Workbench) -> None:
-    if not torch.equal(bench.method.distill(bench.task("again")).pixels, bench.images.pixels):
+    if not torch.equal(bench.distill("again").pixels, bench.images.pixels):
         raise Broken("the same seed made other images: derive every random draw from task.seed")
 
 
 def _distill_resumes(bench: _Workbench) -> None:
     with suppress(KeyboardInterrupt):
-        bench.method.distill(bench.task("killed", stop_after=1))
-    if not torch.equal(bench.method.distill(bench.task("killed")).pixels, bench.images.pixels):
+        bench.distill("killed", stop_after=1)
+    if not torch.equal(bench.distill("killed").pixels, bench.images.pixels):
         raise Broken("killed and run again, distill made other images")
 
 
@@ -314,8 +306,8 @@ def _progress_is_told(bench: _Workbench) -> None:
 _CHECKS: dict[str, Callable[[_Workbench], None]] = {
     "its module imports without torch": _imports_without_torch,
     "info says name, title, labels and version": _describes_itself,
-    "recipes are plain values and tell seeds apart": _recipes_are_plain,
-    "prepare: killed and run again, the same files": _preparation_resumes,
+    "identities are plain values and tell seeds apart": _identities_tell_seeds_apart,
+    "prepare: killed and run again, the same bits": _preparation_resumes,
     "images: uint8, the data set's size, class-major": _images_are_right,
     "images: the same seed makes the same bits": _images_are_deterministic,
     "images: killed and run again, the same bits": _distill_resumes,

@@ -117,7 +117,8 @@ def changes(a: Flat, b: Flat, shared: bool = False) -> tuple[Change, ...]:
 
 def _levels(a: RunView, b: RunView, path: tuple[str, ...], seen: set[tuple[str, str]]) -> Iterator[Level]:
     seen.add((a.id, b.id))
-    absent, below = [], []
+    absent: list[str] = []
+    below: list[Level] = []
     for role in sorted(a.parents.keys() & b.parents.keys()):
         one, other = a.parents[role], b.parents[role]
         if (one == other and a.inputs.get(one) == b.inputs.get(other)) or (one, other) in seen:
@@ -128,10 +129,12 @@ def _levels(a: RunView, b: RunView, path: tuple[str, ...], seen: set[tuple[str, 
         elif one != other:
             absent.append(one if mine is None else other)
     mixed = a.kind != b.kind
-    made_from = [{f"made from {role}": parent for role, parent in sorted(run.parents.items())} for run in (a, b)]
+    mine_from, theirs_from = (
+        {f"made from {role}": parent for role, parent in sorted(run.parents.items())} for run in (a, b)
+    )
     yield Level(
         path, a.id, b.id, a.stage,
-        configuration=changes(a.configuration, b.configuration, mixed) + changes(*made_from, mixed),
+        configuration=changes(a.configuration, b.configuration, mixed) + changes(mine_from, theirs_from, mixed),
         environment=changes(a.environment, b.environment),
         artifacts=() if mixed else changes(a.files, b.files),
         metrics=changes(a.metrics, b.metrics, mixed),

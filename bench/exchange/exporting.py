@@ -21,12 +21,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.api import DatasetInfo, MethodInfo, catalogue, registry
+from bench.api import Dataset, DatasetInfo, MethodInfo, catalogue, registry
 from bench.errors import UserError
 from bench.exchange.card import card
 from bench.exchange.distilled_set import LABELS, MANIFEST, ClassFolder, DataFacts, LabelFacts, SetManifest
 from bench.kit import data
-from bench.kit.data.dataset import Dataset
 from bench.planning import manifest as grids
 from bench.report.results import load_results
 from bench.store.artifacts import Damaged, Store, write_atomically

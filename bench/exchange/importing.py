@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from bench.api import DatasetInfo, catalogue
+from bench.api import Dataset, DatasetInfo, catalogue
 from bench.api.image_folders import UNREADABLE, list_images, unreadable
 from bench.errors import UserError, unknown
 from bench.exchange.distilled_set import IMAGES, KEPT, LABELS, ImportedSet, SetManifest, home, kept, read_manifest
@@ -24,7 +24,6 @@ from bench.exchange.exporting import data_facts
 from bench.kit import data
 from bench.kit import images as image_files
 from bench.kit import labels as label_sources
-from bench.kit.data.dataset import Dataset
 from bench.store.artifacts import Store, sha256_of, write_atomically
 
 _NUMBERED = re.compile(r"(?:class[ _-]?)?(\d+)(?:[ _-].*)?")  # 3, 00003, class00003, 00003-dress (as we export)

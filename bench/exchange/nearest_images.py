@@ -62,7 +62,8 @@ def draw_grids(store: Store, dataset: str, data_root: Path | None = None, ipc: i
 
 def _image_cells(store: Store, grids: Sequence[Grid]) -> dict[tuple[str, int], tuple[int, str]]:
     """(method, IPC) → its smallest finished seed, and the cell of its images."""
-    finished, found = store.ids("cells"), {}
+    finished = store.ids("cells")
+    found: dict[tuple[str, int], tuple[int, str]] = {}
     for grid in reversed(grids):  # the newest last, so that it stays
         made: dict[tuple[str, int], tuple[int, str]] = {}
         for student in grid.stage("evaluate"):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bench.planning.grid import Grid
+from bench.planning.grid import Grid, levels
 from bench.store.artifacts import Damaged, Store
 from bench.store.cell import STAGES, Cell, Stage
 from bench.store.locks import lease
@@ -122,18 +122,16 @@ class Schedule:
         """Is nothing left to do or running?"""
         return not any(counts["todo"] or counts["running"] for counts in self._states.counts.values())
 
-    def waves(self, stage: Stage) -> list[list[Cell]]:
-        """The cells of a stage that are to do, in groups that stand on earlier groups alone: stored labels come after
-        the label model that answers."""
-        waves: list[list[Cell]] = []
-        wave_of: dict[str, int] = {}
-        for cell in self.grid.stage(stage):  # parents come before children
-            if self.state[cell.id] == "todo":
-                wave = max((wave_of[p] + 1 for p in cell.parents.values() if p in wave_of), default=0)
-                wave_of[cell.id] = wave
-                waves += [[]] if wave == len(waves) else []
-                waves[wave].append(cell)
-        return waves
+    def waves(self) -> list[tuple[Stage, list[Cell]]]:
+        """List the cells that are to do, in groups of one stage that stand on earlier groups alone: stored labels come
+        after the label model that answers."""
+        todo = [cell for cell in self.grid.cells if self.state[cell.id] == "todo"]
+        level = levels(todo)
+        groups: dict[tuple[tuple[int, int], Stage], list[Cell]] = {}
+        for cell in todo:
+            groups.setdefault((level[cell.id], cell.stage), []).append(cell)
+        order = sorted(groups, key=lambda key: (key[0], STAGES.index(key[1])))
+        return [(key[1], groups[key]) for key in order]
 
     def counts(self, stage: Stage) -> Counter[str]:
         """How many cells of a stage are in which state."""

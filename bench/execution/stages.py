@@ -7,41 +7,45 @@ for the record.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from bench.api import (
-    TEACHER_LABELS,
+    Dataset,
     DatasetInfo,
     Distiller,
     EvaluationTask,
     FrozenBackbone,
+    GridPoint,
     LabelSource,
     Progress,
-    Task,
     TeacherSpec,
     registry,
 )
 from bench.api.augmentation import AugmentationSchedule
 from bench.api.stored.codec import LabelCodec
-from bench.kit import data, images, labels
+from bench.kit import data, images, labels, running
 from bench.kit.accuracy import TestImages
-from bench.kit.data.dataset import Dataset
 from bench.kit.labels.online import OnlineTeacher
 from bench.kit.labels.static import static_labels
 from bench.kit.labels.storing import store
+from bench.kit.running import RunningTask
 from bench.kit.segmentation.masks import TestMasks
 from bench.kit.teachers import accuracy_check, train
 from bench.kit.teachers.trajectory import Trajectory
+from bench.planning.cells import TEACHER
 from bench.planning.grid import Grid
 from bench.planning.protocols import read_settings
 from bench.store import predictions
 from bench.store.cell import Cell
 from bench.store.record import Record
+
+PREPARED = "prepared.safetensors"
 
 
 @dataclass(frozen=True)
@@ -79,10 +83,7 @@ def load_data(info: DatasetInfo, data_root: Path | None) -> Dataset:
 def make_teacher(task: StageTask) -> Made:
     """Train a trajectory, or take over a foreign checkpoint and measure it."""
     dataset = load_data(task.dataset, task.data_root)
-    names = set(TeacherSpec.model_fields)
-    spec = TeacherSpec(**{key: value for key, value in task.cell.fields.items() if key in names})
-    if task.grid.request.teacher is not None:
-        spec = spec.model_copy(update={"file": str(task.grid.request.teacher)})
+    spec = read_settings(TeacherSpec, task.cell.call["settings"], task.cell.id)
     result = train.train_trajectory(spec, dataset, task.draft, task.work, task.device, task.progress)
     return Made(result)
 
@@ -93,48 +94,57 @@ def _method(task: StageTask) -> Distiller:
     return kind(read_settings(kind.Config, task.cell.call["settings"], f"the settings of {task.cell.by}"))
 
 
-def _method_task(task: StageTask) -> Task:
+def _point(task: StageTask) -> GridPoint:
+    return GridPoint(task.dataset, task.cell.call["ipc"], task.cell.call["seed"])
+
+
+def _method_task(task: StageTask) -> RunningTask:
     dataset = load_data(task.dataset, task.data_root)
     roles = sorted((role for role in task.parents if role.startswith("teacher")), key=lambda role: (len(role), role))
     teachers = tuple(Trajectory.load(task.parents[role][1], task.device) for role in roles)
     for teacher in teachers:
         accuracy_check.check(teacher, dataset, task.device)
-    return Task(
-        dataset=task.dataset,
-        ipc=task.cell.call["ipc"],
-        seed=task.cell.call["seed"],
+    return RunningTask(
+        **vars(_point(task)),
         data=dataset,
         teachers=teachers,
         device=task.device,
         work=task.work,
-        progress=task.progress,
-        prepared=task.parents["prepared"][1] if "prepared" in task.parents else None,
+        on_progress=task.progress,
+        prepared=load_file(task.parents["prepared"][1] / PREPARED) if "prepared" in task.parents else {},
+        images=images.load(task.parents["images"][1]) if "images" in task.parents else None,
+        labels=_label_source(task) if "labels" in task.parents else None,
     )
 
 
 def prepare(task: StageTask) -> Made:
-    """What a method computes once for all its images."""
-    _method(task).prepare(_method_task(task), task.draft)
+    """Make what a method computes once for all its images."""
+    save_file(running.prepare(_method(task), _method_task(task)), task.draft / PREPARED)
     return Made()
 
 
 def make_images(task: StageTask) -> Made:
     """Distill: real images in, synthetic images out."""
-    made = _method(task).distill(_method_task(task))
-    images.save(made, task.draft, made.encoding)
+    method, method_task = _method(task), _method_task(task)
+    if (source := method.images_from(method_task)) is not None:
+        (start := task.work / "start").mkdir(exist_ok=True)
+        method_task = replace(method_task, images=running.distill(source, replace(method_task, work=start)))
+    made = running.distill(method, method_task)
+    images.save(made, task.draft, method.encoding(_point(task)))
     return Made({"images": len(made), "side": made.pixels.shape[-1]})
 
 
 def make_labels(task: StageTask) -> Made:
     """Label: a label model that answers any view, or the answers of one, stored."""
     if task.cell.by in ("stored", "static"):
-        return _keep_labels(task)
+        return _store_labels(task)
     method_task = _method_task(task)
-    if task.cell.by == TEACHER_LABELS.by:
-        source: LabelSource = OnlineTeacher.of(method_task.teacher, task.cell.fields.get("precision", "fp32"))
+    if task.cell.by == TEACHER:
+        teacher = method_task.teacher
+        assert isinstance(teacher, Trajectory)
+        source: LabelSource = OnlineTeacher.of(teacher, task.cell.call["precision"])
     else:
-        made_for = images.load(task.parents["images"][1]) if "images" in task.parents else None
-        source = _method(task).label(method_task, made_for)
+        source = running.label_model(_method(task), method_task)
     source.save(task.draft)
     result: dict[str, Any] = {"kind": source.kind}
     if source.schedule() is None and source.dense:  # it labels any view, so it can be asked how good it is itself
@@ -146,18 +156,18 @@ def make_labels(task: StageTask) -> Made:
     return Made(result, source.public())
 
 
-def _keep_labels(task: StageTask) -> Made:
+def _store_labels(task: StageTask) -> Made:
     """A label model's answers for certain images: for every view of a schedule, or one an image."""
     made_for = images.load(task.parents["images"][1])
-    labeller, codec = _label_source(task), LabelCodec.parse(task.cell.call["codec"])
+    model, codec = _label_source(task), LabelCodec.parse(task.cell.call["codec"])
     order_hash = load_data(task.dataset, task.data_root).order_hash
     if task.cell.by == "static":
         size = task.dataset.image_size
-        made = static_labels(labeller, made_for, codec, order_hash, size, task.work, task.device, task.progress)
+        made = static_labels(model, made_for, codec, order_hash, size, task.work, task.device, task.progress)
         made.save(task.draft)
         return Made({"kind": "static"})
     schedule = read_settings(AugmentationSchedule, task.cell.call["schedule"], task.cell.id)
-    kept = store(labeller, made_for, schedule, codec, order_hash, task.work, task.device, task.progress)
+    kept = store(model, made_for, schedule, codec, order_hash, task.work, task.device, task.progress)
     kept.save(task.draft)
     return Made({"kind": "stored", "schedule": schedule.model_dump(mode="json")})
 
@@ -182,6 +192,7 @@ def evaluate(task: StageTask) -> Made:
             labels=source,
             student=task.cell.fields["student"],
             protocol=protocol,
+            ipc=task.cell.row["ipc"],
             seed=task.cell.fields["seed"],
             device=task.device,
             work=task.work,

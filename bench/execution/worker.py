@@ -27,8 +27,10 @@ from bench.execution import stages
 from bench.execution.environment import code, environment
 from bench.execution.heartbeat import Heartbeat, log
 from bench.execution.options import Options
+from bench.execution.provenance import plugins
 from bench.execution.scheduling import finished
 from bench.kit import distributed, peak_memory
+from bench.kit.validation import Diverged, InvalidResult
 from bench.planning.grid import Grid
 from bench.store.artifacts import Damaged, Store
 from bench.store.cell import Cell
@@ -78,7 +80,7 @@ def _made(store: Store, cell_id: str) -> Record:
 def _compute(store: Store, grid: Grid, cell: Cell, options: Options) -> Outcome:
     started, clock = datetime.now(UTC), time.monotonic()
     device = device_for(options)
-    _settle(cell, options.threads)
+    _seed(cell, options.threads)
     peak_memory.reset(device)  # a process may compute several cells, and each has a peak of its own
     log.info("%s  begins", cell.id)
 
@@ -93,7 +95,7 @@ def _compute(store: Store, grid: Grid, cell: Cell, options: Options) -> Outcome:
 
     try:
         parents = {role: _made(store, parent) for role, parent in cell.parents.items()}
-        with _draft(store, cell) as draft, _heart(store, cell) as progress:
+        with _draft(store, cell) as draft, _heartbeat(store, cell) as progress:
             task = stages.StageTask(
                 grid=grid,
                 cell=cell,
@@ -114,6 +116,7 @@ def _compute(store: Store, grid: Grid, cell: Cell, options: Options) -> Outcome:
                     result=made.result,
                     files=store.facts(draft),
                     public=tuple(BackboneFacts(name=p.name, sha256=p.sha256, bytes=p.bytes) for p in made.public),
+                    plugins=plugins(cell),
                     run=facts(),
                 )
                 store.commit(draft, record)
@@ -141,7 +144,7 @@ def _draft(store: Store, cell: Cell) -> Iterator[Path]:
             yield Path(folder)
 
 
-def _heart(store: Store, cell: Cell) -> Heartbeat | nullcontext[Progress]:
+def _heartbeat(store: Store, cell: Cell) -> Heartbeat | nullcontext[Progress]:
     return Heartbeat(store, cell.id) if distributed.is_main() else nullcontext(_unheard)
 
 
@@ -156,7 +159,9 @@ def _is_full_disk(error: Exception) -> bool:
 
 
 def _failed(store: Store, cell: Cell, error: Exception, facts: RunFacts) -> Outcome:
-    line = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else '(no message)'}"
+    line = (str(error).strip() or "(no message)").splitlines()[0]
+    if not isinstance(error, InvalidResult | Diverged):  # these say it all
+        line = f"{type(error).__name__}: {line}"
     log.error("%s  failed", cell.id, exc_info=error)
     store.fail(Record(id=cell.id, cell=cell, state="failed", run=facts, error=line, traceback=traceback.format_exc()))
     return "failed"
@@ -181,7 +186,7 @@ def device_for(options: Options) -> torch.device:
     return torch.device(wanted)
 
 
-def _settle(cell: Cell, threads: int) -> None:
+def _seed(cell: Cell, threads: int) -> None:
     """Leave nothing to chance: what draws from a global stream draws the same in every run of a cell."""
     seed = int.from_bytes(cell.id[-8:].encode(), "big") % 2**32
     random.seed(seed)

@@ -11,9 +11,8 @@ from copy import copy
 import torch
 from torch import Tensor, nn
 
-from bench.api import LabelSource
+from bench.api import LabelSource, Split
 from bench.kit import distributed
-from bench.kit.data.dataset import Split
 from bench.kit.views import AugmentedBatch
 
 

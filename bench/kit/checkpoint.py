@@ -1,17 +1,8 @@
 """Checkpoints of unfinished work: one safetensors file, written atomically, checked when read.
 
 A loop that draws everything random from counter-based streams needs no more than its tensors and a step to go on
-to the same bits. It saves when that is due, after any step from which it can go on::
-
-    checkpoint = Checkpoint(task.work)
-    first, tensors = 0, start()
-    if found := checkpoint.load():
-        tensors, first = found[0], found[1]["step"]
-    for step in range(first, steps):
-        tensors = one_step(tensors, step)
-        task.progress(step + 1, steps)
-        if checkpoint.due():
-            checkpoint.save(tensors, step=step + 1)
+to the same bits; :class:`bench.api.Checkpoint` shows one. It saves when that is due, after any step from which it
+can go on.
 """
 
 from __future__ import annotations
@@ -20,6 +11,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +21,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from bench import stopping
+from bench.kit import distributed
 
 _DIGEST = 32  # bytes of SHA-256 in front of the file
 _EVERY = 30.0  # seconds of work that a death without warning may cost
@@ -37,23 +30,27 @@ _EVERY = 30.0  # seconds of work that a death without warning may cost
 class Checkpoint:
     """One checkpoint in a folder; a newer one takes the place of the older.
 
+    Where several processes share the work, each keeps its own with :meth:`save`; a training is equal on all of them,
+    so that the first keeps it for all.
+
     Args:
-        folder: the scratch folder of the work (``task.work``).
+        folder: the scratch folder of the work.
         name: apart from those of other checkpoints in that folder.
         every: seconds between two saves, unless a stop is asked for.
+        shared: do several processes share the work? Else this one is alone at it.
     """
 
-    def __init__(self, folder: Path, name: str = "checkpoint", every: float = _EVERY):
-        self.path = folder / f"{name}.ckpt"
-        self.every = every
+    def __init__(self, folder: Path, name: str = "checkpoint", every: float = _EVERY, shared: bool = False):
+        self.folder, self.name, self.every, self.shared = folder, name, every, shared
+        self.path = folder / f"{distributed.rank_suffix(name) if shared else name}.ckpt"
         self._saved = time.monotonic()
 
     def due(self) -> bool:
-        """Is it time to save? ``every`` seconds after the last save (before the first: since this object was made),
-        and at once when this process was asked to stop. Cheap enough to ask after every step."""
+        """Return whether it is time to save: ``every`` seconds after the last save (before the first: since this object
+        was made), and at once when this process was asked to stop. Cheap enough to ask after every step."""
         return stopping.asked() or time.monotonic() - self._saved >= self.every
 
-    def save(self, tensors: dict[str, Tensor], **facts: Any) -> None:
+    def save(self, tensors: Mapping[str, Tensor], /, **facts: Any) -> None:
         """Keep tensors and plain JSON facts.
 
         Raises:
@@ -73,8 +70,33 @@ class Checkpoint:
         if stopping.asked():
             raise stopping.Stopped
 
+    def discard(self) -> None:
+        """Remove what was kept."""
+        self.path.unlink(missing_ok=True)
+
+    def save_training(self, model: nn.Module, optimizer: torch.optim.Optimizer, /, **facts: Any) -> None:
+        """Keep all that a training loop changes, torch's global random streams included."""
+        if self._writes:
+            self.save(training_state(model, optimizer), **facts)
+        else:
+            self._saved = time.monotonic()
+
+    def restore_training(self, model: nn.Module, optimizer: torch.optim.Optimizer, /) -> dict[str, Any] | None:
+        """Put back what :meth:`save_training` kept and return its facts; None where there is nothing."""
+        found = self.load() if self._writes else None
+        if self.shared:
+            found = distributed.broadcast_object(found)
+        if found is not None:
+            restore_training(model, optimizer, found[0])
+        return found and found[1]
+
+    @property
+    def _writes(self) -> bool:
+        """Is this the process that keeps what is equal on all of them?"""
+        return not self.shared or distributed.is_main()
+
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """What was kept last; None where there is nothing, or nothing whole."""
+        """Return what was kept last; None where there is nothing, or nothing whole."""
         try:
             content = self.path.read_bytes()
         except FileNotFoundError:

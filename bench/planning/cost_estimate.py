@@ -113,7 +113,7 @@ class _Stated:
     def hours(self, cell: Cell) -> float | None:
         """The hours of a cell; None: not known."""
         if cell.stage == "teacher":
-            spec = TeacherSpec(**{key: value for key, value in cell.fields.items() if key in TeacherSpec.model_fields})
+            spec = TeacherSpec(**cell.call["settings"])
             seen = self.dataset.test_images if spec.file_sha256 else spec.epochs * self.dataset.train_images
             return network_hours(seen, (spec.arch,), training=not spec.file_sha256)
         if cell.stage == "evaluate":
@@ -133,8 +133,7 @@ class _Stated:
     def _networks(self, labels: str) -> tuple[str, ...]:
         cell = self.cells[labels]
         if cell.by == "teacher":
-            teachers = [self.cells[parent] for parent in cell.parents.values()]
-            return tuple(str(one.fields.get("arch", TeacherSpec().arch)) for one in teachers if one.stage == "teacher")
+            return tuple(TeacherSpec(**self.cells[one].call["settings"]).arch for one in cell.parents.values())
         return self._cost(cell).label_networks
 
     def _student(self, cell: Cell) -> float | None:
@@ -159,7 +158,7 @@ class _Stated:
         protocol = read_settings(evaluator.Config, values, "the protocol")
         if ipc is None:
             return values["full_data"]["epochs"] * self.dataset.train_images if values.get("full_data") else None
-        return evaluator.shown(protocol, self.dataset, ipc * self.dataset.classes)
+        return evaluator.samples_seen(protocol, self.dataset, ipc * self.dataset.classes)
 
 
 def measured_on(boards: Path) -> Measured:

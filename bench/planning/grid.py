@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from bench.api import DatasetInfo
-from bench.store.cell import Cell, Stage, digest
+from bench.store.cell import STAGES, Cell, Stage, digest
 
 
 class Request(BaseModel):
@@ -29,7 +29,7 @@ class Request(BaseModel):
     teacher: Path | None = None  # a foreign checkpoint
     clip: str | None = None
     overrides: dict[str, dict[str, Any]] = {}  # method -> field -> value
-    imported: dict[str, dict[str, Any]] = {}  # external:NAME -> the settings that say which set it is
+    imported: dict[str, dict[str, Any]] = {}  # METHOD:SET -> the settings that say which set it is
     data_root: Path | None = None
     suite: str = ""  # which suite it belongs to: its rows stand on boards of their own
 
@@ -50,12 +50,36 @@ class Grid(BaseModel):
         return f"{self.dataset.name}-{digest([*sorted(cell.id for cell in self.cells), *suite])}"
 
     def stage(self, stage: Stage) -> list[Cell]:
-        """The cells of one stage."""
+        """List the cells of one stage."""
         return [cell for cell in self.cells if cell.stage == stage]
 
 
+def levels(cells: Iterable[Cell]) -> dict[str, tuple[int, int]]:
+    """Sort cells into levels that stand on lower levels alone: id -> (stage, wave within it), from 0.
+
+    A cell belongs to its own stage, or to the stage of a parent that comes later: images that are made with their
+    label model come in the wave after it.
+
+    Args:
+        cells: parents may come in any order, and may be missing.
+    """
+    by_id = {cell.id: cell for cell in cells}
+    found: dict[str, tuple[int, int]] = {}
+
+    def level(cell: Cell) -> tuple[int, int]:
+        if cell.id not in found:
+            own = STAGES.index(cell.stage)
+            above = [level(by_id[parent]) for parent in cell.parents.values() if parent in by_id]
+            found[cell.id] = max([(own, 0), *((stage, wave + 1) for stage, wave in above if stage >= own)])
+        return found[cell.id]
+
+    for cell in by_id.values():
+        level(cell)
+    return found
+
+
 def ancestors(cells: Iterable[Cell], grid: Grid) -> set[str]:
-    """The ids of ``cells`` and of everything they stand on."""
+    """Collect the ids of ``cells`` and of everything they stand on."""
     by_id = {cell.id: cell for cell in grid.cells}
     found: set[str] = set()
     todo = [cell.id for cell in cells]

@@ -1,5 +1,5 @@
-"""Suites: the experiments of a paper as grids, TOML files in ``bench/suites`` or a user's own, each with the trends that
-its authors report. Torch-free."""
+"""Suites: the experiments of a paper as grids (TOML files in ``bench/suites`` or a user's own), with the trends that its
+authors report. Torch-free."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 from bench.api import BaseConfig, catalogue
 from bench.errors import UserError, unknown
 from bench.planning.grid import Request
-from bench.planning.plan import SHARED
+from bench.planning.plan import shared_settings
 from bench.planning.protocols import read_settings
 from bench.planning.variants import read
 
@@ -119,7 +119,7 @@ class Suite(BaseConfig):
             fields |= layer.given()
         fields |= given
         fields.pop("datasets", None)
-        concerned = {*SHARED, *(read(method).method for method in fields["methods"])}
+        concerned = {*shared_settings(), *(read(method).method for method in fields["methods"])}
         theirs = [{part: layer.set[part] for part in layer.set if part in concerned} for layer in layers]
         # last, so that nothing given takes the mark away
         overrides = _overlaid(*theirs, given.get("overrides", {}), {"protocol": SMALL} if small else {})

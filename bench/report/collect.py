@@ -12,7 +12,7 @@ from bench.api import DatasetInfo, Protocol, catalogue, registry
 from bench.api.augmentation import AugmentationConfig
 from bench.planning import manifest, variants
 from bench.planning.grid import Request
-from bench.planning.plan import SHARED
+from bench.planning.plan import shared_settings
 from bench.store.artifacts import Damaged, Store
 from bench.store.cell import Cell, canonical, digest
 from bench.store.entries import Entry
@@ -116,7 +116,7 @@ def _changed(request: Request, row: dict[str, Any]) -> dict[str, Any]:
     if row["ipc"] is None:
         concerned = ("protocol",)
     elif via:
-        concerned = (variants.read(via).method, *SHARED)
+        concerned = (variants.read(via).method, *shared_settings())
     settings = sorted(
         f"{name}.{key}={_argument(value)}"
         for name in concerned

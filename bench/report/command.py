@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from bench.format import plain
-from bench.planning.plan import RANDOM
+from bench.planning.plan import baselines
 from bench.planning.protocols import unchanged
 from bench.store.cell import canonical
 
@@ -66,9 +66,9 @@ def _one(rows: Sequence[Any], dataset: str) -> str:
 
 
 def _methods(rows: Sequence[Any]) -> list[str]:
-    baselines = {row.base for row in rows if row.baseline}
+    beside = {row.base for row in rows if row.baseline}
     found = {row.via or row.base for row in rows}
-    return sorted(name for name in found if name not in baselines) or sorted(found) or [RANDOM]
+    return sorted(name for name in found if name not in beside) or sorted(found) or list(baselines())
 
 
 def _labels(rows: Sequence[Any], beside: bool) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.planning.plan import RANDOM
+from bench.planning.plan import baselines
 
 WEIGHT = 0.5  # w and g: DD-Ranking's defaults
 HARD = "hard"
@@ -49,10 +49,10 @@ def add_scores(rows: pd.DataFrame) -> pd.DataFrame:
     hard = {(key, sets): at for at, (key, sets) in enumerate(zip(keys, rows["sets"], strict=True))
             if sets and rows["labels"].iloc[at] == HARD}  # fmt: skip
     random = {(key, labels): at for at, (key, labels, method) in enumerate(
-        zip(keys, rows["labels"], rows["method"], strict=True)) if method == RANDOM}  # fmt: skip
+        zip(keys, rows["labels"], rows["method"], strict=True)) if method in baselines()}  # fmt: skip
     hlr, ior = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
     for at, (key, sets, labels) in enumerate(zip(keys, rows["sets"], rows["labels"], strict=True)):
-        if pd.isna(rows["ipc"].iloc[at]) or rows["base"].iloc[at] == RANDOM:
+        if pd.isna(rows["ipc"].iloc[at]) or rows["base"].iloc[at] in baselines():
             continue
         if (one := full.get(key[:-1])) is not None and (other := hard.get((key, sets))) is not None:
             hlr[at] = mean.iloc[one] - mean.iloc[other]

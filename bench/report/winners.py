@@ -15,7 +15,7 @@ import pandas as pd
 
 from bench.api import catalogue
 from bench.format import listed, percent, plural, round_size, size
-from bench.planning.plan import RANDOM
+from bench.planning.plan import baselines
 from bench.report.comparison import CLAIM_SEEDS
 from bench.report.rows import TABLE, TOP1, known_test_images, records
 from bench.report.scores import HARD
@@ -42,7 +42,7 @@ class Winner(NamedTuple):
 def with_baseline(table: pd.DataFrame) -> pd.Series:
     """Whether the random baseline was measured under the labels of each row, in the same table."""
     place = [*TABLE, "labels"]
-    measured = table[(table["method"] == RANDOM) & (table["n"] > 0)]
+    measured = table[(table["method"].isin(baselines())) & (table["n"] > 0)]
     known = set(map(tuple, measured[place].astype(str).values.tolist()))
     return pd.Series([key in known for key in map(tuple, table[place].astype(str).values.tolist())], table.index)
 
@@ -80,7 +80,7 @@ def winners(rows: pd.DataFrame) -> list[Winner]:
 
 
 def _same_labels(row: Any, distilled: Any) -> bool:
-    return bool(row.method == RANDOM and row.labels == distilled.labels)
+    return bool(row.method in baselines() and row.labels == distilled.labels)
 
 
 def choice(labels: str) -> str:
@@ -168,7 +168,7 @@ def first_sentence(rows: pd.DataFrame) -> str:
 def _equal_labels(measured: pd.DataFrame) -> pd.DataFrame:
     """Each row of distilled images beside random real images under the same labels: ``gain`` in fractions."""
     place = [*TABLE, "labels"]
-    random = measured.loc[measured["method"] == RANDOM, [*place, "top1_mean"]]
+    random = measured.loc[measured["method"].isin(baselines()), [*place, "top1_mean"]]
     pairs = measured[~measured["baseline"]].merge(random, on=place, suffixes=("", "_random"))
     return pairs.assign(gain=pairs["top1_mean"] - pairs["top1_mean_random"])
 

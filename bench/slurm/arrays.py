@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bench.execution.scheduling import Schedule
 from bench.slurm.profile import Profile
-from bench.store.cell import STAGES, Cell
+from bench.store.cell import Cell
 
 Pack = tuple[str, ...]  # the ids of the cells that one task computes, in order
 
@@ -65,24 +65,23 @@ def plan_arrays(
     throttle = at_a_time or profile.throttle
     arrays: list[Array] = []
     home: dict[str, tuple[int, int]] = {}  # cell id -> array and task
-    for stage in STAGES:
-        for wave in schedule.waves(stage):
-            groups: dict[tuple[str, int], list[Cell]] = {}
-            for cell in wave:
-                if cell.id not in in_queue:
-                    name = profile.of_cell(cell)
-                    processes = profile.resources_of(name, stage).processes if shared(cell) else 1
-                    groups.setdefault((name, processes), []).append(cell)
-            for (name, processes), cells in groups.items():
-                size = profile.resources_of(name, stage).pack
-                packs = _packs(cells, 1 if processes > 1 else size, seconds, profile.pack_minutes * 60)
-                chunks = [packs[start : start + most] for start in range(0, len(packs), most)]
-                share = None if throttle is None else max(1, throttle // len(chunks))
-                for chunk in chunks:
-                    ids = tuple(tuple(cell.id for cell in pack) for pack in chunk)
-                    arrays.append(Array(stage, name, processes, ids, _after(chunk, arrays, home, in_queue), share))
-                    for task, pack in enumerate(ids):
-                        home |= dict.fromkeys(pack, (len(arrays) - 1, task))
+    for stage, wave in schedule.waves():
+        groups: dict[tuple[str, int], list[Cell]] = {}
+        for cell in wave:
+            if cell.id not in in_queue:
+                name = profile.of_cell(cell)
+                processes = profile.resources_of(name, stage).processes if shared(cell) else 1
+                groups.setdefault((name, processes), []).append(cell)
+        for (name, processes), cells in groups.items():
+            size = profile.resources_of(name, stage).pack
+            packs = _packs(cells, 1 if processes > 1 else size, seconds, profile.pack_minutes * 60)
+            chunks = [packs[start : start + most] for start in range(0, len(packs), most)]
+            share = None if throttle is None else max(1, throttle // len(chunks))
+            for chunk in chunks:
+                ids = tuple(tuple(cell.id for cell in pack) for pack in chunk)
+                arrays.append(Array(stage, name, processes, ids, _after(chunk, arrays, home, in_queue), share))
+                for task, pack in enumerate(ids):
+                    home |= dict.fromkeys(pack, (len(arrays) - 1, task))
     return arrays
 
 

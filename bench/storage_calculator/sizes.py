@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 from functools import cache
 
-from bench.api import TEACHER_LABELS
 from bench.api.augmentation import AugmentationSchedule
 from bench.api.stored.codec import LabelCodec
 from bench.api.stored.layout import LabelLayout
 from bench.api.stored.size import fkd_bytes, logit_bytes, static_bytes
 from bench.errors import UserError
+from bench.planning.cells import labels_itself
 from bench.planning.label_choices import LabelChoice, parse
 from bench.storage_calculator.networks import network_size
 from bench.storage_calculator.request import LABELS, RequestedMethod, StorageRequest
@@ -88,7 +88,7 @@ def sizes(request: StorageRequest) -> list[Size]:
 
 def effective(method: RequestedMethod, choice: LabelChoice) -> LabelChoice:
     """The choice with "online" resolved to the teacher where the teacher answers."""
-    if choice.kind == "online" and method.method.label_recipe(method.point(1)) == TEACHER_LABELS:
+    if choice.kind == "online" and not labels_itself(method.method):
         return LabelChoice("teacher", "fp32")
     return choice
 
@@ -118,7 +118,7 @@ def _labels(
     if choice.kind == "online":
         own = method.method.label_size(point)
         return (None, None, 0) if own is None else (own.numbers * own.width, own.numbers, own.public)
-    if method.method.label_recipe(point) is None:
+    if method.method.info.labels == "hard":
         raise UserError(
             f"{method.method.info.name} has no label model of its own, so no {choice.kind} labels; "
             "choose --labels hard or teacher:fp32"

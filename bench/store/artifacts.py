@@ -8,6 +8,7 @@
     STORE/failures/ID.json what went wrong the last time
     STORE/grids/ID.json    the grids that were asked for
     STORE/leases/ STORE/heartbeats/
+    STORE/format.json      the number of this layout and of the identities in it
 
 An artifact is written as a draft, flushed to the disk, and renamed; ``record.json`` is its last file.
 What has no record does not exist.
@@ -31,6 +32,7 @@ from bench.errors import UserError
 from bench.store.record import FileFacts, Record
 
 RECORD = "record.json"
+FORMAT = 2  # raise it when identities or the layout change: an older store is then named and left alone
 _UMASK = os.umask(0)  # it can only be read by setting it
 os.umask(_UMASK)
 
@@ -89,16 +91,34 @@ class Store:
     """The artifacts and records under one root folder.
 
     Raises:
-        UserError: the root can't be made or written to.
+        UserError: the root can't be made or written to, or holds a store of another format.
     """
 
     def __init__(self, root: Path):
         self.root = root.absolute()
         try:
+            if (found := self._format()) != FORMAT:
+                raise UserError(
+                    f"the store {root} has format {found}, and this release reads and writes format {FORMAT}; it is "
+                    "left as it is: choose another with --store, or remove it"
+                )
             for name in ("cells", "drafts", "work", "failures", "grids", "leases", "heartbeats"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"the store {root} can't be used: {error.strerror}; choose another with --store") from None
+
+    def _format(self) -> int:
+        """The format of the store: what it says, 1 where older releases have left cells, or else ours, noted now."""
+        marker = self.root / "format.json"
+        try:
+            return int(json.loads(marker.read_bytes())["format"])
+        except FileNotFoundError:
+            if any((self.root / "cells").glob("*")):
+                return 1
+            write_atomically(marker, json.dumps({"format": FORMAT}) + "\n")
+            return FORMAT
+        except (ValueError, KeyError, TypeError):
+            return 0  # nobody's
 
     def folder(self, cell_id: str) -> Path:
         """Where the finished artifact of a cell lies."""

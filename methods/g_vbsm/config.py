@@ -6,11 +6,11 @@ are those of the branches named below. A line marked "assumed" is ours.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from bench.api import BaseConfig, DatasetInfo, TeacherSpec, architectures
+from bench.api import BaseConfig, DatasetInfo, TeacherSpec, affects, architectures
 
 IMAGENET_POOL = ("resnet18", "mobilenet_v2", "efficientnet_b0", "shufflenet_v2_x0_5")
 # the authors' ConvNet may normalise by instance; ours does by batch, so that it has statistics to match
@@ -33,19 +33,19 @@ class Squeeze(BaseConfig):
 class Config(BaseConfig):
     """What can be chosen."""
 
-    pool: tuple[str, ...] = Field(IMAGENET_POOL, min_length=1)
-    squeeze: Squeeze | None = None  # None: as the data set's default teacher is trained
-    squeeze_lr: dict[str, float] = Field(default={})  # architecture -> its own learning rate
+    pool: Annotated[tuple[str, ...], affects(), Field(min_length=1)] = IMAGENET_POOL
+    squeeze: Annotated[Squeeze | None, affects()] = None  # None: as the data set's default teacher is trained
+    squeeze_lr: Annotated[dict[str, float], affects()] = Field(default={})  # architecture -> its own learning rate
 
     # -- the statistics of the real data
-    patch: int = Field(16, ge=1)  # pixels a side of the patches of activations
-    statistics_batch: int = Field(256, ge=1)
+    patch: Annotated[int, affects("prepared"), Field(ge=1)] = 16  # pixels a side of the patches of activations
+    statistics_batch: Annotated[int, affects("prepared"), Field(ge=1)] = 256
 
     # -- the views: of the real data too, but for the roll
-    crop: Literal["rrc", "shift", "none"] = "rrc"
-    min_scale: float = Field(0.08, gt=0, le=1)
-    pad: int = Field(4, ge=0)
-    flip: bool = True
+    crop: Annotated[Literal["rrc", "shift", "none"], affects("prepared")] = "rrc"
+    min_scale: Annotated[float, affects("prepared"), Field(gt=0, le=1)] = 0.08
+    pad: Annotated[int, affects("prepared"), Field(ge=0)] = 4
+    flip: Annotated[bool, affects("prepared")] = True
     roll: int = Field(32, ge=0)  # pixels at most, in either direction
     antialias: bool = False  # of the crop of synthetic images: torchvision had none for tensors at the time
 
@@ -54,7 +54,7 @@ class Config(BaseConfig):
     iterations: int = Field(4000, ge=1)
     batch_size: int = Field(80, ge=1)  # the authors gave each half of it to a GPU, with statistics of its own
     blocks: int = Field(1, ge=1)  # of IPC / blocks images of every class, one after the other
-    groups: int = Field(1, ge=1)  # batches optimised at once where none needs another; of no effect on the result
+    groups: Annotated[int, affects("speed"), Field(ge=1)] = 1  # batches optimised at once where none needs another
     lr: float = Field(0.1, gt=0)
     r_loss: float = Field(0.01, ge=0)  # weight of the matched statistics
     first_multiplier: float = Field(10.0, ge=0)  # on the first layer in module order, a convolution
@@ -69,7 +69,7 @@ class Config(BaseConfig):
     ema_reset: Literal["never", "per_batch"] = "never"
 
     # -- the labels
-    norm_weighting: bool = True  # logits are brought to one norm before they are averaged
+    norm_weighting: Annotated[bool, affects("labels")] = True  # logits are brought to one norm before they are averaged
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -99,21 +99,6 @@ class Config(BaseConfig):
         in_turn = self.backbone == "round-robin" and self.iterations % len(self.pool) == 0
         return self.ema_reset == "per_batch" and in_turn
 
-    def statistics_fields(self) -> dict[str, Any]:
-        """What decides the statistics of the real data, apart from the networks' weights."""
-        return self.model_dump(mode="json", exclude_defaults=True, include=_STATISTICS)
-
-    def image_fields(self) -> dict[str, Any]:
-        """What decides the images, apart from the networks' weights."""
-        return self.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_OF_IMAGES)
-
-    def label_fields(self) -> dict[str, Any]:
-        """What decides the labels, apart from the networks' weights."""
-        return {"pool": list(self.pool), "norm_weighting": self.norm_weighting}
-
-
-_NOT_OF_IMAGES = {"squeeze", "squeeze_lr", "groups", "norm_weighting"}
-_STATISTICS = {"pool", "patch", "statistics_batch", "crop", "min_scale", "pad", "flip"}
 
 # Branch_CIFAR_100, Branch_CIFAR_10: recover/*.sh, squeeze/train.py, relabel/generate_soft_label_with_db.py
 _CIFAR: dict[str, Any] = {

@@ -11,9 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.api import LabelSource
-from bench.kit.models import Classifier
-from bench.kit.teachers.trajectory import Network, Trajectory
+from bench.api import Classifier, LabelSource, Trajectory
+from bench.kit.teachers.trajectory import Network
 from bench.kit.views import AugmentedBatch
 
 
@@ -32,7 +31,8 @@ class Ensemble(LabelSource):
     @classmethod
     def of(cls, teachers: Sequence[Trajectory], norm_weighting: bool) -> Self:
         """The source that the last checkpoints of trajectories make."""
-        return cls([each.network for each in teachers], [each.model() for each in teachers], norm_weighting)
+        networks = [Network(**each.network.model_dump()) for each in teachers]
+        return cls(networks, [each.model() for each in teachers], norm_weighting)
 
     @torch.no_grad()
     def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:

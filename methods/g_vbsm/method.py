@@ -6,26 +6,29 @@ and convolutions on real data; all of them label together.
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from bench.api import (
-    CellSpec,
     DatasetInfo,
     Distiller,
     GridPoint,
-    Images,
+    ImageBlock,
     MethodCost,
     MethodInfo,
     StudentCost,
     Task,
     TeacherSpec,
 )  # fmt: skip
+from bench.api.config import Artifact
 from bench.api.cost import network_hours
+from bench.api.labels import Encoding
 from bench.errors import UserError
 from methods.g_vbsm import config
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from methods.g_vbsm.ensemble import Ensemble
 
 
@@ -46,12 +49,12 @@ class GVBSM(Distiller):
     def for_dataset(cls, dataset: DatasetInfo, **overrides: Any) -> Self:
         return cls(config.Config(**{**config.settings_for(dataset), **overrides}))
 
-    def check(self, setting: GridPoint) -> None:
+    def check(self, point: GridPoint) -> None:
         blocks = self.config.blocks
-        if setting.ipc % blocks:
+        if point.ipc % blocks:
             raise UserError(
-                f"g_vbsm on {setting.dataset.name} takes an IPC that is a multiple of its {blocks} blocks, not "
-                f"{setting.ipc}; choose one or --set g_vbsm.blocks=1"
+                f"g_vbsm on {point.dataset.name} takes an IPC that is a multiple of its {blocks} blocks, not "
+                f"{point.ipc}; choose one or --set g_vbsm.blocks=1"
             )
         if self.config.groups > 1 and not self.config.independent():
             raise UserError(
@@ -59,43 +62,38 @@ class GVBSM(Distiller):
                 "backbone=round-robin and iterations that are a multiple of the pool; or choose groups=1"
             )
 
-    def teachers(self, setting: GridPoint) -> tuple[TeacherSpec, ...]:
-        return self.config.pool_specs(setting.dataset.teacher)
+    def teachers(self, point: GridPoint) -> tuple[TeacherSpec, ...]:
+        return self.config.pool_specs(point.dataset.teacher)
 
-    def cost(self, setting: GridPoint) -> MethodCost:
+    def cost(self, point: GridPoint) -> MethodCost:
         """114.1 hours for ImageNet-1K at IPC 50 on one RTX 4090 (DELT, arXiv 2411.19946, Table 5)."""
-        images = setting.dataset.classes * setting.ipc / 50_000
-        pool = tuple(spec.arch for spec in self.teachers(setting))
+        images = point.dataset.classes * point.ipc / 50_000
+        pool = tuple(spec.arch for spec in self.teachers(point))
         return MethodCost(
-            prepare=network_hours(setting.dataset.train_images, pool), label=0.0, label_networks=pool,
+            prepare=network_hours(point.dataset.train_images, pool), label=0.0, label_networks=pool,
             distill=114.1 * images * self.config.iterations / 4000,
         )  # fmt: skip
 
-    def prepare_recipe(self, setting: GridPoint) -> CellSpec:
-        """One pass over the real data serves all IPC and seeds."""
-        return CellSpec(
-            self.info.name, self.info.version, self.config.statistics_fields(), self.config.non_default_fields()
-        )
+    def depends_on(self, artifact: Artifact, point: GridPoint) -> Mapping[str, Any]:
+        """The statistics of the real data and the ensemble serve all IPC and seeds."""
+        return super().depends_on(artifact, point) if artifact == "images" else {}
 
-    def image_recipe(self, setting: GridPoint) -> CellSpec:
-        fields = {**self.config.image_fields(), "ipc": setting.ipc, "seed": setting.seed}
-        return CellSpec(self.info.name, self.info.version, fields, self.config.non_default_fields())
+    def encoding(self, point: GridPoint) -> Encoding:
+        """JPEG at ImageNet size, PNG for CIFAR and Tiny-ImageNet, as the authors save."""
+        return "jpeg" if point.dataset.image_size > 64 else "png"
 
-    def label_recipe(self, setting: GridPoint) -> CellSpec:
-        """The pool alone decides them, so they are shared by all IPC and seeds."""
-        return CellSpec(self.info.name, self.info.version, self.config.label_fields(), self.config.non_default_fields())
+    def prepare(self, task: Task) -> Iterator[Mapping[str, Tensor]]:
+        from methods.g_vbsm.conv_statistics import measure
 
-    def prepare(self, task: Task, folder: Path) -> None:
-        from methods.g_vbsm.conv_statistics import save_statistics
+        for number in task.blocks(range(len(task.teachers))):
+            yield measure(task, task.teachers[number], self.config)
 
-        save_statistics(task, self.config, folder)
-
-    def distill(self, task: Task) -> Images:
+    def distill(self, task: Task) -> Iterator[ImageBlock]:
         from methods.g_vbsm.recover import recover_images
 
         return recover_images(task, self.config)
 
-    def label(self, task: Task, images: Images | None) -> Ensemble:
+    def label_model(self, task: Task) -> Ensemble:
         from methods.g_vbsm.ensemble import Ensemble
 
         return Ensemble.of(task.teachers, self.config.norm_weighting)

@@ -7,28 +7,27 @@ of weak teachers. It labels any view online; stored are the low-rank matrices al
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from bench.api import (
-    CellSpec,
     DatasetInfo,
     Distiller,
     GridPoint,
-    Images,
+    ImageBlock,
     LabelSize,
     MethodCost,
     MethodInfo,
     StudentCost,
     Task,
 )  # fmt: skip
+from bench.api.config import Artifact
 from bench.api.cost import network_hours
 from bench.kit.clip.naming import clip_identity
-from methods.hello import config, parameters
+from methods.hello import config
 from methods.rded import RDED
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from methods.hello.projector import ProjectorLabels
 
 
@@ -54,60 +53,50 @@ class HeLlO(Distiller):
     def for_dataset(cls, dataset: DatasetInfo, **overrides: Any) -> Self:
         return cls(config.Config(**{**config.SMALL_SETS.get(dataset.name, {}), **overrides}))
 
-    def check(self, setting: GridPoint) -> None:
-        self._rded(setting).check(setting)
+    def check(self, point: GridPoint) -> None:
+        self.images_from(point).check(point)
 
-    def prepare_recipe(self, setting: GridPoint) -> CellSpec:
-        return self._rded(setting).prepare_recipe(setting)
+    def images_from(self, point: GridPoint) -> RDED:
+        return RDED.for_dataset(point.dataset, **self.config.images.model_dump(exclude_unset=True))
 
-    def image_recipe(self, setting: GridPoint) -> CellSpec:
-        """RDED's own recipe, so that its images are computed once; with the image update, one of our own."""
-        start = self._rded(setting).image_recipe(setting)
-        if not self.config.image_update:
-            return start
-        fields = {**self._label_fields(setting), **self.config.update_fields(), "start": dict(start.fields)}
-        return CellSpec(
-            self.info.name, self.info.version, {**fields, "ipc": setting.ipc}, self.config.non_default_fields()
-        )
+    def distills(self, point: GridPoint) -> bool:
+        return self.config.image_update
 
-    def label_recipe(self, setting: GridPoint) -> CellSpec:
+    def needs(self, artifact: Artifact, point: GridPoint) -> Sequence[Artifact]:
+        """The image update follows the projector's features."""
+        return ("labels",) if artifact == "images" else ()
+
+    def depends_on(self, artifact: Artifact, point: GridPoint) -> Mapping[str, Any]:
         """The projector is made from real images and shared by all IPC of one stage."""
-        return CellSpec(
-            self.info.name, self.info.version, self._label_fields(setting), self.config.non_default_fields()
-        )
+        if artifact == "images":
+            return super().depends_on(artifact, point)
+        clip = self.config.clip or point.dataset.clip
+        return {**self.config.stage_fields(point.ipc), "clip": clip_identity(clip), "seed": point.seed}
 
-    def label_size(self, setting: GridPoint) -> LabelSize | None:
-        return parameters.label_size(self.config, self.config.clip or setting.dataset.clip, setting.dataset.classes)
+    def label_size(self, point: GridPoint) -> LabelSize | None:
+        from methods.hello.projector import label_size
 
-    def cost(self, setting: GridPoint) -> MethodCost:
-        clip = (self.config.clip or setting.dataset.clip).partition(":")[0].partition("@")[0]
-        seen = self.config.epochs * setting.dataset.train_images
+        return label_size(self.config, self.config.clip or point.dataset.clip, point.dataset.classes)
+
+    def cost(self, point: GridPoint) -> MethodCost:
+        clip = (self.config.clip or point.dataset.clip).partition(":")[0].partition("@")[0]
+        seen = self.config.epochs * point.dataset.train_images
         return MethodCost(label=network_hours(seen, (clip,), training=True), label_networks=(clip,))
 
-    def prepare(self, task: Task, folder: Path) -> None:
-        self._rded(task).prepare(task, folder)
-
-    def distill(self, task: Task) -> Images:
-        images = self._rded(task).distill(task)
-        if not self.config.image_update:
-            return images
+    def distill(self, task: Task) -> Iterator[ImageBlock]:
         from methods.hello.image_update import update
+        from methods.hello.projector import ProjectorLabels
 
-        # The label cell trains the same projector to the same bits, but only after this stage.
-        projector = self.label(task, None).projector
-        return update(images, projector, self.config, task.work, task.device, task.progress)
+        assert task.images is not None and isinstance(task.labels, ProjectorLabels)
+        size, (pixels, labels) = self.config.update_batch, (task.images.pixels, task.images.labels)
+        for first in task.blocks(range(0, len(labels), size), independent=True):
+            chunk = slice(first, first + size)
+            yield ImageBlock(update(pixels[chunk], task.labels.projector, self.config, task), labels[chunk])
 
-    def label(self, task: Task, images: Images | None) -> ProjectorLabels:
+    def label_model(self, task: Task) -> ProjectorLabels:
         from methods.hello.projector import ProjectorLabels
         from methods.hello.train import train_projector
 
         clip = self.config.clip or task.dataset.clip
         projector, base = train_projector(task, self.config, clip)
         return ProjectorLabels.of(projector, clip, base, task.data.names, self.config, task.device)
-
-    def _rded(self, setting: GridPoint) -> RDED:
-        return RDED.for_dataset(setting.dataset, **self.config.images.model_dump(exclude_unset=True))
-
-    def _label_fields(self, setting: GridPoint) -> dict[str, Any]:
-        clip = self.config.clip or setting.dataset.clip
-        return {**self.config.label_fields(setting.ipc), "clip": clip_identity(clip), "seed": setting.seed}

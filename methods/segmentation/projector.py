@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.api import FrozenBackbone, LabelSource, Task
+from bench.api.seeds import seed_for
 from bench.errors import UserError
 from bench.kit.clip.loading import load_clip, load_same_clip
-from bench.kit.seeds import seed_for
 from bench.kit.segmentation.decoder import SHRINKS, MaskDecoder
 from bench.kit.segmentation.masks import click_plane
 from bench.kit.views import AugmentedBatch

@@ -48,6 +48,15 @@ class TeacherMasks(LabelSource):
     def __init__(self, network: MaskNetwork, model: nn.Module):
         self.network, self.model = network, model
 
+    @classmethod
+    def of(cls, arch: str | None, task: Task) -> Self:
+        """The source that a prepared network makes; ``arch`` None: SAM-B."""
+        info = task.dataset
+        network = MaskNetwork(arch=arch or sam.NAME, image_size=info.image_size, mean=info.mean, std=info.std)
+        model = network.build()
+        model.load_state_dict(task.prepared)
+        return cls(network, ready(model, task.device))
+
     @torch.no_grad()
     def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
         return self.model(views.pixels, click_plane(views)).flatten(1).float()  # type: ignore[no-any-return]
@@ -74,7 +83,7 @@ def ready(model: nn.Module, device: torch.device) -> nn.Module:
     return model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def train_teacher(arch: str, recipe: MaskTraining, task: Task, seed: int) -> tuple[MaskNetwork, nn.Module]:
+def train_teacher(arch: str, recipe: MaskTraining, task: Task, seed: int) -> dict[str, Tensor]:
     """Train a promptable network on the exact masks of the training split. Resumable.
 
     Args:
@@ -85,17 +94,15 @@ def train_teacher(arch: str, recipe: MaskTraining, task: Task, seed: int) -> tup
     torch.manual_seed(seed)
     model = network.build().to(task.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     train(model, task, recipe, exact_shares, seed, "teacher")
-    return network, ready(model, task.device)
+    return dict(model.state_dict())
 
 
-def take_over(file: Path, task: Task) -> tuple[MaskNetwork, nn.Module]:
+def take_over(file: Path) -> dict[str, Tensor]:
     """SAM-B with the weights of a file in segment-anything's layout.
 
     Raises:
         UserError: the file can't be read or holds something else.
     """
-    info = task.dataset
-    network = MaskNetwork(arch=sam.NAME, image_size=info.image_size, mean=info.mean, std=info.std)
     model = sam.SamB()
     sam.load_official(model, read_state(file), file)
-    return network, ready(model, task.device)
+    return model.state_dict()

@@ -16,7 +16,7 @@ from bench.api import Task
 from bench.kit.checkpoint import Checkpoint, restore_training, training_state
 from bench.kit.optim import decay_groups, lr_factor, set_lr
 from bench.kit.segmentation.masks import click_plane, mask_loss
-from bench.kit.views import AugmentationConfig, AugmentationStream, AugmentedBatch
+from bench.kit.views import AugmentationConfig, AugmentedBatch
 from methods.promptable import MaskTraining
 
 
@@ -34,7 +34,6 @@ def train(
     plan = AugmentationConfig(
         size=task.dataset.image_size, min_scale=recipe.min_scale, flip=task.dataset.flip, seed=seed
     )
-    stream = AugmentationStream(plan, len(split))
     optimizer = torch.optim.AdamW(decay_groups(model, recipe.weight_decay), recipe.lr, fused=True)
     checkpoint, done = Checkpoint(task.work, name), 0  # steps
     if found := checkpoint.load():
@@ -44,7 +43,7 @@ def train(
     total = recipe.epochs * steps
     model.train()
     for epoch in range(done // steps, recipe.epochs):
-        batches = split.views(stream, epoch, recipe.batch_size, task.device, first=done - epoch * steps)
+        batches = split.views(plan, epoch, recipe.batch_size, task.device, first=done - epoch * steps)
         for step, views in enumerate(batches, done):
             set_lr(optimizer, recipe.lr * lr_factor("cosine", step, total))
             loss = mask_loss(model(views.pixels, click_plane(views)), target(views), recipe.dice_weight)

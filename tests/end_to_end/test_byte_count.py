@@ -26,7 +26,8 @@ import torch
 from bench.api import registry
 from bench.api import DatasetInfo, EvaluationTask
 from bench.kit import images, labels
-from bench.kit.data.dataset import Dataset, Files, Resident
+from bench.api import Dataset
+from bench.kit.data.dataset import Files, Resident
 
 torch.set_num_threads(1)
 cpu = torch.device("cpu")

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.api import DatasetInfo, EvaluationTask, Images, LabelSource, TeacherSpec
+from bench.api import Dataset, DatasetInfo, EvaluationTask, Images, LabelSource, TeacherSpec
 from bench.kit import models
-from bench.kit.data.dataset import Dataset, Resident
+from bench.kit.data.dataset import Resident
 from bench.kit.views import AugmentedBatch
 from evaluators import classification
 from evaluators.classification import Classification, ClassificationProtocol

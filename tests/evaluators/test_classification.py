@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench import stopping
-from bench.api import EvaluationTask, Images, Progress
+from bench.api import Dataset, EvaluationTask, Images, Progress
+from bench.api.seeds import seed_for
 from bench.kit import accuracy, models
 from bench.kit.checkpoint import Checkpoint
-from bench.kit.data.dataset import Dataset, Files, Resident
-from bench.kit.seeds import seed_for
+from bench.kit.data.dataset import Files, Resident
 from bench.kit.views import AugmentationConfig, AugmentationStream, AugmentedBatch
 from evaluators import classification
 from evaluators.classification import Classification, ClassificationProtocol, by_ipc

@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from bench.api import EvaluationTask, Images, LabelSource, Progress
+from bench.api import Dataset, EvaluationTask, Images, LabelSource, Progress, Split
 from bench.api.augmentation import AugmentationConfig, AugmentationSchedule
+from bench.api.seeds import seed_for
 from bench.errors import UserError
 from bench.kit import accuracy, distributed
-from bench.kit.data.dataset import Dataset, Files, Resident, Split
-from bench.kit.seeds import seed_for
+from bench.kit.data.dataset import Files, Resident
 from bench.kit.views import AugmentedBatch
 from bench.planning.grid import Request
 from bench.planning.plan import plan
@@ -286,7 +286,7 @@ def test_accuracies_by_hand(make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
     assert result["last"] == 10 / 37
     assert (result["epochs"], result["images"], result["test_images"]) == (9, 12, TEST)
     assert result["full_label_bytes"] == 3 * (6 * 2 + 9 * 3 + 12 * 4) * 2
-    assert Continual().shown(rules(steps=3), make_task(rules()).dataset, 12) == 3 * (6 + 9 + 12)
+    assert Continual().samples_seen(rules(steps=3), make_task(rules()).dataset, 12) == 3 * (6 + 9 + 12)
     assert "curve" not in result  # epochs of several students are no curve
 
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from bench import cli
-from bench.api import DatasetInfo, EvaluationTask, Images, LabelSource, Progress, TeacherSpec, catalogue
+from bench.api import Dataset, DatasetInfo, EvaluationTask, Images, LabelSource, Progress, TeacherSpec, catalogue
 from bench.api.stored.codec import LabelCodec
 from bench.errors import UserError
 from bench.kit import models
 from bench.kit.checkpoint import Checkpoint
-from bench.kit.data.dataset import Dataset, Resident
+from bench.kit.data.dataset import Resident
 from bench.kit.data.icon_scenes import make_scenes
 from bench.kit.labels.stored import StoredLabels
 from bench.kit.labels.storing import store
@@ -117,6 +117,7 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 
 
 @pytest.mark.parametrize("labels", ["soft", "hard"])
+@pytest.mark.usefixtures("in_double")
 def test_students_learn_as_a_plain_loop_does(labels: str, trained: Trained, tmp_path: Path) -> None:
     """AdamW, a cosine by the epoch, batches and views of the stream, and the loss of every batch."""
     given = teacher() if labels == "soft" else None

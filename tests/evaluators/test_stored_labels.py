@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from bench.api import EvaluationTask, Progress
+from bench.api.seeds import seed_for
 from bench.api.stored.codec import LabelCodec
 from bench.errors import UserError
 from bench.kit.labels.stored import StoredLabels
 from bench.kit.labels.storing import store
-from bench.kit.seeds import seed_for
 from bench.kit.views import AugmentationConfig, AugmentedBatch
 from evaluators.classification import Classification, ClassificationProtocol
 from tests.evaluators.conftest import (

@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.api import DatasetInfo, catalogue
+from bench.api import Dataset, DatasetInfo, catalogue
 from bench.errors import UserError
 from bench.kit import data
 from bench.kit.data import decoding, folders, names
-from bench.kit.data.dataset import Dataset, Files, Resident
+from bench.kit.data.dataset import Files, Resident
 from bench.kit.data.reading import CutCentre, default_workers, read_batches
 from bench.kit.views import AugmentationConfig, AugmentationStream
 
@@ -233,7 +233,7 @@ def lazy(tmp_path: Path) -> Files:
 
 def by_image(split: Files, plan: AugmentationConfig, batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
     stream = AugmentationStream(plan, len(split))
-    views = list(split.views(stream, epoch=2, batch_size=batch_size, device="cpu"))
+    views = list(split.views(stream.plan, epoch=2, batch_size=batch_size, device="cpu"))
     order = torch.cat([batch.indices for batch in views]).argsort()
     return torch.cat([batch.pixels for batch in views])[order], torch.cat([b.labels for b in views])[order]
 
@@ -256,13 +256,15 @@ def test_files_and_memory_give_the_same_views(tmp_path: Path) -> None:
     resident = Resident(decoding.decode_all(paths, 32), labels)
     files = Files(paths, labels, workers=0)
     stream = AugmentationStream(AugmentationConfig(size=24, flip=True, mix="cutmix", seed=4), 6)
-    for lazily, held in zip(files.views(stream, 1, 4, "cpu"), resident.views(stream, 1, 4, "cpu"), strict=True):
+    for lazily, held in zip(
+        files.views(stream.plan, 1, 4, "cpu"), resident.views(stream.plan, 1, 4, "cpu"), strict=True
+    ):
         assert torch.equal(lazily.labels, held.labels)
         assert torch.equal(lazily.partner_labels, held.partner_labels)
         assert lazily.weight == held.weight
         assert (lazily.pixels - held.pixels).abs().max() <= 1.01 / 255  # files are cut in whole levels
     indices = torch.tensor([5, 0])
-    crops = [split.crops(stream, indices, 3, "cpu") for split in (files, resident)]
+    crops = [split.crops(stream.plan, indices, 3, "cpu") for split in (files, resident)]
     assert (crops[0] - crops[1]).abs().max() <= 1.01 / 255
     centred = [torch.cat([x for x, _ in split.centered(32, "cpu", 4)]) for split in (files, resident)]
     assert torch.equal(*centred)
@@ -272,7 +274,7 @@ def test_a_plan_that_needs_memory_is_refused_in_one_line(lazy: Files) -> None:
     for workers in (0, 1):
         split = Files(lazy.paths, lazy.labels, workers)
         with pytest.raises(UserError, match=r"^[^\n]*needs images in memory[^\n]*$"):
-            list(split.views(AugmentationStream(AugmentationConfig(size=16, shuffle=2), 12), 0, 4, "cpu"))
+            list(split.views(AugmentationStream(AugmentationConfig(size=16, shuffle=2), 12).plan, 0, 4, "cpu"))
 
 
 def test_reading_leaves_the_global_random_stream_alone(lazy: Files) -> None:

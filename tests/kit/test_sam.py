@@ -13,9 +13,9 @@ from timm.models.vision_transformer_sam import VisionTransformerSAM, checkpoint_
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.api import DatasetInfo, GridPoint, Task, TeacherSpec
+from bench.api import Dataset, DatasetInfo, GridPoint, Task, TeacherSpec
 from bench.errors import UserError
-from bench.kit.data.dataset import Dataset, Resident
+from bench.kit.data.dataset import Resident
 from bench.kit.segmentation import sam
 from bench.kit.segmentation.sam import Sam, SamB, load_official
 from bench.kit.views import AugmentedBatch

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from bench.api import TEACHER_LABELS, DatasetInfo, GridPoint, Images, Task, TeacherSpec
+from bench.api import Dataset, DatasetInfo, GridPoint, Images, TeacherSpec
 from bench.errors import UserError
 from bench.kit import images as image_files
-from bench.kit.data.dataset import Dataset, Resident
+from bench.kit.data.dataset import Resident
+from bench.kit.running import RunningTask
+from bench.planning.cells import Cells, labels_itself
 from methods.external import External
 
 CLASSES, IPC, SIDE = 3, 2, 8
@@ -38,31 +40,31 @@ def method(place: Path, **more: Any) -> External:
     return External.for_dataset(INFO, **facts)
 
 
-def task(tmp_path: Path, seed: int = 0) -> Task:
+def task(tmp_path: Path, seed: int = 0) -> RunningTask:
     split, ids = Resident(torch.zeros(3, 3, SIDE, SIDE, dtype=torch.uint8), torch.arange(3)), ("a", "b", "c")
-    return Task(
+    return RunningTask(
         dataset=INFO, ipc=IPC, seed=seed, data=Dataset(INFO, ids, ids, split, split), teachers=(),
-        device=torch.device("cpu"), work=tmp_path, progress=lambda *_, **__: None,
+        device=torch.device("cpu"), work=tmp_path, on_progress=lambda *_, **__: None,
     )  # fmt: skip
 
 
 def test_files_are_kept_byte_by_byte(folder: Path, tmp_path: Path) -> None:
     made = method(folder).distill(task(tmp_path))
     assert made.labels.tolist() == [0, 0, 1, 1, 2, 2]
-    image_files.save(made, tmp_path / "cell", made.encoding)
+    image_files.save(made, tmp_path / "cell", "jpeg")
     assert image_files.files_digest(tmp_path / "cell") == image_files.files_digest(folder / "images")
     assert torch.equal(image_files.load(tmp_path / "cell").pixels, made.pixels)
 
 
 def test_the_identity_is_the_content_not_the_place_or_the_seed(folder: Path, tmp_path: Path) -> None:
     moved = Path(folder.rename(tmp_path / "elsewhere"))
-    here, settings = method(moved), [GridPoint(INFO, IPC, seed) for seed in (0, 1)]
+    here, points = method(moved), [GridPoint(INFO, IPC, seed) for seed in (0, 1)]
     there = method(moved, folder="/gone", set="other", images=here.config.model_dump()["images"])
-    fields = [one.image_recipe(setting).fields for one in (here, there) for setting in settings]
-    assert all(found == fields[0] for found in fields)
+    ids = {Cells(INFO).images(one, point).id for one in (here, there) for point in points}
+    assert len(ids) == 1
     path = next((moved / "images").rglob("*.jpg"))
     path.write_bytes(path.read_bytes() + b"\0")
-    assert method(moved).image_recipe(settings[0]).fields != fields[0]
+    assert Cells(INFO).images(method(moved), points[0]).id not in ids
 
 
 def test_changed_and_missing_files_are_refused(folder: Path, tmp_path: Path) -> None:
@@ -99,11 +101,13 @@ def test_another_class_order_is_refused(folder: Path, tmp_path: Path) -> None:
 
 
 def test_its_own_labels_are_its_native_ones(folder: Path) -> None:
-    setting = GridPoint(INFO, IPC, 0)
-    assert method(folder).label_recipe(setting) == TEACHER_LABELS and method(folder).info.name == "external:x"
+    point = GridPoint(INFO, IPC, 0)
+    assert not labels_itself(method(folder)) and method(folder).info.name == "external:x"
     own = method(folder, labels="stored", labels_digest="1")
-    recipe = own.label_recipe(setting)
-    assert recipe is not None and recipe.fixed and recipe.needs_images and own.info.labels == "own stored"
-    teacher = method(folder, labels="teacher", labels_digest="2").label_recipe(setting)
-    assert teacher is not None and not teacher.fixed and teacher.fields != recipe.fields
+    images = Cells(INFO).images(own, point)
+    stored = Cells(INFO).label_model(own, point, images)
+    assert own.info.fixed_labels and own.info.labels == "own stored" and stored.parents == {"images": images.id}
+    teacher = method(folder, labels="teacher", labels_digest="2")
+    model = Cells(INFO).label_model(teacher, point, images)
+    assert labels_itself(teacher) and not teacher.info.fixed_labels and model.parents == {} and model.id != stored.id
     assert External.info.name == "external" and External.info.labels == "teacher"

@@ -14,13 +14,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from bench.api import DatasetInfo, FrozenBackbone, GridPoint, Task, TeacherSpec
+from bench.api import Dataset, DatasetInfo, FrozenBackbone, GridPoint, Task, TeacherSpec
+from bench.api.seeds import seed_for
 from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.clip import loading
-from bench.kit.data.dataset import Dataset
 from bench.kit.data.icon_scenes import make_scenes
-from bench.kit.seeds import seed_for
 from bench.kit.segmentation import masks as measure
 from bench.kit.segmentation import networks
 from bench.kit.segmentation.masks import click_plane
@@ -73,7 +72,7 @@ def setting(ipc: int = 1, seed: int = 0, **changes: Any) -> GridPoint:
 
 def some_views(data: Dataset) -> AugmentedBatch:
     stream = AugmentationStream(AugmentationConfig(size=SIDE, min_scale=0.3, flip=True, seed=2), len(data.train))
-    return next(iter(data.train.views(stream, 0, 16, "cpu")))
+    return next(iter(data.train.views(stream.plan, 0, 16, "cpu")))
 
 
 def teacher_of(folder: Path, config: TeacherConfig, here: Task) -> TeacherMasks:
@@ -122,6 +121,7 @@ def test_a_tiny_teacher_learns_to_answer_clicks(tmp_path: Path) -> None:
     assert not torch.allclose(found.soft_labels(views, 0), found.soft_labels(elsewhere, 0), atol=0.1)
 
 
+@pytest.mark.usefixtures("in_double")
 def test_masks_are_learnt_as_a_plain_loop_does(tmp_path: Path) -> None:
     """AdamW without decay of norms and biases, a cosine to zero by the step, flipped crops of the training split."""
     recipe = MaskTraining(epochs=2, batch_size=8, lr=0.01, weight_decay=0.1, min_scale=0.5, dice_weight=0.5)
@@ -138,7 +138,7 @@ def test_masks_are_learnt_as_a_plain_loop_does(tmp_path: Path) -> None:
     stream = AugmentationStream(AugmentationConfig(size=SIDE, min_scale=0.5, flip=True, seed=seed), len(split))
     step = 0
     for epoch in range(2):
-        for views in split.views(stream, epoch, 8, "cpu"):
+        for views in split.views(stream.plan, epoch, 8, "cpu"):
             for group in optimizer.param_groups:
                 group["lr"] = 0.01 * (1 + math.cos(math.pi * step / 6)) / 2
             assert views.planes is not None

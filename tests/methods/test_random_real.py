@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.api import DatasetInfo, GridPoint, Images, Task, TeacherSpec
+from bench.api import Dataset, DatasetInfo, GridPoint, Images, TeacherSpec
 from bench.errors import UserError
-from bench.kit.data.dataset import Dataset, Resident
+from bench.kit.data.dataset import Resident
+from bench.kit.running import RunningTask
+from bench.planning.cells import Cells, labels_itself
 from methods.random_real import RandomReal
 
 CLASSES, EACH = 4, 12
@@ -24,9 +26,9 @@ def distill(tmp_path: Path, ipc: int, seed: int = 0, side: int = 16, size: int =
         test_images=1, mean=(0.5,) * 3, std=(0.25,) * 3, teacher=TeacherSpec(), clip="icon-clip", student="convnet2",
     )  # fmt: skip
     names = tuple(map(str, range(CLASSES)))
-    task = Task(
+    task = RunningTask(
         dataset=info, ipc=ipc, seed=seed, data=Dataset(info, names, names, train, train), teachers=(),
-        device=torch.device("cpu"), work=tmp_path, progress=lambda *_, **__: None,
+        device=torch.device("cpu"), work=tmp_path, on_progress=lambda *_, **__: None,
     )  # fmt: skip
     return RandomReal().distill(task), train
 
@@ -72,6 +74,6 @@ def test_it_needs_no_teacher_and_brings_no_labels() -> None:
         name="x", title="X", classes=2, image_size=8, smallest_class=9, train_images=18, test_images=2,
         mean=(0.5,) * 3, std=(0.25,) * 3, teacher=TeacherSpec(), clip="icon-clip", student="convnet2",
     )  # fmt: skip
-    setting = GridPoint(info, 3, 1)
-    assert RandomReal().teachers(setting) == () and RandomReal().label_recipe(setting) is None
-    assert RandomReal().image_recipe(setting).fields == {"ipc": 3, "seed": 1}
+    point = GridPoint(info, 3, 1)
+    assert RandomReal().teachers(point) == () and not labels_itself(RandomReal()) and RandomReal.info.labels == "hard"
+    assert Cells(info).images(RandomReal(), point).fields == {"dataset": "x", "ipc": 3, "seed": 1}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,18 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from bench.api import TEACHER_LABELS, DatasetInfo, GridPoint, Images, Progress, Task, TeacherSpec
+from bench.api import Dataset, DatasetInfo, GridPoint, Images, Progress, Split, TeacherSpec
+from bench.api.seeds import seed_for
 from bench.errors import UserError
-from bench.kit.checkpoint import Checkpoint
-from bench.kit.data.dataset import Dataset, Files, Resident, Split
+from bench.kit import running
+from bench.kit.data.dataset import Files, Resident
 from bench.kit.data.sampling import sample_classes
 from bench.kit.images import quantise
-from bench.kit.seeds import seed_for
+from bench.kit.running import RunningTask
 from bench.kit.teachers import trajectory
 from bench.kit.teachers.trajectory import Network, Trajectory
 from bench.kit.views import AugmentationConfig, AugmentationStream
+from bench.planning.cells import Cells, labels_itself
 from methods import rded
 from methods.hello import HeLlO
 from methods.rded import RDED, mosaic
@@ -78,7 +80,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Trajectory:
     return Trajectory.load(folder, torch.device("cpu"))
 
 
-MakeTask = Callable[..., Task]
+MakeTask = Callable[..., RunningTask]
 
 
 def silent(done: int, total: int, **_: float) -> None:
@@ -87,32 +89,30 @@ def silent(done: int, total: int, **_: float) -> None:
 
 @pytest.fixture
 def make_task(tmp_path: Path, teacher: Trajectory) -> MakeTask:
-    def make(train: Split, ipc: int, seed: int = 0, place: str = "work", progress: Progress = silent) -> Task:
+    def make(train: Split, ipc: int, seed: int = 0, place: str = "work", progress: Progress = silent) -> RunningTask:
         work = tmp_path / place
         work.mkdir(exist_ok=True)
         names = tuple(map(str, range(CLASSES)))
         data = Dataset(info(), names, names, train, train)
-        return Task(
+        return RunningTask(
             dataset=info(), ipc=ipc, seed=seed, data=data, teachers=(teacher,), device=torch.device("cpu"), work=work,
-            progress=progress,
+            on_progress=progress,
         )  # fmt: skip
 
     return make
 
 
-def distill(task: Task, **config: Any) -> Images:
+def distill(task: RunningTask, **config: Any) -> Images:
     """Both stages: the scores of the pool, then the images made from them."""
     method = RDED(RDED.Config(**config))
-    scores = task.work / "scores"
-    scores.mkdir()
-    method.prepare(task, scores)
-    return method.distill(dataclasses.replace(task, prepared=scores))
+    (mosaics := task.work / "mosaics").mkdir()
+    return running.distill(method, dataclasses.replace(task, work=mosaics, prepared=running.prepare(method, task)))
 
 
 # -- the reference
 
 
-def reference(task: Task, factor: int, pool: int, crops: int) -> list[Tensor]:
+def reference(task: RunningTask, factor: int, pool: int, crops: int) -> list[Tensor]:
     """Float images in [0, 1], class by class; no two images at once."""
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
     net = task.teacher.model().net.eval()
@@ -211,25 +211,23 @@ def test_the_batch_size_does_not_matter(make_task: MakeTask) -> None:
     assert torch.equal(one, other)
 
 
-def test_killed_in_the_middle_it_goes_on_to_the_same_scores(
-    make_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole, again = tmp_path / "whole-scores", tmp_path / "scores-again"
-    whole.mkdir()
-    again.mkdir()
-    RDED().prepare(make_task(resident(), 4, place="whole"), whole)
-    monkeypatch.setattr(Checkpoint, "due", lambda _: True)
+def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_killed_in_the_middle_it_goes_on_to_the_same_scores(make_task: MakeTask) -> None:
+    whole = running.prepare(RDED(), make_task(resident(), 4, place="whole"))
 
     def killed(done: int, total: int, **_: float) -> None:
-        if done == 2 * EACH:
+        if done == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        RDED().prepare(make_task(resident(), 4, progress=killed), again)
+        running.prepare(RDED(), make_task(resident(), 4, progress=killed))
     made: list[int] = []
-    RDED().prepare(make_task(resident(), 4, progress=lambda done, total, **_: made.append(done)), again)
-    assert made == [2 * EACH, 3 * EACH]  # the first class was there
-    assert (again / "scores.safetensors").read_bytes() == (whole / "scores.safetensors").read_bytes()
+    again = running.prepare(RDED(), make_task(resident(), 4, progress=lambda done, total, **_: made.append(done)))
+    assert made == [2, 3]  # the first class was there
+    assert same(again, whole)
 
 
 @pytest.mark.parametrize("every", [1, 2])
@@ -239,18 +237,16 @@ def test_stopped_again_and_again_it_ends_with_the_same_bits(
 ) -> None:
     monkeypatch.setattr(rded, "_CROP_BYTES", 7 * 5 * 12 * SIDE**2)  # 7 images at once: a class takes 3 chunks
     train = files(tmp_path, "png") if lazily else resident()
-    whole, stopped = tmp_path / "whole-scores", tmp_path / "stopped-scores"
-    whole.mkdir()
-    stopped.mkdir()
-    RDED().prepare(make_task(train, 4, place="whole"), whole)
-    _, told = stopped_every(
-        every, lambda progress: RDED().prepare(make_task(train, 4, place="scores", progress=progress), stopped)
+    whole = running.prepare(RDED(), make_task(train, 4, place="whole"))
+    stopped, told = stopped_every(
+        every, lambda progress: running.prepare(RDED(), make_task(train, 4, place="scores", progress=progress))
     )
-    assert told == [7, 14, 20, 27, 34, 40, 47, 54, 60]
-    assert (stopped / "scores.safetensors").read_bytes() == (whole / "scores.safetensors").read_bytes()
+    assert told == list(range(1, 10))
+    assert same(stopped, whole)
 
     def distill_from_scores(progress: Progress, place: str = "mosaics") -> Images:
-        return RDED().distill(dataclasses.replace(make_task(train, 4, place=place, progress=progress), prepared=whole))
+        task = make_task(train, 4, place=place, progress=progress)
+        return running.distill(RDED(), dataclasses.replace(task, prepared=whole))
 
     made, told = stopped_every(every, distill_from_scores)
     assert told == [1, 2, 3]
@@ -259,12 +255,11 @@ def test_stopped_again_and_again_it_ends_with_the_same_bits(
 
 def test_one_scoring_serves_every_ipc(make_task: MakeTask) -> None:
     few, many = make_task(resident(), 1, place="few"), make_task(resident(), 6, place="many")
-    assert RDED().prepare_recipe(few) == RDED().prepare_recipe(many)
-    assert RDED().image_recipe(few) != RDED().image_recipe(many)
-    folder = few.work
-    RDED().prepare(few, folder)
-    best = RDED().distill(dataclasses.replace(few, prepared=folder)).pixels
-    all_six = RDED().distill(dataclasses.replace(many, prepared=folder)).pixels
+    cells = Cells(info())
+    one, other = (cells.images(RDED(), point) for point in (few, many))
+    assert one.id != other.id and one.parents == other.parents
+    scores = running.prepare(RDED(), make_task(resident(), 1, place="scores"))
+    best, all_six = (running.distill(RDED(), dataclasses.replace(task, prepared=scores)).pixels for task in (few, many))
     assert torch.equal(best, all_six[::6])
 
 
@@ -294,7 +289,7 @@ def test_an_ipc_beyond_the_pool_is_refused() -> None:
     RDED().check(GridPoint(info(), EACH, 0))
     with pytest.raises(UserError, match=r"rded at IPC 21 on noise needs 21 patches .* pool has 20 images"):
         RDED().check(GridPoint(info(), EACH + 1, 0))
-    with pytest.raises(UserError, match="needs 40 patches a class"):
+    with pytest.raises(UserError, match="needs 40 patches per class"):
         RDED(RDED.Config(factor=2)).check(GridPoint(info(), 10, 0))
     with pytest.raises(UserError, match="pool has 300 images"):
         RDED().check(GridPoint(info(224, smallest=1300), 76, 0))
@@ -302,14 +297,15 @@ def test_an_ipc_beyond_the_pool_is_refused() -> None:
         RDED(RDED.Config(factor=3)).check(GridPoint(info(), 1, 0))
 
 
-def test_recipes_hold_what_decides_and_are_shared() -> None:
-    setting, later = GridPoint(info(), 5, 1), GridPoint(info(), 10, 2)
-    recipe = RDED(RDED.Config(crops=3, batch_size=7)).image_recipe(setting)
-    assert recipe.fields == {"crops": 3, "ipc": 5, "seed": 1}  # the batch size is of no effect
-    assert recipe.settings == {"crops": 3, "batch_size": 7}
-    assert RDED().label_recipe(setting) == RDED().label_recipe(later) == TEACHER_LABELS  # the teacher alone decides
-    assert HeLlO().image_recipe(setting) == RDED().image_recipe(setting)  # made once for both
-    assert HeLlO().prepare_recipe(setting) == RDED().prepare_recipe(setting)
+def test_identities_hold_what_decides_and_are_shared() -> None:
+    point, cells = GridPoint(info(), 5, 1), Cells(info())
+    method = RDED(RDED.Config(crops=3, batch_size=7))
+    made = cells.images(method, point)
+    assert made.fields == {"dataset": "noise", "ipc": 5, "seed": 1}  # the crops come with the prepared scores
+    assert cells.by_id[made.parents["prepared"]].fields == {"dataset": "noise", "config": {"crops": 3}, "seed": 1}
+    assert made.call["settings"] == {"crops": 3, "batch_size": 7}  # the batch size affects speed alone
+    assert not labels_itself(RDED())
+    assert cells.images(HeLlO(), point) is cells.images(RDED(), point)  # made once for both
 
 
 def test_the_score_is_the_cross_entropy_of_the_true_class(teacher: Trajectory) -> None:

@@ -278,9 +278,9 @@ def test_variants_keep_their_own_labels_and_random_rows() -> None:
         assert mine.parents["images"] == its.parents["images"] and mine.parents["labels"] != its.parents["labels"]
     labels = {cell.id: cell for cell in grid.stage("label")}
     for row in (("hello[adapt=head]", "projector"), ("random_real", "projector[adapt=head]")):
-        assert all(labels[cell.parents["labels"]].fields.get("adapt") == "head" for cell in by_row[row])
+        assert all(labels[cell.parents["labels"]].fields["config"]["adapt"] == "head" for cell in by_row[row])
     for row in (("hello", "projector"), ("random_real", "projector")):
-        assert all("adapt" not in labels[cell.parents["labels"]].fields for cell in by_row[row])
+        assert all("adapt" not in labels[cell.parents["labels"]].fields["config"] for cell in by_row[row])
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.api.augmentation import AugmentationSchedule
+from bench.api.seeds import seed_for
 from bench.api.stored.codec import LabelCodec
-from bench.kit.seeds import seed_for
 
 SHARD_BYTES = 64 * 2**20  # memory that writing or reading a shard may take
 

@@ -27,9 +27,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bench.api import FrozenBackbone
+from bench.api.seeds import seed_for
 from bench.errors import UserError
 from bench.kit.clip.naming import ICON_CLIP, ICON_CLIP_FOLDER, UNTRAINED
-from bench.kit.seeds import seed_for
 
 Tokenizer = Callable[[list[str]], Tensor]
 

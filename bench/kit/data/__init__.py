@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.api import DatasetInfo, catalogue
+from bench.api import Dataset, DatasetInfo, catalogue
 from bench.errors import UserError
 from bench.kit.data.cifar import read_cifar
-from bench.kit.data.dataset import Dataset
 from bench.kit.data.description import Description, describe_loaded
 from bench.kit.data.embedded import read_digits
 from bench.kit.data.folders import (

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from bench.api import DatasetInfo
+from bench.api import Dataset, DatasetInfo
 from bench.errors import UserError
 from bench.kit.data import names
-from bench.kit.data.dataset import Dataset, Resident
+from bench.kit.data.dataset import Resident
 
 
 def read_cifar(info: DatasetInfo, place: Path) -> Dataset:

@@ -1,15 +1,9 @@
-"""A data set in use: two splits, in memory (``Resident``) or read from files (``Files``), and a class order.
-
-A split hands out views for training, centred images for testing, crops to choose from, and single images.
-"""
+"""The splits of a data set: in memory (``Resident``), or read from files (``Files``)."""
 
 from __future__ import annotations
 
-import hashlib
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import final
@@ -17,94 +11,15 @@ from typing import final
 import torch
 from torch import Tensor
 
-from bench.api import DatasetInfo
+from bench.api import AugmentationConfig, AugmentedBatch, Split
 from bench.kit.data.decoding import centre, decode
 from bench.kit.data.reading import Cut, CutCentre, CutView, cut_view, default_workers, read_batches
-from bench.kit.views import AugmentationStream, AugmentedBatch, resized_crop
+from bench.kit.views import AugmentationStream, resized_crop, stream_of
 from bench.kit.views.planes import with_planes
 
 Device = torch.device | str
 Replay = Sequence[tuple[int, int]]
 Rows = Callable[[int], slice]
-
-
-class Split(ABC):
-    """Images with hard labels; ``labels`` is int64 (N,) on the host.
-
-    Of sets with masks ``points`` (N, 2) and ``masks`` (N, H, W) are as of :class:`bench.api.Images`.
-    """
-
-    points: Tensor | None = None
-    masks: Tensor | None = None
-
-    def __init__(self, labels: Tensor):
-        self.labels = labels
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @abstractmethod
-    def views(
-        self,
-        stream: AugmentationStream,
-        epoch: int,
-        batch_size: int,
-        device: Device,
-        replay: Replay | None = None,
-        first: int = 0,
-        last: int | None = None,
-        rows: Rows | None = None,
-    ) -> Iterator[AugmentedBatch]:
-        """The views of one epoch on ``device``, in the stream's order; the last batch may be shorter.
-
-        Args:
-            replay: of splits in memory, the (epoch, batch) pairs of the stream to show instead.
-            first, last: from which batch on and before which; None: to the end. The others are not read, and these
-                are as they would be among them.
-            rows: of a batch of so many views, which to make (``bench.kit.distributed.share``: this process's);
-                of streams that mix nothing.
-
-        Raises:
-            UserError: an image cannot be decoded, or the stream's plan needs images in memory.
-        """
-
-    @abstractmethod
-    def centered(
-        self, size: int, device: Device, batch_size: int = 256, indices: Tensor | None = None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images in order, resized and centre-cropped as :func:`bench.kit.data.decoding.centre` says.
-
-        Args:
-            indices: int64 on the host, which images and in which order; all where it is None.
-
-        Yields:
-            uint8 (B, 3, size, size) and labels int64 (B,), both on ``device``.
-
-        Raises:
-            UserError: an image cannot be decoded.
-        """
-
-    @abstractmethod
-    def crops(self, stream: AugmentationStream, indices: Tensor, count: int, device: Device) -> Tensor:
-        """``count`` crops of each image: crop k is what ``stream`` cuts out in epoch k, without flip or mix.
-
-        Args:
-            indices: int64 (B,) on the host.
-
-        Returns:
-            float32 (count, B, 3, S, S) in [0, 1] on ``device``, S being the plan's size.
-
-        Raises:
-            UserError: an image cannot be decoded, or the stream's plan needs images in memory.
-        """
-
-    @abstractmethod
-    def image(self, index: int) -> Tensor:
-        """One image, uint8 (3, H, W) on the host.
-
-        Raises:
-            UserError: it cannot be decoded.
-        """
 
 
 @final
@@ -135,7 +50,7 @@ class Resident(Split):
 
     def views(
         self,
-        stream: AugmentationStream,
+        config: AugmentationConfig,
         epoch: int,
         batch_size: int,
         device: Device,
@@ -145,6 +60,7 @@ class Resident(Split):
         rows: Rows | None = None,
     ) -> Iterator[AugmentedBatch]:
         pixels, labels = self.layers(device), self.on(device)[1]
+        stream = stream_of(config, len(self))
         if replay is not None:
             yield from (stream.again(pixels, labels, *place, batch_size) for place in replay[first:last])
             return
@@ -159,13 +75,13 @@ class Resident(Split):
             chosen = chosen.to(device)
             yield centre(pixels[chosen], size), labels[chosen]
 
-    def crops(self, stream: AugmentationStream, indices: Tensor, count: int, device: Device) -> Tensor:
+    def crops(self, config: AugmentationConfig, indices: Tensor, count: int, device: Device) -> Tensor:
         pixels, _ = self.on(device)
         images = pixels[indices.to(device)].float().div_(255)
         heights, widths = (torch.full_like(indices, side) for side in pixels.shape[2:])
-        plan = stream.plan
+        stream = stream_of(config, len(self))
         crops = [
-            resized_crop(images, stream.boxes(k, indices, heights, widths).to(device), plan.size, plan.antialias)
+            resized_crop(images, stream.boxes(k, indices, heights, widths).to(device), config.size, config.antialias)
             for k in range(count)
         ]
         return torch.stack(crops)
@@ -190,7 +106,7 @@ class Files(Split):
 
     def views(
         self,
-        stream: AugmentationStream,
+        config: AugmentationConfig,
         epoch: int,
         batch_size: int,
         device: Device,
@@ -201,6 +117,7 @@ class Files(Split):
     ) -> Iterator[AugmentedBatch]:
         if replay is not None:
             raise NotImplementedError("labels are stored for synthetic images, which are kept in memory")
+        stream = stream_of(config, len(self))
         batches = islice(stream.batches(epoch, batch_size), first, last)
         groups = [_chosen_rows(stream, indices, rows) for _, indices in batches]
         cropped = self._read([some for some in groups if len(some)], CutView(stream.plan, stream.count, epoch), device)
@@ -216,7 +133,9 @@ class Files(Split):
         for chosen, pixels in zip(groups, self._read(groups, CutCentre(size), device), strict=True):
             yield pixels, self.labels[chosen].to(device, non_blocking=True)
 
-    def crops(self, stream: AugmentationStream, indices: Tensor, count: int, device: Device) -> Tensor:
+    def crops(self, config: AugmentationConfig, indices: Tensor, count: int, device: Device) -> Tensor:
+        stream = stream_of(config, len(self))
+
         def crops_of(index: int) -> Tensor:
             image = decode(self.paths[index]).float().div_(255)  # first, as RDED does: crops are not rounded
             return torch.stack([cut_view(stream, image, index, epoch) for epoch in range(count)])
@@ -243,28 +162,3 @@ def _chosen_rows(stream: AugmentationStream, indices: Tensor, rows: Rows | None)
 
 def _batches(count: int, indices: Tensor | None, batch_size: int) -> tuple[Tensor, ...]:
     return torch.split(torch.arange(count) if indices is None else indices.cpu(), batch_size)
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A data set, ready for use.
-
-    ``ids`` are its class ids in class order, which teachers and label models are tied to; ``names`` are the
-    same classes in words, for prompts.
-    """
-
-    info: DatasetInfo
-    names: tuple[str, ...]
-    ids: tuple[str, ...]
-    train: Split
-    test: Split
-
-    @property
-    def order_hash(self) -> str:
-        """SHA-256 (hex) of the class ids, joined by newlines."""
-        return order_hash(self.ids)
-
-
-def order_hash(ids: Sequence[str]) -> str:
-    """SHA-256 (hex) of class ids, joined by newlines: two sets with one hash have one class order."""
-    return hashlib.sha256("\n".join(ids).encode()).hexdigest()

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.api import DatasetInfo
-from bench.kit.data.dataset import Dataset, Resident, Split
+from bench.api import Dataset, DatasetInfo, Split
+from bench.kit.data.dataset import Resident
 
 SAMPLE = 500  # images looked at for sizes and statistics, evenly spread over the training split
 

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from bench.api import DatasetInfo
+from bench.api import Dataset, DatasetInfo
 from bench.errors import UserError
 from bench.kit.data import names
-from bench.kit.data.dataset import Dataset, Resident
+from bench.kit.data.dataset import Resident
 
 SIDE = 8
 BRIGHTEST = 16  # a value counts the ink dots in a block of 4x4

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 
-from bench.api import DatasetInfo
+from bench.api import Dataset, DatasetInfo, Split
 from bench.api.image_folders import Listing, fingerprint, list_classes, list_folder
 from bench.errors import UserError
 from bench.kit.data import names
-from bench.kit.data.dataset import Dataset, Files, Resident, Split
+from bench.kit.data.dataset import Files, Resident
 from bench.kit.data.decoding import check_all, decode_all, side_lengths
 
 MOST_RESIDENT = 4 * 2**30  # bytes of uint8; Tiny-ImageNet has 1.4e9

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from bench.api import DatasetInfo
+from bench.api import Dataset, DatasetInfo
 from bench.api.image_folders import list_classes
+from bench.api.seeds import seed_for
 from bench.errors import UserError
-from bench.kit.data.dataset import Dataset, Resident
+from bench.kit.data.dataset import Resident
 from bench.kit.data.decoding import decode_all
 from bench.kit.data.icons import SIZE
-from bench.kit.seeds import seed_for
 
 Bytes = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

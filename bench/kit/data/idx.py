@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.api import DatasetInfo
+from bench.api import Dataset, DatasetInfo
 from bench.errors import UserError
 from bench.kit.data import names
-from bench.kit.data.dataset import Dataset, Resident
+from bench.kit.data.dataset import Resident
 
 GZIP_MAGIC = b"\x1f\x8b"
 UNSIGNED_BYTES = 8  # IDX's code for the type of its elements

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bench.api.seeds import seed_for
 from bench.errors import UserError
-from bench.kit.seeds import seed_for
 from bench.kit.views.draws import Purpose, permutation, uniforms
 
 

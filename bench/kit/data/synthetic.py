@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bench.api import DatasetInfo
-from bench.kit.data.dataset import Dataset, Resident
-from bench.kit.seeds import seed_for
+from bench.api import Dataset, DatasetInfo
+from bench.api.seeds import seed_for
+from bench.kit.data.dataset import Resident
 
 SIDE = 32  # pixels
 SQUARES = 4  # a side

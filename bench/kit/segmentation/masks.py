@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.api import LabelSource
-from bench.kit.data.dataset import Split
+from bench.api import LabelSource, Split
 from bench.kit.segmentation.decoder import SHRINKS
 from bench.kit.views import AugmentedBatch
 from bench.kit.views.planes import CLICK, MASK, with_planes

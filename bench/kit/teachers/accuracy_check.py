@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import torch
 
+from bench.api import Dataset
 from bench.errors import UserError
 from bench.kit.accuracy import TestImages
-from bench.kit.data.dataset import Dataset
 from bench.kit.teachers.trajectory import GATE_IMAGES, Trajectory
 
 TOLERANCE = 0.01  # of accuracy; other kernels on other devices flip a few images, not one in a hundred

@@ -11,20 +11,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bench.api import BaseConfig
+from bench.api import NetworkSpec
 from bench.kit.models import Classifier, build
 
 GATE_IMAGES = 1000  # held-out images on which a teacher shows that it is what its record says
 
 
-class Network(BaseConfig):
-    """What must be known to build a classifier again."""
-
-    arch: str
-    classes: int
-    image_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+class Network(NetworkSpec):
+    """A description that can be built."""
 
     def build(self) -> Classifier:
         """With random weights, from torch's global stream."""

@@ -8,8 +8,8 @@ batches, ``AugmentedBatch`` is one;
 
 from __future__ import annotations
 
-from bench.api.augmentation import AugmentationConfig
+from bench.api.augmentation import AugmentationConfig, AugmentedBatch
 from bench.kit.views.geometry import resized_crop
-from bench.kit.views.stream import AugmentationStream, AugmentedBatch
+from bench.kit.views.stream import AugmentationStream, stream_of
 
-__all__ = ["AugmentationConfig", "AugmentationStream", "AugmentedBatch", "resized_crop"]
+__all__ = ["AugmentationConfig", "AugmentationStream", "AugmentedBatch", "resized_crop", "stream_of"]

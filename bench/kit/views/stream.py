@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bench.api.augmentation import AugmentationConfig
+from bench.api.augmentation import AugmentationConfig, AugmentedBatch
 from bench.errors import UserError
 from bench.kit.views.boxes import CROP_WIDTH, random_resized_boxes
 from bench.kit.views.draws import (
@@ -34,34 +33,10 @@ from bench.kit.views.table import SpanTable, draw_table
 
 COLOURS = 3  # channels that are seen; what comes after them are planes
 SPANS_HELD = 2  # a loader that reads ahead works on the next epoch while this one is being finished
+STREAMS_HELD = 4  # of those that splits ask for
 BATCHES_AT_ONCE = 16  # whose mixtures are drawn together
 SPAN_IMAGES = 512  # smaller sets are drawn several epochs at a time, up to this many views
 REPLAY_BYTES = 128 * 2**20  # of tables of single batches: 40 bytes a view, and small ones' weights
-
-
-@dataclass(frozen=True)
-class AugmentedBatch:
-    """An augmented batch, on one device.
-
-    ``pixels`` float32 (B, 3, S, S) in [0, 1]; ``indices`` int64 (B,) of the base images in their set;
-    ``labels`` int64 (B,) of the base images; ``partner_labels`` and ``partner_indices`` of the images that were
-    mixed in (the same where none were); ``weight`` the share of the base image in every view, known on the host.
-    ``planes`` float32 (B, P, S, S) in [0, 1], where the images have some: what lies below their colours, cut, flipped
-    and mixed like these (see :mod:`bench.kit.views.planes`).
-    """
-
-    pixels: Tensor
-    indices: Tensor
-    labels: Tensor
-    partner_labels: Tensor
-    partner_indices: Tensor
-    weight: float
-    epoch: int
-    batch: int
-    planes: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 class AugmentationStream:
@@ -272,6 +247,12 @@ class AugmentationStream:
                 f"shuffle={self.plan.shuffle} permutes patches before the crop and needs images in memory; "
                 "this set is read from files: use shuffle=1"
             )
+
+
+@lru_cache(STREAMS_HELD)
+def stream_of(config: AugmentationConfig, count: int) -> AugmentationStream:
+    """Return the stream of ``count`` images; the latest ones are kept, with their caches."""
+    return AugmentationStream(config, count)
 
 
 def _mirrored(pixels: Tensor, flips: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def seed_for(purpose: str, *parts: int | str) -> int:
-    """A seed in 0..2^31-1 for a purpose, e.g. ``seed_for("student-init", 2)``; the same on every machine."""
+    """Return a seed in 0..2^31-1 for a purpose, e.g. ``seed_for("student-init", 2)``; the same on every machine."""
     text = "/".join([purpose, *map(str, parts)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") >> 1
 

@@ -1,0 +1,161 @@
+"""The cells of a grid, stage by stage: what each is made from and what decides its result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from bench.api import AugmentationSchedule, DatasetInfo, Distiller, GridPoint, TeacherSpec
+from bench.api.config import Artifact
+from bench.errors import UserError
+from bench.planning.label_choices import LabelChoice
+from bench.store.cell import Cell, Stage
+
+TEACHER_VERSION = 1  # raise it when teacher training changes its results
+STORED_VERSION = 1  # raise it when stored or static labels change
+TEACHER = "teacher"  # who computes teachers, and labels with one as it is
+_STAGES: dict[Artifact, Stage] = {"prepared": "prepare", "images": "distill", "labels": "label"}
+
+
+class Cells:
+    """The cells planned so far; what two methods share is one cell, because its identity is the same."""
+
+    def __init__(self, dataset: DatasetInfo):
+        self.dataset = dataset
+        self.by_id: dict[str, Cell] = {}
+        self._teachers: dict[TeacherSpec, str] = {}  # nearly every cell asks for one
+        self.identity: dict[str, Any] = {"dataset": dataset.name}
+        if dataset.version != 1:
+            self.identity["dataset_version"] = dataset.version
+        if dataset.fingerprint:
+            self.identity["fingerprint"] = dataset.fingerprint
+
+    def add(self, **facts: Any) -> Cell:
+        """Add a cell unless its like is there."""
+        cell = Cell(**facts)
+        return self.by_id.setdefault(cell.id, cell)
+
+    def teachers(self, specs: Iterable[TeacherSpec]) -> dict[str, str]:
+        """Plan trajectories; role -> id: the first is "teacher", the others "teacher-2" and so on."""
+        return {
+            f"teacher-{index}" if index > 1 else "teacher": self._teacher(spec)
+            for index, spec in enumerate(specs, start=1)
+        }
+
+    def _teacher(self, spec: TeacherSpec) -> str:
+        if spec not in self._teachers:
+            cell = self.add(
+                stage="teacher",
+                by=TEACHER,
+                version=TEACHER_VERSION,
+                fields={**self.identity, "config": spec.identity()},
+                prefix=f"teacher-{self.dataset.name}-{spec.arch}",
+                call={"settings": spec.non_default_fields()},
+            )
+            self._teachers[spec] = cell.id
+        return self._teachers[spec]
+
+    def images(self, method: Distiller, point: GridPoint) -> Cell:
+        """Plan a method's images: its own, or those of the method it takes them from."""
+        return self.add(**self._images(method, point))
+
+    def _images(self, method: Distiller, point: GridPoint) -> dict[str, Any]:
+        source = method.images_from(point)
+        start = None if source is None else self._images(source, point)
+        if method.distills(point):
+            return self._made("images", method, point, start)
+        if start is None:
+            raise UserError(f"{method.info.name} makes no images: override distill or images_from")
+        return start
+
+    def label_model(self, method: Distiller, point: GridPoint, images: Cell | None) -> Cell:
+        """Plan the label model of a method: its own, or its teacher as it is.
+
+        Args:
+            images: those it labels, for a model that is made for particular images.
+
+        Raises:
+            UserError: the method has none.
+        """
+        if labels_itself(method):
+            facts = self._made("labels", method, point)
+            if images is not None and "images" in method.needs("labels", point):
+                facts["parents"]["images"] = images.id
+            return self.add(**facts)
+        if method.info.labels == "hard":
+            raise UserError(
+                f"{method.info.name} has no label model of its own, so no online or stored labels; "
+                "choose --labels hard or teacher:fp32"
+            )
+        return self.teacher_labels(method, point, "fp32")
+
+    def teacher_labels(self, method: Distiller, point: GridPoint, precision: str) -> Cell:
+        """Plan the first teacher of a method, or the data set's, as a label source."""
+        call = {"precision": precision, "ipc": point.ipc, "seed": point.seed}
+        return self.add(
+            stage="label",
+            by=TEACHER,
+            version=TEACHER_VERSION,
+            fields={**self.identity, **({} if precision == "fp32" else {"precision": precision})},
+            parents=self.teachers(method.teachers(point)[:1] or (self.dataset.teacher,)),
+            prefix=f"label-teacher-{self.dataset.name}",
+            call=call,
+        )
+
+    def _made(
+        self, artifact: Artifact, method: Distiller, point: GridPoint, start: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Describe the cell of what a method makes itself; ``start`` describes the images that it starts from."""
+        needs, parents = method.needs(artifact, point), self.teachers(method.teachers(point))
+        fields = dict(self.identity)
+        if start is not None:  # they are made again with the method, because files would have lost detail
+            parents |= start["parents"]
+            own = {key: value for key, value in start["fields"].items() if key not in self.identity}
+            fields["start"] = {"by": start["by"], "version": start["version"], **own}
+        preparing = method.prepared_from(point) or method
+        if "prepared" in needs and artifact != "prepared" and prepares(preparing):
+            parents["prepared"] = self.add(**self._made("prepared", preparing, point)).id
+        if "labels" in needs and artifact != "labels":
+            parents["labels"] = self.label_model(method, point, None).id
+        name, config = method.info.name.partition(":")[0], method.config.identity(artifact)
+        decides = method.depends_on(artifact, point)
+        stage = _STAGES[artifact]
+        prefix = [stage if stage != "distill" else "", name, self.dataset.name]
+        prefix += [f"{sign}{decides[key]}" for sign, key in (("ipc", "ipc"), ("s", "seed")) if key in decides]
+        return {
+            "stage": stage,
+            "by": name,
+            "version": method.info.version,
+            "fields": {**fields, **({"config": config} if config else {}), **decides},
+            "parents": parents,
+            "prefix": "-".join(filter(None, prefix)),
+            "call": {"settings": method.config.non_default_fields(), "ipc": point.ipc, "seed": point.seed},
+        }
+
+    def stored_labels(self, choice: LabelChoice, schedule: AugmentationSchedule, images: Cell, model: Cell) -> Cell:
+        """Plan a label model's answers to certain images: for every view of a schedule, or one per image."""
+        choice.codec.check(self.dataset.logits, schedule.epochs, self.dataset.name)
+        fields: dict[str, Any] = {"codec": choice.detail}
+        call = dict(fields)
+        if choice.kind == "stored":  # the views are part of what is stored
+            fields["schedule"] = schedule.non_default_fields()
+            call["schedule"] = schedule.model_dump(mode="json")
+        return self.add(
+            stage="label",
+            by=choice.kind,
+            version=STORED_VERSION,
+            fields={**self.identity, **fields},
+            parents={"images": images.id, "labels": model.id},
+            prefix=f"{choice.kind}-{choice.detail}-{images.prefix}",
+            call=call,
+        )
+
+
+def labels_itself(method: Distiller) -> bool:
+    """Does a method have a label model of its own?"""
+    return type(method).label_model is not Distiller.label_model
+
+
+def prepares(method: Distiller) -> bool:
+    """Does a method prepare something?"""
+    return type(method).prepare is not Distiller.prepare
