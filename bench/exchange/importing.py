@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 
 from bench.api import Dataset, DatasetInfo, catalogue
 from bench.api.image_folders import UNREADABLE, list_images, unreadable
@@ -24,6 +25,7 @@ from bench.exchange.exporting import data_facts
 from bench.kit import data
 from bench.kit import images as image_files
 from bench.kit import labels as label_sources
+from bench.kit.validation import InvalidResult, check_images
 from bench.store.artifacts import Store, sha256_of, write_atomically
 
 _NUMBERED = re.compile(r"(?:class[ _-]?)?(\d+)(?:[ _-].*)?")  # 3, 00003, class00003, 00003-dress (as we export)
@@ -83,7 +85,7 @@ def import_set(source: Path, store: Store, name: str | None, dataset: str | None
                 shutil.copyfile(path, target)
         if labels is not None:
             shutil.copytree(source / LABELS, draft / LABELS, copy_function=shutil.copyfile)
-            _check_labels(source, draft, real)
+        _check_draft(source, draft, real, ipc)
         known = ImportedSet(
             name=called,
             title=f"{manifest.title} ({manifest.cell})" if manifest else "",
@@ -222,10 +224,12 @@ def _check_images(files: Mapping[int, Sequence[Path]], info: DatasetInfo) -> Non
             raise UserError(f"{path} is no RGB image of 8 bits a channel but {mode}; convert the set first")
 
 
-def _check_labels(source: Path, draft: Path, real: Dataset) -> None:
-    """Refuse labels that can't be read, or belong to other images or another class order."""
+def _check_draft(source: Path, draft: Path, real: Dataset, ipc: int) -> None:
+    """Refuse images that a method may not return either, and labels of other images or another class order."""
     try:
-        labels = label_sources.load(draft / LABELS, torch.device("cpu"), {})
-        labels.check(image_files.load(draft / IMAGES), real.order_hash)
-    except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"{source / LABELS} can't be read: {str(error).splitlines()[0]}; get the set again") from None
+        images = check_images(image_files.load(draft / IMAGES), real.info, ipc, str(source))
+        if (draft / LABELS).is_dir():
+            source = source / LABELS
+            label_sources.load(draft / LABELS, torch.device("cpu"), {}).check(images, real.order_hash)
+    except (InvalidResult, OSError, KeyError, ValueError, SafetensorError) as error:
+        raise UserError(f"{source} can't be used: {str(error).splitlines()[0]}; get the set again") from None

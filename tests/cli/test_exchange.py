@@ -156,6 +156,26 @@ def test_changed_files_are_found_before_anything_is_taken(exported: Path, refuse
     assert "expected a manifest as bench export writes it" in refused(exported)
 
 
+def test_labels_are_checked_before_anything_is_taken(exported: Path, refused: Callable[..., str]) -> None:
+    """Of a set whose manifest agrees with its files: labels that were made for other images, or can't be read."""
+
+    def changed(name: str, content: bytes) -> None:
+        (exported / name).write_bytes(content)
+        manifest = json.loads((exported / "manifest.json").read_text())
+        manifest["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        (exported / "manifest.json").write_text(json.dumps(manifest))
+
+    source = (exported / "labels" / "source.json").read_bytes()
+    facts = json.loads(source)
+    changed("labels/source.json", json.dumps({**facts, "images": "0" * len(facts["images"])}).encode())
+    assert "image" in refused(exported)
+    changed("labels/source.json", b"{}")
+    assert "can't be used" in refused(exported)
+    changed("labels/source.json", source)
+    (exported / "labels" / "more.json").write_text("{}")
+    assert "is not in the manifest" in refused(exported)
+
+
 def test_odd_folders_are_named(plain: Path, refused: Callable[..., str]) -> None:
     digits = ("--dataset", "digits")
     assert "doesn't say which data set" in refused(plain)
