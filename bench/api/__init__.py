@@ -6,7 +6,6 @@ compute.
 
 from bench.api.augmentation import AugmentationConfig, AugmentationSchedule, AugmentedBatch
 from bench.api.config import BaseConfig, affects
-from bench.api.cost import MethodCost, StudentCost
 from bench.api.dataset import (
     Classifier,
     Dataset,
@@ -19,7 +18,7 @@ from bench.api.dataset import (
 )
 from bench.api.evaluator import EvaluationTask, Evaluator, Protocol
 from bench.api.labels import ByteCount, FrozenBackbone, Images, LabelSize, LabelSource
-from bench.api.method import Distiller, MethodInfo
+from bench.api.method import Distiller, MethodCost, MethodInfo, StudentCost
 from bench.api.seeds import seed_for
 from bench.api.task import Checkpoint, ImageBlock, Progress, Task
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from bench.api.config import Artifact, BaseConfig
-from bench.api.cost import MethodCost, StudentCost
 from bench.api.dataset import DatasetInfo, GridPoint, TeacherSpec
 from bench.api.labels import Encoding, Images, LabelSize, LabelSource
 from bench.api.task import ImageBlock, Task
@@ -16,6 +15,30 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bench.api.augmentation import AugmentationSchedule
+
+
+@dataclass(frozen=True)
+class MethodCost:
+    """Hours of a method's stages at 224 px on one grid point, and the networks that answer a view; None: not known."""
+
+    prepare: float | None = None
+    distill: float | None = None
+    label: float | None = None
+    label_networks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StudentCost:
+    """The printed cost of training ResNet-18 at 224 px under a method's own labels."""
+
+    batch_size: int
+    seconds: float  # per iteration
+    mebibytes: int
+
+    @property
+    def milliseconds_per_image(self) -> float:
+        """Milliseconds per image shown."""
+        return 1e3 * self.seconds / self.batch_size
 
 
 @dataclass(frozen=True)

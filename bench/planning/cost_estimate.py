@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,10 +12,10 @@ from functools import cache
 from itertools import islice
 from pathlib import Path
 from statistics import mean, median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from bench.api import GridPoint, TeacherSpec, registry
-from bench.api.cost import STEP, MethodCost, network_hours
+from bench.api import GridPoint, MethodCost, TeacherSpec, registry
+from bench.api.architectures import STEP, network_hours
 from bench.api.stored.codec import LabelCodec
 from bench.planning.grid import Grid
 from bench.planning.protocols import OFFICIAL, read_settings
@@ -28,7 +28,7 @@ _SEED = re.compile(r"-s\d+(-student\d+)?(?=-|$)")
 
 
 class Measured(NamedTuple):
-    """Student training that was measured on an accelerator: (student, method) → milliseconds per image."""
+    """Student training as measured on an accelerator: (student, method) → milliseconds per image."""
 
     device: str = ""
     milliseconds: Mapping[tuple[str, str], float] = {}
@@ -99,7 +99,8 @@ class LikeCells:
 
 
 def _key(cell: Cell) -> str:
-    return canonical([cell.stage, cell.by, _SEED.sub("", cell.prefix), _without_seeds(cell.fields)])
+    facts = canonical([cell.stage, cell.by, _SEED.sub("", cell.prefix), cell.fields])
+    return re.sub(r'"seed":\d+,?', "", facts)
 
 
 class _Stated:
@@ -164,23 +165,14 @@ class _Stated:
 def measured_on(boards: Path) -> Measured:
     """What the efficiency boards in a folder say of student training at ImageNet size on an accelerator, each method
     under its authors' recipe; of several devices, the first by name."""
-    found: dict[str, dict[tuple[str, str], list[float]]] = {}
+    found: dict[str, dict[tuple[str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
     for path in sorted(boards.glob(f"*imagenet-1k.*{SUFFIX}")):
-        for entry in read_jsonl(path).entries:
-            device = entry.environment.get("accelerator")
-            if entry.cost is not None and device and entry.protocol.startswith(OFFICIAL) and entry.asked == "native":
-                of_device = found.setdefault(device, {})
-                of_device.setdefault((entry.student, entry.base), []).append(entry.cost.milliseconds_per_image)
-    if not found:
-        return Measured()
-    device = min(found)
+        for one in read_jsonl(path).entries:
+            device = one.environment.get("accelerator")
+            if one.cost is not None and device and one.protocol.startswith(OFFICIAL) and one.asked == "native":
+                found[device][one.student, one.base].append(one.cost.milliseconds_per_image)
+    device = min(found, default="")
     return Measured(device, {key: median(values) for key, values in found[device].items()})
-
-
-def _without_seeds(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_seeds(inner) for key, inner in value.items() if key != "seed"}
-    return value
 
 
 def _number(hours: float) -> str:

@@ -1,5 +1,5 @@
-"""Suites: the experiments of a paper as grids (TOML files in ``bench/suites`` or a user's own), with the trends that its
-authors report. Torch-free."""
+"""Suites: the experiments of a paper as grids, with the trends that its authors report; TOML files in ``bench/suites``
+or a user's own. Torch-free."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ from bench.api import (
     Task,
     TeacherSpec,
 )  # fmt: skip
+from bench.api.architectures import network_hours
 from bench.api.config import Artifact
-from bench.api.cost import network_hours
 from bench.api.labels import Encoding
 from bench.errors import UserError
 from methods.g_vbsm import config

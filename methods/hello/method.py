@@ -21,8 +21,8 @@ from bench.api import (
     StudentCost,
     Task,
 )  # fmt: skip
+from bench.api.architectures import network_hours
 from bench.api.config import Artifact
-from bench.api.cost import network_hours
 from bench.kit.clip.naming import clip_identity
 from methods.hello import config
 from methods.rded import RDED

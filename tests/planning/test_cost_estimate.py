@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from bench.api import registry
-from bench.api.architectures import LARGE
-from bench.api.cost import network_hours
+from bench.api.architectures import LARGE, network_hours
 from bench.cli import main
 from bench.planning import cost_estimate
 from bench.planning.cost_estimate import Estimate, LikeCells, Measured, measured_on
