@@ -59,7 +59,8 @@ class AugmentationConfig(BaseConfig):
     @property
     def keeps_squares(self) -> bool:
         """Does RandomResizedCrop leave square images whole? Where only the whole area will do, no other shape
-        fits and the fallback is the whole image (RDED relies on it below 128 pixels)."""
+        fits and the fallback is the whole image (RDED relies on it below 128 pixels).
+        """
         return self.min_scale == 1 and self.ratio[0] <= 1 <= self.ratio[1]
 
     def digest(self) -> str:

@@ -204,7 +204,8 @@ class Classifier(Protocol):
 
 class Trajectory(Protocol):
     """A trained teacher: checkpoints of one architecture at the kept ``epochs``, which ascend; ``accuracy`` holds the
-    test accuracy of each (a fraction)."""
+    test accuracy of each (a fraction).
+    """
 
     @property
     def network(self) -> NetworkSpec: ...

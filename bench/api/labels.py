@@ -86,7 +86,8 @@ class LabelSource(ABC):
     @abstractmethod
     def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
         """Logits (B, C), float32, for the augmented batch ``views`` of training step ``step``; C is the ``logits`` of
-        the data set."""
+        the data set.
+        """
 
     def channels(self, images: Images) -> Tensor | None:
         """Return extra channels uint8 (N, P, S, S) of the images that it labels, which become ``views.channels``."""
@@ -115,14 +116,16 @@ class LabelSource(ABC):
 
     def parameters(self) -> int | None:
         """How many numbers of a model it stores, the public bases' left out; None where it stores answers, or where
-        nobody counts."""
+        nobody counts.
+        """
         return None
 
 
 @dataclass(frozen=True)
 class LabelSize:
     """What a method's own label model stores, said without building it: so many ``numbers`` of ``width`` bytes each.
-    ``public`` are the parameters of the frozen public base that answers with it; they are counted apart."""
+    ``public`` are the parameters of the frozen public base that answers with it; they are counted apart.
+    """
 
     numbers: int
     width: int = 4

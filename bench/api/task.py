@@ -45,7 +45,8 @@ class Checkpoint(typing.Protocol):
 
     def save(self, tensors: Mapping[str, Tensor], /, **facts: Any) -> None:
         """Keep tensors and plain JSON facts instead of those kept before; leaves by an exception where a stop was
-        asked for, which must pass."""
+        asked for, which must pass.
+        """
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Return what was kept last; None where there is nothing, or nothing whole."""
@@ -128,7 +129,8 @@ class Task(GridPoint, ABC):
     @abstractmethod
     def share(self, count: int) -> slice:
         """Return the part of ``count`` things that falls to this process: contiguous, the first process's the
-        largest; empty where there are fewer things than processes."""
+        largest; empty where there are fewer things than processes.
+        """
 
     @abstractmethod
     def all_reduce(self, tensor: Tensor) -> Tensor:

@@ -153,7 +153,7 @@ def _unheard(done: int, total: int, **metrics: float) -> None:
 
 
 def _is_full_disk(error: Exception) -> bool:
-    """safetensors' errors have no errno, only its number in words."""
+    """Safetensors' errors have no errno, only its number in words."""
     full = (errno.ENOSPC, errno.EDQUOT)
     return getattr(error, "errno", None) in full or any(f"(os error {number})" in str(error) for number in full)
 

@@ -47,7 +47,8 @@ class Checkpoint:
 
     def due(self) -> bool:
         """Return whether it is time to save: ``every`` seconds after the last save (before the first: since this object
-        was made), and at once when this process was asked to stop. Cheap enough to ask after every step."""
+        was made), and at once when this process was asked to stop. Cheap enough to ask after every step.
+        """
         return stopping.asked() or time.monotonic() - self._saved >= self.every
 
     def save(self, tensors: Mapping[str, Tensor], /, **facts: Any) -> None:
@@ -113,7 +114,8 @@ class Checkpoint:
 
 def training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Everything a training loop changes, as flat tensors: trainable parameters, buffers, optimizer moments, and where
-    torch's global random streams are (dropout and stochastic depth draw from them)."""
+    torch's global random streams are (dropout and stochastic depth draw from them).
+    """
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     buffers = {name for name, _ in model.named_buffers()}
     tensors = {f"model.{name}": t for name, t in model.state_dict().items() if name in trained | buffers}

@@ -65,7 +65,8 @@ def rank_suffix(name: str) -> str:
 def share(count: int, member: int | None = None) -> slice:
     """The part of ``count`` things that falls to a rank (None: to this one): contiguous, in the order of the ranks,
     no part larger than another by more than one, the first rank's the largest; empty where there are fewer things
-    than ranks."""
+    than ranks.
+    """
     member = rank() if member is None else member
     each, more = divmod(count, size())
     start = member * each + min(member, more)
@@ -95,7 +96,8 @@ def broadcast_object(value: _T) -> _T:
 @torch.no_grad()
 def broadcast(tensors: Iterable[Tensor]) -> None:
     """Make tensors, in place, what they are on the first rank: two kinds of processor may draw or compute the same
-    numbers with other last bits."""
+    numbers with other last bits.
+    """
     if size() > 1:
         for tensor in tensors:
             plain = tensor.detach().contiguous()

@@ -33,6 +33,8 @@ def read_settings(model: type[S], values: dict[str, Any], where: str) -> S:
         place = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise unknown(f"key in {where}", place, _keys(model, first["loc"][:-1])) from None
+        if first["type"] == "missing":
+            raise UserError(f"{where}: {place} is missing") from None
         raise UserError(f"{where}: {place}: {first['msg']}, not {first['input']!r}") from None
 
 

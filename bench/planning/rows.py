@@ -129,7 +129,8 @@ class Rows:
 
     def _labels(self, choice: LabelChoice, point: GridPoint, images: Cell, student_seed: int) -> Cell | None:
         """The cell of the labels of certain images; None: hard labels. Labels that are stored belong to the views of
-        one student seed; a label model, or one label per image, serves them all."""
+        one student seed; a label model, or one label per image, serves them all.
+        """
         if choice.kind == "hard":
             return None
         if choice.kind == "teacher":

@@ -1,5 +1,6 @@
 """Methods with settings of their own in brackets: ``hello[conv_rank=4]``, as boards name them and requests ask for
-them. Torch-free."""
+them. Torch-free.
+"""
 
 from __future__ import annotations
 

@@ -58,7 +58,8 @@ class PluginFacts(BaseModel):
 
 class Record(BaseModel):
     """What is known of a cell. ``result`` and ``files`` are the same in every run on the same kind of CPU with
-    the same number of threads; ``run`` is not."""
+    the same number of threads; ``run`` is not.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -95,7 +95,8 @@ class Config(BaseConfig):
 
     def independent(self) -> bool:
         """Does no batch of images build on the one before? Then several can be optimised at once: they start without
-        running statistics and meet the networks in the same order."""
+        running statistics and meet the networks in the same order.
+        """
         in_turn = self.backbone == "round-robin" and self.iterations % len(self.pool) == 0
         return self.ema_reset == "per_batch" and in_turn
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bench.api import Images, LabelSource, Progress
-from bench.api.label_codec import LabelCodec
+from bench.api.stored.codec import LabelCodec
 from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.labels.codecs import Parts, codec_for, is_complete
@@ -29,9 +29,8 @@ class StaticLabels(LabelSource):
     kind: ClassVar[str] = "static"
 
     def __init__(self, parts: Parts, codec: LabelCodec, classes: int, made_for: MadeFor, device: torch.device):
-        """
-        Args:
-            parts: the encoded logits, N rows each, on the host.
+        """Args:
+        parts: the encoded logits, N rows each, on the host.
         """
         self.parts, self.codec, self.classes, self.made_for = parts, codec, classes, made_for
         self.complete = is_complete(codec, classes)

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from bench.api import Images, LabelSource
 from bench.api.augmentation import AugmentationSchedule
-from bench.api.label_codec import LabelCodec
-from bench.api.label_layout import LabelLayout, label_columns, shard_name
+from bench.api.stored.codec import LabelCodec
+from bench.api.stored.layout import LabelLayout, label_columns, shard_name
 from bench.errors import UserError
 from bench.kit.images import link
 from bench.kit.labels.codecs import codec_for, is_complete
@@ -29,7 +29,8 @@ _OPEN = 2  # shards that are mapped at a time: memory stays flat however many th
 @dataclass(frozen=True)
 class MadeFor:
     """What labels belong to beside their views: the images (:func:`images_digest`), with the extras that their source
-    answered by, the class order (the SHA-256 of the class ids), and the kind of the source."""
+    answered by, the class order (the SHA-256 of the class ids), and the kind of the source.
+    """
 
     images: str
     order_hash: str
@@ -65,14 +66,13 @@ class MadeFor:
 
 
 class StoredLabels(LabelSource):
-    """Logits of the views of a schedule in a folder of shards, see :class:`bench.api.label_layout.LabelLayout`."""
+    """Logits of the views of a schedule in a folder of shards, see :class:`bench.api.stored.layout.LabelLayout`."""
 
     kind: ClassVar[str] = "stored"
 
     def __init__(self, folder: Path, layout: LabelLayout, made_for: MadeFor, device: torch.device):
-        """
-        Args:
-            folder: where the shards lie, whole ones.
+        """Args:
+        folder: where the shards lie, whole ones.
         """
         self.folder, self.layout, self.made_for, self.device = folder, layout, made_for, device
         self.codec = codec_for(layout.codec, layout.classes)

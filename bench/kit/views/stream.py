@@ -64,7 +64,8 @@ class AugmentationStream:
 
     def batches(self, epoch: int, batch_size: int, device: torch.device | str = "cpu") -> Iterator[tuple[int, Tensor]]:
         """Yield the batches of ``epoch`` in its order: their numbers and indices int64 (B,) on ``device``; the last
-        one may be shorter."""
+        one may be shorter.
+        """
         order = self.order(epoch).to(device, non_blocking=True)
         yield from enumerate(torch.split(order, batch_size))
 

@@ -48,12 +48,14 @@ class SpanTable:
 
     def flips(self, rows: Tensor | None) -> Tensor:
         """Return int32 (B,), 1 for the images that are mirrored, else 0. Here and below ``rows`` (B,) are those of the
-        images, None standing for all rows in their order."""
+        images, None standing for all rows in their order.
+        """
         return _chosen(self.columns[:, FLIP + 1], rows)
 
     def partners(self, rows: Tensor | None) -> Tensor:
         """Return int64 (B,), which image of the batch ``rows`` is mixed into each: a uniform permutation, made on
-        the device from a draw per image."""
+        the device from a draw per image.
+        """
         return _chosen(self.columns[:, PARTNER], rows).argsort(stable=True)
 
     def weights_of(self, rows: Tensor | None) -> tuple[Tensor, Tensor]:

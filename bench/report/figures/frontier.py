@@ -1,0 +1,84 @@
+"""Accuracy against a cost on a log axis: a line per method, the best mean that each budget affords."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from bench.report.figures.style import (
+    DASHED,
+    REFERENCE,
+    Look,
+    accuracy_axis,
+    bars,
+    by_name,
+    mark,
+    name_lines,
+    short,
+    spread,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+
+def frontier(points: pd.DataFrame, cost: str) -> pd.DataFrame:
+    """Keep the points of one method that no cheaper point equals, by cost."""
+    ordered = points.sort_values([cost, "mean"], ascending=[True, False])
+    return ordered[ordered["mean"] > ordered["mean"].cummax().shift(fill_value=-1.0)]
+
+
+def draw(
+    means: pd.DataFrame,
+    cost: str,
+    looks: Mapping[str, Look],
+    scale: Callable[[Axes, Sequence[float]], None],
+    word: Callable[[Any], str],
+    full: float | None,
+    printed: pd.DataFrame | None = None,
+) -> Canvas:
+    """Draw a panel of rows that have a mean (in percent) and ``cost``, the column on the x-axis.
+
+    Args:
+        scale: sets up the x-axis for its values; ``word`` names one of them in a tooltip.
+        full: the accuracy of the whole training set, a dashed line.
+        printed: numbers of papers (``method``, ``value``, ``bytes``, ``source``), hollow marks.
+    """
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas()
+    axes = canvas.subplots()
+    theirs = [] if printed is None else list(printed.itertuples())
+    scale(axes, [*means[cost].astype(float), *(float(one.bytes) for one in theirs)])
+    edge = axes.get_xlim()[1]
+    ends: list[tuple[float, str, Look]] = []
+    for method in by_name(means["method"], looks):
+        own, look = means[means["method"] == method], looks[method]
+        best = frontier(own, cost)
+        last = best["mean"].iloc[-1]
+        axes.step([*best[cost], edge], [*best["mean"], last], where="post", color=look.colour, zorder=look.order)
+        bars(axes, best, cost, look)
+        for at, row in own.iterrows():
+            text = f"{look.name}, {row['labels']}, IPC {row['ipc']}: {spread(row)}, {word(row[cost])}"
+            mark(axes, (row[cost], row["mean"]), look, text, "" if at in best.index else "pale")
+        ends.append((last, f"{short(look.name)} {last:.1f}", look))
+    for one in theirs:
+        look = looks[one.method]
+        mark(
+            axes,
+            (one.bytes, one.value),
+            look,
+            f"† {look.name}, {one.source}: {one.value:.1f} %, {word(one.bytes)}",
+            "hollow",
+        )
+        if one.method not in set(means["method"]):
+            ends.append((one.value, f"† {short(look.name)} {one.value:.1f}", look))
+    if full is not None:
+        axes.axhline(full, color=REFERENCE.colour, linestyle=DASHED, linewidth=1)
+        ends.append((full, f"{REFERENCE.name} {full:.1f}", REFERENCE))
+    accuracy_axis(axes, [*(at for at, *_ in ends), *means["mean"], *(one.value for one in theirs)])
+    name_lines(axes, ends)
+    return canvas
