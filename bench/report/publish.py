@@ -189,7 +189,7 @@ def write(one: Board, out: Path, pages: bool = True) -> list[Path]:
     """
     where = folder(out, one.suite)
     try:
-        files = _texts(one)
+        files = texts(one)
         for name, content in files.items():
             write_atomically(where / name, content)
         if one.rows is not None:
@@ -212,18 +212,18 @@ def write(one: Board, out: Path, pages: bool = True) -> list[Path]:
     return [where / name for name in files]
 
 
-def _texts(one: Board) -> dict[str, bytes]:
+def texts(one: Board) -> dict[str, bytes]:
     """File name → content, without figures and page."""
-    texts = {f"{one.stem}{SUFFIX}": write_jsonl(one.entries, one.left_out)}
+    found = {f"{one.stem}{SUFFIX}": write_jsonl(one.entries, one.left_out)}
     if one.rows is not None:
         title = trends.title(min(one.frame["title"]), one.suite)
         beside = trends.render(one.suite, one.rows, one.frame), published.render(one.entries[0].dataset, one.rows)
-        texts[f"{one.stem}.md"] = board.render(title, one.frame, one.rows, *beside)
-        texts[f"{one.stem}.csv"] = render_csv(one.rows)
+        found[f"{one.stem}.md"] = board.render(title, one.frame, one.rows, *beside)
+        found[f"{one.stem}.csv"] = render_csv(one.rows)
     elif one.entries:
-        texts[f"{one.stem}.md"] = efficiency.render(one.frame)
-        texts[f"{one.stem}.csv"] = efficiency.render_csv(one.frame)
-    files = {name: text.encode() for name, text in texts.items()}
+        found[f"{one.stem}.md"] = efficiency.render(one.frame)
+        found[f"{one.stem}.csv"] = efficiency.render_csv(one.frame)
+    files = {name: text.encode() for name, text in found.items()}
     if one.files:
         cells = {entry.cell for entry in one.entries}
         by_file: dict[Path, list[str]] = {}
@@ -249,7 +249,7 @@ def check(out: Path, boards: Iterable[Board]) -> list[str]:
     found, known = [], set()
     for one in boards:
         where = folder(out, one.suite)
-        files = _texts(one)
+        files = texts(one)
         if one.rows is not None:
             with tempfile.TemporaryDirectory() as place:
                 figures = draw_figures(one.rows, one.frame, Path(place))
