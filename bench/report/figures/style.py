@@ -33,6 +33,7 @@ MARKS: dict[str, dict[str, Any]] = {
     "pale": {"markersize": 4, "alpha": 0.35},
     "hollow": {"mfc": "none", "mew": 1.5},
 }
+SAID = ["labels", "ipc", "n", "mean", "low", "high"]  # columns that the text of a mark takes
 LONGEST = 24  # characters of a name in a figure
 FEWEST = 3  # distilled sets behind an interval that is drawn
 NAMED = 12  # lines that are named beside their ends
@@ -99,10 +100,10 @@ def by_name(methods: Iterable[str], looks: Mapping[str, Look]) -> list[str]:
     return sorted(set(methods), key=lambda method: (looks[method].order, looks[method].name, method))
 
 
-def spread(row: pd.Series) -> str:
+def spread(row: Any) -> str:
     """``90.0 % (85.1 to 94.9, n = 3)``: a mean with its 95 % interval."""
-    interval = f"{row['low']:.1f} to {row['high']:.1f}, " if row["low"] == row["low"] else ""
-    return f"{row['mean']:.1f} % ({interval}n = {row['n']})"
+    interval = f"{row.low:.1f} to {row.high:.1f}, " if row.low == row.low else ""
+    return f"{row.mean:.1f} % ({interval}n = {row.n})"
 
 
 def bars(axes: Axes, points: pd.DataFrame, across: str, look: Look) -> None:
