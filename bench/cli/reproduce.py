@@ -135,7 +135,7 @@ def _words(chosen: Chosen, arguments: argparse.Namespace) -> Sequence[str]:
         raise UserError(f"{row.dataset} is a folder of somebody's own; say where it lies with --dataset folder:PATH")
     if "teacher" in changed and arguments.teacher is None:
         raise UserError(f"the row has a teacher from a file, {changed['teacher']}; name it with --teacher PATH")
-    text = command(chosen.rows).replace("\\\n", " ")
+    text = command([chosen.row]).replace("\\\n", " ")
     words = shlex.split(text)
     words = words[words.index("run") + 1 :]
     for flag in ("dataset", "protocol", "teacher", "data_root"):  # the last of a flag holds

@@ -7,8 +7,6 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
 from bench.errors import UserError, unknown
 from bench.planning.grid import Grid
 from bench.planning.protocols import unchanged
@@ -28,11 +26,9 @@ _NOT_VERSIONS = (*_HARDWARE, "commit", "local_edits", "distill-bench", "code_dri
 
 @dataclass(frozen=True)
 class Chosen:
-    """A row (as :func:`bench.report.rows.records` has it, and alone in a DataFrame), and those of its done cells that
-    are to be run again."""
+    """A row (a tuple of :func:`bench.report.rows.records`), and those of its done cells that are to be run again."""
 
     row: Any
-    rows: pd.DataFrame
     entries: tuple[Entry, ...]
 
 
@@ -78,7 +74,7 @@ def choose(words: Sequence[str], entries: Sequence[Entry]) -> Chosen:
     done = tuple(entry for entry in own if entry.state == "done")
     if not done:
         raise UserError(f"{title(row)} has no number to reproduce: {row.states}")
-    return Chosen(row, rows.loc[[row.Index]], done)
+    return Chosen(row, done)
 
 
 def title(row: Any) -> str:

@@ -48,7 +48,7 @@ def render(title: str, frame: pd.DataFrame, rows: pd.DataFrame, trends: str = ""
         for heading_of_table, table in tables:
             if table[0].Index in own:
                 blocks += [f"### {heading_of_table}", _main(table, marks), *_details(table, marks)]
-        blocks.append(f"To reproduce:\n\n```\n{command(section)}\n```")
+        blocks.append(f"To reproduce:\n\n```\n{command(records(section))}\n```")
     blocks += [*filter(None, [published]), "## How to read the tables", _notes(rows), *marks.footnotes()]
     return "\n\n".join([*blocks, "\n".join(marks.links())]) + "\n"
 

@@ -6,8 +6,6 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import pandas as pd
-
 from bench.format import plain
 from bench.planning.plan import RANDOM
 from bench.planning.protocols import unchanged
@@ -17,18 +15,21 @@ WIDTH = 90  # characters of a line, as far as options go: no side scroll on GitH
 NATIVE = "native"
 
 
-def command(rows: pd.DataFrame) -> str:
+def command(rows: Iterable[Any]) -> str:
     """The command that makes rows again, as a shell reads it; several, one after the other, where one would not do.
 
     Rows of other protocols or settings come from commands of their own. Baselines come along by themselves, and are
     left out where no row needs them. A checkpoint is named without its folder, and a protocol by its name even where
     it came from a file.
+
+    Args:
+        rows: tuples of :func:`bench.report.rows.records`.
     """
     groups: dict[tuple[str, str, str], list[Any]] = {}
     references: dict[tuple[str, str], list[Any]] = {}
-    for row in rows.sort_values(["dataset", "protocol", "ipc", "student", "method", "labels"]).itertuples():
+    for row in sorted(rows, key=_place):
         place = (row.changed.get("dataset", row.dataset), row.protocol)
-        if pd.isna(row.ipc):
+        if row.ipc is None:
             references.setdefault(place, []).append(row)
         else:
             changed = {key: value for key, value in row.changed.items() if key != "dataset"}
@@ -38,16 +39,20 @@ def command(rows: pd.DataFrame) -> str:
     return "\n".join(_one(groups[key], key[0]) for key in sorted(groups))
 
 
+def _place(row: Any) -> tuple[Any, ...]:
+    return row.dataset, row.protocol, row.ipc is None, row.ipc or 0, row.student, row.method, row.labels
+
+
 def _one(rows: Sequence[Any], dataset: str) -> str:
-    distilled = [row for row in rows if not pd.isna(row.ipc)]
+    distilled = [row for row in rows if row.ipc is not None]
     methods = _methods(distilled)
-    beside = any(pd.isna(row.ipc) or (row.baseline and row.base not in methods) for row in rows)
+    beside = any(row.ipc is None or (row.baseline and row.base not in methods) for row in rows)
     seeds = {seed for row in distilled or rows for seed in row.seeds}
     student_seeds = {seed for row in rows for seed in row.student_seeds}
     apart = any(row.students_expected > row.n_expected or row.seeds != row.student_seeds for row in rows)
     options: list[tuple[str, Iterable[Any]]] = [
         ("--methods", methods),
-        ("--ipc", sorted({int(row.ipc) for row in distilled}) or [1]),
+        ("--ipc", sorted({row.ipc for row in distilled}) or [1]),
         ("--dataset", [dataset]),
         ("--students", sorted({row.student for row in rows})),
         ("--seeds", sorted(seeds)),

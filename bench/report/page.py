@@ -105,7 +105,7 @@ def write_page(
         figures=list(zip(figures, accumulate(len(one.svg) for one in figures), strict=True)), drawn=DRAWN,
         whole=whole, heads={name: about for name, about in HEADS.items() if name not in empty},
         tables=list(_tables(rows)), cells=_cells, known=known, agreed=agreed, differing=differing, blank=NONE,
-        commands={at: command(rows.loc[[at]]) for at in rows.index}, left_out=sorted(rows.attrs["left_out"]),
+        commands={row.Index: command([row]) for row in records(rows)}, left_out=sorted(rows.attrs["left_out"]),
         states=frame["state"].value_counts().to_dict(), stages=[name for name in rows if name.startswith("seconds_")],
         titles=dict(zip(rows["method"], rows["method_title"], strict=True)), style=Markup(style), script=Markup(script),
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "

@@ -11,6 +11,13 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from bench.report_legacy.board import Row, make_rows
+from bench.report_legacy.curves import HEIGHT, MOST_POINTS, WIDTH, curve_lines
+from bench.report_legacy.entries import Entry, LeftOut
+from bench.report_legacy.page import render_page
+from bench.report_legacy.page_template import scale_of
+from bench.report_legacy.pictures import Pictures, Sheet, read_pictures, write_pictures
+from bench.report_legacy.scores import Scores
 from PIL import Image
 
 from bench.api import Images
@@ -20,10 +27,13 @@ from bench.kit import images
 from bench.planning import manifest
 from bench.planning.grid import Request
 from bench.planning.plan import plan
+<<<<<<< HEAD
+=======
 from bench.report.image_grid import ImageGrid, read_grids
 from bench.report.page import CURVE, _cells, _curve, _rendered, _tables
 from bench.report.rows import pool
 from bench.report.winners import first_sentence
+>>>>>>> figures
 from bench.store.artifacts import Store
 from bench.store.record import Record, RunFacts
 from tests.report.board_data import EVIL, entry, figure, frame_of, grid, grids, page, png, three
