@@ -45,6 +45,7 @@ def draw(lines: pd.DataFrame, images: pd.Series) -> Canvas:
     from matplotlib.figure import Figure as Canvas
 
     canvas = Canvas()
+    canvas.subplots_adjust(left=0.2)
     axes = canvas.subplots()
     heaviest = lines.groupby("name")["bytes"].max().sort_values(ascending=False).head(MOST)
     bytes_axis(axes, [*lines["bytes"], *images], "y")

@@ -37,6 +37,7 @@ SAID = ["labels", "ipc", "n", "mean", "low", "high"]  # columns that the text of
 LONGEST = 24  # characters of a name in a figure
 FEWEST = 3  # distilled sets behind an interval that is drawn
 NAMED = 12  # lines that are named beside their ends
+LETTER = 0.0158  # of the width of a figure, for a letter of such a name
 APART = 0.062  # of the height of the axes, between two labels
 # An SVG shown on its own follows the reader's theme; inside a page it takes the page's colour.
 THEME = "<style>svg{color-scheme:light dark;color:var(--ink,light-dark(#1c1e21,#e4e6e8))}</style>"
@@ -176,14 +177,17 @@ def end_labels(axes: Axes, lines: Sequence[tuple[float, str, str]]) -> None:
 
 def name_lines(axes: Axes, lines: Sequence[tuple[float, str, Look]]) -> None:
     """Name lines by (height of its end, text, look): beside their ends where they fit, else in a legend below."""
+    canvas = axes.get_figure(root=True)
+    assert canvas is not None
     if len(lines) <= NAMED:
+        canvas.subplots_adjust(right=0.965 - LETTER * max((len(text) for _, text, _ in lines), default=0))
         end_labels(axes, [(at, text, look.colour) for at, text, look in lines])
         return
     handles = [axes.plot([], [], look.marker or "--", color=look.colour, label=text)[0] for _, text, look in lines]
-    canvas = axes.get_figure(root=True)
-    assert canvas is not None
-    canvas.set_figheight(canvas.get_figheight() + 0.1 * len(lines))
-    canvas.legend(handles=handles, loc="outside lower left", ncols=2, handletextpad=0.2, columnspacing=1)
+    below, height = 0.2 * -(-len(lines) // 2), canvas.get_figheight()  # inches
+    canvas.set_figheight(height + below)
+    canvas.subplots_adjust(bottom=(0.14 * height + below) / (height + below), top=1 - 0.08 * height / (height + below))
+    canvas.legend(handles=handles, loc="lower left", ncols=2, handletextpad=0.2, columnspacing=1)
 
 
 def mark(axes: Axes, at: tuple[float, float], look: Look, text: str, kind: str = "") -> None:
