@@ -27,13 +27,10 @@ from bench.kit import images
 from bench.planning import manifest
 from bench.planning.grid import Request
 from bench.planning.plan import plan
-<<<<<<< HEAD
-=======
 from bench.report.image_grid import ImageGrid, read_grids
 from bench.report.page import CURVE, _cells, _curve, _rendered, _tables
 from bench.report.rows import pool
 from bench.report.winners import first_sentence
->>>>>>> figures
 from bench.store.artifacts import Store
 from bench.store.record import Record, RunFacts
 from tests.report.board_data import EVIL, entry, figure, frame_of, grid, grids, page, png, three

@@ -52,11 +52,6 @@ class Look:
     marker: str
     order: int = 3  # of drawing: baselines lie below
 
-    @property
-    def weak(self) -> bool:
-        """A baseline or reference."""
-        return self.order < 3
-
 
 REFERENCE = Look("Full data", GREY, "", 1)
 DASHED = (0, (5, 3))
@@ -68,14 +63,13 @@ def base(method: str) -> str:
 
 
 def looks(methods: Iterable[str]) -> dict[str, Look]:
-    """The look of each method: the house's own by their order in the registry, others take the next free places.
+    """The look of each method: installed ones by their order in the registry, others take the next free places.
 
     Baselines are grey. ``hello[rank=4]`` has the colour of ``hello`` and another marker.
     """
     infos = {name: registry.method(name).info for name in registry.method_names()}
-    house = {name for name in infos if registry.method(name).__module__.startswith("methods.")}
     wanted = sorted(set(methods))
-    order = sorted(infos.keys() | {base(method) for method in wanted}, key=lambda name: (name not in house, name))
+    order = dict.fromkeys([*infos, *(base(method) for method in wanted)])
     baselines = {name for name, info in infos.items() if info.baseline}
     places = {name: place for place, name in enumerate(name for name in order if name not in baselines)}
     found: dict[str, Look] = {}
@@ -216,9 +210,9 @@ def save(canvas: Canvas, path: Path, png: bool = False) -> str:
     made = io.StringIO()
     canvas.savefig(made, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = re.sub(r'<g id="(?!tip:)[^"]*">', "<g>", made.getvalue().partition("<!DOCTYPE")[2].partition(">\n")[2])
-    text = (
-        text.replace('<g id="tip:', '<g data-tip="').replace(INK, "currentColor").replace("<defs>", f"{THEME}<defs>", 1)
-    )
+    for old, new in (('<g id="tip:', '<g data-tip="'), (INK, "currentColor")):
+        text = text.replace(old, new)
+    text = text.replace("<defs>", f"{THEME}<defs>", 1)
     write_atomically(path, text)
     if png:
         canvas.savefig(path.with_suffix(".png"), facecolor="white")
