@@ -27,13 +27,10 @@ from bench.kit import images
 from bench.planning import manifest
 from bench.planning.grid import Request
 from bench.planning.plan import plan
-<<<<<<< HEAD
-=======
 from bench.report.image_grid import ImageGrid, read_grids
 from bench.report.page import CURVE, _cells, _curve, _rendered, _tables
 from bench.report.rows import pool
 from bench.report.winners import first_sentence
->>>>>>> figures
 from bench.store.artifacts import Store
 from bench.store.record import Record, RunFacts
 from tests.report.board_data import EVIL, entry, figure, frame_of, grid, grids, page, png, three
@@ -141,6 +138,12 @@ def test_figures_stand_inline_with_their_titles_and_texts(tmp_path: Path) -> Non
     assert 'aria-label="Cost &amp; gain. One mark."' in text and "<b>Other.</b>" in text
 
 
+def test_figures_that_would_make_a_page_large_are_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.report.page.DRAWN", len(figure().svg))
+    text = page(tmp_path, grid(), [figure(), figure("Other")])
+    assert text.count("<circle") == 1 and '<a href="digits/one.svg">Other</a>' in text
+
+
 def test_the_board_s_own_words_frame_the_table(tmp_path: Path) -> None:
     text = page(
         tmp_path,
@@ -162,9 +165,7 @@ def test_the_board_s_own_words_frame_the_table(tmp_path: Path) -> None:
 
 
 def test_links_of_the_board_hold_in_every_section() -> None:
-    sections = _rendered(
-        "# T\n\n## One\n\n[x][a] [y][b]\n\n## Two\n\n[x][a]\n\n[a]: https://arxiv.org/abs/1\n[b]: #labels\n"
-    )
+    sections = _rendered(["# T\n", "## One\n\n[x][a] [y][b]\n", "## Two\n\n[x][a]\n\n[a]: https://arxiv.org/abs/1\n"])
     assert [one.count('href="https://arxiv.org/abs/1"') for one in sections] == [0, 1, 1]
 
 
@@ -178,10 +179,15 @@ def test_nothing_is_loaded_from_outside(tmp_path: Path) -> None:
     assert "default-src 'none'" in text.replace("&#39;", "'")
 
 
-def test_a_large_board_leaves_out_single_cells_and_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.report.page.DETAILED", 7)
-    text = page(tmp_path, grid())
-    assert text.count('class="row"') == 8 and 'class="cells"' not in text and "<polyline" not in text
+def test_a_large_board_shows_fronts_and_the_best_of_each_method_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worse = [one for k in range(20) for one in three((0.1, 0.1, 0.1), labels=f"stored:topk{k}+fp16", label_bytes=10**7)]
+    monkeypatch.setattr("bench.report.page.MOST", 8)
+    text = page(tmp_path, [*grid(), *worse])
+    assert text.count('class="row"') == 8 and "stored:topk" not in text[text.index('class="board"') :]
+    assert "The board has 28 rows. Here are 8" in text
+    assert "The board has" not in page(tmp_path, grid())
 
 
 # -- hostile text, and always the same bytes

@@ -9,7 +9,9 @@ import pandas as pd
 
 from bench.report.figures.style import (
     DASHED,
+    MARKS,
     REFERENCE,
+    SAID,
     Look,
     accuracy_axis,
     bars,
@@ -23,6 +25,9 @@ from bench.report.figures.style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
+
+
+MANY = 150  # marks of a figure that have a text each
 
 
 def frontier(points: pd.DataFrame, cost: str) -> pd.DataFrame:
@@ -61,9 +66,23 @@ def draw(
         last = best["mean"].iloc[-1]
         axes.step([*best[cost], edge], [*best["mean"], last], where="post", color=look.colour, zorder=look.order)
         bars(axes, best, cost, look)
-        for at, row in own.iterrows():
-            text = f"{look.name}, {row['labels']}, IPC {row['ipc']}: {spread(row)}, {word(row[cost])}"
-            mark(axes, (row[cost], row["mean"]), look, text, "" if at in best.index else "pale")
+        pale = own[~own.index.isin(best.index)]
+        if len(means) > MANY:  # a mark each would make pages slow and large
+            axes.plot(
+                pale[cost],
+                pale["mean"],
+                look.marker,
+                color=look.colour,
+                zorder=look.order,
+                rasterized=True,
+                **MARKS["pale"],
+            )
+            pale = pale[:0]
+        for kind, points in (("pale", pale), ("", best)):
+            for row in points[[*SAID, cost]].itertuples():
+                at = float(getattr(row, cost))
+                text = f"{look.name}, {row.labels}, IPC {row.ipc}: {spread(row)}, {word(at)}"
+                mark(axes, (at, row.mean), look, text, kind)
         ends.append((last, f"{short(look.name)} {last:.1f}", look))
     for one in theirs:
         look = looks[one.method]

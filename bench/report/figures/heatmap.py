@@ -33,7 +33,7 @@ def draw(values: pd.DataFrame, looks: Mapping[str, Look], by_column: bool) -> Ca
     values = values.rename(index=lambda method: short(looks[method].name), columns=lambda name: short(str(name)))
     longest = max(map(len, values.columns))
     slanted = longest * len(values.columns) > LETTERS
-    canvas = Canvas(figsize=(5.2, 0.9 + 0.34 * len(values) + (0.05 * longest if slanted else 0)))
+    canvas = Canvas(figsize=(5.2, 0.9 + 0.34 * len(values) + (0.05 * longest if slanted else 0)), layout="constrained")
     axes = canvas.subplots()
     span = (values.max() - values.min()).where(lambda width: width > 0, 1.0)
     colours = (values - values.min()) / span if by_column else values

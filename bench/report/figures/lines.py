@@ -11,6 +11,7 @@ from scipy.special import stdtrit
 from bench.report.figures.style import (
     DASHED,
     REFERENCE,
+    SAID,
     Look,
     accuracy_axis,
     bars,
@@ -44,9 +45,10 @@ def draw(means: pd.DataFrame, across: str, looks: Mapping[str, Look], full: Mapp
         own, look = best[best["method"] == method], looks[method]
         axes.plot(own[across], own["mean"], color=look.colour, zorder=look.order)
         bars(axes, own if log else own.tail(1), across, look)  # many bars would hide the lines
-        for _, row in own.iterrows():
-            text = f"{look.name}, {row['labels']}, {row[across]:,} {across.replace('_', ' ')}: {spread(row)}"
-            mark(axes, (row[across], row["mean"]), look, text)
+        for row in own[list(dict.fromkeys([*SAID, across]))].itertuples():
+            at = getattr(row, across)
+            text = f"{look.name}, {row.labels}, {at:,} {across.replace('_', ' ')}: {spread(row)}"
+            mark(axes, (at, row.mean), look, text)
         last = own["mean"].iloc[-1]
         ends.append((last, f"{short(look.name)} {last:.1f}", look))
     places = sorted(best[across].unique())

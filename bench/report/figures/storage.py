@@ -12,6 +12,7 @@ from bench.report.figures.style import DASHED, GREY, MARKERS, PALETTE, Look, byt
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
+MOST = 24  # lines, the heaviest
 ALIKE = 1.1  # lines whose bytes differ by no more than this factor are drawn as one
 
 
@@ -44,8 +45,9 @@ def draw(lines: pd.DataFrame, images: pd.Series) -> Canvas:
     from matplotlib.figure import Figure as Canvas
 
     canvas = Canvas()
+    canvas.subplots_adjust(left=0.2)
     axes = canvas.subplots()
-    heaviest = lines.groupby("name")["bytes"].max().sort_values(ascending=False)
+    heaviest = lines.groupby("name")["bytes"].max().sort_values(ascending=False).head(MOST)
     bytes_axis(axes, [*lines["bytes"], *images], "y")
     axes.set_xscale("log")
     ends: list[tuple[float, str, Look]] = []
