@@ -20,8 +20,8 @@ import pandas as pd
 
 from bench.errors import UserError
 from bench.format import csv_text, slug
+from bench.planning import suites
 from bench.planning.grid import Grid
-from bench.planning.suites import STORAGE
 from bench.report import board
 from bench.report.figures import draw_figures
 from bench.report.image_grid import SUFFIX as GRIDS
@@ -217,8 +217,9 @@ def texts(one: Board) -> dict[str, bytes]:
     found = {f"{one.stem}{SUFFIX}": write_jsonl(one.entries, one.left_out)}
     if one.rows is not None:
         title = trends.title(min(one.frame["title"]), one.suite)
-        beside = trends.render(one.suite, one.rows, one.frame), published.render(one.entries[0].dataset, one.rows)
-        found[f"{one.stem}.md"] = board.render(title, one.frame, one.rows, *beside)
+        beside = trends.render(suites.suite(one.suite), one.rows, one.frame) if one.suite else ""
+        printed = published.render(one.entries[0].dataset, one.rows)
+        found[f"{one.stem}.md"] = board.render(title, one.frame, one.rows, beside, printed)
         found[f"{one.stem}.csv"] = render_csv(one.rows)
     elif one.entries:
         found[f"{one.stem}.md"] = efficiency.render(one.frame)
@@ -266,7 +267,7 @@ def _elsewhere(path: Path, out: Path) -> bool:
     """Whether a file is written by something else: published numbers, and the answers of ``bench storage``."""
     inside = path.relative_to(out)
     hidden = any(part.startswith(".") for part in inside.parts)
-    return hidden or str(inside) == published.FILE.name or inside.parts[:2] == (SUITES, STORAGE)
+    return hidden or str(inside) == published.FILE.name or inside.parts[:2] == (SUITES, suites.STORAGE)
 
 
 def _difference(path: Path, wanted: bytes) -> str:

@@ -13,7 +13,7 @@ import pytest
 from bench.cli import main
 from bench.exchange.comparison import flat, of_entry
 from bench.exchange.diff import compare
-from bench.report_legacy.entries import Entry
+from bench.store.entries import Entry
 from tests.cli.conftest import Run
 
 STUDENT = "rded-stored-fp16-digits-ipc2-convnet2-w8-s0"

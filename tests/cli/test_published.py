@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from bench.report_legacy.entries import Entry, render_jsonl
 
 from bench.cli import published
 from bench.cli.parser import Parser
 from bench.errors import UserError
-from bench.report_legacy.entries import Entry, render_jsonl
 
 Say = Callable[..., str]
 

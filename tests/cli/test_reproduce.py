@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.report_legacy.board import make_rows
+from bench.report_legacy.entries import Entry
 
 from bench.cli import main
 from bench.errors import UserError
 from bench.exchange.reproduction import Again, choose, verdict
-from bench.report_legacy.board import make_rows
-from bench.report_legacy.entries import Entry
 from tests.cli.conftest import Run
 
 
