@@ -11,13 +11,6 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from bench.report_legacy.board import Row, make_rows
-from bench.report_legacy.curves import HEIGHT, MOST_POINTS, WIDTH, curve_lines
-from bench.report_legacy.entries import Entry, LeftOut
-from bench.report_legacy.page import render_page
-from bench.report_legacy.page_template import scale_of
-from bench.report_legacy.pictures import Pictures, Sheet, read_pictures, write_pictures
-from bench.report_legacy.scores import Scores
 from PIL import Image
 
 from bench.api import Images

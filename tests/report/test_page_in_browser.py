@@ -14,7 +14,7 @@ import pytest
 
 from bench.report.command import command
 from bench.report.figures import draw_figures
-from bench.report.rows import pool
+from bench.report.rows import pool, records
 from bench.store.entries import Entry
 from tests.report.board_data import EVIL, SVG, entry, figure, frame_of, grid, grids, page, three
 from tests.report.chromium import Page, browser, find_chromium
@@ -181,7 +181,7 @@ def test_filtered_rows_take_their_fold_outs_with_them(shown: Page) -> None:
 
 # -- copying
 
-COMMAND = command(pool(frame_of(three((0.9, 0.91, 0.92), method="rded", labels="teacher", ipc=1))))
+COMMAND = command(records(pool(frame_of(three((0.9, 0.91, 0.92), method="rded", labels="teacher", ipc=1)))))
 PRESS = """(async () => {
   const button = document.querySelector('button.copy');
   button.click();
