@@ -114,7 +114,7 @@ def test_a_head_sorts_each_group_both_ways_and_back(shown: Page) -> None:
 
 def test_what_was_not_measured_stays_last(shown: Page) -> None:
     for _ in range(2):
-        press_head(shown, "Accuracy %")
+        press_head(shown, "Top-1 %")
         assert methods(shown, "10")[3] == "SRe2L"
 
 
