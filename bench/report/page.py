@@ -25,6 +25,7 @@ from bench.format import NONE, percent, plain, plural, ratio, seconds, size
 from bench.report.command import command
 from bench.report.figures import Figure
 from bench.report.image_grid import ImageGrids
+from bench.report.notes import heading
 from bench.report.rows import records
 from bench.store.artifacts import write_atomically
 
@@ -81,14 +82,8 @@ def write_page(
         loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, finalize=_printable,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    engine.filters |= {
-        "percent": percent,
-        "size": size,
-        "seconds": seconds,
-        "plural": plural,
-        "curve": _curve,
-        "lines": _lines,
-    }
+    engine.filters |= {"percent": percent, "size": size, "seconds": seconds, "plural": plural, "heading": heading,
+                       "curve": _curve, "lines": _lines}  # fmt: skip
     whole, rows = len(rows), _shown(rows)
     cells = frame[frame["cell"].isin(rows["cells"].explode())]
     known = {one.cell: one for one in records(cells)}

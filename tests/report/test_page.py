@@ -105,7 +105,13 @@ def test_failed_cells_and_unread_records_are_named(tmp_path: Path) -> None:
 def test_protocols_have_tables_and_captions_of_their_own(tmp_path: Path) -> None:
     read = Read(page(tmp_path, grid() + three((0.5, 0.5, 0.5), protocol="official")))
     assert len(read.all("table", "board")) == 2
-    assert read.text["caption"] == ["Protocol common, version 1, top-1", "Protocol official, version 1, top-1"]
+    assert read.text["caption"] == ["Protocol common, version 1", "Protocol official, version 1"]
+
+
+def test_tables_say_what_is_measured(tmp_path: Path) -> None:
+    text = page(tmp_path, three((0.5, 0.5, 0.5), metric="mean IoU"))
+    assert ">Mean IoU %</th>" in text and 'data-h="Mean IoU %"' in text and "Top-1 %" not in text
+    assert ">Top-1 %</th>" in page(tmp_path, three((0.5, 0.5, 0.5)))
 
 
 def test_what_environments_agree_in_is_said_once(tmp_path: Path) -> None:
