@@ -77,9 +77,10 @@ def _view(word: str, place: Path) -> RunView:
 
     file, colon, name = word.rpartition(":")
     if colon and file.endswith(SUFFIX):
-        if not Path(file).is_file():
-            raise UserError(f"{file} can't be read: no such file")
-        entries = {entry.cell: entry for entry in read_jsonl(Path(file)).entries}
+        loaded = read_jsonl(Path(file))
+        if loaded.left_out and not loaded.entries:
+            raise UserError(f"{file} has no records: {loaded.left_out[0].why}")
+        entries = {entry.cell: entry for entry in loaded.entries}
         return RunView.of_entry(entries[select_one(name, entries)])
     if word.endswith(SUFFIX):
         raise UserError(f"{word} has many entries; name one: {word}:CELL")

@@ -38,9 +38,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--boards",
         type=Path,
-        default=Path("leaderboards"),
         metavar="PATH",
-        help="a folder of boards, or one *.records.jsonl (default: leaderboards)",
+        help="a folder of boards, or one *.records.jsonl (default: leaderboards, else results)",
     )
     group = launch.flags(parser)
     group.add_argument("--dataset", metavar="folder:PATH", help="the place of a folder of your own")
