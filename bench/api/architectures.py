@@ -68,7 +68,7 @@ def check(name: str) -> None:
 
 
 def plugin(name: str) -> Student | None:
-    """The network of another package that is called ``name``; None for those of this package.
+    """Return the network of another package that is called ``name``; None for those of this package.
 
     Raises:
         UserError: it cannot be used.

@@ -39,8 +39,10 @@ class Protocol(BaseConfig):
 
 @dataclass(frozen=True)
 class EvaluationTask:
-    """The inputs of one evaluation: ``images`` to train on (None: the whole real training set) and their ``labels``
-    (None: hard labels)."""
+    """The inputs of one evaluation.
+
+    ``images`` to train on (None: the whole real training set) and their ``labels`` (None: hard labels).
+    """
 
     dataset: DatasetInfo
     data: Dataset
@@ -109,16 +111,19 @@ class Evaluator(ABC):
 
     @abstractmethod
     def schedule(self, protocol: Protocol, dataset: DatasetInfo, *, ipc: int, seed: int) -> AugmentationSchedule:
-        """The views of a synthetic set that a student of ``seed`` sees; torch-free, because stored labels are planned
-        with it."""
+        """Return the views of a synthetic set that a student of ``seed`` sees.
+
+        Torch-free, because stored labels are planned with it.
+        """
 
     def samples_seen(self, protocol: Protocol, dataset: DatasetInfo, *, ipc: int) -> int:
-        """The number of training samples over all epochs and students; torch-free, because costs are estimated with
-        it."""
+        """Count the training samples over all epochs and students; torch-free, to estimate costs."""
         schedule = self.schedule(protocol, dataset, ipc=ipc, seed=0)
         return schedule.epochs * schedule.images
 
     @abstractmethod
     def evaluate(self, task: EvaluationTask) -> dict[str, Any]:
-        """Train and test one student; return its metrics as plain JSON values, among them the headline ``top1`` (a
-        fraction)."""
+        """Train and test one student, and return its metrics as plain JSON values.
+
+        Among them is the headline ``top1`` (a fraction).
+        """
