@@ -1,4 +1,4 @@
-"""Requests to stop: whoever computes saves its work and stops, for example before its job is preempted.
+"""Requested stops: before a preemption, computing stops where it next saved its work.
 
 A signal handler may call :func:`ask`; a checkpoint (:mod:`bench.kit.checkpoint`) is then due at once, saves, and raises
 :class:`Stopped`.
@@ -12,9 +12,9 @@ _asked = threading.Event()
 
 
 class Stopped(BaseException):
-    """Work was saved and left on request.
+    """Work was saved and left, because a stop was requested.
 
-    No :class:`Exception`, so that only the caller that runs the cell handles it.
+    No :class:`Exception`: nothing should handle it but the worker of the cell.
     """
 
 
@@ -24,7 +24,7 @@ def ask() -> None:
 
 
 def asked() -> bool:
-    """Check whether a stop was requested."""
+    """Return whether a stop was requested."""
     return _asked.is_set()
 
 
@@ -39,5 +39,5 @@ def leave_if_asked() -> None:
 
 
 def forget() -> None:
-    """Withdraw the request, for a process that goes on to other work."""
+    """Forget the request: for a process that goes on to other work."""
     _asked.clear()

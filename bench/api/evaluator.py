@@ -41,7 +41,7 @@ class Protocol(BaseConfig):
 class EvaluationTask:
     """The inputs of one evaluation.
 
-    ``images`` are those to train on (None: the whole real training set), ``labels`` theirs (None: hard labels).
+    ``images`` to train on (None: the whole real training set) and their ``labels`` (None: hard labels).
     """
 
     dataset: DatasetInfo
@@ -120,17 +120,13 @@ class Evaluator(ABC):
         """
 
     def samples_seen(self, protocol: Protocol, dataset: DatasetInfo, *, ipc: int) -> int:
-        """Return the number of training samples over all epochs and students.
-
-        Torch-free, because costs are estimated with it.
-        """
+        """Count the training samples over all epochs and students; torch-free, to estimate costs."""
         schedule = self.schedule(protocol, dataset, ipc=ipc, seed=0)
         return schedule.epochs * schedule.images
 
     @abstractmethod
     def evaluate(self, task: EvaluationTask) -> dict[str, Any]:
-        """Train and test one student.
+        """Train and test one student, and return its metrics as plain JSON values.
 
-        Returns:
-            Plain JSON values, among them the headline ``top1`` (a fraction).
+        Among them is the headline ``top1`` (a fraction).
         """

@@ -43,7 +43,7 @@ class StudentCost:
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """What `bench list methods` shows of a method, and what planning must know of it."""
+    """The facts on a method that `bench list methods` shows and that plans are made with."""
 
     name: str
     title: str
@@ -110,8 +110,9 @@ class Distiller:
         return type(self).distill is not Distiller.distill
 
     def needs(self, artifact: Artifact, point: GridPoint) -> Sequence[Artifact]:
-        """Name the method's other artifacts that making ``artifact`` takes: they arrive as ``task.prepared``,
-        ``task.images`` and ``task.labels``.
+        """Name the method's other artifacts that making ``artifact`` takes.
+
+        They arrive as ``task.prepared``, ``task.images`` and ``task.labels``.
         """
         return ("prepared",) if artifact == "images" else ()
 
@@ -124,9 +125,7 @@ class Distiller:
         return None
 
     def label_size(self, point: GridPoint) -> LabelSize | None:
-        """Say what the method's own label model stores; None where only building it would tell, or where it is the
-        teacher.
-        """
+        """Say what the method's own label model stores; None where only building it would tell."""
         return None
 
     def cost(self, point: GridPoint) -> MethodCost:

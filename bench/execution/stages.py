@@ -1,4 +1,4 @@
-"""What each of the five stages does: teacher → prepare → distill → label → evaluate.
+"""The five stages: teacher → prepare → distill → label → evaluate.
 
 Each function reads the artifacts of its parents, writes its own into the draft folder, and returns the numbers
 for the record.
@@ -76,7 +76,7 @@ class Made:
 
 @lru_cache(maxsize=2)
 def load_data(info: DatasetInfo, data_root: Path | None) -> Dataset:
-    """A data set, read once in the life of a process."""
+    """Read a data set, once in the life of a process."""
     return data.load(info, data_root)
 
 
@@ -89,7 +89,7 @@ def make_teacher(task: StageTask) -> Made:
 
 
 def _method(task: StageTask) -> Distiller:
-    """The method of a cell, configured as it was planned."""
+    """Configure the method of a cell as it was planned."""
     kind = registry.method(task.cell.by)
     return kind(read_settings(kind.Config, task.cell.call["settings"], f"the settings of {task.cell.by}"))
 
@@ -155,7 +155,7 @@ def make_labels(task: StageTask) -> Made:
 
 
 def _store_labels(task: StageTask) -> Made:
-    """A label model's answers for certain images: for every view of a schedule, or one an image."""
+    """Store a label model's labels of certain images: for every view of a schedule, or one per image."""
     made_for = images.load(task.parents["images"][1])
     model, codec = _label_source(task), LabelCodec.parse(task.cell.call["codec"])
     order_hash = load_data(task.dataset, task.data_root).order_hash
@@ -171,7 +171,7 @@ def _store_labels(task: StageTask) -> Made:
 
 
 def _label_source(task: StageTask) -> LabelSource:
-    """The labels among the parents of a cell."""
+    """Load the labels among the parents of a cell."""
     record, folder = task.parents["labels"]
     own = registry.method(record.cell.by).label_kinds if record.cell.by in registry.method_names() else {}
     return labels.load(folder, task.device, own)
