@@ -18,7 +18,7 @@ from bench.kit.models.small_mobilenet import SmallMobileNet
 from bench.kit.models.small_shufflenet import SmallShuffleNet
 from bench.kit.models.wide_resnet import WideResNet
 
-# blocks a stage; ResNet-10 is one BasicBlock a stage
+# blocks per stage; ResNet-10 has one BasicBlock per stage
 _RESNETS = {
     "10": (BasicBlock, (1, 1, 1, 1)),
     "18": (BasicBlock, (2, 2, 2, 2)),
@@ -57,7 +57,7 @@ def build(
     std: Sequence[float],
     bn_momentum: float | None = None,
 ) -> Classifier:
-    """A classifier with random weights, drawn from torch's global stream.
+    """Build a classifier with random weights, drawn from torch's global stream.
 
     Args:
         arch: a name of :mod:`bench.api.architectures`.
@@ -123,7 +123,7 @@ def _timm(arch: str, classes: int, image_size: int) -> nn.Module:
 
 @torch.no_grad()
 def _tried(arch: str, net: nn.Module, image_size: int) -> nn.Module:
-    """``net``, after one image has gone through: other people's networks do not say which sizes they take."""
+    """Try a network on one image and return it: networks of other packages do not say which sizes they take."""
     try:
         net.eval()(torch.zeros(1, 3, image_size, image_size))
     except (AssertionError, RuntimeError, ValueError) as error:
@@ -135,7 +135,7 @@ def _tried(arch: str, net: nn.Module, image_size: int) -> nn.Module:
 
 
 def _small_resnet(depth: str, width: int, classes: int) -> nn.Module:
-    """ResNet for small images: conv1 3x3 stride 1, no max-pool (zeyuanyin/tiny-imagenet; RDED's "modified").
+    """Build a ResNet for small images: conv1 3x3 stride 1, no max-pool (zeyuanyin/tiny-imagenet; RDED's "modified").
 
     Parameter names are torchvision's, so that the field's checkpoints load.
     """
