@@ -93,7 +93,7 @@ class RDED(Distiller):
             yield ImageBlock(mosaic(patches, task.ipc), torch.full((task.ipc,), label))
 
     def _crops(self, task: Task) -> AugmentationConfig:
-        """The random crops of all real images; those of epoch k are the k-th."""
+        """Configure the random crops of all real images; those of epoch k are the k-th."""
         size, config = task.dataset.image_size, self.config
         size, seed = size // self.factor(size), task.seed_for("rded-crops")
         scales = {"min_scale": config.min_scale, "max_scale": config.max_scale}

@@ -1,4 +1,4 @@
-"""What a method is given to compute with, and the blocks it may yield."""
+"""The task that a method is given, and the blocks that it may yield."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ T = TypeVar("T")
 
 
 class Progress(typing.Protocol):
-    """How long work says where it is; cheap to call once per step."""
+    """A callback for the progress of long work; cheap to call once per step."""
 
     def __call__(self, done: int, total: int, **metrics: float) -> None: ...
 
 
 class Checkpoint(typing.Protocol):
-    """Where unfinished work is kept. A loop that draws everything random from counter-based streams needs no more than
-    its tensors and a step to go on to the same bits::
+    """A place for unfinished work.
+
+    A loop that draws everything random from counter-based streams needs no more than its tensors and a step to go on
+    to the same bits::
 
         first, tensors = 0, start()
         if found := task.checkpoint.load():
@@ -44,8 +46,10 @@ class Checkpoint(typing.Protocol):
         """Return whether it is time to save; cheap enough to ask after every step."""
 
     def save(self, tensors: Mapping[str, Tensor], /, **facts: Any) -> None:
-        """Keep tensors and plain JSON facts instead of those kept before; leaves by an exception where a stop was
-        asked for, which must pass."""
+        """Keep tensors and plain JSON facts instead of those kept before.
+
+        Where a stop was requested, it leaves by an exception, which must pass.
+        """
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Return what was kept last; None where there is nothing, or nothing whole."""
@@ -127,8 +131,10 @@ class Task(GridPoint, ABC):
 
     @abstractmethod
     def share(self, count: int) -> slice:
-        """Return the part of ``count`` things that falls to this process: contiguous, the first process's the
-        largest; empty where there are fewer things than processes."""
+        """Return the part of ``count`` things that falls to this process.
+
+        It is contiguous, the first process's is the largest, and it is empty where there are fewer things.
+        """
 
     @abstractmethod
     def all_reduce(self, tensor: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.cli import options as flags
 from bench.cli import screen
-from bench.cli.naming import one
+from bench.cli.naming import select_one
 from bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _side(word: str, place: Path) -> Side:
     file, colon, name = word.rpartition(":")
     if colon and file.endswith(_SUFFIX):
         entries = {entry.cell: entry for entry in read_jsonl(Path(file)).entries}
-        return of_entry(entries[one(name, entries, file)])
+        return of_entry(entries[select_one(name, entries)])
     if word.endswith(_SUFFIX):
         raise UserError(f"{word} has many entries; say which: {word}:CELL")
     store = Store(flags.existing_store(place))

@@ -1,4 +1,4 @@
-"""How long cells take, from the records of others like them: the same setting under another seed."""
+"""Expected durations of cells, from the records of the same setting under other seeds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SEED = re.compile(r"-s\d+(?=-|$)")
 
 
 def expected_seconds(schedule: Schedule, store: Store) -> Callable[[Cell], float | None]:
-    """A function that says what a cell of the schedule is expected to take; None where no cell like it is done."""
+    """Return a function from a cell of the schedule to its expected seconds; None if no cell like it is done."""
     known: dict[tuple[str, str, str], list[float]] = {}
     for cell in schedule.grid.cells:
         if schedule.state[cell.id] == "done":

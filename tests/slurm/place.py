@@ -31,7 +31,7 @@ if "SLURM_JOB_ID" in os.environ and "SLOWLY" in os.environ:
         _step(self, done, total, **metrics)
         time.sleep(float(os.environ["SLOWLY"]) / total)
     heartbeat.Heartbeat.__call__ = _slow_step
-    heartbeat._LOOK_EVERY = 0.05
+    heartbeat._POLL_EVERY = 0.05
 """
 
 Done = subprocess.CompletedProcess[str]

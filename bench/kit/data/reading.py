@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
-from torchvision.transforms.v2 import functional as transforms
 
 from bench.errors import UserError
 from bench.kit.data.decoding import centre, decode, processors
@@ -59,6 +58,8 @@ def cut_view(stream: AugmentationStream, image: Tensor, index: int, epoch: int) 
     Raises:
         UserError: the stream's plan needs images in memory.
     """
+    from torchvision.transforms.v2 import functional as transforms  # here: it takes seconds
+
     height, width = image.shape[1:]
     box = stream.boxes(epoch, torch.tensor([index]), torch.tensor([height]), torch.tensor([width]))
     square = [stream.plan.size, stream.plan.size]

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from bench.api import architectures
 from bench.errors import UserError, unknown
@@ -18,13 +16,7 @@ from bench.kit.models.small_mobilenet import SmallMobileNet
 from bench.kit.models.small_shufflenet import SmallShuffleNet
 from bench.kit.models.wide_resnet import WideResNet
 
-# blocks per stage; ResNet-10 has one BasicBlock per stage
-_RESNETS = {
-    "10": (BasicBlock, (1, 1, 1, 1)),
-    "18": (BasicBlock, (2, 2, 2, 2)),
-    "34": (BasicBlock, (3, 4, 6, 3)),
-    "50": (Bottleneck, (3, 4, 6, 3)),
-}
+_RESNET_BLOCKS = {"10": [1, 1, 1, 1], "18": [2, 2, 2, 2], "34": [3, 4, 6, 3], "50": [3, 4, 6, 3]}  # per stage
 
 
 class Classifier(nn.Module):
@@ -79,6 +71,8 @@ def build(
 
 def _net(arch: str, classes: int, image_size: int) -> nn.Module:
     architectures.check(arch)
+    if (student := architectures.plugin(arch)) is not None:
+        return _tried(arch, student.build(classes, image_size), image_size)
     if match := re.fullmatch(r"convnet(\d)(?:-w(\d+))?", arch):
         return ConvNet(int(match[1]), int(match[2] or 128), classes, image_size)
     if match := re.fullmatch(r"resnet(10|18|34|50)-small(?:-w(\d+))?", arch):
@@ -90,6 +84,8 @@ def _net(arch: str, classes: int, image_size: int) -> nn.Module:
     if arch == "shufflenetv2-small":
         return SmallShuffleNet(0.5, classes)
     if match := re.fullmatch(r"(?:torchvision:)?([a-z0-9_]+)", arch):
+        import torchvision.models  # here: it takes seconds that most processes need not wait
+
         if match[1] in torchvision.models.list_models(module=torchvision.models):
             return _tried(arch, torchvision.models.get_model(match[1], weights=None, num_classes=classes), image_size)
         if arch.startswith("torchvision:"):
@@ -139,8 +135,10 @@ def _small_resnet(depth: str, width: int, classes: int) -> nn.Module:
 
     Parameter names are torchvision's, so that the field's checkpoints load.
     """
-    block, layers = _RESNETS[depth]
-    net: Any = ResNet(block, list(layers), num_classes=classes)
+    from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+    block, layers = Bottleneck if depth == "50" else BasicBlock, _RESNET_BLOCKS[depth]
+    net: Any = ResNet(block, layers, num_classes=classes)
     net.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
     net.bn1 = nn.BatchNorm2d(width)
     net.maxpool = nn.Identity()
