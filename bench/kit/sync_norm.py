@@ -1,4 +1,4 @@
-"""Batch norms of a network whose batch is shared out among processes: they see all of it.
+"""Batch norms that see the whole batch, whose rows several processes share.
 
 torch's SyncBatchNorm works on GPUs only and takes the place of the modules; this is one path for all devices, exact
 for uneven and empty shares, and the modules stay, so that names, types and state are those of a single process.

@@ -1,4 +1,4 @@
-"""G_VBSM's recovery: the networks of the pool take turns (GBM), an iteration each.
+"""G_VBSM's recovery: the networks of the pool take turns (GBM), one iteration each.
 
 Follows shaoshitong/G_VBSM_Dataset_Condensation, ``recover/data_synthesis_with_svd_with_db_with_all_statistic.py``:
 class-major batches, one after the other, with running statistics that go on from batch to batch.
@@ -58,7 +58,7 @@ def recover_images(task: Task, config: Config) -> Iterator[ImageBlock]:
 
 
 def augmentation(config: Config) -> RecoveryAugmentation:
-    """The augmentation of the images before a network sees them."""
+    """Return the augmentation of the images before a network sees them."""
     return RecoveryAugmentation(
         crop=config.crop, min_scale=config.min_scale, pad=config.pad, flip=config.flip, roll=(0, config.roll),
         antialias=config.antialias,
@@ -91,7 +91,7 @@ def skips(config: Config, batch: int, seed: int, convolutions: int) -> NDArray[n
 
 
 class PoolLoss:
-    """Cross entropy, matched statistics of one network an iteration, and data densification.
+    """Cross entropy, matched statistics of one network per iteration, and data densification.
 
     Args:
         matchers: of the networks, opened by the caller.

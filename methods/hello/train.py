@@ -57,9 +57,8 @@ def train_projector(task: Task, config: Config, clip_name: str) -> tuple[Project
 
 
 def augmentation(task: Task, config: Config) -> AugmentationConfig:
-    """The views on which teachers and projector are compared: the teacher's size, random resized crops, and flips
-    where a flip keeps the class.
-    """
+    """Return the augmentation under which teachers and projector are compared: the teacher's size, random resized
+    crops, and flips where a flip keeps the class."""
     return AugmentationConfig(
         size=task.teacher.network.image_size,
         crop="rrc",
@@ -71,7 +70,7 @@ def augmentation(task: Task, config: Config) -> AugmentationConfig:
 
 @torch.no_grad()
 def mean_logits(teachers: Sequence[Classifier], pixels: Tensor) -> Tensor:
-    """Mean of the weak teachers' logits (B, C) on the same view."""
+    """Return the mean of the weak teachers' logits (B, C) on the same view."""
     total: Tensor = teachers[0](pixels)
     for teacher in teachers[1:]:
         total = total + teacher(pixels)

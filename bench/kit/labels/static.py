@@ -1,4 +1,4 @@
-"""Static labels: one soft label an image, shown for whatever view of it."""
+"""Static labels: one soft label per image, used for every view of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _AT_ONCE = 100  # images
 
 
 class StaticLabels(LabelSource):
-    """A table of logits, a row an image; a mixed view gets the mean of both rows by their shares."""
+    """A table of logits, a row per image; a mixed view gets the mean of both rows by their shares."""
 
     kind: ClassVar[str] = "static"
 

@@ -90,7 +90,7 @@ class StoredLabels(LabelSource):
         self.made_for.check(images, order_hash)
 
     def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
-        """Logits (B, C) of the batch ``views.batch`` of ``views.epoch``.
+        """Return logits (B, C) of the batch ``views.batch`` of ``views.epoch``.
 
         Raises:
             ValueError: that batch is not stored, or is of another size.
@@ -144,7 +144,7 @@ class StoredLabels(LabelSource):
 
 
 def shard_problem(folder: Path, layout: LabelLayout, shard: int) -> str:
-    """What is wrong with a shard's file, by its size and header; empty where nothing is."""
+    """Say what is wrong with a shard's file, by its size and header; empty where nothing is."""
     path, header, size = folder / shard_name(shard), layout.header(shard), layout.size(shard)
     try:
         found = path.stat().st_size
@@ -167,6 +167,6 @@ def images_digest(images: Images, extras: Sequence[str] = ()) -> str:
 
 
 def _mapped(folder: Path, names: list[str], shard: int) -> dict[str, Tensor]:
-    """Tensors on the pages of the file, which are read when they are touched and unmapped with the last tensor."""
+    """Map the tensors of a shard: pages are read when they are touched and unmapped with the last tensor."""
     with safe_open(folder / shard_name(shard), framework="pt") as file:
         return {name: file.get_tensor(name) for name in names}

@@ -88,12 +88,12 @@ def store(
 
 
 def _joined(parts: list[Parts]) -> Parts:
-    """Encoded batches one below the other, on the host."""
+    """Concatenate encoded batches, on the host."""
     return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
 
 
 def _as_encoded(joined: Parts, device: torch.device) -> Parts:
-    """What :func:`_joined` made, where single batches are: coordinates stay on the host."""
+    """Move what :func:`_joined` made to where single batches are: coordinates stay on the host."""
     return {name: tensor if name in _COORDINATES else tensor.to(device) for name, tensor in joined.items()}
 
 
