@@ -90,8 +90,8 @@ class Distiller:
         """
 
     def teachers(self, point: GridPoint) -> tuple[TeacherSpec, ...]:
-        """Name the trajectories this method needs; none where it needs no teacher."""
-        return (point.dataset.teacher,)
+        """Name the trajectories this method needs: by default the data set's teacher, and none for hard labels."""
+        return () if self.info.labels == "hard" else (point.dataset.teacher,)
 
     def images_from(self, point: GridPoint) -> Distiller | None:
         """Return the configured method whose images these are, e.g. ``RDED(self.config.images)``; None: its own.
