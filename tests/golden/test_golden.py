@@ -1,0 +1,45 @@
+"""What is computed stays what it was: facts that do not depend on the processor against the committed ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.golden.facts import PARTS
+
+FROZEN: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("facts.json").read_text(encoding="utf-8"))
+
+
+def assert_same(found: Any, frozen: Any, place: str) -> None:
+    """Compare floats to 1e-4 relative, all else exactly."""
+    if isinstance(frozen, float):
+        assert found == pytest.approx(frozen, rel=1e-4, abs=1e-7), place
+    elif isinstance(frozen, dict):
+        assert list(found) == list(frozen), place
+        for key, value in frozen.items():
+            assert_same(found[key], value, f"{place}, {key}")
+    elif isinstance(frozen, list):
+        assert len(found) == len(frozen), place
+        for index, (mine, value) in enumerate(zip(found, frozen, strict=True)):
+            assert_same(mine, value, f"{place}, {index}")
+    else:
+        assert found == frozen, place
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_facts_are_the_frozen_ones(part: str) -> None:
+    assert_same(json.loads(json.dumps(PARTS[part]())), FROZEN[part], part)
+
+
+def test_a_planted_change_is_found() -> None:
+    losses = {name: list(values) for name, values in FROZEN["losses"].items()}
+    losses["sre2l"][0] *= 1.001
+    with pytest.raises(AssertionError, match="losses, sre2l, 0"):
+        assert_same(losses, FROZEN["losses"], "losses")
+
+
+def test_every_part_is_frozen() -> None:
+    assert list(FROZEN) == list(PARTS)
