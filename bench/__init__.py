@@ -1,3 +1,41 @@
-"""distill-bench: dataset distillation weighed by what it really stores."""
+"""distill-bench: dataset distillation weighed by what it really stores.
+
+The Python API, which loads torch and pandas when it is called and not before:
+
+- ``bench.evaluate(images, labels, dataset="cifar10")`` trains students on tensors and tests them;
+- ``bench.run(methods=["rded"], ipc=[1, 10])`` computes a grid as the command line does;
+- ``bench.load_results(path)`` reads the records of a store or of boards as a pandas DataFrame.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.cli.api import run
+    from bench.errors import UserError
+    from bench.execution.evaluation import Result, evaluate
+    from bench.report.results import load_results
 
 __version__ = "0.1.0"
+__all__ = ["Result", "UserError", "evaluate", "load_results", "run"]
+
+_HOMES = {
+    "Result": "bench.execution.evaluation",
+    "UserError": "bench.errors",
+    "evaluate": "bench.execution.evaluation",
+    "load_results": "bench.report.results",
+    "run": "bench.cli.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a part of the API on first use, so that importing ``bench`` stays light."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'bench' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

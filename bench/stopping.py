@@ -1,7 +1,7 @@
-"""Requests to stop: whoever computes saves its work and stops, for example before its job is preempted.
+"""Requested stops: before a preemption, computing stops where it next saved its work.
 
-A signal handler may call :func:`ask`; a checkpoint (:mod:`bench.kit.checkpoint`) is then due at once, saves, and raises
-:class:`Stopped`.
+``ask`` is called by whoever gets the warning (a signal handler may call it); :class:`bench.kit.checkpoint.Checkpoint`
+is then due at once, saves, and raises :class:`Stopped`.
 """
 
 from __future__ import annotations
@@ -12,32 +12,22 @@ _asked = threading.Event()
 
 
 class Stopped(BaseException):
-    """Work was saved and left on request.
+    """Work was saved and left, because a stop was requested.
 
-    No :class:`Exception`, so that only the caller that runs the cell handles it.
+    No :class:`Exception`: nothing should handle it but the worker of the cell.
     """
 
 
 def ask() -> None:
-    """Ask the computation in this process to save and stop."""
+    """Ask whatever computes in this process to save and stop."""
     _asked.set()
 
 
 def asked() -> bool:
-    """Check whether a stop was requested."""
+    """Return whether a stop was requested."""
     return _asked.is_set()
 
 
-def leave_if_asked() -> None:
-    """Leave work that is saved.
-
-    Raises:
-        Stopped: a stop was requested.
-    """
-    if asked():
-        raise Stopped
-
-
 def forget() -> None:
-    """Withdraw the request, for a process that goes on to other work."""
+    """Forget the request: for a process that goes on to other work."""
     _asked.clear()

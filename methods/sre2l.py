@@ -8,20 +8,19 @@ repository, ``CDA/``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from bench.api import BaseConfig, DatasetInfo, Distiller, GridPoint, Images, MethodInfo, Task, affects
+from bench.api import DatasetInfo, Distiller, GridPoint, ImageBlock, MethodInfo, Task, affects
 from bench.errors import UserError
+from bench.kit.recovery.config import RecoveryAugmentation
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from bench.kit.recovery import BatchNormInputs, RecoveryViews
+    from bench.kit.recovery.bn_statistics import BatchNormInputs
 
 # recover_tiny.sh and recover_cifar.sh, whose settings are documented in CDA's appendix
 _TINY: dict[str, Any] = {"lr": 0.1, "r_bn": 1.0, "roll": (-4, 4)}
@@ -45,37 +44,16 @@ class SRe2L(Distiller):
         needs="a teacher with batch norms", shared=("distill",),
     )  # fmt: skip
 
-    class Config(BaseConfig):
-        # recover.sh, for ImageNet-1K
+    class Config(RecoveryAugmentation):
+        # recover.sh, for ImageNet-1K; so are the defaults of the augmentation
         iterations: int = Field(4000, ge=1)
         lr: float = Field(0.25, gt=0)
         r_bn: float = Field(0.01, ge=0)
         first_bn: float = Field(10.0, ge=0)  # weight of the first batch norm among the others
         tv: float = Field(0.0, ge=0)
         l2: float = Field(0.0, ge=0)
-        # the view, of which a batch has one an iteration
-        crop: Literal["rrc", "none"] = "rrc"
-        min_scale: float = Field(0.08, gt=0, le=1)
-        flip: bool = True
-        roll: tuple[int, int] = (0, 32)  # pixels, both ends included
-        antialias: bool = False  # torchvision before 0.17, with which the published images were made, had none
-        curriculum: float | None = Field(None, gt=0, le=1)  # CDA: 1.0 in the released commands
-        group_classes: int = Field(100, ge=1)  # classes a batch, whose statistics are matched together
-        groups: Annotated[int | Literal["auto"], affects("speed")] = "auto"  # batches optimised at once
-
-        @model_validator(mode="after")
-        def _possible(self) -> Self:
-            if self.groups != "auto" and self.groups < 1:
-                raise ValueError(f"groups {self.groups} is neither 'auto' nor a count from 1 on")
-            if self.roll[0] > self.roll[1]:
-                raise ValueError(f"roll {self.roll} is not (lowest, highest)")
-            return self
-
-        def views(self) -> RecoveryViews:
-            """What happens to the images before the teacher sees them."""
-            from bench.kit.recovery import RecoveryViews
-
-            return RecoveryViews(**{name: getattr(self, name) for name in _VIEW})
+        group_classes: int = Field(100, ge=1)  # classes per batch, whose statistics are matched together
+        groups: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], affects("speed")] = "auto"  # batches at once
 
     config: Config
 
@@ -96,105 +74,45 @@ class SRe2L(Distiller):
                 f"a flipped image of {point.dataset.name} may belong to another class; leave out --set sre2l.flip"
             )
 
-    def distill(self, task: Task) -> Images:
+    def distill(self, task: Task) -> Iterator[ImageBlock]:
         import torch
 
-        from bench.kit import distributed
-
-        classes, size = task.dataset.classes, task.dataset.image_size
-        batches = official_batches(task.ipc, classes, self.config.group_classes)
-        at_once = distributed.broadcast_object(self._at_once(task, len(batches[0].classes)))
-        of_ranks = [
-            together(batches[distributed.share(len(batches), rank)], at_once) for rank in range(distributed.size())
-        ]
-        rounds = of_ranks.pop(distributed.rank())
-        pixels = torch.empty(task.ipc * classes, 3, size, size, dtype=torch.uint8)
-        for index, groups in enumerate(rounds):
-            tell = partial(_tell, task, index * self.config.iterations, len(rounds) * self.config.iterations)
-            pixels[_places(groups, task.ipc)] = self._round(task, groups, tell)
-        distributed.wait()
-        for groups in (groups for others in of_ranks for groups in others):  # finished, in the folder that all share
-            pixels[_places(groups, task.ipc)] = self._round(task, groups, lambda done: None)
-        return Images(pixels, torch.arange(classes).repeat_interleave(task.ipc))
-
-    def _at_once(self, task: Task, batch: int) -> int:
-        """How many batches are optimised at once."""
-        from bench.kit.recovery import groups_that_fit
-
-        if self.config.groups != "auto":
-            return self.config.groups
-        return groups_that_fit(task.teacher.model().net, batch, task.dataset.image_size, task.device)
-
-    def _round(self, task: Task, groups: Sequence[Batch], tell: Callable[[int], None]) -> Tensor:
-        """The images of some batches of equal size, uint8 (N, 3, S, S), batch by batch; kept in a file of their own,
-        because all of a large set would be too much to write again and again."""
-        import torch
-
-        from bench.api.seeds import seed_for
-        from bench.kit import distributed
-        from bench.kit.checkpoint import Checkpoint
         from bench.kit.images import quantise
-        from bench.kit.recovery import BatchNormInputs, GroupViews, noise, recover
+        from bench.kit.recovery.augment import GroupViews
+        from bench.kit.recovery.bn_statistics import BatchNormInputs
+        from bench.kit.recovery.loop import noise, recover
+        from bench.kit.recovery.memory import groups_that_fit, rounds
 
-        facts = {"batches": [batch.number for batch in groups]}
-        finished = Checkpoint(task.work, f"images-{groups[0].number:06d}")
-        found = finished.load()
-        if found is not None and found[1] == facts:
-            return found[0]["pixels"]
         config, size = self.config, task.dataset.image_size
-        net, network = task.teacher.model().net, task.teacher.network
-        seeds = [seed_for("sre2l", task.seed, batch.number) for batch in groups]
-        labels = torch.tensor([list(batch.classes) for batch in groups], device=task.device)
-        with BatchNormInputs(net, len(groups)) as inputs:
-            _refuse_without_batch_norms(inputs, network.arch)
-            recovered = recover(
-                noise(seeds, labels.shape[1], size, task.device),
-                SRe2LLoss(net, inputs, labels, config),
-                GroupViews(config.views(), seeds, size, config.iterations, task.device),
-                lr=config.lr, mean=network.mean, std=network.std,
-                checkpoint=Checkpoint(task.work, distributed.rank_suffix("checkpoint")), facts=facts, progress=tell,
-            )  # fmt: skip
-        pixels = quantise(recovered.flatten(0, 1)).cpu()
-        finished.save({"pixels": pixels}, **facts)
-        return pixels
+        network, net = task.teacher.network, task.teacher.model().net
+        batches = official_batches(task.ipc, task.dataset.classes, config.group_classes)
+        if (fit := config.groups) == "auto":
+            fit = groups_that_fit(net, len(batches[0]), size, task.device)
+        at_once = min(fit, -(-len(batches) // task.processes))
+        for numbers in task.blocks(rounds(list(map(len, batches)), at_once), independent=True):
+            seeds = [task.seed_for("sre2l", number) for number in numbers]
+            labels = torch.tensor([list(batches[number]) for number in numbers])
+            with BatchNormInputs(net, len(numbers)) as inputs:
+                if not inputs.modules:
+                    raise UserError(
+                        f"sre2l matches the statistics of batch norms, and {network.arch} has none; choose another "
+                        "--teacher, e.g. resnet18"
+                    )
+                images = recover(
+                    noise(seeds, labels.shape[1], size, task.device),
+                    SRe2LLoss(net, inputs, labels.to(task.device), config),
+                    GroupViews(config, seeds, size, config.iterations, task.device),
+                    lr=config.lr, mean=network.mean, std=network.std,
+                    checkpoint=task.checkpoint, progress=task.progress,
+                )  # fmt: skip
+            yield ImageBlock(quantise(images.flatten(0, 1)).cpu(), labels.flatten())
 
 
-def _tell(task: Task, before: int, total: int, done: int) -> None:
-    task.progress(before + done, total)
-
-
-_VIEW = ("crop", "min_scale", "flip", "roll", "antialias", "curriculum")
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Images that are optimised together, as the official loops order them: image ``image`` of consecutive classes."""
-
-    number: int
-    image: int
-    classes: range
-
-
-def official_batches(ipc: int, classes: int, size: int) -> list[Batch]:
-    """For each image of a class, all classes in blocks of ``size``; the last block may be smaller, where the official
-    code stops with an error."""
+def official_batches(ipc: int, classes: int, size: int) -> list[range]:
+    """List the classes of each batch as the official loops order them: for each image of a class, all classes in
+    blocks of ``size``; the last block may be smaller, where the official code stops with an error."""
     blocks = [range(first, min(first + size, classes)) for first in range(0, classes, size)]
-    pairs = [(image, block) for image in range(ipc) for block in blocks]
-    return [Batch(number, image, block) for number, (image, block) in enumerate(pairs)]
-
-
-def _places(groups: Sequence[Batch], ipc: int) -> list[int]:
-    """Where the images of some batches, batch by batch, are in a set that is class-major."""
-    return [label * ipc + batch.image for batch in groups for label in batch.classes]
-
-
-def together(batches: Sequence[Batch], at_once: int) -> list[list[Batch]]:
-    """Up to ``at_once`` batches of equal size each, in their order."""
-    rounds = []
-    for size in sorted({len(batch.classes) for batch in batches}, reverse=True):
-        equal = [batch for batch in batches if len(batch.classes) == size]
-        rounds += [equal[first : first + at_once] for first in range(0, len(equal), at_once)]
-    return rounds
+    return blocks * ipc
 
 
 class SRe2LLoss:
@@ -207,7 +125,7 @@ class SRe2LLoss:
     """
 
     def __init__(self, net: nn.Module, inputs: BatchNormInputs, labels: Tensor, config: SRe2L.Config):
-        from bench.kit.recovery import Distances
+        from bench.kit.recovery.bn_statistics import Distances
 
         self.net, self.inputs, self.labels, self.config = net, inputs, labels, config
         weights = [config.first_bn] + [1.0] * (len(inputs.modules) - 1)
@@ -216,8 +134,8 @@ class SRe2LLoss:
         self.distances = Distances([*means, *variances], weights * 2)  # type: ignore[list-item]  # inputs checks them
 
     def __call__(self, views: Tensor, iteration: int) -> Tensor:
-        """The losses (G,) of normalised views (G, B, 3, S, S)."""
-        import torch
+        """Return the losses (G,) of normalised views (G, B, 3, S, S)."""
+        from torch.linalg import vector_norm
         from torch.nn import functional as F
 
         logits = self.net(views.flatten(0, 1))
@@ -227,7 +145,7 @@ class SRe2LLoss:
         if self.config.tv:
             loss = loss + self.config.tv * total_variation(views)
         if self.config.l2:
-            loss = loss + self.config.l2 * torch.linalg.vector_norm(views, dim=(2, 3, 4)).mean(1)
+            loss = loss + self.config.l2 * vector_norm(views, dim=(2, 3, 4)).mean(1)
         return loss
 
 
@@ -245,10 +163,3 @@ def total_variation(views: Tensor) -> Tensor:
     horizontal, vertical, falling, rising = (vector_norm(found, dim=(1, 2, 3, 4)) for found in differences)
     total: Tensor = horizontal + vertical + falling + rising
     return total
-
-
-def _refuse_without_batch_norms(inputs: BatchNormInputs, arch: str) -> None:
-    if not inputs.modules:
-        raise UserError(
-            f"sre2l matches the statistics of batch norms, and {arch} has none; choose another --teacher, e.g. resnet18"
-        )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.precision import double_precision
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the tests run side by side
 
@@ -30,6 +32,13 @@ tests = 2
 """
 
 Bench = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def in_double() -> Iterator[None]:
+    """Whatever the test creates is in double precision; see :mod:`tests.precision`."""
+    with double_precision():
+        yield
 
 
 def draw_classes(root: Path, classes: int = 3, train: int = 8, test: int = 4, side: int = 16) -> Path:

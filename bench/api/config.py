@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
-from pydantic.fields import FieldInfo
 
 Artifact = Literal["prepared", "images", "labels"]  # what a method makes
 
 
 @dataclass(frozen=True)
 class Affects:
-    """The marker that :func:`affects` makes."""
+    """A marker, made by :func:`affects`."""
 
     what: frozenset[str]
 
 
 def affects(*what: Artifact | Literal["speed"]) -> Affects:
-    """Mark a field by what it affects: ``batch_size: Annotated[int, affects("speed")] = 256``.
+    """Mark a field by what it affects.
 
-    A field without a marker affects the images. One that affects what is prepared reaches the images through the
-    identity of that; one that affects speed alone, or nothing by itself, is part of no identity.
+    For example ``batch_size: Annotated[int, affects("speed")] = 256``.
+
+    A field without a marker affects the images, or what the class's ``unmarked`` says. One that affects what is
+    prepared reaches the images through the identity of that; one that affects speed alone, or nothing by itself, is
+    part of no identity.
     """
     return Affects(frozenset(what))
 
@@ -35,6 +37,7 @@ class BaseConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    unmarked: ClassVar[Artifact] = "images"  # what fields without a marker affect
 
     def non_default_fields(self) -> dict[str, Any]:
         """Return the fields that differ from their defaults, as plain JSON values."""
@@ -49,7 +52,7 @@ class BaseConfig(BaseModel):
         found = {}
         for name, value in self.non_default_fields().items():
             field = type(self).model_fields[name]
-            affected = _affected(field)
+            affected = next((mark.what for mark in field.metadata if isinstance(mark, Affects)), {self.unmarked})
             if not (artifact in affected if artifact else affected - {"speed"}):
                 continue
             own = getattr(self, name)
@@ -58,7 +61,3 @@ class BaseConfig(BaseModel):
             elif not (isinstance(field.default, BaseConfig) and own.identity() == field.default.identity()):
                 found[name] = own.identity()
         return found
-
-
-def _affected(field: FieldInfo) -> frozenset[str]:
-    return next((mark.what for mark in field.metadata if isinstance(mark, Affects)), frozenset({"images"}))

@@ -102,13 +102,13 @@ def compute(
 
 
 def _data_root(grid: Grid, given: Path | None) -> Path | None:
-    """Return the absolute folder of the data, for tasks that run elsewhere; None for an embedded data set."""
+    """Return the absolute folder of the data, for tasks that run elsewhere; None where there is none."""
     from bench.api import catalogue
 
-    own = grid.dataset.fingerprint is not None
-    if given is None and not own and not catalogue.source(grid.dataset.name).places:
+    try:
+        return catalogue.root_of(grid.request.dataset, given).absolute()
+    except UserError:  # without a home folder; a data set that needs one says so when it is read
         return None
-    return catalogue.root_of(grid.request.dataset, given).absolute()
 
 
 def _launch(

@@ -61,11 +61,10 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.suite == WEIGHED:
         storage.run(flags.given(arguments), out, arguments.out, small=arguments.small, dry_run=arguments.dry_run)
         return 0
-    grids = [plan(request) for request in _requests(arguments)]
+    grids = [plan(request) for request in requests(arguments)]
     if not arguments.dry_run:
         for grid in grids:
-            if grid.dataset.fingerprint is None and catalogue.source(grid.dataset.name).places:
-                catalogue.locate(grid.dataset.name, arguments.data_root)  # fail first if data is missing
+            catalogue.locate(grid.request.dataset, arguments.data_root)  # missing data is said at once
     worst = 0
     for grid in grids:
         if len(grids) > 1:
@@ -77,7 +76,12 @@ def execute(arguments: argparse.Namespace) -> int:
     return worst
 
 
-def _requests(arguments: argparse.Namespace) -> list[Request]:
+def requests(arguments: argparse.Namespace) -> list[Request]:
+    """The requests of parsed arguments: one, or those of a suite.
+
+    Raises:
+        UserError: a name that nothing answers to, or flags that exclude each other.
+    """
     from bench.planning.suites import suite
 
     if arguments.suite:

@@ -70,17 +70,16 @@ def check(name: str) -> Iterator[Result]:
                 yield Result(title, False, time.monotonic() - started, detail)
 
 
-def made_up_data(masks: bool = False) -> Dataset:
-    """Four classes of 16-px stripes, told apart by direction and colour; 12 to train and 6 to test on of each; with
-    ``masks``, what is prompted for are all stripes of an image, by a pixel of the first."""
+def synthetic_data() -> Dataset:
+    """Four classes of 16-px stripes, told apart by direction and colour; 12 to train and 6 to test on of each."""
     info = DatasetInfo(
-        name="made-up", title="Made-up stripes", classes=CLASSES, image_size=SIDE, smallest_class=12,
+        name="synthetic", title="Synthetic stripes", classes=CLASSES, image_size=SIDE, smallest_class=12,
         train_images=12 * CLASSES, test_images=6 * CLASSES, mean=(0.5,) * 3, std=(0.25,) * 3,
         teacher=TeacherSpec(
             arch="convnet2-w8", image_size=SIDE, epochs=4, batch_size=8, lr=0.05, schedule="cosine", augment="none",
             checkpoints=4,
         ),
-        clip="icon-clip", student="convnet2-w8", masks=masks,
+        clip="icon-clip", student="convnet2-w8",
     )  # fmt: skip
     stream = torch.Generator().manual_seed(0)
 
@@ -90,11 +89,7 @@ def made_up_data(masks: bool = False) -> Dataset:
         place = torch.arange(SIDE).expand(SIDE, SIDE)
         stripes = torch.stack([place % 4, place.T % 4, (place + place.T) % 8, (place - place.T) % 8]) < 2
         pixels = noise + 180 * stripes[labels][:, None]
-        if not masks:
-            return Resident(pixels.to(torch.uint8), labels)
-        shown = stripes[labels].to(torch.uint8)
-        first = shown.flatten(1).argmax(1)
-        return Resident(pixels.to(torch.uint8), labels, torch.stack([first // SIDE, first % SIDE], 1), shown)
+        return Resident(pixels.to(torch.uint8), labels)
 
     names = ("vertical", "horizontal", "falling", "rising")
     return Dataset(info, names, names, split(12), split(6))
@@ -105,7 +100,7 @@ class _Workbench:
 
     def __init__(self, name: str, folder: Path):
         self.name, self.folder = name, folder
-        self.data = made_up_data(registry.method(name).info.masks)
+        self.data = registry.method(name).example_data() or synthetic_data()
         self.device = torch.device("cpu")
         self.steps: list[tuple[int, int]] = []
 
@@ -134,7 +129,8 @@ class _Workbench:
 
     def prepare(self, place: str, stop_after: int | None = None) -> dict[str, Tensor]:
         """What the method prepares, or else who makes its images."""
-        preparing = self.method if prepares(self.method) else self.maker
+        own = self.method.prepared_from(self.setting()) or self.method
+        preparing = own if prepares(own) else self.maker
         if not prepares(preparing):
             return {}
         return running.prepare(preparing, self.task(place, stop_after, prepared=False))
@@ -198,7 +194,7 @@ class _Workbench:
         )
         stream = AugmentationStream(plan, len(self.images))
         images = self.images
-        known = Resident(images.pixels, images.labels, images.points, images.masks)
+        known = Resident(images.pixels, images.labels, channels=source.channels(images))
         batch, indices = next(stream.batches(0, len(images)))
         views = stream.make(known.layers(self.device), known.on(self.device)[1], indices, 0, batch)
         return source.soft_labels(views, 0)

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-from bench.api.image_folders import UNREADABLE, unreadable
 from bench.errors import UserError
+from bench.kit.data.image_folders import UNREADABLE, unreadable
 
 MOST_CLASSES, MOST_EACH = 100, 20  # lines and columns of a sheet that still opens in any viewer
 _SMALLEST_TILE = 48  # px; smaller images are enlarged by a whole factor, so that their pixels stay square

@@ -16,7 +16,6 @@ from pathlib import Path
 from PIL import Image
 
 from bench.api import Dataset, DatasetInfo, catalogue
-from bench.api.image_folders import UNREADABLE, list_images, unreadable
 from bench.errors import UserError, unknown
 from bench.exchange.distilled_set import (
     IMAGES,
@@ -31,6 +30,7 @@ from bench.exchange.distilled_set import (
     remembered,
 )
 from bench.kit import data
+from bench.kit.data.image_folders import UNREADABLE, list_images, unreadable
 from bench.kit.images import files_digest
 from bench.kit.images import name as image_name
 from bench.kit.labels import KINDS

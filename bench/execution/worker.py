@@ -27,8 +27,10 @@ from bench.execution import stages
 from bench.execution.environment import code, environment
 from bench.execution.heartbeat import Heartbeat, log
 from bench.execution.options import Options
+from bench.execution.provenance import plugins
 from bench.execution.scheduling import finished
 from bench.kit import distributed, peak_memory
+from bench.kit.validation import Diverged, InvalidResult
 from bench.planning.grid import Grid
 from bench.store.artifacts import Damaged, Store
 from bench.store.cell import Cell
@@ -47,14 +49,14 @@ def run_cell(grid: Grid, cell: Cell, options: Options) -> Outcome:
     """
     store = Store(options.store)
     with lease(store.root, cell.id) if distributed.is_main() else nullcontext(False) as ours:
-        outcome = distributed.broadcast_object(_look(store, cell) if ours else "busy")
+        outcome = distributed.broadcast_object(_outcome_before(store, cell) if ours else "busy")
         if outcome is not None:
             return outcome
         return _compute(store, grid, cell, options)
 
 
-def _look(store: Store, cell: Cell) -> Outcome | None:
-    """Why there is nothing to compute; None: there is."""
+def _outcome_before(store: Store, cell: Cell) -> Outcome | None:
+    """Say why there is nothing to compute; None: there is."""
     try:
         if finished(store, cell):
             return "already"
@@ -78,7 +80,7 @@ def _made(store: Store, cell_id: str) -> Record:
 def _compute(store: Store, grid: Grid, cell: Cell, options: Options) -> Outcome:
     started, clock = datetime.now(UTC), time.monotonic()
     device = device_for(options)
-    _settle(cell, options.threads)
+    _seed(cell, options.threads)
     peak_memory.reset(device)  # a process may compute several cells, and each has a peak of its own
     log.info("%s  begins", cell.id)
 
@@ -93,7 +95,7 @@ def _compute(store: Store, grid: Grid, cell: Cell, options: Options) -> Outcome:
 
     try:
         parents = {role: _made(store, parent) for role, parent in cell.parents.items()}
-        with _draft(store, cell) as draft, _heart(store, cell) as progress:
+        with _draft(store, cell) as draft, _heartbeat(store, cell) as progress:
             task = stages.StageTask(
                 grid=grid,
                 cell=cell,
@@ -114,6 +116,7 @@ def _compute(store: Store, grid: Grid, cell: Cell, options: Options) -> Outcome:
                     result=made.result,
                     files=store.facts(draft),
                     public=tuple(BackboneFacts(name=p.name, sha256=p.sha256, bytes=p.bytes) for p in made.public),
+                    plugins=plugins(cell),
                     run=facts(),
                 )
                 store.commit(draft, record)
@@ -132,7 +135,7 @@ def _compute(store: Store, grid: Grid, cell: Cell, options: Options) -> Outcome:
 
 @contextmanager
 def _draft(store: Store, cell: Cell) -> Iterator[Path]:
-    """Where to write the artifact; what the helpers of a team write is thrown away."""
+    """Make a folder to write the artifact in; what other than the main process writes is thrown away."""
     if distributed.is_main():
         with store.draft(cell.id) as draft:
             yield draft
@@ -141,34 +144,36 @@ def _draft(store: Store, cell: Cell) -> Iterator[Path]:
             yield Path(folder)
 
 
-def _heart(store: Store, cell: Cell) -> Heartbeat | nullcontext[Progress]:
-    return Heartbeat(store, cell.id) if distributed.is_main() else nullcontext(_unheard)
+def _heartbeat(store: Store, cell: Cell) -> Heartbeat | nullcontext[Progress]:
+    return Heartbeat(store, cell.id) if distributed.is_main() else nullcontext(_ignore_progress)
 
 
-def _unheard(done: int, total: int, **metrics: float) -> None:
-    """The progress of a team's helpers, which is that of the first."""
+def _ignore_progress(done: int, total: int, **metrics: float) -> None:
+    """Ignore the progress of other than the main process: it is the same."""
 
 
 def _is_full_disk(error: Exception) -> bool:
-    """safetensors' errors have no errno, only its number in words."""
+    """Recognise a full disk, also by its number in the text of an error without errno, as of safetensors."""
     full = (errno.ENOSPC, errno.EDQUOT)
     return getattr(error, "errno", None) in full or any(f"(os error {number})" in str(error) for number in full)
 
 
 def _failed(store: Store, cell: Cell, error: Exception, facts: RunFacts) -> Outcome:
-    line = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else '(no message)'}"
+    line = (str(error).strip() or "(no message)").splitlines()[0]
+    if not isinstance(error, InvalidResult | Diverged):  # these say it all
+        line = f"{type(error).__name__}: {line}"
     log.error("%s  failed", cell.id, exc_info=error)
     store.fail(Record(id=cell.id, cell=cell, state="failed", run=facts, error=line, traceback=traceback.format_exc()))
     return "failed"
 
 
 def team_member(options: Options) -> AbstractContextManager[None]:
-    """This process as one of several that share cells, as the environment says (see :mod:`bench.kit.distributed`)."""
+    """Join the processes that share cells, as the environment says (see :mod:`bench.kit.distributed`)."""
     return distributed.joined(device_for(options))
 
 
 def device_for(options: Options) -> torch.device:
-    """Where this process computes.
+    """Choose the device on which this process computes.
 
     Raises:
         UserError: there is no such device here.
@@ -181,8 +186,8 @@ def device_for(options: Options) -> torch.device:
     return torch.device(wanted)
 
 
-def _settle(cell: Cell, threads: int) -> None:
-    """Leave nothing to chance: what draws from a global stream draws the same in every run of a cell."""
+def _seed(cell: Cell, threads: int) -> None:
+    """Seed the global random streams, so that they give the same in every run of a cell."""
     seed = int.from_bytes(cell.id[-8:].encode(), "big") % 2**32
     random.seed(seed)
     np.random.seed(seed)
@@ -192,7 +197,7 @@ def _settle(cell: Cell, threads: int) -> None:
 
 
 def _environment(device: torch.device, options: Options) -> dict[str, str]:
-    """Where it was computed, and what else may explain a difference."""
+    """Collect what may explain a difference: the environment, the processes, and code that has changed."""
     facts = dict(environment(str(device), options.threads))
     if distributed.size() > 1:
         facts["processes"] = str(distributed.size())

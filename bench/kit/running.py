@@ -11,7 +11,6 @@ from typing import Any, TypeVar, cast, final
 import torch
 from torch import Tensor
 
-from bench import stopping
 from bench.api import Distiller, ImageBlock, Images, LabelSource, Progress, Task
 from bench.kit import distributed
 from bench.kit.checkpoint import Checkpoint
@@ -29,13 +28,9 @@ class _Blocks:
         self.names = [f"block-{index:06d}-{_key(item)}" for index, item in enumerate(items)]
         self.mine = range(len(items))[distributed.share(len(items))] if independent else range(len(items))
         self.current: int | None = None
+        self.told = False  # did the block in work say how far it is?
         self.state: Mapping[str, Tensor] = {}
-        self.checkpoint = Checkpoint(work)
-
-    @property
-    def writes(self) -> bool:
-        """Does this process save the blocks it has made?"""
-        return self.independent or distributed.is_main()
+        self.checkpoint = Checkpoint(work, shared=True)
 
     def todo(self) -> list[int]:
         """List the items to do; where blocks build on one another, those from the first missing one on."""
@@ -51,13 +46,13 @@ class _Blocks:
     def begin(self, index: int) -> None:
         self.current = index
         self.checkpoint = Checkpoint(self.work, f"work-{self.names[index]}", shared=not self.independent)
+        self.told = self.checkpoint.path.exists()  # what was begun before has said how far it is
 
     def save(self, tensors: dict[str, Tensor], state: Mapping[str, Tensor]) -> None:
         """Keep the block in work."""
-        if self.current is None:
-            raise InvalidResult("a block was yielded outside of task.blocks")
+        assert self.current is not None
         index, self.current, self.state = self.current, None, state
-        if self.writes:
+        if self.independent or distributed.is_main():
             self._file(index).save({**tensors, **{f"state.{name}": value for name, value in state.items()}})
         self.checkpoint.discard()
 
@@ -87,6 +82,7 @@ def _split(tensors: Mapping[str, Tensor], prefix: str) -> tuple[dict[str, Tensor
 class RunningTask(Task):
     """A task whose blocks, checkpoints and shares are kept in its work folder and its process group."""
 
+    work: Path  # a scratch folder that outlives a kill
     on_progress: Progress
     _blocks: list[_Blocks] = field(default_factory=list, init=False, repr=False)  # at most one: those in work
 
@@ -99,9 +95,6 @@ class RunningTask(Task):
             yield agreed[index]
             if blocks.current is not None:
                 raise InvalidResult(f"item {index + 1} of {len(agreed)} came without a block")
-            self.on_progress(index - blocks.mine.start + 1, len(blocks.mine))
-            if blocks.writes:
-                stopping.leave_if_asked()
 
     @property
     def state(self) -> Mapping[str, Tensor]:
@@ -115,7 +108,7 @@ class RunningTask(Task):
 
     def progress(self, done: int, total: int, **metrics: float) -> None:
         if self._blocks and (index := self._blocks[0].current) is not None:
-            mine = self._blocks[0].mine
+            mine, self._blocks[0].told = self._blocks[0].mine, True
             done, total = (index - mine.start) * total + done, len(mine) * total
         self.on_progress(done, total, **metrics)
 
@@ -135,19 +128,22 @@ class RunningTask(Task):
 
     # -- what the harness does with what was yielded
 
-    def saved(self, made: Iterator[Any], kind: type) -> list[dict[str, Tensor]]:
+    def saved(self, made: Iterator[Any], kind: type, who: str) -> list[dict[str, Tensor]]:
         """Save what a method yields, and return all blocks in the order of their items."""
         for block in made:
             if not isinstance(block, kind):
-                raise InvalidResult(f"it yielded {type(block).__name__}, expected {kind.__name__}")
-            if not self._blocks:
-                raise InvalidResult("a block was yielded outside of task.blocks")
+                raise InvalidResult(f"{who} yielded {type(block).__name__}, expected {kind.__name__}")
+            blocks = self._blocks[0] if self._blocks else None
+            if blocks is None or blocks.current is None:
+                raise InvalidResult(f"{who} yielded a block outside of task.blocks")
+            if not blocks.told:
+                self.on_progress(blocks.current - blocks.mine.start + 1, len(blocks.mine))
             if isinstance(block, ImageBlock):
-                self._blocks[0].save({"pixels": block.pixels, "labels": block.labels}, block.state)
+                blocks.save({"pixels": block.pixels, "labels": block.labels}, block.state)
             else:
-                self._blocks[0].save(cast("dict[str, Tensor]", block), {})
-        if not self._blocks:
-            raise InvalidResult("it yielded no block")
+                blocks.save(cast("dict[str, Tensor]", block), {})
+        if not self._blocks or not self._blocks[0].names:
+            raise InvalidResult(f"{who} yielded no block")
         distributed.wait()  # the folder is shared
         return [_split(self._blocks[0].read(index), "state")[0] for index in range(len(self._blocks[0].names))]
 
@@ -158,15 +154,15 @@ def prepare(method: Distiller, task: RunningTask) -> dict[str, Tensor]:
     Raises:
         InvalidResult: it made something else than named tensors.
     """
-    made = method.prepare(task)
-    if not isinstance(made, Mapping):
+    made: Any = method.prepare(task)
+    if isinstance(made, Iterator):
         parts: dict[str, list[Tensor]] = {}
-        for block in task.saved(made, Mapping):
+        for block in task.saved(made, Mapping, method.info.name):
             for name, tensor in block.items():
                 parts.setdefault(name, []).append(tensor)
         made = {name: torch.cat(tensors) if len(tensors) > 1 else tensors[0] for name, tensors in parts.items()}
-    if wrong := next((name for name, tensor in made.items() if not isinstance(tensor, Tensor)), None):
-        raise InvalidResult(f"{method.info.name} prepared {wrong!r}, which is no tensor")
+    if not isinstance(made, Mapping) or not all(isinstance(tensor, Tensor) for tensor in made.values()):
+        raise InvalidResult(f"{method.info.name} prepared something else than named tensors")
     return {name: tensor.detach().contiguous().cpu() for name, tensor in made.items()}
 
 
@@ -178,11 +174,20 @@ def distill(method: Distiller, task: RunningTask) -> Images:
     """
     made: Any = method.distill(task)
     if isinstance(made, Iterator):
-        blocks = task.saved(made, ImageBlock)
-        labels = torch.cat([block["labels"] for block in blocks])
-        order = labels.argsort(stable=True)
-        made = Images(torch.cat([block["pixels"] for block in blocks])[order], labels[order])
+        blocks = task.saved(made, ImageBlock, method.info.name)
+        made = _by_class(blocks)
     return check_images(made, task.dataset, task.ipc, method.info.name)
+
+
+def _by_class(blocks: list[dict[str, Tensor]]) -> Images:
+    """Put blocks together, stably sorted by class; each is let go once it is copied."""
+    labels, order = torch.cat([block["labels"] for block in blocks]).sort(stable=True)
+    places = order.argsort()
+    pixels = torch.empty(len(labels), *blocks[0]["pixels"].shape[1:], dtype=blocks[0]["pixels"].dtype)
+    for count in [len(block["labels"]) for block in blocks]:
+        here, places = places[:count], places[count:]
+        pixels[here] = blocks.pop(0)["pixels"]
+    return Images(pixels, labels)
 
 
 def label_model(method: Distiller, task: RunningTask) -> LabelSource:

@@ -19,7 +19,7 @@ from bench.kit import distributed
 
 
 def synchronise(model: nn.Module) -> None:
-    """Let every batch norm, while it trains, normalise by the batch of all ranks; without a group, nothing.
+    """Let every batch norm in training mode normalise by the batch of all ranks; without a group, nothing.
 
     Raises:
         UserError: a module of the network is a batch norm and more.
@@ -27,7 +27,7 @@ def synchronise(model: nn.Module) -> None:
     if distributed.size() == 1:
         return
     for module in model.modules():
-        if isinstance(module, _BatchNorm):
+        if isinstance(module, _BatchNorm) and module.training:
             if type(module).forward is not _BatchNorm.forward:
                 raise UserError(
                     f"a {type(module).__name__} is more than a batch norm, so several processes can't share the "

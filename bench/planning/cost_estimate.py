@@ -175,7 +175,7 @@ class _Reckoner:
         if cell.row["ipc"] is None:
             full = cell.fields["protocol"].get("full_data")
             return full["epochs"] * self.dataset.train_images if full else None
-        return evaluator.samples_seen(protocol, self.dataset, cell.row["ipc"] * self.dataset.classes)
+        return evaluator.samples_seen(protocol, self.dataset, ipc=cell.row["ipc"])
 
     def _milliseconds(self, student: str, labels: str | None) -> float | None:
         """Of a student for one image, under the labels of a cell: as measured, or else what training the student takes,

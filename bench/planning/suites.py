@@ -1,5 +1,5 @@
-"""Suites: the experiments of a paper as grids, TOML files in ``bench/suites``, each with the trends that its authors
-report. Torch-free."""
+"""Suites: the experiments of a paper as grids, TOML files in ``bench/suites`` or by path, each with the trends that
+its authors report. Torch-free."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import tomllib
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator
 
 from bench.api import BaseConfig, catalogue
-from bench.errors import unknown
+from bench.errors import UserError, unknown
 from bench.planning.grid import Request
 from bench.planning.plan import shared_settings
 from bench.planning.protocols import read_settings
@@ -113,7 +114,8 @@ class Suite(BaseConfig):
         theirs = [{part: layer.set[part] for part in layer.set if part in concerned} for layer in layers]
         # last, so that nothing given takes the mark away
         overrides = _overlaid(*theirs, given.get("overrides", {}), {"protocol": SMALL} if small else {})
-        return Request(**{**asked, "dataset": dataset, "overrides": overrides, "suite": name})
+        suite_name = Path(name).stem if name.endswith(".toml") else name
+        return Request(**{**asked, "dataset": dataset, "overrides": overrides, "suite": suite_name})
 
 
 def _overlaid(*layers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -133,12 +135,24 @@ def names() -> tuple[str, ...]:
 
 @cache
 def suite(name: str) -> Suite:
-    """The suite called ``name``.
+    """Read the suite called ``name``, or the TOML file at the path ``name``.
 
     Raises:
-        UserError: there is none, or its file is broken: where, and what was expected.
+        UserError: there is none, its file is broken, or a file has the name of a suite of this package.
     """
+    if name.endswith(".toml"):
+        return _from_path(Path(name))
     if name not in names():
         raise unknown("suite", name, (*names(), WEIGHED))
     file = files("bench.suites") / f"{name}.toml"
     return read_settings(Suite, tomllib.loads(file.read_text(encoding="utf-8")), f"{name}.toml")
+
+
+def _from_path(path: Path) -> Suite:
+    if path.stem in (*names(), WEIGHED):
+        raise UserError(f"{path}: {path.stem} is a suite of this package, whose boards it would share; rename the file")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"the suite file {path} can't be read: {error}") from None
+    return read_settings(Suite, values, path.name)

@@ -112,7 +112,7 @@ class _Recipes:
             protocol = evaluator.Config.model_validate(cell.fields["protocol"])
         except ValidationError:  # of a release whose protocols had other fields
             return {"recipe": "", "augmented": True, "metric": evaluator.metric}
-        plan = evaluator.schedule(protocol, dataset, dataset.classes, seed=0).plan
+        plan = evaluator.schedule(protocol, dataset, ipc=1, seed=0).plan
         augmented = (plan.crop, plan.flip, plan.shuffle, plan.mix) != ("none", False, 1, "none")
         apart = {*Protocol.model_fields, *AugmentationConfig.model_fields}
         recipe = digest(protocol.model_dump(mode="json", exclude=apart))

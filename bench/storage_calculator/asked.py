@@ -137,7 +137,7 @@ class Asking:
         except UserError:  # baselines have no recipe of their own
             protocol = choose(COMMON, self.dataset, base)
         evaluator = evaluator_of(protocol)
-        return protocol.name, evaluator.schedule(protocol, self.dataset, ipc * self.dataset.classes, 0)
+        return protocol.name, evaluator.schedule(protocol, self.dataset, ipc=ipc, seed=0)
 
     def teacher(self, ipc: int) -> str:
         """The architecture that answers as this method's teacher: its first, as grids take it."""

@@ -3,11 +3,12 @@
 ::
 
     STORE/cells/ID/        artifact files and record.json; a folder here is complete, or damaged from outside
-    STORE/drafts/ID.XXXX/  an artifact that is being written, or removed; few, so that sweeping them up is cheap
+    STORE/drafts/ID.XXXX/  an artifact that is being written, or removed; few, so that removing stale ones is cheap
     STORE/work/ID/         checkpoints of unfinished work; outlives a kill, removed when the cell is done
-    STORE/failures/ID.json what went wrong the last time
-    STORE/grids/ID.json    the grids that were asked for
+    STORE/failures/ID.json the failure of the last attempt
+    STORE/grids/ID.json    the requested grids
     STORE/leases/ STORE/heartbeats/
+    STORE/format.json      the number of this layout and of the identities in it
 
 An artifact is written as a draft, flushed to the disk, and renamed; ``record.json`` is its last file.
 What has no record does not exist.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -30,6 +32,7 @@ from bench.errors import UserError
 from bench.store.record import FileFacts, Record
 
 RECORD = "record.json"
+FORMAT = 2  # raise it when identities or the layout change: an older store is then named and left alone
 _UMASK = os.umask(0)  # it can only be read by setting it
 os.umask(_UMASK)
 
@@ -55,7 +58,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, as hex."""
+    """Return the SHA-256 of a file, as hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -77,7 +80,7 @@ def _flush(path: Path) -> None:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """Every file of an artifact by its relative path, record.json left out."""
+    """List every file of an artifact by its relative path, record.json left out."""
     start = len(f"{folder}/")
     paths = sorted(f"{place}/{name}" for place, _, names in os.walk(folder) for name in names)
     found = {path[start:]: Path(path) for path in paths}
@@ -88,23 +91,41 @@ class Store:
     """The artifacts and records under one root folder.
 
     Raises:
-        UserError: the root can't be made or written to.
+        UserError: the root can't be made or written to, or holds a store of another format.
     """
 
     def __init__(self, root: Path):
         self.root = root.absolute()
         try:
+            if (found := self._format()) != FORMAT:
+                raise UserError(
+                    f"the store {root} has format {found}, and this release reads and writes format {FORMAT}; it is "
+                    "left as it is: choose another with --store, or remove it"
+                )
             for name in ("cells", "drafts", "work", "failures", "grids", "leases", "heartbeats"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"the store {root} can't be used: {error.strerror}; choose another with --store") from None
 
+    def _format(self) -> int:
+        """Read the format of the store: 1 where an older release has left cells; in a new store ours is noted."""
+        marker = self.root / "format.json"
+        try:
+            return int(json.loads(marker.read_bytes())["format"])
+        except FileNotFoundError:
+            if any((self.root / "cells").glob("*")):
+                return 1
+            write_atomically(marker, json.dumps({"format": FORMAT}) + "\n")
+            return FORMAT
+        except (ValueError, KeyError, TypeError):
+            return 0  # nobody's
+
     def folder(self, cell_id: str) -> Path:
-        """Where the finished artifact of a cell lies."""
+        """Return the folder of the finished artifact of a cell."""
         return self.root / "cells" / cell_id
 
     def ids(self, kind: Literal["cells", "failures", "heartbeats"]) -> set[str]:
-        """The cells that have an artifact, a failure or a heartbeat: one look for a whole grid."""
+        """List the cells that have an artifact, a failure or a heartbeat: one look for a whole grid."""
         with os.scandir(self.root / kind) as entries:
             names = [entry.name for entry in entries if not entry.name.startswith(".")]
         if kind == "cells":
@@ -112,13 +133,13 @@ class Store:
         return {name.removesuffix(".json") for name in names if name.endswith(".json")}
 
     def work(self, cell_id: str) -> Path:
-        """The scratch folder of a cell, made if need be."""
+        """Return the scratch folder of a cell, made if need be."""
         folder = self.root / "work" / cell_id
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def record(self, cell_id: str) -> Record | None:
-        """The record of a finished cell; None where there is none.
+        """Read the record of a finished cell; None where there is none.
 
         Raises:
             Damaged: the folder is there but its record can't be read.
@@ -138,14 +159,14 @@ class Store:
         return record
 
     def failure(self, cell_id: str) -> Record | None:
-        """What went wrong the last time this cell was tried; None where nothing did."""
+        """Read what went wrong the last time this cell was tried; None where nothing did."""
         try:
             return Record.parse((self.root / "failures" / f"{cell_id}.json").read_bytes())
         except (OSError, ValueError):
             return None
 
     def records(self) -> Iterator[Record]:
-        """Every readable record, finished and failed, in the order of the ids."""
+        """Yield every readable record, finished and failed, in the order of the ids."""
         finished = self.ids("cells")
         for cell_id in sorted(finished):
             try:
@@ -160,7 +181,7 @@ class Store:
                 yield failed
 
     def verify(self, record: Record) -> None:
-        """Hold every file of an artifact against its digest.
+        """Compare every file of an artifact with its digest.
 
         Raises:
             Damaged: a file is missing, added or changed.
@@ -175,25 +196,25 @@ class Store:
 
     @contextmanager
     def draft(self, cell_id: str) -> Iterator[Path]:
-        """A temp folder to write an artifact in; it is removed on the way out unless :meth:`commit` took it.
+        """Make a temp folder to write an artifact in; it is removed on the way out unless :meth:`commit` took it.
 
         The caller holds the lease of the cell, so drafts that are there already are those of killed workers.
         """
-        self.sweep(cell_id)
+        self.remove_stale_drafts(cell_id)
         folder = Path(tempfile.mkdtemp(dir=self.root / "drafts", prefix=f"{cell_id}."))
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def sweep(self, cell_id: str) -> None:
+    def remove_stale_drafts(self, cell_id: str) -> None:
         """Remove the drafts of a cell, of whoever holds no lease on it any more."""
         for draft in (self.root / "drafts").glob(f"{glob.escape(cell_id)}.*"):
             shutil.rmtree(draft, ignore_errors=True)
 
     @staticmethod
     def facts(folder: Path) -> dict[str, FileFacts]:
-        """Size and digest of every file under ``folder``, by relative path."""
+        """Return size and digest of every file under ``folder``, by relative path."""
         return {
             name: FileFacts(bytes=path.stat().st_size, sha256=sha256_of(path)) for name, path in _files(folder).items()
         }
@@ -218,6 +239,6 @@ class Store:
         """Remove an artifact; atomic for whoever looks at the same time."""
         folder = self.folder(cell_id)
         if folder.exists():
-            grave = Path(tempfile.mkdtemp(dir=self.root / "drafts", prefix=f"{cell_id}.old."))
-            folder.rename(grave / "artifact")
-            shutil.rmtree(grave, ignore_errors=True)
+            trash = Path(tempfile.mkdtemp(dir=self.root / "drafts", prefix=f"{cell_id}.old."))
+            folder.rename(trash / "artifact")
+            shutil.rmtree(trash, ignore_errors=True)

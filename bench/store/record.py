@@ -23,7 +23,7 @@ class FileFacts(BaseModel):
 
 
 class BackboneFacts(BaseModel):
-    """A public base an artifact stands on; its bytes are counted apart."""
+    """A frozen backbone an artifact stands on; its bytes are counted apart."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,7 +33,7 @@ class BackboneFacts(BaseModel):
 
 
 class RunFacts(BaseModel):
-    """How a cell was computed: everything that may differ between two runs of the same cell."""
+    """The circumstances of a run: everything that may differ between two runs of the same cell."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,9 +43,25 @@ class RunFacts(BaseModel):
     environment: dict[str, str]
 
 
+class PluginFacts(BaseModel):
+    """The code behind a cell, and all its settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["method", "evaluator", "harness"]
+    name: str
+    distribution: str | None  # None: it was installed by nobody
+    version: str | None
+    source: str  # SHA-256 (hex) of its Python files
+    settings: dict[str, Any]  # all of them, defaults included
+
+
 class Record(BaseModel):
-    """What is known of a cell. ``result`` and ``files`` are the same in every run on the same kind of CPU with
-    the same number of threads; ``run`` is not."""
+    """The record of a cell.
+
+    ``result`` and ``files`` are the same in every run on the same kind of CPU with the same number of threads; ``run``
+    is not.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,13 +73,14 @@ class Record(BaseModel):
     result: dict[str, Any] = Field(default_factory=dict)
     files: dict[str, FileFacts] = Field(default_factory=dict)  # relative path -> facts
     public: tuple[BackboneFacts, ...] = ()
+    plugins: tuple[PluginFacts, ...] = ()  # whose code made it
     run: RunFacts
     error: str | None = None  # failed: one line
     traceback: str | None = None
 
     @classmethod
     def parse(cls, text: str | bytes) -> Self:
-        """A record as it was written, by an older release too.
+        """Parse a record as it was written, by an older release too.
 
         Raises:
             ValueError: it is none, or of a schema version that this release doesn't know.

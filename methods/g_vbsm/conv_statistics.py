@@ -3,8 +3,6 @@
 A target is the mean of the statistics of mini-batches, each weighted by its share of the images, not the statistic of
 all images pooled (shaoshitong/G_VBSM_Dataset_Condensation, ``recover/utils.py``: ConvFeatureHook). The authors divide
 by the size of the full data set, written into the code; here it is the size of the set at hand.
-
-Several processes (:mod:`bench.kit.distributed`) deal out the mini-batches and add up what they found.
 """
 
 from __future__ import annotations
@@ -14,36 +12,47 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from bench.api import Task, Trajectory
+from bench.api import AugmentationConfig, Task, Trajectory
 from bench.api.seeds import seed_for
-from bench.kit import distributed
-from bench.kit.checkpoint import Checkpoint
-from bench.kit.views import AugmentationConfig, AugmentationStream
 from methods.g_vbsm.config import Config
 from methods.g_vbsm.matching import Targets
 from methods.g_vbsm.moments import ConvInputs, ConvMoments
 
 
-def measure_statistics(task: Task, config: Config) -> dict[str, Tensor]:
-    """Measure the statistics of all networks of the pool, float32, as ``arch/layer/kind``. Resumable by batch."""
-    checkpoint = Checkpoint(task.work, "statistics")
-    found = distributed.broadcast_object(checkpoint.load() if distributed.is_main() else None)
-    tensors, done = (found[0], list(found[1]["done"])) if found else ({}, [])
-    batches = -(-len(task.data.train) // config.statistics_batch)
-    for index, teacher in enumerate(task.teachers):
-        if teacher.network.arch in done:
-            continue
-        for layer, moments in _measure(task, teacher, config, index * batches).items():
-            for kind, value in moments._asdict().items():
-                tensors[f"{teacher.network.arch}/{layer}/{kind}"] = value
-        done.append(teacher.network.arch)
-        if distributed.is_main():
-            checkpoint.save(tensors, done=done)
-    return tensors
+@torch.no_grad()
+def measure(task: Task, teacher: Trajectory, config: Config) -> dict[str, Tensor]:
+    """Measure the statistics of one network of the pool, float32, as ``arch/layer/kind``.
+
+    One epoch of the training images, whose mini-batches the processes share; sums are kept in double precision.
+    """
+    images, model, size = len(task.data.train), teacher.model(), config.statistics_batch
+    mine = task.share(-(-images // size))
+    with ConvInputs(model.net, 1, config.patch) as inputs:
+
+        def moments_of(pixels: Tensor) -> dict[str, Tensor]:
+            model(pixels)
+            layers = {inputs.names[place]: moments._asdict() for place, moments in sorted(inputs.take().items())}
+            return {f"{layer}/{kind}": value[0] for layer, kinds in layers.items() for kind, value in kinds.items()}
+
+        shapes = moments_of(torch.zeros(1, 3, task.dataset.image_size, task.dataset.image_size, device=task.device))
+        total = torch.zeros(sum(map(len, shapes.values())), dtype=torch.float64, device=task.device)
+        first = mine.start
+        if (found := task.checkpoint.load()) and found[1]["mine"] == [mine.start, mine.stop]:
+            total, first = found[0]["total"].to(task.device), found[1]["batches"]
+        augmented = augmentation(config, task.dataset.image_size)
+        shown = task.data.train.views(augmented, 0, size, task.device, first=first, last=mine.stop)
+        for done, views in enumerate(shown, first + 1):
+            total += torch.cat(list(moments_of(views.pixels).values())).double() * (len(views) / images)
+            task.progress(done - mine.start, mine.stop - mine.start)
+            if task.checkpoint.due():
+                task.checkpoint.save({"total": total}, batches=done, mine=[mine.start, mine.stop])
+    pieces = task.all_reduce(total).float().cpu().split([len(value) for value in shapes.values()])
+    arch = teacher.network.arch
+    return {f"{arch}/{name}": piece.clone() for name, piece in zip(shapes, pieces, strict=True)}
 
 
 def statistics_of(prepared: Mapping[str, Tensor], arch: str, device: torch.device) -> Targets:
-    """Pick what :func:`measure_statistics` found of one network."""
+    """Pick what :func:`measure` found of one network."""
     layers: dict[str, dict[str, Tensor]] = {}
     for key, value in prepared.items():
         owner, layer, kind = key.rsplit("/", 2)
@@ -52,44 +61,9 @@ def statistics_of(prepared: Mapping[str, Tensor], arch: str, device: torch.devic
     return {layer: ConvMoments(**kinds) for layer, kinds in layers.items()}
 
 
-def view_plan(config: Config, size: int) -> AugmentationConfig:
+def augmentation(config: Config, size: int) -> AugmentationConfig:
     """The augmentation of the real data: that of the synthetic images without their roll."""
     return AugmentationConfig(
         size=size, crop=config.crop, min_scale=config.min_scale, pad=config.pad, flip=config.flip,
         seed=seed_for("g-vbsm-statistics"),
     )  # fmt: skip
-
-
-@torch.no_grad()
-def _measure(task: Task, teacher: Trajectory, config: Config, done_before: int) -> dict[str, ConvMoments]:
-    """One epoch of the training images through one network; the sums so far are kept in double, as they are."""
-    images = len(task.data.train)
-    stream = AugmentationStream(view_plan(config, task.dataset.image_size), images)
-    batches = -(-images // config.statistics_batch)
-    model = teacher.model()
-    sums: dict[int, Tensor] = {}
-    lengths: dict[int, list[int]] = {}
-    mine = distributed.share(batches)
-    first, checkpoint = mine.start, Checkpoint(task.work, distributed.rank_suffix(f"pass-{done_before:07d}"))
-    if (found := checkpoint.load()) and found[1]["mine"] == [mine.start, mine.stop]:
-        first, lengths = found[1]["batches"], {int(place): pieces for place, pieces in found[1]["lengths"].items()}
-        sums = {int(place): total.to(task.device) for place, total in found[0].items()}
-    with ConvInputs(model.net, 1, config.patch) as inputs:
-        shown = task.data.train.views(stream.plan, 0, config.statistics_batch, task.device, first=first, last=mine.stop)
-        for batch, views in enumerate(shown, first):
-            model(views.pixels)
-            for place, moments in inputs.take().items():
-                joined = torch.cat(moments, 1)[0].double() * (len(views) / images)
-                sums[place] = sums[place] + joined if place in sums else joined
-                lengths[place] = [piece.shape[1] for piece in moments]
-            seen = min(batches, (batch + 1 - mine.start) * distributed.size())  # by all ranks, more or less
-            task.progress(done_before + seen, batches * len(task.teachers))
-            if checkpoint.due():
-                kept = {str(place): total for place, total in sums.items()}
-                checkpoint.save(kept, batches=batch + 1, lengths=lengths, mine=[mine.start, mine.stop])
-    targets = {}
-    for place, pieces in distributed.broadcast_object(lengths).items():  # a rank without a mini-batch knows none
-        total = sums[place] if place in sums else torch.zeros(sum(pieces), dtype=torch.float64, device=task.device)
-        moments = distributed.all_reduce(total).float().cpu().split(pieces)
-        targets[inputs.names[place]] = ConvMoments(*(piece.clone() for piece in moments))
-    return targets

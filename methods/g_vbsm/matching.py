@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bench.kit.recovery import BatchNormInputs
+from bench.kit.recovery.bn_statistics import BatchNormInputs
+from methods.g_vbsm.config import Config
 from methods.g_vbsm.moments import ConvInputs, ConvMoments
 
 Targets = Mapping[str, ConvMoments]  # of the real data by the name of the convolution, without a dimension for groups
@@ -72,11 +73,9 @@ class Matcher:
     Open it around forwards; then :meth:`loss` is of the last one.
     """
 
-    def __init__(
-        self, net: nn.Module, layout: Layout, groups: int, *, patch: int, alpha: float, init: Literal["zero", "first"]
-    ):
-        self.net, self.layout, self.alpha, self.init = net, layout, alpha, init
-        self.convs, self.norms = ConvInputs(net, groups, patch), BatchNormInputs(net, groups)
+    def __init__(self, net: nn.Module, layout: Layout, groups: int, config: Config):
+        self.net, self.layout, self.alpha, self.init = net, layout, config.alpha, config.ema_init
+        self.convs, self.norms = ConvInputs(net, groups, config.patch), BatchNormInputs(net, groups)
         device = layout.targets.device
         self._lengths = layout.lengths.to(device).expand(groups, -1).contiguous()
         self._piece = torch.arange(len(layout.lengths)).repeat_interleave(layout.lengths).to(device)

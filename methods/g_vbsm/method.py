@@ -6,10 +6,10 @@ and convolutions on real data; all of them label together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from bench.api import DatasetInfo, Distiller, GridPoint, Images, MethodInfo, Task, TeacherSpec
+from bench.api import DatasetInfo, Distiller, GridPoint, ImageBlock, MethodInfo, Task, TeacherSpec
 from bench.api.config import Artifact
 from bench.api.labels import Encoding
 from bench.errors import UserError
@@ -61,12 +61,13 @@ class GVBSM(Distiller):
         """JPEG at ImageNet size, PNG for CIFAR and Tiny-ImageNet, as the authors save."""
         return "jpeg" if point.dataset.image_size > 64 else "png"
 
-    def prepare(self, task: Task) -> Mapping[str, Tensor]:
-        from methods.g_vbsm.conv_statistics import measure_statistics
+    def prepare(self, task: Task) -> Iterator[Mapping[str, Tensor]]:
+        from methods.g_vbsm.conv_statistics import measure
 
-        return measure_statistics(task, self.config)
+        for number in task.blocks(range(len(task.teachers))):
+            yield measure(task, task.teachers[number], self.config)
 
-    def distill(self, task: Task) -> Images:
+    def distill(self, task: Task) -> Iterator[ImageBlock]:
         from methods.g_vbsm.recover import recover_images
 
         return recover_images(task, self.config)

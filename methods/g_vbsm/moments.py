@@ -100,7 +100,8 @@ class _OnePatch(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, groups: int, patch: int) -> tuple[Tensor, Tensor, Tensor]:
         _, channels, height, width = x.shape
-        (sums_h, squares_h), (sums_w, squares_w) = (_resizing(side, patch, x.device) for side in (height, width))
+        sums_h, squares_h = _resizing(height, patch, x.device, x.dtype)
+        sums_w, squares_w = _resizing(width, patch, x.device, x.dtype)
         rows = x.permute(0, 2, 3, 1)  # contiguous, if x is channels_last
         turned = torch.matmul(squares_h, torch.matmul(squares_w, rows).flatten(2)).view(rows.shape)
         count = len(x) // groups * channels * patch**2
@@ -126,10 +127,10 @@ class _OnePatch(torch.autograd.Function):
 
 
 @cache
-def _resizing(side: int, patch: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _resizing(side: int, patch: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Of the matrix R (patch, side) that resizes a line of ``side`` pixels: its column sums and RᵀR."""
     lines = F.interpolate(torch.eye(side, dtype=torch.float64)[:, None], patch, mode="linear")[:, 0]  # Rᵀ
-    return lines.sum(1).float().to(device), (lines @ lines.T).float().to(device)
+    return lines.sum(1).to(device, dtype), (lines @ lines.T).to(device, dtype)
 
 
 def _over_batch(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ class-major batches, one after the other, with running statistics that go on fro
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
 import numpy as np
@@ -15,122 +15,65 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.api import Images, Task
+from bench.api import ImageBlock, Task
 from bench.api.seeds import seed_for
-from bench.kit.checkpoint import Checkpoint
 from bench.kit.images import quantise
-from bench.kit.recovery import GroupViews, RecoveryLoss, RecoveryViews, noise, recover
+from bench.kit.recovery.augment import GroupViews
+from bench.kit.recovery.config import RecoveryAugmentation
+from bench.kit.recovery.loop import noise, recover
+from bench.kit.recovery.memory import rounds
 from methods.g_vbsm.config import Config
 from methods.g_vbsm.conv_statistics import statistics_of
 from methods.g_vbsm.densify import Densification
 from methods.g_vbsm.matching import Layout, Matcher
 
 
-def recover_images(task: Task, config: Config) -> Images:
-    """All images, uint8, class-major. Resumable: finished batches and those in work are kept in ``task.work``."""
-    order = class_order(task.dataset.classes, task.ipc, config.blocks)
-    batches = order.split(config.batch_size)
-    layouts = [
-        Layout(
-            teacher.model().net,
-            statistics_of(task.prepared, teacher.network.arch, task.device),
-            config.first_multiplier,
-        )
-        for teacher in task.teachers
-    ]
-    made: list[Tensor] = []
-    memory: dict[str, Tensor] = {}
-    while len(made) < len(batches):
-        if found := Checkpoint(task.work, f"batch-{len(made):05d}").load():
-            tensors, _ = found
-            made.extend(tensors.pop("pixels"))
-            memory = tensors
-            continue
-        numbers = next_batches([len(batch) for batch in batches], len(made), config.groups)
-        images, memory = _recover_batches(task, config, layouts, batches, numbers, memory)
-        Checkpoint(task.work, f"batch-{len(made):05d}").save({"pixels": images, **memory})
-        made.extend(images)
-    by_class = order.argsort(stable=True)
-    return Images(torch.cat(made)[by_class], order[by_class])
-
-
-def next_batches(sizes: Sequence[int], first: int, most: int) -> range:
-    """The batches from ``first`` on that are optimised at once: ``most``, or fewer of the same size."""
-    last = first + 1
-    while last < min(first + most, len(sizes)) and sizes[last] == sizes[first]:
-        last += 1
-    return range(first, last)
-
-
-def _recover_batches(
-    task: Task,
-    config: Config,
-    layouts: Sequence[Layout],
-    batches: Sequence[Tensor],
-    numbers: range,
-    memory: Mapping[str, Tensor],
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Some batches at once, uint8 (G, B, 3, S, S) on the host, and the running statistics after them, where the
-    next batch goes on from them.
-
-    Args:
-        memory: the running statistics before them; empty for none.
-    """
-    size, network = task.dataset.image_size, task.teacher.network
-    total = len(batches) * config.iterations
-
-    def progress(done: int) -> None:
-        task.progress(numbers.start * config.iterations + done * len(numbers), total)
-
-    with ExitStack() as opened:
-        matchers = [
-            opened.enter_context(
-                Matcher(
-                    teacher.model().net, layout, len(numbers),
-                    patch=config.patch, alpha=config.alpha, init=config.ema_init,
-                )
-            )
-            for teacher, layout in zip(task.teachers, layouts, strict=True)
-        ]  # fmt: skip
+def recover_images(task: Task, config: Config) -> Iterator[ImageBlock]:
+    """Yield the images batch by batch; the running statistics of one are where the next goes on."""
+    network, size = task.teacher.network, task.dataset.image_size
+    batches = class_order(task.dataset.classes, task.ipc, config.blocks).split(config.batch_size)
+    nets = [teacher.model().net for teacher in task.teachers]
+    found = [statistics_of(task.prepared, teacher.network.arch, task.device) for teacher in task.teachers]
+    layouts = [Layout(*each, config.first_multiplier) for each in zip(nets, found, strict=True)]
+    for numbers in task.blocks(rounds(list(map(len, batches)), config.groups)):
         labels = torch.stack([batches[number] for number in numbers])
-        loss = PoolLoss(matchers, labels, numbers, config, task.seed)
-        if memory:
-            loss.restore(memory)
-        pixels = recover(
-            noise([seed_for("g-vbsm-noise", task.seed, n) for n in numbers], labels.shape[1], size, task.device),
-            loss,
-            GroupViews(
-                recovery_views(config), [seed_for("g-vbsm-views", task.seed, n) for n in numbers], size,
-                config.iterations, task.device,
-            ),
-            lr=config.lr,
-            mean=network.mean,
-            std=network.std,
-            checkpoint=Checkpoint(task.work, "recovery"),
-            facts={"batches": list(numbers)},
-            progress=progress,
-        )  # fmt: skip
-        kept = loss.state() if config.ema_reset == "never" else {}
-        return torch.stack([quantise(group).cpu() for group in pixels]), kept
+        with ExitStack() as opened:
+            matchers = [
+                opened.enter_context(Matcher(net, layout, len(numbers), config))
+                for net, layout in zip(nets, layouts, strict=True)
+            ]
+            loss = PoolLoss(matchers, labels, numbers, config, task.seed)
+            if task.state:
+                loss.restore(task.state)
+            seeds = [task.seed_for("g-vbsm-views", number) for number in numbers]
+            images = recover(
+                noise([task.seed_for("g-vbsm-noise", n) for n in numbers], labels.shape[1], size, task.device),
+                loss,
+                GroupViews(augmentation(config), seeds, size, config.iterations, task.device),
+                lr=config.lr, mean=network.mean, std=network.std,
+                memory=loss, checkpoint=task.checkpoint, progress=task.progress,
+            )  # fmt: skip
+        state = loss.state() if config.ema_reset == "never" else {}
+        yield ImageBlock(torch.cat([quantise(group).cpu() for group in images]), labels.flatten(), state)
 
 
-def recovery_views(config: Config) -> RecoveryViews:
-    """What happens to the images before a network sees them."""
-    return RecoveryViews(
+def augmentation(config: Config) -> RecoveryAugmentation:
+    """The augmentation of the images before a network sees them."""
+    return RecoveryAugmentation(
         crop=config.crop, min_scale=config.min_scale, pad=config.pad, flip=config.flip, roll=(0, config.roll),
         antialias=config.antialias,
     )  # fmt: skip
 
 
 def class_order(classes: int, ipc: int, blocks: int) -> Tensor:
-    """The class of each image in the order of the batches, int64 (classes * ipc,): block by block, in it class by
-    class."""
+    """Return the class of each image in the order of the batches, int64 (classes * ipc,): block by block, each class
+    by class."""
     return torch.arange(classes).repeat_interleave(ipc // blocks).repeat(blocks)
 
 
 def turns(config: Config, batch: int, seed: int) -> list[int]:
-    """Which network of the pool each iteration of a batch of images asks: the authors' code counts on from batch to
-    batch, their paper draws at random."""
+    """Draw which network of the pool each iteration of a batch of images asks: the authors' code counts on from batch
+    to batch, their paper draws at random."""
     count = len(config.pool)
     if config.backbone == "random":
         stream = torch.Generator().manual_seed(seed_for("g-vbsm-turns", seed, batch))
@@ -139,13 +82,13 @@ def turns(config: Config, batch: int, seed: int) -> list[int]:
 
 
 def skips(config: Config, batch: int, seed: int, convolutions: int) -> NDArray[np.bool_]:
-    """Which convolutions are not matched in which iteration of a batch of images (T, convolutions)."""
+    """Draw which convolutions are not matched in which iteration of a batch of images (T, convolutions)."""
     stream = torch.Generator().manual_seed(seed_for("g-vbsm-skips", seed, batch))
     drawn = torch.rand(config.iterations, convolutions, generator=stream)
     return np.asarray(drawn < config.beta_dr, dtype=np.bool_)
 
 
-class PoolLoss(RecoveryLoss):
+class PoolLoss:
     """Cross entropy, matched statistics of one network an iteration, and data densification.
 
     Args:

@@ -6,11 +6,12 @@ No code of HeLlO is public. A line marked "assumed" is our reading of arXiv 2408
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from bench.api import BaseConfig, affects
+from bench.api.config import Artifact
 from methods.rded import RDED
 
 # the subset of CLIP's prompts that the paper uses (openai/CLIP, Prompt_Engineering_for_ImageNet.ipynb)
@@ -42,7 +43,7 @@ class Stage(BaseConfig):
         return self
 
     def of(self, epochs: tuple[int, ...]) -> tuple[int, ...]:
-        """The kept epochs in this stretch, at least one: of nine, (0, 1/2) takes the first five."""
+        """Pick the kept epochs in this stretch, at least one: of nine, (0, 1/2) takes the first five."""
         first, last = (round(edge * len(epochs), 6) for edge in self.share)  # 2/3 of 9 is 6, not 6.000…1
         return epochs[math.floor(first) : math.ceil(last)]
 
@@ -55,60 +56,67 @@ STAGES = {
 }
 
 
-class Config(BaseConfig):
-    """What can be chosen. Defaults are the paper's for ImageNet-1K, or assumed as noted."""
+class ProjectorConfig(BaseConfig):
+    """What must be known to build a projector again. Defaults are the paper's for ImageNet-1K, or assumed as noted."""
 
-    # -- the projector: what must be known to build it again
-    templates: Annotated[tuple[str, ...], affects("labels")] = TEMPLATES
-    adapt: Annotated[Literal["lora", "head"], affects("labels")] = (
-        "lora"  # "head": the tower stays as it is (Table 3, linear probe)
-    )
-    layers: Annotated[Layers, affects("labels")] = (
-        "3x3"  # assumed, with the next two: gives the paper's .8, .6, 1.5 M (M = 2^20)
-    )
-    convention: Annotated[Convention, affects("labels")] = "loralib"
-    attention_pool: Annotated[bool, affects("labels")] = False
-    conv_rank: Annotated[int, affects("labels"), Field(ge=1)] = 8
-    alpha: Annotated[float | None, affects("labels")] = (
-        None  # the update is alpha / rank * B A; None: alpha = rank (assumed)
-    )
-    init: Annotated[Literal["text", "random"], affects("labels")] = "text"
+    unmarked: ClassVar[Artifact] = "labels"
+
+    templates: tuple[str, ...] = TEMPLATES
+    adapt: Literal["lora", "head"] = "lora"  # "head": the tower stays as it is (Table 3, linear probe)
+    layers: Layers = "3x3"  # assumed, with the next two: gives the paper's .8, .6, 1.5 M (M = 2^20)
+    convention: Convention = "loralib"
+    attention_pool: bool = False
+    conv_rank: int = Field(8, ge=1)
+    alpha: float | None = None  # the update is alpha / rank * B A; None: alpha = rank (assumed)
+    init: Literal["text", "random"] = "text"
     # assumed: the mean text embedding is taken out of the head's start. The cosines of one image with all classes
     # share a large offset, which softmax ignores but the MSE to a teacher's centred logits does not: trained to
     # remove it, the features collapse (10 % on digits where the centred head reaches 96 %)
-    centre: Annotated[bool, affects("labels")] = True
-    head: Annotated[Literal["low-rank", "full"], affects("labels")] = "low-rank"  # "full": trained and stored whole
-    head_rank: Annotated[int | None, affects("labels"), Field(ge=1)] = None  # None: 64 up to 100 classes, 128 above
-    features: Annotated[Literal["normalised", "raw"], affects("labels")] = (
-        "normalised"  # assumed; "raw": Eq. 5 to the letter, no scale
-    )
-    learn_scale: Annotated[bool, affects("labels")] = False  # else the public CLIP's exp(logit_scale), 100 for OpenAI's
+    centre: bool = True
+    head: Literal["low-rank", "full"] = "low-rank"  # "full": trained and stored whole
+    head_rank: int | None = Field(None, ge=1)  # None: 64 up to 100 classes, 128 above
+    features: Literal["normalised", "raw"] = "normalised"  # assumed; "raw": Eq. 5 to the letter, no scale
+    learn_scale: bool = False  # else the public CLIP's exp(logit_scale), 100 for OpenAI's
+    store_dtype: Literal["float32", "float16"] = "float32"
 
-    # -- what is stored of it
-    store_dtype: Annotated[Literal["float32", "float16"], affects("labels")] = "float32"
+    @model_validator(mode="after")
+    def _scaled(self) -> Self:
+        if self.learn_scale and self.features == "raw":
+            raise ValueError("learn_scale: raw features have no scale to learn")
+        return self
 
-    # -- its training
+    def rank(self, classes: int, width: int) -> int:
+        """Return the rank of the head's update on ``width`` features (64 for ImageNet-100, 128 for ImageNet-1K)."""
+        return min(self.head_rank or (64 if classes <= 100 else 128), classes, width)
+
+    def structure(self) -> dict[str, Any]:
+        """Return these fields, all of them, as plain JSON values."""
+        return self.model_dump(mode="json", include=set(ProjectorConfig.model_fields))
+
+
+class Config(ProjectorConfig):
+    """All that can be chosen: the projector, its training, and the images."""
+
+    # the training
     clip: Annotated[str | None, affects()] = None  # None: the data set's
-    epochs: Annotated[int, affects("labels"), Field(ge=1)] = 20
-    batch_size: Annotated[int, affects("labels"), Field(ge=1)] = 256
-    lr: Annotated[float, affects("labels"), Field(gt=0)] = 5e-4
-    weight_decay: Annotated[float, affects("labels"), Field(ge=0)] = 0.01  # assumed: torch's AdamW default
-    schedule: Annotated[Literal["cosine", "constant"], affects("labels")] = "cosine"  # assumed
-    ce_weight: Annotated[float, affects("labels"), Field(ge=0)] = 0.1
-    min_scale: Annotated[float | None, affects("labels"), Field(gt=0, le=1)] = (
-        None  # of the random resized crops; None: the teacher's
-    )
+    epochs: int = Field(20, ge=1)
+    batch_size: int = Field(256, ge=1)
+    lr: float = Field(5e-4, gt=0)
+    weight_decay: float = Field(0.01, ge=0)  # assumed: torch's AdamW default
+    schedule: Literal["cosine", "constant"] = "cosine"  # assumed
+    ce_weight: float = Field(0.1, ge=0)
+    min_scale: float | None = Field(None, gt=0, le=1)  # of the random resized crops; None: the teacher's
     stages: Annotated[dict[str, Stage], affects()] = STAGES
     # whose logits it learns: "by-ipc", the weak teachers of the stage that the IPC falls into; a stage's name, those of
     # this one whatever the IPC; "last", the trajectory's last checkpoint alone (Table 3, linear probe)
     teachers: Annotated[str, affects()] = BY_IPC
 
-    # -- the images
+    # the images
     images: Annotated[RDED.Config, affects()] = RDED.Config()
-    image_update: bool = False
-    update_lr: float = Field(0.01, gt=0)
-    update_steps: int = Field(300, ge=1)
-    update_factor: int = Field(2, ge=2)  # assumed: how far "down" goes before "up"
+    image_update: Annotated[bool, affects("images")] = False
+    update_lr: Annotated[float, affects("images"), Field(gt=0)] = 0.01
+    update_steps: Annotated[int, affects("images"), Field(ge=1)] = 300
+    update_factor: Annotated[int, affects("images"), Field(ge=2)] = 2  # assumed: how far "down" goes before "up"
     update_batch: Annotated[int, affects("speed"), Field(ge=1)] = 100  # images updated at once
 
     @model_validator(mode="after")
@@ -119,43 +127,27 @@ class Config(BaseConfig):
             raise ValueError(f"stages: {min(taken)} means something else; choose another name")
         if self.teachers not in (BY_IPC, LAST, *self.stages):
             raise ValueError(f"teachers: expected {', '.join((BY_IPC, LAST, *self.stages))}, not {self.teachers}")
-        if self.learn_scale and self.features == "raw":
-            raise ValueError("learn_scale: raw features have no scale to learn")
         return self
 
     def stage(self, ipc: int) -> str:
-        """The name of the stage for sets of ``ipc`` images a class: the one that ``teachers`` names, or the one with
-        the nearest bound."""
+        """Return the name of the stage for sets of ``ipc`` images per class: the one that ``teachers`` names, or the
+        one with the nearest bound."""
         if self.teachers != BY_IPC:
             return self.teachers
         bounds = {name: stage.up_to_ipc or math.inf for name, stage in self.stages.items()}
         return min((name for name in bounds if ipc <= bounds[name]), key=lambda name: bounds[name])
 
     def checkpoints(self, ipc: int, epochs: tuple[int, ...]) -> tuple[int, ...]:
-        """Those of the kept ``epochs`` whose networks are the teachers for sets of ``ipc`` images a class."""
+        """Pick those of the kept ``epochs`` whose networks are the teachers for sets of ``ipc`` images per class."""
         name = self.stage(ipc)
         return epochs[-1:] if name == LAST else self.stages[name].of(epochs)
 
-    def rank(self, classes: int, width: int) -> int:
-        """The rank of the head's update on ``width`` features (64 for ImageNet-100, 128 for ImageNet-1K)."""
-        return min(self.head_rank or (64 if classes <= 100 else 128), classes, width)
-
-    def structure(self) -> dict[str, Any]:
-        """The fields that must be known to build the projector again, all of them, as plain JSON values."""
-        return self.model_dump(mode="json", include=_STRUCTURE)
-
     def stage_fields(self, ipc: int) -> dict[str, Any]:
-        """What decides which weak teachers there are for sets of ``ipc`` images per class."""
+        """Return what decides which weak teachers there are for sets of ``ipc`` images per class."""
         name = self.stage(ipc)
         if name != LAST and (name not in STAGES or self.stages[name].share != STAGES[name].share):
             return {"stage": name, "share": list(self.stages[name].share)}
         return {"stage": name}
-
-
-_STRUCTURE = {
-    "templates", "adapt", "layers", "convention", "attention_pool", "conv_rank", "alpha", "init", "centre",
-    "head", "head_rank", "features", "learn_scale", "store_dtype",
-}  # fmt: skip
 
 
 # Not from the paper: for data sets that are run on a CPU. Few classes, small images and a CLIP to match need

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +21,22 @@ from torch.nn.utils import parametrize
 
 from bench.errors import UserError
 from methods.hello.config import Convention, Layers
-from methods.hello.parameters import RULES, factor_shapes, update_numbers
+
+# name of a convolution, is it 3 x 3 -> has it an update? Names are open_clip's ModifiedResNet's: the stem's
+# convolutions have no parent, down-samples are called that.
+_RULES: dict[Layers, Callable[[str, bool], bool]] = {
+    "3x3": lambda name, is_3x3: is_3x3,
+    "3x3-blocks": lambda name, is_3x3: is_3x3 and "." in name,
+    "all": lambda name, is_3x3: True,
+    "no-downsample": lambda name, is_3x3: ".downsample." not in name,
+    "no-stem": lambda name, is_3x3: "." in name,
+    "blocks": lambda name, is_3x3: "." in name and ".downsample." not in name,
+    "layers-3-4": lambda name, is_3x3: name.startswith(("layer3.", "layer4.")),
+}
 
 
 def select(tower: nn.Module, layers: Layers, attention_pool: bool) -> list[str]:
-    """The weights of an image tower to adapt, by qualified name.
+    """Return the weights of an image tower to adapt, by qualified name.
 
     A patch embedding (kernel = stride > 1) is never adapted: loralib's factors for it would outweigh all
     others. A tower without a convolution that ``layers`` means, such as a ViT, has the weights of all its
@@ -36,7 +47,7 @@ def select(tower: nn.Module, layers: Layers, attention_pool: bool) -> list[str]:
     """
     modules = [(name, module) for name, module in tower.named_modules() if not name.startswith("attnpool")]
     convs = [(name, m) for name, m in modules if isinstance(m, nn.Conv2d) and not _is_patch_embedding(m)]
-    chosen = [f"{name}.weight" for name, conv in convs if RULES[layers](name, conv.kernel_size == (3, 3))]
+    chosen = [f"{name}.weight" for name, conv in convs if _RULES[layers](name, conv.kernel_size == (3, 3))]
     if not chosen:
         for name, module in modules:
             if isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None:
@@ -54,13 +65,22 @@ def _is_patch_embedding(conv: nn.Conv2d) -> bool:
     return conv.kernel_size == conv.stride != (1, 1)
 
 
-def count(tower: nn.Module, weights: Iterable[str], rank: int, convention: Convention) -> int:
-    """How many numbers the updates of these weights have."""
-    return sum(update_numbers(tower.get_parameter(name).shape, rank, convention) for name in weights)
+def factor_shapes(weight: Sequence[int], rank: int, convention: Convention) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the shapes of A and B for a weight of shape (out, in) or (out, in, k, k)."""
+    out, inner, high, wide = (*weight, 1, 1)[:4]
+    if convention == "peft":
+        return (rank, inner * high * wide), (out, rank)
+    through = rank * high if convention == "loralib" else rank
+    return (through, inner * wide), (out * high, through)
+
+
+def numel(weights: Iterable[Sequence[int]], rank: int, convention: Convention) -> int:
+    """Return how many parameters the updates of weights of these shapes have."""
+    return sum(math.prod(factor) for shape in weights for factor in factor_shapes(shape, rank, convention))
 
 
 class LowRank(nn.Module):
-    """The parametrization W -> W + gain * alpha/rank * view(B A); A starts Kaiming-uniform, B zero (loralib).
+    """Parametrization W -> W + gain * alpha/rank * view(B A); A starts Kaiming-uniform, B zero (loralib).
 
     ``gain`` (out,): where W is a convolution with a frozen batch norm folded in, the norm's factor on each
     output channel, by which the update must be folded as well.
@@ -109,17 +129,17 @@ def attach(
 
 
 def adapters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Everything trained in a model, by the names under which it is stored: ``tower.conv1.weight.A``, …"""
+    """Return everything trained in a model, by the names under which it is stored: ``tower.conv1.weight.A``, …"""
     trained = ((name, p) for name, p in model.named_parameters() if p.requires_grad)
     return {re.sub(r"\.parametrizations\.(\w+)\.0\.", r".\1.", name): p for name, p in trained}
 
 
 @torch.no_grad()
 def restore(wanted: Mapping[str, Tensor], stored: Mapping[str, Tensor], base: str) -> None:
-    """Put what is stored, by name, into the tensors of a model that was built for it on the public base ``base``.
+    """Copy stored tensors, by name, into those of a model that was built for them on the frozen backbone ``base``.
 
     Raises:
-        UserError: names or shapes are others.
+        UserError: names or shapes differ.
     """
     if {name: t.shape for name, t in wanted.items()} != {name: t.shape for name, t in stored.items()}:
         raise UserError(

@@ -7,13 +7,13 @@ of weak teachers. It labels any view online; stored are the low-rank matrices al
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from bench.api import DatasetInfo, Distiller, GridPoint, Images, LabelSize, MethodInfo, Task
+from bench.api import DatasetInfo, Distiller, GridPoint, ImageBlock, LabelSize, MethodInfo, Task
 from bench.api.config import Artifact
 from bench.kit.clip.naming import clip_identity
-from methods.hello import config, parameters
+from methods.hello import config
 from methods.rded import RDED
 
 if TYPE_CHECKING:
@@ -62,14 +62,19 @@ class HeLlO(Distiller):
         return {**self.config.stage_fields(point.ipc), "clip": clip_identity(clip), "seed": point.seed}
 
     def label_size(self, point: GridPoint) -> LabelSize | None:
-        return parameters.label_size(self.config, self.config.clip or point.dataset.clip, point.dataset.classes)
+        from methods.hello.projector import label_size
 
-    def distill(self, task: Task) -> Images:
+        return label_size(self.config, self.config.clip or point.dataset.clip, point.dataset.classes)
+
+    def distill(self, task: Task) -> Iterator[ImageBlock]:
         from methods.hello.image_update import update
         from methods.hello.projector import ProjectorLabels
 
         assert task.images is not None and isinstance(task.labels, ProjectorLabels)
-        return update(task.images, task.labels.projector, self.config, task.work, task.device, task.progress)
+        size, (pixels, labels) = self.config.update_batch, (task.images.pixels, task.images.labels)
+        for first in task.blocks(range(0, len(labels), size), independent=True):
+            chunk = slice(first, first + size)
+            yield ImageBlock(update(pixels[chunk], task.labels.projector, self.config, task), labels[chunk])
 
     def label_model(self, task: Task) -> ProjectorLabels:
         from methods.hello.projector import ProjectorLabels

@@ -8,11 +8,14 @@ start is made again from the class names by the public CLIP's text tower, so it 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import open_clip
 import torch
 from open_clip import CLIP
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
@@ -21,14 +24,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.api import FrozenBackbone, LabelSource
+from bench.api import FrozenBackbone, LabelSize, LabelSource
 from bench.kit.clip.loading import Tokenizer, load_same_clip, text_embeddings
+from bench.kit.clip.naming import ICON_CLIP, ICON_CLIP_FOLDER
 from bench.kit.views import AugmentedBatch
 from methods.hello import lora
-from methods.hello.config import Config
+from methods.hello.config import ProjectorConfig
 
 _ADAPTERS = "adapters.safetensors"
-_DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
 class Projector(nn.Module):
@@ -41,7 +44,7 @@ class Projector(nn.Module):
     gain: Tensor
     shift: Tensor
 
-    def __init__(self, visual: nn.Module, head: Tensor, log_scale: Tensor, config: Config):
+    def __init__(self, visual: nn.Module, head: Tensor, log_scale: Tensor, config: ProjectorConfig):
         super().__init__()
         self.tower = visual.eval().requires_grad_(False)
         self.head = nn.Linear(head.shape[1], head.shape[0], bias=False, device=head.device)
@@ -72,7 +75,7 @@ class Projector(nn.Module):
         return logits if self.raw else logits * self.log_scale.exp()
 
 
-def build(clip: CLIP, tokenizer: Tokenizer, names: Sequence[str], config: Config, seed: int = 0) -> Projector:
+def build(clip: CLIP, tokenizer: Tokenizer, names: Sequence[str], config: ProjectorConfig, seed: int = 0) -> Projector:
     """The projector before training: from the text start, it predicts what CLIP's zero-shot classifier does,
     class probabilities included (Proposition 1); centring takes the same number from all logits of an image.
 
@@ -126,6 +129,34 @@ def fold_batch_norms(tower: ModifiedResNet) -> dict[str, Tensor]:
     return gains
 
 
+@cache
+def _tower(clip: str) -> tuple[nn.Module, int] | None:
+    """Return the image tower of a public CLIP, without weights, and how many features it has; None: unknown."""
+    arch = clip.partition(":")[0]
+    if clip == ICON_CLIP:
+        config = json.loads((ICON_CLIP_FOLDER / "config.json").read_text(encoding="utf-8"))["model_cfg"]
+        with torch.device("meta"):
+            return CLIP(**config).visual, config["embed_dim"]
+    if (known := open_clip.get_model_config(arch)) is None:
+        return None
+    return open_clip.create_model(arch, pretrained=None, device="meta").visual, known["embed_dim"]
+
+
+def label_size(config: ProjectorConfig, clip: str, classes: int) -> LabelSize | None:
+    """Count what a projector on a public CLIP stores for so many classes; None: of an unknown CLIP."""
+    if (found := _tower(clip)) is None:
+        return None
+    tower, features = found
+    numbers, head = int(config.learn_scale), (classes, features)
+    if config.adapt == "lora":
+        chosen = lora.select(tower, config.layers, config.attention_pool)
+        numbers += lora.numel((tower.get_parameter(name).shape for name in chosen), config.conv_rank, config.convention)
+    whole = config.head == "full"
+    numbers += math.prod(head) if whole else lora.numel([head], config.rank(*head), config.convention)
+    itemsize = 2 if config.store_dtype == "float16" else 4
+    return LabelSize(numbers, itemsize, sum(p.numel() for p in tower.parameters()))
+
+
 class ProjectorLabels(LabelSource):
     """A merged projector that answers every view; adapters, settings and class names are what it counts."""
 
@@ -136,7 +167,7 @@ class ProjectorLabels(LabelSource):
         clip: str,
         base: FrozenBackbone,
         names: Sequence[str],
-        config: Config,
+        config: ProjectorConfig,
         tensors: dict[str, Tensor],
         device: torch.device,
     ):
@@ -165,11 +196,11 @@ class ProjectorLabels(LabelSource):
         clip: str,
         base: FrozenBackbone,
         names: Sequence[str],
-        config: Config,
+        config: ProjectorConfig,
         device: torch.device,
     ) -> Self:
         """The source that a trained projector makes: what is served is what is stored, rounding included."""
-        dtype = _DTYPES[config.store_dtype]
+        dtype: torch.dtype = getattr(torch, config.store_dtype)
         tensors = {name: p.detach().to("cpu", dtype) for name, p in lora.adapters(projector).items()}
         return cls(clip, base, names, config, tensors, device)
 
@@ -192,7 +223,7 @@ class ProjectorLabels(LabelSource):
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> Self:
         facts = json.loads((folder / "source.json").read_text(encoding="utf-8"))
-        base, config = FrozenBackbone(**facts["public"]), Config(**facts["config"])
+        base, config = FrozenBackbone(**facts["public"]), ProjectorConfig(**facts["config"])
         return cls(facts["clip"], base, facts["names"], config, load_file(folder / _ADAPTERS), device)
 
     def public(self) -> tuple[FrozenBackbone, ...]:

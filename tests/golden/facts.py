@@ -20,21 +20,24 @@ from bench.api.augmentation import AugmentationConfig, AugmentationSchedule
 from bench.api.label_bytes import fkd_bytes, stored_bytes
 from bench.api.label_codec import LabelCodec
 from bench.api.label_layout import LabelLayout
+from bench.api.seeds import seed_for
 from bench.kit.data.sampling import sample_classes
 from bench.kit.models import build
 from bench.kit.optim import lr_factor
-from bench.kit.recovery import BatchNormInputs, GroupViews, RecoveryViews, noise
-from bench.kit.recovery.augment import Draws
-from bench.kit.seeds import seed_for
+from bench.kit.recovery.augment import Draws, GroupViews
+from bench.kit.recovery.bn_statistics import BatchNormInputs
+from bench.kit.recovery.config import RecoveryAugmentation
+from bench.kit.recovery.loop import noise
+from bench.kit.recovery.memory import rounds
 from bench.kit.views import AugmentationStream
 from bench.planning.protocols import all_protocols, evaluator_of
 from methods.g_vbsm.method import GVBSM
 from methods.g_vbsm.recover import class_order, skips, turns
 from methods.hello.config import Config as HeLlOConfig
-from methods.hello.parameters import label_size
+from methods.hello.projector import label_size
 from methods.hello.train import projector_loss
 from methods.rded import mosaic, score
-from methods.sre2l import SRe2L, SRe2LLoss, official_batches, together
+from methods.sre2l import SRe2L, SRe2LLoss, official_batches
 
 CPU = torch.device("cpu")
 CONFIGS = {
@@ -62,7 +65,7 @@ def views() -> dict[str, Any]:
             sides = torch.full((9,), 40)
             found[f"{name}, boxes"] = stream.boxes(2, torch.arange(9), sides, sides).tolist()
     for crop in ("rrc", "shift"):
-        draws = Draws(RecoveryViews(crop=crop, pad=3, roll=(-4, 4), curriculum=1.0), 11, 32, 20, range(4, 9))
+        draws = Draws(RecoveryAugmentation(crop=crop, pad=3, roll=(-4, 4), curriculum=1.0), 11, 32, 20, range(4, 9))
         found[f"recovery {crop}"] = [t.tolist() for t in (draws.boxes, draws.flips, draws.shifts, draws.rolls)]
     return found
 
@@ -77,8 +80,8 @@ def selections() -> dict[str, Any]:
         "sample": sample_classes(labels, 5, 3, 4).tolist(),
         "pool": sample_classes(labels, 5, 30, 1, most=True).tolist(),
         "mosaic": mosaic(patches, 2).flatten().tolist(),
-        "official batches": [[b.number, b.image, list(b.classes)] for b in official_batches(2, 7, 3)],
-        "together": [[b.number for b in group] for group in together(official_batches(3, 7, 3), 4)],
+        "official batches": [[n, n // 3, list(batch)] for n, batch in enumerate(official_batches(2, 7, 3))],
+        "together": rounds(list(map(len, official_batches(3, 7, 3))), 4),
         "class order": class_order(4, 4, 2).tolist(),
         "turns": [turns(config, 2, 0), turns(drawn, 2, 1)],
         "skips": [[int(flag) for flag in row] for row in skips(drawn, 1, 3, 5)],
@@ -140,7 +143,7 @@ def losses() -> dict[str, Any]:
         ),
     }.items():
         images = noise(seeds, 4, 16, CPU).requires_grad_()
-        made = GroupViews(config.views(), seeds, 16, config.iterations, CPU)(images, 0)
+        made = GroupViews(config, seeds, 16, config.iterations, CPU)(images, 0)
         with BatchNormInputs(net, 2) as inputs:
             loss = SRe2LLoss(net, inputs, torch.arange(4).expand(2, -1), config)(made, 0)
         loss.sum().backward()

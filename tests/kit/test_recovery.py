@@ -15,30 +15,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
-from bench.api import Progress
 from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.models import build
-from bench.kit.recovery import (
-    BatchNormInputs,
-    Distances,
-    GroupViews,
-    RecoveryViews,
-    group_moments,
-    groups_that_fit,
-    noise,
-    recover,
-)
 from bench.kit.recovery import bn_statistics as moments_of
-from bench.kit.recovery.augment import Draws
-from bench.kit.recovery.memory import saved_bytes
+from bench.kit.recovery.augment import Draws, GroupViews
+from bench.kit.recovery.bn_statistics import BatchNormInputs, Distances, group_moments
+from bench.kit.recovery.config import RecoveryAugmentation
+from bench.kit.recovery.loop import noise, recover
+from bench.kit.recovery.memory import groups_that_fit, rounds, saved_bytes
 from tests.stopping import stopped_every
 
 CPU = torch.device("cpu")
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
 
-def activations(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+def activations(*shape: int, dtype: torch.dtype | None = None) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
 
 
@@ -47,6 +39,7 @@ def activations(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("shape", [(6, 5, 4, 3), (6, 1, 2, 2), (6, 300, 7, 5)])
+@pytest.mark.usefixtures("in_double")
 def test_moments_are_those_of_each_group(shape: tuple[int, ...], layout: torch.memory_format) -> None:
     x = activations(*shape).contiguous(memory_format=layout)
     mean, variance = group_moments(x, 3)
@@ -73,12 +66,12 @@ def test_the_gradient_of_moments(chunk: int, layout: torch.memory_format, monkey
 
 
 def test_large_batches_keep_their_digits() -> None:
-    """Plain float32 sums of so many numbers would lose two of them."""
+    """Plain float32 sums of so many numbers are off by 1e-5 and more."""
     x = (activations(64, 8, 64, 64) + 3).contiguous(memory_format=torch.channels_last)
     mean, variance = group_moments(x, 1)
     exact = x.double()
-    torch.testing.assert_close(mean[0].double(), exact.mean((0, 2, 3)), rtol=2e-6, atol=0)
-    torch.testing.assert_close(variance[0].double(), exact.var((0, 2, 3), unbiased=False), rtol=2e-6, atol=0)
+    torch.testing.assert_close(mean[0].double(), exact.mean((0, 2, 3)), rtol=5e-6, atol=0)
+    torch.testing.assert_close(variance[0].double(), exact.var((0, 2, 3), unbiased=False), rtol=5e-6, atol=0)
 
 
 def network(arch: str = "resnet10-small-w16", size: int = 16) -> nn.Module:
@@ -106,6 +99,7 @@ def hooked(net: nn.Module, images: Tensor) -> tuple[Tensor, list[Tensor]]:
 
 
 @pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.usefixtures("in_double")
 def test_batch_norm_inputs_are_what_hooks_see_and_change_nothing(groups: int) -> None:
     net, images = network(), activations(6, 3, 16, 16)
     torch.manual_seed(1)
@@ -128,7 +122,7 @@ def test_batch_norm_inputs_are_what_hooks_see_and_change_nothing(groups: int) ->
     found.backward()
     torch.testing.assert_close(seen, logits)
     torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(fast.grad, plain.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(fast.grad, plain.grad)
     assert all("forward" not in vars(module) for module in net.modules())  # put back
 
 
@@ -175,7 +169,7 @@ def test_distances_are_weighted_norms_not_squared_and_summed_over_layers() -> No
 # -- views
 
 
-def one_by_one(views: RecoveryViews, draws: Draws, iteration: int, images: Tensor) -> Tensor:
+def one_by_one(views: RecoveryAugmentation, draws: Draws, iteration: int, images: Tensor) -> Tensor:
     """What torchvision does to a stacked batch (B, 3, S, S), with given choices."""
     size = images.shape[-1]
     if views.crop == "rrc":
@@ -191,18 +185,19 @@ def one_by_one(views: RecoveryViews, draws: Draws, iteration: int, images: Tenso
 
 
 VIEWS = {
-    "imagenet": RecoveryViews(),
-    "antialiased": RecoveryViews(antialias=True),
-    "tiny": RecoveryViews(roll=(-4, 4)),
-    "cifar": RecoveryViews(crop="none", flip=False, roll=(0, 4)),
-    "cda": RecoveryViews(curriculum=1.0),
-    "shift": RecoveryViews(crop="shift", pad=3, roll=(0, 32)),
-    "bare": RecoveryViews(crop="none", flip=False, roll=(0, 0)),
+    "imagenet": RecoveryAugmentation(),
+    "antialiased": RecoveryAugmentation(antialias=True),
+    "tiny": RecoveryAugmentation(roll=(-4, 4)),
+    "cifar": RecoveryAugmentation(crop="none", flip=False, roll=(0, 4)),
+    "cda": RecoveryAugmentation(curriculum=1.0),
+    "shift": RecoveryAugmentation(crop="shift", pad=3, roll=(0, 32)),
+    "bare": RecoveryAugmentation(crop="none", flip=False, roll=(0, 0)),
 }
 
 
 @pytest.mark.parametrize("views", VIEWS.values(), ids=VIEWS)
-def test_views_are_torchvisions_of_the_stacked_batch(views: RecoveryViews) -> None:
+@pytest.mark.usefixtures("in_double")
+def test_views_are_torchvisions_of_the_stacked_batch(views: RecoveryAugmentation) -> None:
     size, iterations, seeds = 20, 12, (5, 6)
     images = activations(2, 4, 3, size, size)
     made = GroupViews(views, seeds, size, iterations, CPU)
@@ -211,22 +206,23 @@ def test_views_are_torchvisions_of_the_stacked_batch(views: RecoveryViews) -> No
         for group, seed in enumerate(seeds):
             draws = Draws(views, seed, size, iterations, range(iterations))
             expected = one_by_one(views, draws, iteration, images[group])
-            torch.testing.assert_close(found[group], expected, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(found[group], expected, rtol=1e-6, atol=1e-6)
 
 
 def test_all_images_of_a_group_are_treated_alike() -> None:
     images = activations(2, 1, 3, 16, 16).expand(-1, 5, -1, -1, -1)
-    made = GroupViews(RecoveryViews(), (5, 6), 16, 3, CPU)(images, 1)
+    made = GroupViews(RecoveryAugmentation(), (5, 6), 16, 3, CPU)(images, 1)
     assert torch.equal(made, made[:, :1].expand_as(made))
-    assert not torch.allclose(made[0], GroupViews(RecoveryViews(), (6, 5), 16, 3, CPU)(images, 1)[0])
+    assert not torch.allclose(made[0], GroupViews(RecoveryAugmentation(), (6, 5), 16, 3, CPU)(images, 1)[0])
 
 
+@pytest.mark.usefixtures("in_double")
 def test_a_group_s_views_depend_on_its_seed_and_the_iteration_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     images = activations(3, 2, 3, 16, 16)
-    together = GroupViews(RecoveryViews(), (5, 6, 7), 16, 9, CPU)
+    together = GroupViews(RecoveryAugmentation(), (5, 6, 7), 16, 9, CPU)
     wanted = [together(images, iteration) for iteration in range(9)]
     monkeypatch.setattr("bench.kit.recovery.augment._CHUNK_BYTES", 4 * 8 * 16**2)  # four iterations at a time
-    alone = GroupViews(RecoveryViews(), (6,), 16, 9, CPU)
+    alone = GroupViews(RecoveryAugmentation(), (6,), 16, 9, CPU)
     for iteration in (8, 0, 3, 4, 1):
         torch.testing.assert_close(alone(images[1:2], iteration)[0], wanted[iteration][1])
 
@@ -253,23 +249,23 @@ def test_flips_and_crops_are_drawn_as_in_torchvision() -> None:
 
 
 def test_the_curriculum_goes_from_whole_images_to_small_crops() -> None:
-    views = RecoveryViews(curriculum=0.5)
+    views = RecoveryAugmentation(curriculum=0.5)
     assert views.smallest_area(0, 100) == 1
     assert math.isclose(views.smallest_area(25, 100), 0.08 + 0.92 / 2)
     assert math.isclose(views.smallest_area(10, 100), 0.08 + 0.92 * 0.5 * (1 + math.cos(math.pi / 5)))
     assert views.smallest_area(50, 100) == views.smallest_area(99, 100) == 0.08
-    assert RecoveryViews().smallest_area(0, 100) == 0.08
-    boxes = Draws(RecoveryViews(curriculum=1.0), 3, 64, 4000, range(4000)).boxes
+    assert RecoveryAugmentation().smallest_area(0, 100) == 0.08
+    boxes = Draws(RecoveryAugmentation(curriculum=1.0), 3, 64, 4000, range(4000)).boxes
     assert (boxes[0] == [0, 0, 64, 64]).all()
     area = boxes[:, 2] * boxes[:, 3] / 64**2
-    floor = np.array([RecoveryViews(curriculum=1.0).smallest_area(iteration, 4000) for iteration in range(4000)])
+    floor = np.array([RecoveryAugmentation(curriculum=1.0).smallest_area(iteration, 4000) for iteration in range(4000)])
     assert (area > floor - 0.03).all()  # sides are whole pixels
     assert area[:400].min() > 0.9 and area[3600:].min() < 0.15
 
 
 def test_impossible_views_are_refused() -> None:
     with pytest.raises(ValidationError, match="lowest, highest"):
-        RecoveryViews(roll=(4, 0))
+        RecoveryAugmentation(roll=(4, 0))
 
 
 # -- the descent
@@ -294,13 +290,15 @@ class Pull:
 
 
 def run(iterations: int = 12, seeds: tuple[int, ...] = (1, 2), **options: Any) -> Tensor:
-    views = GroupViews(RecoveryViews(roll=(0, 2)), seeds, 8, iterations, CPU)
-    return recover(noise(seeds, 2, 8, CPU), Pull(), views, lr=0.25, mean=MEAN, std=STD, **options)
+    views = GroupViews(RecoveryAugmentation(roll=(0, 2)), seeds, 8, iterations, CPU)
+    loss = Pull()
+    return recover(noise(seeds, 2, 8, CPU), loss, views, lr=0.25, mean=MEAN, std=STD, memory=loss, **options)
 
 
+@pytest.mark.usefixtures("in_double")
 def test_the_descent_is_adam_with_a_cosine_to_zero_and_a_clamp() -> None:
     iterations, loss = 12, Pull()
-    views = GroupViews(RecoveryViews(roll=(0, 2)), (1, 2), 8, iterations, CPU)
+    views = GroupViews(RecoveryAugmentation(roll=(0, 2)), (1, 2), 8, iterations, CPU)
     images = noise((1, 2), 2, 8, CPU).requires_grad_()
     optimizer = torch.optim.Adam([images], lr=0.25, betas=(0.5, 0.9), eps=1e-8, foreach=False)
     clamped = 0
@@ -317,39 +315,33 @@ def test_the_descent_is_adam_with_a_cosine_to_zero_and_a_clamp() -> None:
     pixels = images.detach() * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
     found = run(iterations)
     assert found.min() >= 0 and found.max() <= 1
-    torch.testing.assert_close(found, pixels.clamp(0, 1), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, pixels.clamp(0, 1))
 
 
+@pytest.mark.usefixtures("in_double")
 def test_groups_are_for_themselves() -> None:
-    torch.testing.assert_close(run(seeds=(1, 2))[1], run(seeds=(2,))[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(run(seeds=(1, 2))[1], run(seeds=(2,))[0])
 
 
 def test_killed_inside_a_batch_it_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Checkpoint, "due", lambda _: True)
     whole = run()
 
-    def killed(done: int) -> None:
+    def killed(done: int, total: int) -> None:
         if done == 7:
             raise KeyboardInterrupt
 
-    facts = {"batches": (0, 1)}
     with pytest.raises(KeyboardInterrupt):
-        run(checkpoint=Checkpoint(tmp_path), facts=facts, progress=killed)
-    made: list[int] = []
-    resumed = run(checkpoint=Checkpoint(tmp_path), facts=facts, progress=made.append)
-    assert made == [7, 8, 9, 10, 11, 12]  # killed before it was saved
+        run(checkpoint=Checkpoint(tmp_path), progress=killed)
+    made: list[tuple[int, int]] = []
+    resumed = run(checkpoint=Checkpoint(tmp_path), progress=lambda *told: made.append(told))
+    assert made == [(done, 12) for done in range(7, 13)]  # killed before it was saved
     assert torch.equal(resumed, whole)
-    made.clear()
-    assert torch.equal(run(checkpoint=Checkpoint(tmp_path), facts={"batches": (2, 3)}, progress=made.append), whole)
-    assert made[0] == 1  # other work's checkpoint is no start
 
 
 @pytest.mark.parametrize("every", [1, 5])
 def test_stopped_again_and_again_it_ends_with_the_same_bits(tmp_path: Path, every: int) -> None:
-    def stopped(progress: Progress) -> Tensor:
-        return run(checkpoint=Checkpoint(tmp_path), progress=lambda done: progress(done, 12))
-
-    made, told = stopped_every(every, stopped)
+    made, told = stopped_every(every, lambda progress: run(checkpoint=Checkpoint(tmp_path), progress=progress))
     assert told == list(range(1, 13))
     assert torch.equal(made, run())
 
@@ -370,3 +362,8 @@ def test_as_many_groups_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.kit.recovery.memory._CPU_BYTES", 35 * each)
     assert groups_that_fit(net, 10, 16, CPU) == 3
     assert groups_that_fit(net, 100, 16, CPU) == 1
+
+
+def test_rounds_hold_groups_of_equal_size_in_their_order() -> None:
+    assert rounds([5, 5, 5, 2], 2) == [[0, 1], [2], [3]]
+    assert rounds([2, 2, 1, 2, 2, 1, 2, 2, 1], 4) == [[0, 1, 3, 4], [6, 7], [2, 5, 8]]

@@ -20,7 +20,7 @@ from bench.kit.data.dataset import Files, Resident
 from bench.kit.models import build
 from bench.kit.teachers import accuracy_check
 from bench.kit.teachers.foreign import load_into, read_state
-from bench.kit.teachers.train import kept_epochs, train_trajectory, view_plan
+from bench.kit.teachers.train import augmentation, kept_epochs, train_trajectory
 from bench.kit.teachers.trajectory import Network, Trajectory
 from tests.stopping import stopped_every
 
@@ -192,7 +192,7 @@ def test_a_seed_decides(tmp_path: Path, trained: tuple[Trajectory, dict[str, Any
      ("none", "none", False)],
 )  # fmt: skip
 def test_augmentations(augment: str, crop: str, flip: bool) -> None:
-    plan = view_plan(SPEC.model_copy(update={"augment": augment}))
+    plan = augmentation(SPEC.model_copy(update={"augment": augment}))
     assert (plan.crop, plan.flip, plan.size, plan.min_scale) == (crop, flip, SIDE, 0.5)
     assert (plan.mix, plan.shuffle) == ("none", 1)
 
@@ -200,7 +200,7 @@ def test_augmentations(augment: str, crop: str, flip: bool) -> None:
 @pytest.mark.parametrize("augment", ["rcc", "rrc-flop", "flip", "rrc-flip-flip", ""])
 def test_unknown_augmentations_are_refused(augment: str) -> None:
     with pytest.raises(UserError, match="unknown augmentation"):
-        view_plan(SPEC.model_copy(update={"augment": augment}))
+        augmentation(SPEC.model_copy(update={"augment": augment}))
 
 
 # -- the gate
@@ -352,3 +352,9 @@ def test_a_foreign_checkpoint_must_be_as_good_as_stated(
     spec = foreign(trained[0], tmp_path, accuracy=trained[0].gate)
     with pytest.raises(UserError, match=r"not the stated .*class order\?"):
         train(tmp_path, spec, relabelled([1, 0, 2, 3, 4, 5]))  # "about half": far from guessing
+
+
+def test_a_training_that_diverges_fails_and_names_the_epoch(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the training diverged at epoch 1: .* lower the learning rate"):
+        train(tmp_path, SPEC.model_copy(update={"lr": 1e30}))
+    assert not list((tmp_path / "made").iterdir())

@@ -124,26 +124,27 @@ def test_what_cannot_be_is_said_in_one_line() -> None:
         GVBSM.Config(pool=("resnet81",))
 
 
-def test_recipes_are_shared_where_they_can_be() -> None:
+def test_artifacts_are_shared_where_they_can_be() -> None:
     info = catalogue.dataset("cifar10")
     one, other = GridPoint(info, 1, 0), GridPoint(info, 50, 3)
     plain = method("cifar10")
-    assert plain.prepare_recipe(one) == plain.prepare_recipe(other)
-    assert plain.label_recipe(one) == plain.label_recipe(other)
-    assert plain.image_recipe(one) != plain.image_recipe(other)
+    for artifact in ("prepared", "labels"):
+        assert plain.depends_on(artifact, one) == plain.depends_on(artifact, other) == {}
+    assert plain.depends_on("images", one) != plain.depends_on("images", other)
+
+    def identity(artifact: Any, **changes: Any) -> dict[str, Any]:
+        return method("cifar10", **changes).config.identity(artifact)
+
     for changes in ({"lr": 0.3}, {"iterations": 5}, {"roll": 1}, {"alpha": 0.1}, {"beta_dr": 0.1}):
-        changed = method("cifar10", **changes)
-        assert changed.prepare_recipe(one).fields == plain.prepare_recipe(one).fields
-        assert changed.label_recipe(one).fields == plain.label_recipe(one).fields
-        assert changed.image_recipe(one).fields != plain.image_recipe(one).fields
-    for changes in ({"patch": 8}, {"pad": 2}, {"pool": ("convnet3",)}):
-        assert method("cifar10", **changes).prepare_recipe(one).fields != plain.prepare_recipe(one).fields
-    weighted = method("cifar10", norm_weighting=True)
-    assert weighted.label_recipe(one).fields != plain.label_recipe(one).fields
-    assert weighted.image_recipe(one).fields == plain.image_recipe(one).fields
-    assert plain.label_recipe(one).fields == {"pool": list(SMALL_POOL), "norm_weighting": False}
-    grouped = method("cifar10", groups=9, ema_reset="per_batch")
-    assert grouped.image_recipe(one).fields == method("cifar10", ema_reset="per_batch").image_recipe(one).fields
+        assert identity("prepared", **changes) == identity("prepared")
+        assert identity("labels", **changes) == identity("labels")
+        assert identity("images", **changes) != identity("images")
+    for changes in ({"patch": 8}, {"pad": 2}):
+        assert identity("prepared", **changes) != identity("prepared")
+    assert method("cifar10", pool=("convnet3",)).teachers(one) != plain.teachers(one)  # the parents of all artifacts
+    assert identity("labels") == {"norm_weighting": False}
+    assert identity("images", norm_weighting=True) == identity("images")
+    assert identity("images", groups=9, ema_reset="per_batch") == identity("images", ema_reset="per_batch")
 
 
 @pytest.mark.parametrize(("pool", "size", "wanted"), [(SMALL_POOL, 32, 148), (IMAGENET_POOL, 224, 209)])

@@ -305,7 +305,7 @@ def test_a_baseline_has_the_common_recipe() -> None:
 def test_a_model_that_is_not_known_weighs_nothing_known() -> None:
     (line,) = lines("online", "g_vbsm", classes=10, ipc=(1,))
     assert line.label_bytes is None and line.ratio is None
-    (line,) = lines("online", "hello[clip=ViT-B-32:openai]", classes=10, ipc=(1,))
+    (line,) = lines("online", "hello[clip=RN51:openai]", classes=10, ipc=(1,))
     assert line.label_bytes is None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,6 @@ from bench.api import AugmentationConfig, AugmentedBatch, Split
 from bench.kit.data.decoding import centre, decode
 from bench.kit.data.reading import Cut, CutCentre, CutView, cut_view, default_workers, read_batches
 from bench.kit.views import AugmentationStream, resized_crop, stream_of
-from bench.kit.views.planes import with_planes
 
 Device = torch.device | str
 Replay = Sequence[tuple[int, int]]
@@ -26,26 +25,36 @@ Rows = Callable[[int], slice]
 class Resident(Split):
     """A split in memory: ``pixels`` uint8 (N, 3, H, W); a copy is kept on each device that asks for one."""
 
-    def __init__(self, pixels: Tensor, labels: Tensor, points: Tensor | None = None, masks: Tensor | None = None):
+    def __init__(
+        self,
+        pixels: Tensor,
+        labels: Tensor,
+        extras: Mapping[str, Tensor] | None = None,
+        channels: Tensor | None = None,
+    ):
+        """
+        Args:
+            channels: uint8 (N, P, H, W), extra channels that are cut, flipped and mixed with the pixels.
+        """
         super().__init__(labels)
-        self.pixels, self.points, self.masks = pixels, points, masks
+        self.pixels, self.channels, self.extras = pixels, channels, extras or {}
         self._copies: dict[torch.device, tuple[Tensor, Tensor]] = {}
         self._layers: dict[torch.device, Tensor] = {}
 
     def on(self, device: Device) -> tuple[Tensor, Tensor]:
-        """Pixels and labels on ``device``."""
+        """Return pixels and labels on ``device``."""
         device = torch.device(device)
         if device not in self._copies:
             self._copies[device] = self.pixels.to(device), self.labels.to(device)
         return self._copies[device]
 
     def layers(self, device: Device) -> Tensor:
-        """The pixels on ``device``, with their planes where they have any: uint8 (N, 3 + P, H, W)."""
+        """Return the pixels with their extra channels on ``device``: uint8 (N, 3 + P, H, W)."""
         pixels, device = self.on(device)[0], torch.device(device)
-        if self.points is None:
+        if self.channels is None:
             return pixels
         if device not in self._layers:
-            self._layers[device] = with_planes(self.pixels, self.points, self.masks).to(device)
+            self._layers[device] = torch.cat([pixels, self.channels.to(device)], 1)
         return self._layers[device]
 
     def views(

@@ -1,7 +1,6 @@
 """Image files as pixels: decoding one or many, checking that all are whole, and the test-time crop.
 
-Reads image files. Writes nothing but stamps below ``~/.cache/distill-bench/checked``: empty files, each named
-for certain files that a long check found whole.
+A long check leaves a stamp below ``~/.cache/distill-bench/checked``: an empty file named by a digest of the files.
 """
 
 from __future__ import annotations
@@ -19,20 +18,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bench.api.image_folders import UNREADABLE, unreadable
+from bench.kit.data.image_folders import UNREADABLE, unreadable
 
 DECODING_ERRORS = (*UNREADABLE, Image.DecompressionBombError)
-WORTH_A_STAMP = 5.0  # seconds; what is checked faster is checked each time
+WORTH_A_STAMP = 5.0  # seconds; faster checks are repeated each time
 SMALLEST_ENLARGED = 64  # pixels; smaller images are tested whole
 
 
 def processors() -> int:
-    """The processors this process may run on."""
+    """Count the processors that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def decode(path: Path) -> Tensor:
-    """The image at ``path`` as RGB, uint8 (3, H, W).
+    """Decode the image at ``path`` as RGB, uint8 (3, H, W).
 
     Raises:
         UserError: the file is missing, truncated or no image; it is named.
@@ -46,7 +45,7 @@ def decode(path: Path) -> Tensor:
 
 
 def side_lengths(path: Path) -> tuple[int, int]:
-    """Height and width of the image at ``path``, from its header.
+    """Read height and width of the image at ``path`` from its header.
 
     Raises:
         UserError: the header cannot be read.
@@ -59,7 +58,7 @@ def side_lengths(path: Path) -> tuple[int, int]:
 
 
 def decode_all(paths: Sequence[Path], size: int) -> Tensor:
-    """Images that are all ``size`` pixels square, uint8 (N, 3, S, S).
+    """Decode images that are all ``size`` pixels square: uint8 (N, 3, S, S).
 
     Raises:
         UserError: a file cannot be decoded; the first such is named.
@@ -124,7 +123,7 @@ def _state(paths: Sequence[Path]) -> str:
 
 
 def centre(pixels: Tensor, size: int) -> Tensor:
-    """The test-time view: the short side resized (bilinear, antialiased), then the central square.
+    """Make the test-time view: resize the short side (bilinear, antialiased), then crop the central square.
 
     The short side becomes ``size // 7 * 8``: 256 for 224, 144 for 128, 72 for 64, as in RDED's ``validate``.
     Below 64 pixels it becomes ``size``; RDED's rule says the same for 32, the only such size there.

@@ -1,4 +1,4 @@
-"""Random samples of real images, class by class."""
+"""Random samples of real images per class."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.kit.views.draws import Purpose, permutation, uniforms
 
 
 def sample_classes(labels: Tensor, classes: int, count: int, seed: int, most: bool = False) -> Tensor:
-    """``count`` indices of each class, class-major, without replacement: (classes * count,) int64.
+    """Draw ``count`` indices per class without replacement, class-major: (classes * count,) int64.
 
     A larger sample begins with the smaller one's images, so IPC 1 is part of IPC 10.
 

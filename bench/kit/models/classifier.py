@@ -71,6 +71,8 @@ def build(
 
 def _net(arch: str, classes: int, image_size: int) -> nn.Module:
     architectures.check(arch)
+    if (student := architectures.plugin(arch)) is not None:
+        return _tried(arch, student.build(classes, image_size), image_size)
     if match := re.fullmatch(r"convnet(\d)(?:-w(\d+))?", arch):
         return ConvNet(int(match[1]), int(match[2] or 128), classes, image_size)
     if match := re.fullmatch(r"resnet(10|18|34|50)-small(?:-w(\d+))?", arch):

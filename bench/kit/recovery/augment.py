@@ -1,22 +1,19 @@
-"""What happens to the images of a group before the network sees them: one crop, one flip and one roll for all.
+"""Augmented batches of a recovery: one crop, one flip and one roll for all images of a group.
 
-SRe2L and G_VBSM apply torchvision's transforms to the stacked batch, so they draw once an iteration, not once an
-image (SRe2L, ``recover/data_synthesis.py``). All of it is separable, so it is two matrices a group and iteration.
+SRe2L and G_VBSM apply torchvision's transforms to the stacked batch, so they draw once per iteration, not once per
+image (SRe2L, ``recover/data_synthesis.py``). All of it is separable, so it is two matrices per group and iteration.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 from torch import Tensor
 
-from bench.api import BaseConfig
+from bench.kit.recovery.config import RecoveryAugmentation
 from bench.kit.views.boxes import CROP_WIDTH, TRIES, random_resized_boxes
 from bench.kit.views.draws import IMAGE_WIDTH, Column, Floats, Purpose, uniforms
 from bench.kit.views.geometry import apply_weights, axis_weights
@@ -26,61 +23,29 @@ _ROLL = slice(5, 7)  # of the draws that `Column` leaves to spare: down, right
 _CHUNK_BYTES = 16 * 2**20  # of matrices made at once
 
 
-class RecoveryViews(BaseConfig):
-    """How views are made, in this order: crop, horizontal flip, roll.
-
-    ``crop``: ``"rrc"`` is torchvision's RandomResizedCrop with areas from ``min_scale`` up; ``"shift"`` is RandomCrop
-    with ``pad`` zeros (of normalised space) on each side. ``roll``: pixels down and right, wrapping around, uniform
-    in (lowest, highest), both included. ``antialias``: of the crop; torchvision before 0.17, with which the
-    published sets were made, had none for tensors. ``curriculum``: CDA's share of the iterations in which the
-    smallest area falls from the whole image to ``min_scale``; None: it is ``min_scale`` throughout.
-    """
-
-    crop: Literal["rrc", "shift", "none"] = "rrc"
-    min_scale: float = Field(0.08, gt=0, le=1)
-    pad: int = Field(4, ge=0)
-    flip: bool = True
-    roll: tuple[int, int] = (0, 32)
-    antialias: bool = False
-    curriculum: float | None = Field(None, gt=0, le=1)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.roll[0] > self.roll[1]:
-            raise ValueError(f"roll {self.roll} is not (lowest, highest)")
-        return self
-
-    def smallest_area(self, iteration: int, iterations: int) -> float:
-        """The lower bound of a crop's area as a share of the image (CDA, ``recover_cda_in1k.py``)."""
-        if self.curriculum is None or iteration >= self.curriculum * iterations:
-            return self.min_scale
-        eased = 0.5 * (1 + math.cos(math.pi * iteration / (self.curriculum * iterations)))
-        return self.min_scale + (1 - self.min_scale) * eased
-
-
 class Draws:
-    """The random choices of one group, row t for iteration t, each row on its own whatever else is drawn.
+    """Random choices of one group, row t for iteration t, each row on its own whatever else is drawn.
 
     ``boxes`` int64 (T, 4) as (top, left, height, width); ``flips`` bool (T,); ``shifts`` (T, 2) of the shift crop
     and ``rolls`` (T, 2), both down and right.
     """
 
-    def __init__(self, views: RecoveryViews, seed: int, size: int, iterations: int, span: range):
+    def __init__(self, config: RecoveryAugmentation, seed: int, size: int, iterations: int, span: range):
         count = len(span)
         free = uniforms(seed, Purpose.IMAGE, 0, count, IMAGE_WIDTH, first=span.start)
         self.boxes = np.tile(np.array([0, 0, size, size]), (count, 1))
-        if views.crop == "rrc":
+        if config.crop == "rrc":
             crops = uniforms(seed, Purpose.CROP, 0, count, CROP_WIDTH, first=span.start)
-            smallest = np.array([views.smallest_area(iteration, iterations) for iteration in span])[:, None]
+            smallest = np.array([config.smallest_area(iteration, iterations) for iteration in span])[:, None]
             areas = slice(0, 2 * TRIES, 2)
             crops[:, areas] = smallest + (1 - smallest) * crops[:, areas]  # the bound moves with the iteration
             sides = np.full(count, size)
             self.boxes = random_resized_boxes(crops, sides, sides, (0, 1), _RATIO)
-        self.flips: NDArray[np.bool_] = (free[:, Column.FLIP] < 0.5) & views.flip
+        self.flips: NDArray[np.bool_] = (free[:, Column.FLIP] < 0.5) & config.flip
         self.shifts = np.zeros((count, 2), dtype=np.int64)
-        if views.crop == "shift":
-            self.shifts = _integers(free[:, Column.DOWN : Column.RIGHT + 1], -views.pad, views.pad)
-        self.rolls = _integers(free[:, _ROLL], *views.roll)
+        if config.crop == "shift":
+            self.shifts = _integers(free[:, Column.DOWN : Column.RIGHT + 1], -config.pad, config.pad)
+        self.rolls = _integers(free[:, _ROLL], *config.roll)
 
 
 def _integers(draws: Floats, low: int, high: int) -> NDArray[np.int64]:
@@ -91,20 +56,22 @@ class GroupViews:
     """The views of G groups of square images in every iteration of a recovery, reproducible from the seeds.
 
     Args:
-        views: how they are made.
-        seeds: one a group; a group's views depend on its own alone.
+        seeds: one per group; a group's views depend on its own alone.
         size: pixels a side.
         iterations: of the whole recovery, for the curriculum.
         device: where the images are.
     """
 
-    def __init__(self, views: RecoveryViews, seeds: Sequence[int], size: int, iterations: int, device: torch.device):
-        self.views, self.seeds, self.size, self.iterations, self.device = views, seeds, size, iterations, device
+    def __init__(
+        self, config: RecoveryAugmentation, seeds: Sequence[int], size: int, iterations: int, device: torch.device
+    ):
+        self.config, self.seeds, self.size, self.iterations, self.device = config, seeds, size, iterations, device
         self._span = range(0)
         self._matrices: tuple[Tensor, Tensor] = torch.empty(0), torch.empty(0)
 
     def __call__(self, images: Tensor, iteration: int) -> Tensor:
-        """The views (G, B, 3, S, S) of float images (G, B, 3, S, S), differentiable; no host synchronisation."""
+        """Return the views (G, B, 3, S, S) of float images (G, B, 3, S, S): differentiable, without waiting for the
+        device."""
         if iteration not in self._span:
             self._make(iteration)
         rows, columns = (matrices[iteration - self._span.start] for matrices in self._matrices)
@@ -114,7 +81,7 @@ class GroupViews:
         """Draw the iterations from ``first`` and move their matrices (K, G, S, S) to the device."""
         each = 8 * len(self.seeds) * self.size**2
         self._span = range(first, min(first + max(1, _CHUNK_BYTES // each), max(self.iterations, first + 1)))
-        drawn = [Draws(self.views, seed, self.size, self.iterations, self._span) for seed in self.seeds]
+        drawn = [Draws(self.config, seed, self.size, self.iterations, self._span) for seed in self.seeds]
         columns = np.zeros((2, len(self._span), len(drawn), 5), dtype=np.int64)  # box, box, flip, shift, roll
         for group, draws in enumerate(drawn):
             for axis in (0, 1):
@@ -126,10 +93,10 @@ class GroupViews:
         table = torch.from_numpy(columns).to(self.device, non_blocking=True).view(-1, 5)
         first_pixel, length, flip, shift, roll = table.unbind(1)
         weights = axis_weights(
-            first_pixel, length, self.size, self.size, self.views.antialias,
-            reverse=flip != 0 if self.views.flip else None, shift=shift if self.views.crop == "shift" else None,
+            first_pixel, length, self.size, self.size, self.config.antialias,
+            reverse=flip != 0 if self.config.flip else None, shift=shift if self.config.crop == "shift" else None,
         )  # fmt: skip
-        if self.views.roll != (0, 0):  # output i shows what i - roll would, around the edges
+        if self.config.roll != (0, 0):  # output i shows what i - roll would, around the edges
             output = torch.arange(self.size, device=self.device)
             source = (output - roll[:, None]) % self.size
             weights = weights.gather(1, source[:, :, None].expand_as(weights))

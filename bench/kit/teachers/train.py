@@ -1,11 +1,4 @@
-"""Squeeze: train a teacher and keep its trajectory, or take over a foreign checkpoint.
-
-Several processes (:mod:`bench.kit.distributed`) share the rows of each batch; the result is that of one up to rounding
-and the noise of dropout.
-
-The loop is resumable at every step to the same bits: orders, crops and flips come from counter-based streams, so
-weights, moments, the place, and the global stream that dropout draws from are all there is to keep.
-"""
+"""Squeeze: train a teacher and keep its trajectory, or take over a foreign checkpoint."""
 
 from __future__ import annotations
 
@@ -17,16 +10,16 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from bench.api import Dataset, Progress, TeacherSpec
-from bench.api.seeds import seed_for, seed_streams
+from bench.api.seeds import seed_for
 from bench.errors import UserError
 from bench.kit import distributed
 from bench.kit.accuracy import TestImages
-from bench.kit.checkpoint import Checkpoint, restore_training, training_state
+from bench.kit.checkpoint import Checkpoint
 from bench.kit.models import Classifier
-from bench.kit.optim import lr_factor, set_lr, sgd
-from bench.kit.sync_norm import synchronise
+from bench.kit.optim import lr_factor, sgd
 from bench.kit.teachers import foreign, trajectory
-from bench.kit.views import AugmentationConfig, AugmentationStream
+from bench.kit.training import train
+from bench.kit.views import AugmentationConfig
 
 _FOREIGN_TOLERANCE = 0.01
 
@@ -39,8 +32,12 @@ def kept_epochs(epochs: int, checkpoints: int) -> tuple[int, ...]:
     return tuple(sorted({round(epochs * (index + 1) / checkpoints) for index in range(checkpoints)} - {0}))
 
 
-def view_plan(spec: TeacherSpec) -> AugmentationConfig:
-    """The augmentation of a teacher's training."""
+def augmentation(spec: TeacherSpec) -> AugmentationConfig:
+    """The augmentation of a teacher's training.
+
+    Raises:
+        UserError: the spec names none that is known.
+    """
     crop, _, flip = spec.augment.partition("-")
     if crop not in ("rrc", "shift", "none") or flip not in ("", "flip"):
         raise UserError(f"unknown augmentation {spec.augment!r} of a teacher; known: rrc, shift, none, each + -flip")
@@ -51,10 +48,11 @@ def view_plan(spec: TeacherSpec) -> AugmentationConfig:
 def train_trajectory(
     spec: TeacherSpec, dataset: Dataset, folder: Path, work: Path, device: torch.device, progress: Progress
 ) -> dict[str, Any]:
-    """Make the trajectory ``spec`` asks for in ``folder``; returns the numbers for its record.
+    """Make the trajectory of ``spec`` in ``folder`` and return the numbers for its record.
 
     Raises:
         UserError: a foreign checkpoint can't be used.
+        Diverged: the training left the finite numbers.
     """
     info = dataset.info
     torch.manual_seed(seed_for("teacher-init", spec.seed))
@@ -62,29 +60,28 @@ def train_trajectory(
         arch=spec.arch, classes=info.classes, image_size=spec.image_size, mean=info.mean, std=info.std
     )
     model: Classifier = network.build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    tests = TestImages(dataset.test, spec.image_size, device)
-    gate_images = TestImages(dataset.test, spec.image_size, device, trajectory.GATE_IMAGES)
     if spec.file is not None:
         path = Path(spec.file)
         foreign.load_into(model.net, foreign.read_state(path), info.classes, path)
-        accuracy = {spec.epochs: tests.top1(model)}
-        _believe(spec, dataset, accuracy[spec.epochs])
-        kept = [spec.epochs]
+        states = {spec.epochs: model.net.state_dict()}
     else:
-        accuracy = _train(spec, dataset, model, tests, work, device, progress)
-        kept = list(kept_epochs(spec.epochs, spec.checkpoints))
-    gate = gate_images.top1(model)
+        _train(spec, dataset, model, work, device, progress)
+        kept = kept_epochs(spec.epochs, spec.checkpoints)
+        states = {epoch: load_file(work / trajectory.file_name(epoch)) for epoch in kept}
+    tests, accuracy = TestImages(dataset.test, spec.image_size, device), {}
+    for epoch, state in states.items():
+        model.net.load_state_dict(state)
+        accuracy[epoch] = tests.top1(model)
+    if spec.file is not None:
+        _check_foreign(spec, dataset, accuracy[spec.epochs])
+    gate = TestImages(dataset.test, spec.image_size, device, trajectory.GATE_IMAGES).top1(model)
     if distributed.is_main():
-        states = {epoch: load_file(work / trajectory.file_name(epoch)) for epoch in kept if spec.file is None}
-        if spec.file is not None:
-            states = {spec.epochs: model.net.state_dict()}
         trajectory.save(folder, network, dataset.order_hash, states, accuracy, gate)
-    return {"top1": accuracy[kept[-1]], "accuracy": {str(epoch): top1 for epoch, top1 in accuracy.items()}}
+    return {"top1": accuracy[max(states)], "accuracy": {str(epoch): top1 for epoch, top1 in accuracy.items()}}
 
 
-def _believe(spec: TeacherSpec, dataset: Dataset, top1: float) -> None:
-    """A foreign checkpoint comes without a record of ours: it must reach the accuracy the user states, or at least
-    be far from guessing."""
+def _check_foreign(spec: TeacherSpec, dataset: Dataset, top1: float) -> None:
+    """Refuse a foreign checkpoint, which has no record, that misses the stated accuracy or is close to guessing."""
     name, chance = dataset.info.name, 1 / dataset.info.classes
     if spec.accuracy is not None and abs(top1 - spec.accuracy) > _FOREIGN_TOLERANCE:
         raise UserError(
@@ -99,63 +96,39 @@ def _believe(spec: TeacherSpec, dataset: Dataset, top1: float) -> None:
 
 
 def _train(
-    spec: TeacherSpec,
-    dataset: Dataset,
-    model: Classifier,
-    tests: TestImages,
-    work: Path,
-    device: torch.device,
-    progress: Progress,
-) -> dict[int, float]:
-    """The loop; leaves the kept epochs' weights in ``work`` and returns their test accuracy."""
-    stream = AugmentationStream(view_plan(spec), len(dataset.train))
-    optimizer = sgd(model, spec.lr, spec.momentum, spec.weight_decay, spec.nesterov)
-    checkpoint = Checkpoint(work)
-    accuracy: dict[int, float] = {}
-    first, done = 0, 0  # the epoch to go on with, and how many of its batches were shown
-    if found := distributed.broadcast_object(checkpoint.load() if distributed.is_main() else None):
-        tensors, facts = found
-        restore_training(model, optimizer, tensors)
-        first, done = facts["epoch"], facts["batches"]
-        accuracy = {int(epoch): top1 for epoch, top1 in facts["accuracy"].items()}
-    distributed.broadcast(model.state_dict().values())
+    spec: TeacherSpec, dataset: Dataset, model: Classifier, work: Path, device: torch.device, progress: Progress
+) -> None:
+    """Train ``model`` and leave the weights of the kept epochs in ``work``."""
     images = len(dataset.train)
     if 0 < images % spec.batch_size < distributed.size():
-        _refuse_if_nothing_is_too_little(spec, model, device)
-    synchronise(model)
-    trained = list(model.parameters())
-    kept = kept_epochs(spec.epochs, spec.checkpoints)
-    steps = -(-images // spec.batch_size)
-    for epoch in range(first, spec.epochs):
-        model.train()
-        set_lr(optimizer, spec.lr * lr_factor(spec.schedule, epoch, spec.epochs))
-        shown = dataset.train.views(stream.plan, epoch, spec.batch_size, device, first=done, rows=distributed.share)
-        for batches, views in enumerate(shown, done + 1):
-            if (
-                distributed.size() > 1
-            ):  # ranks have other rows, which want other masks of dropout, whatever was drawn before
-                seed_streams(seed_for("teacher-noise", spec.seed, epoch, views.batch, distributed.rank()), device)
-            loss = F.cross_entropy(model(views.pixels), views.labels)
-            optimizer.zero_grad(set_to_none=True)
-            distributed.backward(
-                loss, trained, len(views) / min(spec.batch_size, images - views.batch * spec.batch_size)
-            )
-            optimizer.step()
-            progress(epoch * steps + batches, spec.epochs * steps)
-            if distributed.is_main() and checkpoint.due():
-                checkpoint.save(training_state(model, optimizer), epoch=epoch, batches=batches, accuracy=accuracy)
-        done = 0
-        if epoch + 1 in kept:
-            accuracy[epoch + 1] = tests.top1(model)
-            if distributed.is_main():
-                state = {name: t.contiguous() for name, t in model.net.state_dict().items()}
-                save_file(state, work / trajectory.file_name(epoch + 1))
-    return accuracy
+        _refuse_empty_shares(spec, model, device)
+    kept, steps = kept_epochs(spec.epochs, spec.checkpoints), -(-images // spec.batch_size)
+
+    def keep(epoch: int) -> None:
+        if epoch in kept:
+            state = {name: tensor.contiguous() for name, tensor in model.net.state_dict().items()}
+            save_file(state, work / trajectory.file_name(epoch))
+
+    train(
+        model.train(),
+        sgd(model, spec.lr, spec.momentum, spec.weight_decay, spec.nesterov),
+        lambda step: spec.lr * lr_factor(spec.schedule, step // steps, spec.epochs),
+        lambda views: F.cross_entropy(model(views.pixels), views.labels),
+        dataset.train,
+        augmentation(spec),
+        epochs=spec.epochs,
+        batch_size=spec.batch_size,
+        device=device,
+        checkpoint=Checkpoint(work, shared=True),
+        progress=progress,
+        after_epoch=keep,
+    )
+    distributed.wait()  # for the files of the main process
 
 
 @torch.no_grad()
-def _refuse_if_nothing_is_too_little(spec: TeacherSpec, model: Classifier, device: torch.device) -> None:
-    """Some rank will have none of the last batch of an epoch: can the network take no images at all?"""
+def _refuse_empty_shares(spec: TeacherSpec, model: Classifier, device: torch.device) -> None:
+    """Refuse a network that can't take a batch of no images, which some process will have at the end of an epoch."""
     try:
         model.eval()(torch.empty(0, 3, spec.image_size, spec.image_size, device=device))
     except RuntimeError:

@@ -61,12 +61,13 @@ def axis_weights(
 
 
 def apply_weights(rows: Tensor, columns: Tensor, pixels: Tensor) -> Tensor:
-    """``rows @ pixels @ columns.T`` for each channel, float32 (B, 3, S, S).
+    """``rows @ pixels @ columns.T`` for each channel, (B, 3, S, S) of the pixels' type.
 
     Args:
-        rows: (B, S, H); columns: (B, S, W); pixels: float32 (B, 3, H, W).
+        rows: (B, S, H); columns: (B, S, W); pixels: float (B, 3, H, W).
     """
     batch, channels, height, width = pixels.shape
+    rows, columns = rows.to(pixels.dtype), columns.to(pixels.dtype)
     size = columns.shape[1]
     # Autocast would halve the precision of the pixels; a view is a fact about an image, not a layer.
     with torch.autocast(pixels.device.type, enabled=False):

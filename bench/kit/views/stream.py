@@ -31,7 +31,7 @@ from bench.kit.views.geometry import apply_weights
 from bench.kit.views.mixing import Mixture, draw_mixture, mix
 from bench.kit.views.table import SpanTable, draw_table
 
-COLOURS = 3  # channels that are seen; what comes after them are planes
+COLOURS = 3  # channels of the pixels; extra channels follow
 SPANS_HELD = 2  # a loader that reads ahead works on the next epoch while this one is being finished
 STREAMS_HELD = 4  # of those that splits ask for
 BATCHES_AT_ONCE = 16  # whose mixtures are drawn together
@@ -73,7 +73,7 @@ class AugmentationStream:
 
         Args:
             pixels: uint8 (count, 3 + P, H, W), resident on the device on which the views are wanted; after the colours
-                come P planes, if any.
+                come P extra channels, if any.
             labels: int64 (count,) on that device.
             indices: int64 (B,), there or on the host.
 
@@ -202,10 +202,10 @@ class AugmentationStream:
             weight = mixture.weight
             partner_labels, partner_indices = labels.index_select(0, partners), indices.index_select(0, partners)
         views = pixels.float().mul_(1 / 255)
-        planes = None
+        channels = None
         if views.shape[1] > COLOURS:
-            views, planes = views[:, :COLOURS].contiguous(), views[:, COLOURS:].contiguous()
-        return AugmentedBatch(views, indices, labels, partner_labels, partner_indices, weight, epoch, batch, planes)
+            views, channels = views[:, :COLOURS].contiguous(), views[:, COLOURS:].contiguous()
+        return AugmentedBatch(views, indices, labels, partner_labels, partner_indices, weight, epoch, batch, channels)
 
     def _expect(self, pixels: Tensor) -> None:
         if len(pixels) != self.count:
