@@ -1,7 +1,7 @@
 """Requested stops: before a preemption, computing stops where it next saved its work.
 
-A signal handler may call :func:`ask`; a checkpoint (:mod:`bench.kit.checkpoint`) is then due at once, saves, and raises
-:class:`Stopped`.
+``ask`` is called by whoever gets the warning (a signal handler may call it); :class:`bench.kit.checkpoint.Checkpoint`
+is then due at once, saves, and raises :class:`Stopped`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Stopped(BaseException):
 
 
 def ask() -> None:
-    """Ask the computation in this process to save and stop."""
+    """Ask whatever computes in this process to save and stop."""
     _asked.set()
 
 

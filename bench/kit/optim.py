@@ -42,7 +42,8 @@ def lr_factor(schedule: Schedule, epoch: int, epochs: int, warmup: int = 0) -> f
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     """Split the parameters into two groups: weights of more than one dimension decay, biases and norms do not (the
-    ``get_parameters`` of SRe2L, G_VBSM and RDED)."""
+    ``get_parameters`` of SRe2L, G_VBSM and RDED).
+    """
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     decayed = [p for name, p in trained if "weight" in name and p.ndim > 1]
     others = [p for name, p in trained if not ("weight" in name and p.ndim > 1)]

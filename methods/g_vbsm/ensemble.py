@@ -60,7 +60,8 @@ class Ensemble(LabelSource):
 
 def average(logits: Tensor, norm_weighting: bool) -> Tensor:
     """Average the logits (M, B, C) of M networks to labels (B, C), with ``norm_weighting`` after each network's were
-    brought to the mean of their Frobenius norms over the batch."""
+    brought to the mean of their Frobenius norms over the batch.
+    """
     if norm_weighting:
         norms = torch.linalg.matrix_norm(logits)
         logits = logits * (norms.mean() / norms)[:, None, None]

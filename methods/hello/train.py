@@ -58,7 +58,8 @@ def train_projector(task: Task, config: Config, clip_name: str) -> tuple[Project
 
 def augmentation(task: Task, config: Config) -> AugmentationConfig:
     """Return the augmentation under which teachers and projector are compared: the teacher's size, random resized
-    crops, and flips where a flip keeps the class."""
+    crops, and flips where a flip keeps the class.
+    """
     return AugmentationConfig(
         size=task.teacher.network.image_size,
         crop="rrc",
