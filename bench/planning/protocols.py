@@ -47,7 +47,7 @@ def _keys(model: Any, path: tuple[int | str, ...]) -> list[str]:
 
 @cache
 def all_protocols() -> dict[str, Protocol]:
-    """Read the usable protocols of the packages in the group ``bench.protocols``, by name; name others on stderr."""
+    """Every usable protocol of the packages in the group ``bench.protocols``, by name; others are named on stderr."""
     found: dict[str, Protocol] = {}
     for plugin, package in registry.PROTOCOLS.usable.items():
         for path in sorted(files(package).iterdir(), key=lambda entry: entry.name):
@@ -131,7 +131,7 @@ def in_brackets(changes: dict[str, Any]) -> str:
 
 
 def _in_short(value: Any) -> str:
-    """Write a table as ``1:100 10:40``."""
+    """``1:100 10:40`` of a table."""
     return " ".join(f"{key}:{one}" for key, one in value.items()) if isinstance(value, dict) else str(value)
 
 
