@@ -82,8 +82,6 @@ class Evaluator(ABC):
     Config: ClassVar[type[Protocol]]
     exclusive: ClassVar[bool] = False  # measures time, so that nothing should run at the same time
     task: ClassVar[str] = "classification"  # of the methods whose images and labels its students learn from
-    # extras of images that its students use, as input or as hard labels; others are not counted
-    extras: ClassVar[Mapping[str, Literal["input", "labels"]]] = MappingProxyType({})
     # networks of its own, name → description, which `check` knows; empty: its students are classifiers
     students: ClassVar[Mapping[str, str]] = MappingProxyType({})
     metric: ClassVar[str] = "top-1"  # what its headline ``top1`` is, as boards call it

@@ -28,24 +28,22 @@ _OPEN = 2  # shards that are mapped at a time: memory stays flat however many th
 
 @dataclass(frozen=True)
 class MadeFor:
-    """What labels belong to beside their views: the images (:func:`images_digest`), with the extras that their source
-    answered by, the class order (the SHA-256 of the class ids), and the kind of the source.
-    """
+    """What labels belong to beside their views: the images (:func:`images_digest`), their class order (the SHA-256 of
+    the class ids), and the kind of source that answered."""
 
     images: str
     order_hash: str
     labeller: str
-    extras: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, images: Images, order_hash: str, source: LabelSource) -> Self:
         """Describe the images that a source labels."""
-        return cls(images_digest(images, source.extras), order_hash, source.kind, source.extras)
+        return cls(images_digest(images), order_hash, source.kind)
 
     @classmethod
     def read(cls, facts: Mapping[str, Any]) -> Self:
         """Read back what was written of it into a ``source.json``."""
-        return cls(facts["images"], facts["order_hash"], facts["labeller"], tuple(facts["extras"]))
+        return cls(facts["images"], facts["order_hash"], facts["labeller"])
 
     def check(self, images: Images, order_hash: str) -> None:
         """Refuse other images or another class order.
@@ -58,7 +56,7 @@ class MadeFor:
                 f"these labels have another class order (sha256 {self.order_hash[:12]}, expected {order_hash[:12]}); "
                 "label the images again with this data set's teacher"
             )
-        if self.images != (found := images_digest(images, self.extras)):
+        if self.images != (found := images_digest(images)):
             raise UserError(
                 f"these labels were made for another image set (sha256 {self.images[:12]}, this one has {found[:12]}); "
                 "use the images they were made for, or label these again"
@@ -157,11 +155,14 @@ def shard_problem(folder: Path, layout: LabelLayout, shard: int) -> str:
     return "" if begins == header else "holds labels of another shape than source.json says"
 
 
-def images_digest(images: Images, extras: Sequence[str] = ()) -> str:
-    """SHA-256 (hex) of the shape, pixels and labels of images and of some of their extras, as loaded from files."""
+def images_digest(images: Images) -> str:
+    """SHA-256 (hex) of the shape, pixels and labels of images and of their extras that are input, as loaded from files.
+
+    Dense hard labels are no part of it: a student of other labels does without.
+    """
     digest = hashlib.sha256(str(tuple(images.pixels.shape)).encode())
-    present = [images.extras[name] for name in extras if name in images.extras]
-    for tensor in (images.pixels, images.labels, *present):
+    rows = [extra for _, extra in sorted(images.extras.items()) if extra.dim() == 2]
+    for tensor in (images.pixels, images.labels, *rows):
         digest.update(tensor.cpu().contiguous().numpy().data)
     return digest.hexdigest()
 
