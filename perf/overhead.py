@@ -19,7 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench.execution import inline, local
+from bench.execution import local
 from bench.execution.options import Options
 from bench.execution.scheduling import Schedule, prepare
 from bench.planning import plan
@@ -113,7 +113,7 @@ def run(cells: int, jobs: int, store: Path, profile: bool) -> None:
     if jobs:
         local.run(schedule, options, jobs, Unwatched())
     else:
-        inline.run(schedule, options, Unwatched())
+        local.run_inline(schedule, options, Unwatched())
     profiler.disable()
     assert len(schedule.computed) == cells, schedule.counts("evaluate")
     if profile:
