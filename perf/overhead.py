@@ -68,15 +68,15 @@ PARTS = {
     ("stages.py", "evaluate"): "the cell's own work: one image read",
     ("worker.py", "_look"): "is it done, are its parents whole",
     ("worker.py", "_settle"): "seeds of the global streams",
-    ("heart.py", "__enter__"): "heartbeat: begin",
-    ("heart.py", "__exit__"): "heartbeat: end",
-    ("store.py", "commit"): "commit: flush and rename",
-    ("store.py", "facts"): "digests of the files",
-    ("store.py", "draft"): "the draft's folder",
-    ("lease.py", "lease"): "lease",
+    ("heartbeat.py", "__enter__"): "heartbeat: begin",
+    ("heartbeat.py", "__exit__"): "heartbeat: end",
+    ("artifacts.py", "commit"): "commit: flush and rename",
+    ("artifacts.py", "facts"): "digests of the files",
+    ("artifacts.py", "draft"): "the draft's folder",
+    ("locks.py", "lease"): "lease",
     ("worker.py", "facts"): "facts of the run",
-    ("schedule.py", "settle"): "schedule: settle",
-    ("schedule.py", "ready"): "schedule: what is ready",
+    ("scheduling.py", "settle"): "schedule: settle",
+    ("scheduling.py", "ready"): "schedule: what is ready",
 }
 
 
@@ -130,7 +130,7 @@ def table(profiler: cProfile.Profile, cells: int) -> None:
     for (file, name), what in PARTS.items():
         spent = sum(row[3] for (path, _, called), row in found.items() if called == name and Path(path).name == file)
         print(f"  {what:42} {1000 * spent / cells:8.2f}")
-    whole = sum(row[3] for (path, _, called), row in found.items() if called == "run" and path.endswith("inline.py"))
+    whole = sum(row[3] for (path, _, name), row in found.items() if name == "run_inline" and path.endswith("local.py"))
     print(f"  {'all':42} {1000 * whole / cells:8.2f}")
 
 
