@@ -42,7 +42,8 @@ def code(text: str) -> str:
 
 def name(text: str) -> str:
     """A name as Markdown for a table cell: cut where it is very long, and long words may break, first where the
-    benchmark's own names have joints, so that a table is never wider than a page."""
+    benchmark's own names have joints, so that a table is never wider than a page.
+    """
     text = plain(text)
     text = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
     return " ".join("<wbr>".join(map(escape, _pieces(word))) for word in text.split(" "))

@@ -1,5 +1,4 @@
-"""Classes that arrive one group after the other: their order, the images of those that have arrived, and the labels
-that are left of a source which knows them all."""
+"""Classes that arrive in groups: their order, the images of the classes seen so far, and their labels."""
 
 from __future__ import annotations
 
@@ -19,16 +18,16 @@ from bench.kit.views.draws import Purpose, permutation, uniforms
 
 
 def class_order(classes: int, order_seed: int, student_seed: int) -> list[int]:
-    """The classes 0..classes-1 in the order in which they arrive, which nothing but these three numbers decides."""
+    """Return the order in which the classes 0..classes-1 arrive, a function of these three numbers."""
     draws = uniforms(seed_for("class-order", order_seed, student_seed), Purpose.ORDER, 0, 1, classes)
     return [int(index) for index in permutation(draws[0])]
 
 
-class Arrivals:
-    """The images of a split, sorted by when their classes arrive, those of one class as they were; their labels become
-    the places of their classes in the order.
+class ClassIncrementalSplit:
+    """The images of a split, sorted by the arrival of their classes and stable within a class.
 
-    ``indices`` int64 (N,) are their places in the split, ``labels`` int64 (N,) never fall.
+    ``indices`` int64 (N,) are the images' places in the split; ``labels`` int64 (N,) are places in the class order,
+    non-decreasing.
     """
 
     def __init__(self, split: Split, order: Sequence[int]):
@@ -38,11 +37,11 @@ class Arrivals:
         self.labels = places[self.indices]
 
     def count(self, classes: int) -> int:
-        """The number of images of the first ``classes`` classes."""
+        """Return the number of images of the first ``classes`` classes."""
         return int((self.labels < classes).sum())
 
     def first(self, classes: int) -> Split:
-        """The images of the first ``classes`` classes; those of the classes before are the first of them."""
+        """Return the images of the first ``classes`` classes, a prefix of those of more classes."""
         count = self.count(classes)
         indices, labels = self.indices[:count], self.labels[:count]
         if isinstance(self.split, Resident):
@@ -53,40 +52,48 @@ class Arrivals:
 
 @final
 class SeenLabels(LabelSource):
-    """The labels of a source for images of :class:`Arrivals`, without the logits of the classes that are yet to come.
-    What is left is not scaled: a softmax over it is the source's own, given that the class is one of these."""
+    """The labels of a source for a :class:`ClassIncrementalSplit`, without the logits of classes not yet seen.
+
+    The other logits are not rescaled: their softmax is the source's own, given that the class is one of them.
+    """
 
     kind: ClassVar[str] = "seen"
 
     def __init__(
-        self, source: LabelSource, arrivals: Arrivals, order: Sequence[int], classes: int, device: torch.device
+        self,
+        source: LabelSource,
+        split: ClassIncrementalSplit,
+        order: Sequence[int],
+        classes: int,
+        device: torch.device,
     ):
-        """
+        """Keep the logits of the first ``classes`` classes.
+
         Args:
-            source: it labels any view, and knows the logits of all classes.
-            arrivals: of the images that the source was made for.
+            source: labels any view with the logits of all classes.
+            split: the images that the source was made for.
         """
         self.source = source
-        self.indices = arrivals.indices.to(device)
+        self.indices = split.indices.to(device)
         self.order = torch.tensor(order, device=device)
         self.columns = self.order[:classes]
 
     def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
-        asked = replace(
+        original = replace(
             views,
             indices=self.indices[views.indices],
             partner_indices=self.indices[views.partner_indices],
             labels=self.order[views.labels],
             partner_labels=self.order[views.partner_labels],
         )
-        return self.source.soft_labels(asked, step).index_select(1, self.columns)
+        return self.source.soft_labels(original, step).index_select(1, self.columns)
 
     def save(self, folder: Path) -> None:
-        self.source.save(folder)  # a learner that meets more classes later needs all of it
+        self.source.save(folder)  # later steps need the other logits
 
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> Self:
-        raise NotImplementedError("it is made again at every step, from the source that is kept")
+        raise NotImplementedError("the labels of a step are made from the saved source")
 
     def public(self) -> tuple[FrozenBackbone, ...]:
         return self.source.public()

@@ -1,25 +1,26 @@
 """Continual learning with distilled images: GDumb, class-incremental, in a number of steps.
 
 GDumb (Prabhu, Torr and Dokania, "GDumb: A Simple Approach that Questions Our Progress in Continual Learning", ECCV
-2020) keeps a memory with as many images of every class seen so far, and whenever it is asked it trains a network from
-scratch on that memory alone. Here the memory is the distilled set, as HeLlO's Figure 2 (arXiv 2408.08201) has it: at
-each step some classes arrive with their distilled images and stay, a new student learns from the images of all classes
-that have arrived, and is tested on the real test images of these classes, with an output for each of them.
+2020) keeps a memory with equally many images of every class seen so far, and trains a network from scratch on that
+memory alone. Here the memory is the distilled set, as in HeLlO's Figure 2 (arXiv 2408.08201): at each step some classes
+arrive with their distilled images and stay, a new student learns from the images of all classes seen so far, and is
+tested on the real test images of these classes, with one output per class.
 
-``top1`` is the mean over the steps of the accuracy after each, the average incremental accuracy of iCaRL (Rebuffi et
-al., CVPR 2017); ``steps`` has the accuracies, ``last`` is that of the last step, which is ordinary classification.
+``top1`` is the average incremental accuracy of iCaRL (Rebuffi et al., CVPR 2017): the mean over the steps of the
+accuracy after each. ``steps`` holds the accuracies; ``last`` is that of the last step, which is ordinary
+classification.
 
-The paper leaves open, and this is how it is settled here:
+The paper leaves open, and it is settled here:
 
 - the order of the classes: drawn from the protocol's ``order_seed`` and the student's seed, the same for every method;
-- the size of the memory: images per class, so it grows from step to step (GDumb's own is of one size, and keeps fewer
-  images a class as classes come);
-- what soft labels say of classes that have not arrived: nothing, their logits are left out. The label models
-  themselves were made with all classes, for every method alike;
-- the recipe: that of a student on the whole set, epochs and batches by images per class, so a step takes as many
-  epochs as the last.
+- the size of the memory: images per class, so it grows with each step (GDumb's own has a fixed size and keeps fewer
+  images per class as classes arrive);
+- soft labels of classes that have not arrived: their logits are left out. The label models themselves were made with
+  all classes, for every method alike;
+- the recipe: that of a student on the whole set, epochs and batches by images per class, so every step takes equally
+  many epochs.
 
-Labels stored for views don't exist for a step, whose batches are others than those of the whole set.
+Labels stored per view cannot serve a step, whose batches differ from those of the whole set.
 """
 
 from __future__ import annotations
@@ -35,7 +36,6 @@ from pydantic import Field
 from bench.api import (
     DatasetInfo,
     EvaluationTask,
-    Evaluator,
     Images,
     LabelSource,
     MethodInfo,
@@ -46,27 +46,26 @@ from bench.api.augmentation import AugmentationSchedule
 from bench.api.seeds import seed_for
 from bench.api.stored.codec import LabelCodec
 from bench.errors import UserError
-from evaluators.classification import Classification, ClassificationProtocol, new_student, train_student
+from evaluators.classification import Classification, ClassificationProtocol, new_student, train_classifier
 
 if TYPE_CHECKING:
-    from evaluators.class_incremental import Arrivals
+    from evaluators.class_incremental import ClassIncrementalSplit
 
 
 class ContinualProtocol(ClassificationProtocol):
-    """The recipe of the student of every step, and how the classes arrive."""
+    """The recipe of each step's student, the number of steps, and the order of the classes."""
 
     steps: int = Field(ge=1)
     order_seed: int = 0
     tests: int = Field(1, ge=1)  # of each step's student
 
 
-class Continual(Evaluator):
-    """Average incremental accuracy of students that see more and more classes."""
+class Continual(Classification):
+    """Average incremental accuracy of students that learn a growing number of classes."""
 
     name: ClassVar[str] = "continual"
     version: ClassVar[int] = 1
     Config: ClassVar[type[Protocol]] = ContinualProtocol
-    protocols: ClassVar[str] = "evaluators.protocols"
     metric: ClassVar[str] = "mean top-1"
     supported_labels: ClassVar[tuple[str, ...]] = ("online", "teacher", "static", "hard")
 
@@ -88,7 +87,7 @@ class Continual(Evaluator):
         from bench.kit.accuracy import TestImages
         from bench.kit.checkpoint import Checkpoint
         from bench.kit.data.dataset import Resident
-        from evaluators.class_incremental import Arrivals, class_order
+        from evaluators.class_incremental import ClassIncrementalSplit, class_order
 
         protocol, info = task.protocol, task.dataset
         assert isinstance(protocol, ContinualProtocol)
@@ -97,9 +96,9 @@ class Continual(Evaluator):
         order = class_order(info.classes, protocol.order_seed, task.seed)
         seen = classes_seen(info.classes, protocol.steps)
         known = task.data.train if task.images is None else Resident(task.images.pixels, task.images.labels)
-        memory, arriving = Arrivals(known, order), Arrivals(task.data.test, order)
+        memory, arriving = ClassIncrementalSplit(known, order), ClassIncrementalSplit(task.data.test, order)
         tests = TestImages(arriving.first(info.classes), info.image_size, task.device)
-        schedules = [schedule_after(classes, memory.count(classes), protocol, task) for classes in seen]
+        schedules = [step_schedule(classes, memory.count(classes), protocol, task) for classes in seen]
         batches = [schedule.epochs * schedule.batches for schedule in schedules]
         kept, done = Checkpoint(task.work, "steps"), []
         predicted = torch.full((len(seen), len(arriving.indices)), -1)
@@ -107,13 +106,14 @@ class Continual(Evaluator):
             predicted, done = found[0]["predicted"], found[1]["steps"]
         for step in range(len(done), len(seen)):
             classes = seen[step]
-            own = step_task(task, memory, order, classes, part(task.progress, sum(batches[:step]), sum(batches)))
+            progress = partial_progress(task.progress, sum(batches[:step]), sum(batches))
+            own = step_task(task, memory, order, classes, progress)
             student = new_student(own, protocol)
-            so_far = tests.first(arriving.count(classes))
-            curve = train_student(student, memory.first(classes), schedules[step], so_far, protocol, own)
+            seen_tests = tests.first(arriving.count(classes))
+            curve = train_classifier(student, memory.first(classes), schedules[step], seen_tests, protocol, own)
             parameters = sum(p.numel() for p in student.parameters())
             done.append({"classes": classes, "curve": curve, "parameters": parameters})
-            predicted[step, arriving.indices[: so_far.count]] = torch.tensor(order)[so_far.predicted()]
+            predicted[step, arriving.indices[: seen_tests.count]] = torch.tensor(order)[seen_tests.predicted()]
             kept.save({"predicted": predicted}, steps=done)
             shutil.rmtree(own.work)
         task.keep_predictions(predicted, task.data.test.labels)
@@ -128,23 +128,24 @@ class Continual(Evaluator):
             "test_images": tests.count,
             "epochs": sum(schedule.epochs for schedule in schedules),
             "images": schedules[-1].images,
-            "full_label_bytes": 2 * sum(views),  # in fp16, for every view of every step, of the classes seen there
+            "full_label_bytes": 2 * sum(views),  # fp16 logits of the seen classes for every view of every step
             "parameters": done[-1]["parameters"],
         }
 
-    def schedule(self, protocol: Protocol, dataset: DatasetInfo, images: int, seed: int) -> AugmentationSchedule:
-        """Of the last step, whose student sees all images."""
-        return Classification().schedule(protocol, dataset, images, step_seed(seed, dataset.classes))
+    def schedule(self, protocol: Protocol, dataset: DatasetInfo, *, ipc: int, seed: int) -> AugmentationSchedule:
+        """Return the views of the last step, whose student sees all images."""
+        return super().schedule(protocol, dataset, ipc=ipc, seed=step_seed(seed, dataset.classes))
 
-    def samples_seen(self, protocol: Protocol, dataset: DatasetInfo, images: int) -> int:
+    def samples_seen(self, protocol: Protocol, dataset: DatasetInfo, *, ipc: int) -> int:
         assert isinstance(protocol, ContinualProtocol)
-        epochs = self.schedule(protocol, dataset, images, seed=0).epochs
-        return epochs * sum(images * seen // dataset.classes for seen in classes_seen(dataset.classes, protocol.steps))
+        epochs = self.schedule(protocol, dataset, ipc=ipc, seed=0).epochs
+        return epochs * ipc * sum(classes_seen(dataset.classes, protocol.steps))
 
 
 def classes_seen(classes: int, steps: int) -> list[int]:
-    """How many classes have arrived at each of ``steps`` steps: as many at each, the first ones one more where that
-    does not come out even.
+    """Return the number of classes that have arrived at each of ``steps`` steps.
+
+    They are equally many per step, the first steps one more where the division leaves a remainder.
 
     Raises:
         UserError: there are fewer classes than steps.
@@ -155,25 +156,22 @@ def classes_seen(classes: int, steps: int) -> list[int]:
 
 
 def step_seed(seed: int, classes: int) -> int:
-    """Of the student that has seen so many classes: another at each step, the same in however many steps."""
+    """Return the seed of the student that learns ``classes`` classes: another one per step, whatever their number."""
     return seed_for("continual-student", seed, classes)
 
 
-def schedule_after(
-    classes: int, images: int, protocol: ContinualProtocol, task: EvaluationTask
-) -> AugmentationSchedule:
-    """The views of the student that learns from the ``images`` of the first ``classes`` classes."""
+def step_schedule(classes: int, images: int, protocol: ContinualProtocol, task: EvaluationTask) -> AugmentationSchedule:
+    """Return the views of the student that learns from the ``images`` images of the first ``classes`` classes."""
     info, seed = task.dataset.model_copy(update={"classes": classes}), step_seed(task.seed, classes)
-    usual = Classification()
     if task.images is None:
-        return usual.full_data_schedule(protocol, info, images, seed)
-    return usual.schedule(protocol, info, images, seed)
+        return protocol.full_data_augmentation(info, images, seed)
+    return protocol.augmentation(info, images // classes, seed)
 
 
 def step_task(
-    task: EvaluationTask, memory: Arrivals, order: list[int], classes: int, progress: Progress
+    task: EvaluationTask, memory: ClassIncrementalSplit, order: list[int], classes: int, progress: Progress
 ) -> EvaluationTask:
-    """The task of one step: as if its classes were all there are, in a folder of its own."""
+    """Return the task of one step: its classes are all classes, and its work folder is its own."""
     from evaluators.class_incremental import SeenLabels
 
     work = task.work / f"classes-{classes}"
@@ -188,30 +186,30 @@ def step_task(
     )
 
 
-def part(progress: Progress, before: int, whole: int) -> Progress:
-    """The progress of a part of work, ``before`` of whose ``whole`` steps were done before it."""
+def partial_progress(progress: Progress, before: int, whole: int) -> Progress:
+    """Report progress within a part of some work, ``before`` of whose ``whole`` steps are done already."""
 
-    def tell(done: int, total: int, **metrics: float) -> None:
+    def report(done: int, total: int, **metrics: float) -> None:
         progress(before + done, whole, **metrics)
 
-    return tell
+    return report
 
 
 def check_any_view(labels: LabelSource, images: Images, order_hash: str, protocol: str) -> None:
-    """Refuse labels that can't be asked for the views of some of the images.
+    """Refuse labels that can't label views of a part of the images.
 
     Raises:
-        UserError: made for other images or another class order, stored for the views of all classes together, or
-            without the logits of unlikely classes, which may be all that have been seen.
+        UserError: they were made for other images or another class order, are stored for the views of all classes, or
+            leave out the logits of unlikely classes, which may be all that have arrived.
     """
     labels.check(images, order_hash)
     if labels.schedule() is not None:
         raise UserError(
-            f"the stored labels belong to the views of all classes together, and {protocol} shows some of the classes "
-            "at each step; choose --labels online,hard,static"
+            f"the stored labels belong to the views of all classes, and {protocol} shows some of the classes at each "
+            "step; choose --labels online,hard,static"
         )
     if not labels.complete:
         raise UserError(
-            f"{protocol} asks for the classes seen so far, and labels of the likeliest classes alone may know none of "
-            "them; use topkK instead of renormK"
+            f"{protocol} needs the logits of the classes seen so far, and renormK may keep none of them; use topkK "
+            "instead"
         )

@@ -1,13 +1,12 @@
-"""Efficiency: what training a student costs, on whatever device is there (HeLlO, arXiv 2408.08201, supplement Table 6).
+"""Efficiency: time and memory of training a student (HeLlO, arXiv 2408.08201, supplement Table 6).
 
-The loop is that of :mod:`evaluators.classification`, with its views and labels, under any of its protocols:
-``--set protocol.evaluator=efficiency``. It runs for as long as it takes to time it, in blocks of iterations between
-which the device is waited for. The bare loop beside it has the same student, optimizer and batch size, one batch that
-lies on the device, and hard labels: what is left when images and labels cost nothing.
+The loop is that of :mod:`evaluators.classification` with its views and labels, under any of its protocols:
+``--set protocol.evaluator=efficiency``. It runs in blocks of iterations; the device is synchronised between blocks. A
+bare loop with the same student, optimizer and batch size trains on one batch that stays on the device, with hard
+labels: the cost without images and labels.
 
-Table 6 gives seconds an iteration, each method at its own batch (100 or 1,024), which no two methods can be compared
-by; milliseconds an image can. Nothing is tested, so there is no accuracy; unlike those of other evaluators, the
-numbers are others in every run.
+Table 6 gives seconds per iteration at each method's own batch size (100 or 1,024), which cannot be compared across
+methods; milliseconds per image can. Nothing is tested, so there is no accuracy, and the numbers vary from run to run.
 """
 
 from __future__ import annotations
@@ -24,15 +23,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from bench.api import DatasetInfo, EvaluationTask, Evaluator, LabelSource, Progress, Protocol
+from bench.api import DatasetInfo, EvaluationTask, LabelSource, Progress, Protocol
 from bench.api.augmentation import AugmentationSchedule
 from evaluators.classification import (
     Classification,
     ClassificationProtocol,
-    check_labels,
-    make_optimizer,
     new_student,
-    train_student,
+    train_classifier,
+    training_images,
 )
 
 if TYPE_CHECKING:
@@ -43,124 +41,116 @@ if TYPE_CHECKING:
 
 
 class EfficiencyProtocol(ClassificationProtocol):
-    """The recipe of the student, and how long it is timed."""
+    """The recipe of the student, and the length of the measurement."""
 
-    untimed: int = Field(5, ge=1)  # iterations before the clock starts: kernels are chosen, memory is taken
-    steps: int = Field(10, ge=1)  # iterations of a block
+    untimed: int = Field(5, ge=1)  # iterations before the clock starts: kernels are chosen, memory is allocated
+    steps: int = Field(10, ge=1)  # iterations per block
     blocks: int = Field(5, ge=1)
 
     @property
     def iterations(self) -> int:
-        """In all."""
+        """All iterations, timed or not."""
         return self.untimed + self.steps * self.blocks
 
+    def augmentation(self, dataset: DatasetInfo, ipc: int, seed: int) -> AugmentationSchedule:
+        return self._cut(super().augmentation(dataset, ipc, seed))
 
-class Efficiency(Evaluator):
+    def full_data_augmentation(self, dataset: DatasetInfo, images: int, seed: int) -> AugmentationSchedule:
+        return self._cut(super().full_data_augmentation(dataset, images, seed))
+
+    def _cut(self, schedule: AugmentationSchedule) -> AugmentationSchedule:
+        """Return the schedule with just as many epochs as hold all iterations."""
+        return schedule.model_copy(update={"epochs": -(-self.iterations // schedule.batches)})
+
+
+class Efficiency(Classification):
     """Time and memory of training a student."""
 
     name: ClassVar[str] = "efficiency"
     version: ClassVar[int] = 1
     Config: ClassVar[type[Protocol]] = EfficiencyProtocol
-    protocols: ClassVar[str] = "evaluators.protocols"
     metric: ClassVar[str] = "cost"
     exclusive: ClassVar[bool] = True
 
     def evaluate(self, task: EvaluationTask) -> dict[str, Any]:
         from bench.kit import peak_memory
-        from bench.kit.data.dataset import Resident
 
         protocol = task.protocol
         assert isinstance(protocol, EfficiencyProtocol)
-        if task.images is None:
-            train: Split = task.data.train
-            usual = Classification().full_data_schedule(protocol, task.dataset, len(train), task.seed)
-            schedule = as_long_as_timed(usual, protocol)
-        else:
-            train = Resident(task.images.pixels, task.images.labels)
-            schedule = self.schedule(protocol, task.dataset, len(train), task.seed)
-            if task.labels is not None:
-                check_labels(task.labels, schedule, protocol, task.images, task.data.order_hash)
+        train, schedule = training_images(task, protocol)
         student = new_student(task, protocol)
         peak_memory.reset(task.device)
         seconds = student_seconds(student, train, schedule, protocol, task)
         accelerator, host = peak_memory.accelerator(task.device), peak_memory.host()
         bare = bare_seconds(student, train, schedule, protocol, task)
         images = images_of_blocks(schedule, protocol, task.labels)
-        an_image = [1e3 * one / shown for one, shown in zip(seconds, images, strict=True)]
-        bare_image = 1e3 * median(bare) / (protocol.steps * schedule.batch_size)
+        per_image = [1e3 * taken / count for taken, count in zip(seconds, images, strict=True)]
+        bare_per_image = 1e3 * median(bare) / (protocol.steps * schedule.batch_size)
         return {
             "cost": {
                 "batch_size": schedule.batch_size,
                 "iterations": protocol.steps * protocol.blocks,
                 "seconds_per_iteration": median(seconds) / protocol.steps,
-                "milliseconds_per_image": median(an_image),
-                "fastest": min(an_image),
-                "slowest": max(an_image),
-                "times_bare": median(an_image) / bare_image,
+                "milliseconds_per_image": median(per_image),
+                "fastest": min(per_image),
+                "slowest": max(per_image),
+                "times_bare": median(per_image) / bare_per_image,
                 "accelerator_bytes": accelerator,
                 "host_bytes": host,
             },
             "parameters": sum(p.numel() for p in student.parameters()),
         }
 
-    def schedule(self, protocol: Protocol, dataset: DatasetInfo, images: int, seed: int) -> AugmentationSchedule:
-        """The first epochs of the usual one, as many as are timed."""
-        assert isinstance(protocol, EfficiencyProtocol)
-        return as_long_as_timed(Classification().schedule(protocol, dataset, images, seed), protocol)
-
-
-def as_long_as_timed(schedule: AugmentationSchedule, protocol: EfficiencyProtocol) -> AugmentationSchedule:
-    """As many of a schedule's epochs as hold all iterations, or more of them where it has fewer."""
-    return schedule.model_copy(update={"epochs": -(-protocol.iterations // schedule.batches)})
-
 
 def images_of_blocks(
     schedule: AugmentationSchedule, protocol: EfficiencyProtocol, labels: LabelSource | None
 ) -> list[int]:
-    """How many images the student was shown in each block: the last batch of an epoch may be shorter."""
-    shown = []
+    """Return the number of samples in each block: the last batch of an epoch may be shorter."""
+    sizes = []
     for step in range(protocol.untimed, protocol.iterations):
         epoch, batch = divmod(step, schedule.batches)
         replay = None if labels is None else labels.replay(epoch)
-        shown.append(len(schedule.rows(batch if replay is None else replay[batch][1])))
-    return [sum(shown[first : first + protocol.steps]) for first in range(0, len(shown), protocol.steps)]
+        sizes.append(len(schedule.rows(batch if replay is None else replay[batch][1])))
+    return [sum(sizes[first : first + protocol.steps]) for first in range(0, len(sizes), protocol.steps)]
 
 
 class Enough(Exception):
-    """Ends a loop whose last block is over."""
+    """End a loop after its last block."""
 
 
 class Stopwatch:
-    """Takes the time of a loop that tells its progress after each iteration, in blocks.
+    """A progress callback that measures the seconds of each block of iterations.
 
-    ``now`` is asked at the ends of blocks alone: it waits for the device. ``seconds`` are those of the blocks so far.
+    ``now`` is called only at the ends of blocks, because it synchronises the device.
     """
 
-    def __init__(self, protocol: EfficiencyProtocol, now: Callable[[], float], tell: Progress):
-        self.protocol, self.now, self.tell = protocol, now, tell
+    def __init__(self, protocol: EfficiencyProtocol, now: Callable[[], float], progress: Progress):
+        self.protocol, self.now, self.progress = protocol, now, progress
         self.iterations = 0
         self.ends: list[float] = []
 
     def __call__(self, done: int, total: int, **metrics: float) -> None:
-        """
+        """Count an iteration.
+
         Raises:
-            Enough: that was the last iteration of the last block.
+            Enough: it was the last one.
         """
         self.iterations += 1
         timed = self.iterations - self.protocol.untimed
         if timed >= 0 and timed % self.protocol.steps == 0:
             self.ends.append(self.now())
-        self.tell(self.iterations, self.protocol.iterations, **metrics)
+        self.progress(self.iterations, self.protocol.iterations, **metrics)
         if self.iterations == self.protocol.iterations:
             raise Enough
 
     @property
     def seconds(self) -> list[float]:
+        """Seconds of each finished block."""
         return [end - begin for begin, end in pairwise(self.ends)]
 
 
 def clock(device: torch.device) -> Callable[[], float]:
-    """Seconds on the clock when the device has done all it was given."""
+    """Return a clock that synchronises the device before it reads the seconds."""
     import torch
 
     def now() -> float:
@@ -174,24 +164,31 @@ def clock(device: torch.device) -> Callable[[], float]:
 def student_seconds(
     student: nn.Module, train: Split, schedule: AugmentationSchedule, protocol: EfficiencyProtocol, task: EvaluationTask
 ) -> list[float]:
-    """Seconds of each block of the students' own loop."""
+    """Seconds of each block of the training loop."""
     watch = Stopwatch(protocol, clock(task.device), task.progress)
-    # In a folder of its own, so that nobody goes on in the middle of it; and a test would come after the last epoch,
-    # which is not reached.
+    # a folder of its own: a measurement is never resumed in the middle
     with tempfile.TemporaryDirectory(dir=task.work) as work, suppress(Enough):
-        alone = replace(task, work=Path(work), progress=watch)
-        train_student(student, train, schedule, None, protocol.model_copy(update={"tests": 1}), alone)
+        timed = replace(task, work=Path(work), progress=watch)
+        train_classifier(student, train, schedule, Untested(), protocol.model_copy(update={"tests": 1}), timed)
     return watch.seconds
+
+
+class Untested:
+    """A test set that is never reached, because the loop ends before its last epoch does."""
+
+    def top1(self, model: nn.Module) -> float:
+        raise NotImplementedError
 
 
 def bare_seconds(
     student: nn.Module, train: Split, schedule: AugmentationSchedule, protocol: EfficiencyProtocol, task: EvaluationTask
 ) -> list[float]:
-    """Seconds of each block of a bare loop: forward, cross entropy, backward and step on one batch that stays."""
+    """Seconds of each block of a bare loop: forward, cross entropy, backward and step on one batch on the device."""
     import torch
     from torch.nn import functional as F
 
     from bench.kit.views import AugmentationStream
+    from evaluators.student_training import make_optimizer
 
     stream = AugmentationStream(schedule.plan, schedule.images)
     views = next(iter(train.views(stream.plan, 0, schedule.batch_size, task.device)))

@@ -4,50 +4,53 @@ The headline ``top1`` is the mean IoU of the last epoch, a fraction: over the te
 union of the mask that the student answers to the prompt and the exact one, at full resolution.
 
 Soft labels are mask logits at a quarter of the resolution and the student learns their probabilities; hard labels are
-the exact masks, brought to that resolution. Both are cut, flipped and resized with the image (see
-:mod:`bench.kit.views.planes`). Views that lost the click to a crop stay: the student has no click to see there, and
-learns what the label says.
+the exact masks, brought to that resolution. Both are cut, flipped and resized with the image. Views that lost the click
+to a crop stay: the student learns what the label says there, without a click.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from bench.api import DatasetInfo, EvaluationTask, LabelSource, MethodInfo, Protocol, architectures
-from bench.api.seeds import seed_for
+from bench.api import AugmentedBatch, DatasetInfo, EvaluationTask, LabelSource, MethodInfo, Protocol, seed_for
 from bench.api.stored.codec import LabelCodec
 from bench.errors import UserError
-from evaluators.classification import Classification, StudentProtocol, train_student
+from evaluators.classification import Classification
+from evaluators.student_protocol import StudentProtocol
+from methods.segmentation.config import MASKS, POINTS, TASK, check_dataset, check_student
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from bench.api.augmentation import AugmentationSchedule
-    from bench.kit.views import AugmentedBatch
-    from evaluators.classification import LossOf
+    from evaluators.student_training import Loss
 
 
 class SegmentationProtocol(StudentProtocol):
-    """Everything that decides a student's mean IoU but its images and labels."""
+    """All that decides a student's mean IoU except its images and labels."""
 
     min_scale: float = 0.7  # smaller crops would often lose the click
-    shuffle: Literal[1] = 1  # a click and its thing must stay together
+    shuffle: Literal[1] = 1  # a click and its object must stay together
     mix: Literal["none"] = "none"
     dice_weight: float = Field(1.0, ge=0)  # of the Dice loss beside the cross entropy
 
 
 class Segmentation(Classification):
-    """Mean IoU of students; their schedules are those of students that classify."""
+    """Mean IoU of students; the schedules of their views are those of students that classify."""
 
     name: ClassVar[str] = "segmentation"
     version: ClassVar[int] = 1
     Config: ClassVar[type[Protocol]] = SegmentationProtocol
     metric: ClassVar[str] = "mean IoU"
-    # an answer for the whole image is no answer for a part of it, unless it is cut alike: as exact masks are
+    task: ClassVar[str] = TASK
+    extras: ClassVar[dict[str, Literal["input", "labels"]]] = {POINTS: "input", MASKS: "labels"}
+    students: ClassVar[dict[str, str]] = {
+        "promptable-wN": "encoder–decoder of width N that answers a click with a mask"
+    }
+    # a mask of the whole image does not fit a crop of it, unless it is cut alike, as exact masks are
     supported_labels: ClassVar[tuple[str, ...]] = ("online", "stored", "hard")
 
     def check(
@@ -58,45 +61,39 @@ class Segmentation(Classification):
         students: Sequence[str],
         codecs: Sequence[LabelCodec],
     ) -> None:
-        if not dataset.masks:
-            raise UserError(
-                f"{protocol.name} needs prompts and masks, which {dataset.name} has not; expected icon-scenes"
-            )
-        if not (method.masks or method.baseline):  # random real images bring theirs
+        check_dataset(protocol.name, dataset)
+        if method.tasks and TASK not in method.tasks:
             raise UserError(
                 f"{method.name} makes images without prompts, which {protocol.name} needs; choose promptable, "
                 "promptable_lora or random_real, or a --protocol of classes"
             )
         for student in students:
-            if re.fullmatch(architectures.PROMPTABLE, student) is None:
-                raise UserError(
-                    f"student {student!r} answers with classes, not with a mask; expected promptable-wN, e.g. "
-                    "promptable-w16"
-                )
+            check_student(student)
         for codec in codecs:
             check_codec(codec, protocol)
 
     def evaluate(self, task: EvaluationTask) -> dict[str, Any]:
         import torch
 
-        from bench.api import Split
         from bench.kit.data.dataset import Resident
-        from bench.kit.segmentation.masks import TestMasks
-        from bench.kit.segmentation.networks import build
+        from evaluators.student_training import train_student
+        from methods.segmentation.masks import TestMasks, channels_of
+        from methods.segmentation.networks import build
 
         protocol, info = task.protocol, task.dataset
         assert isinstance(protocol, SegmentationProtocol)
-        if not info.masks:
-            raise UserError(f"{protocol.name} needs prompts and masks, which {info.name} has not; expected icon-scenes")
+        check_dataset(protocol.name, info)
         if task.images is None:
-            train: Split = task.data.train
-            schedule = self.full_data_schedule(protocol, info, len(train), task.seed)
+            train = task.data.train
+            schedule = protocol.full_data_augmentation(info, len(train), task.seed)
         else:
-            if task.images.points is None or (task.labels is None and task.images.masks is None):
-                raise UserError(f"these images came without {'prompts' if task.images.points is None else 'masks'}, "
+            pixels, extras = task.images.pixels, task.images.extras
+            if POINTS not in extras or (task.labels is None and MASKS not in extras):
+                raise UserError(f"these images came without {'masks' if POINTS in extras else 'prompts'}, "
                                 f"which {protocol.name} needs; use random_real's or promptable's")  # fmt: skip
-            train = Resident(task.images.pixels, task.images.labels, task.images.points, task.images.masks)
-            schedule = self.schedule(protocol, info, len(train), task.seed)
+            train = Resident(pixels, task.images.labels, extras, channels_of(extras, *pixels.shape[2:]))
+            assert task.ipc is not None
+            schedule = protocol.augmentation(info, task.ipc, task.seed)
             if task.labels is not None:
                 task.labels.check(task.images, task.data.order_hash)
                 check_masks(task.labels, schedule, protocol, info.logits)
@@ -117,12 +114,12 @@ class Segmentation(Classification):
         }
 
 
-def mask_loss_of(labels: LabelSource | None, protocol: SegmentationProtocol) -> LossOf:
-    """The loss of a student on a batch: against the probabilities of soft masks, else the exact masks."""
-    from bench.kit.segmentation.masks import click_plane, exact_shares, mask_loss
+def mask_loss_of(labels: LabelSource | None, protocol: SegmentationProtocol) -> Loss:
+    """Return the loss of a student on a batch: against the probabilities of soft masks, else the exact masks."""
+    from methods.segmentation.masks import click_maps, exact_shares, mask_loss
 
     def loss_of(student: nn.Module, views: AugmentedBatch, step: int) -> Tensor:
-        logits = student(views.pixels, click_plane(views))
+        logits = student(views.pixels, click_maps(views))
         wanted = exact_shares(views) if labels is None else labels.soft_labels(views, step).sigmoid().view_as(logits)
         return mask_loss(logits, wanted, protocol.dice_weight)
 
@@ -159,7 +156,7 @@ def check_masks(labels: LabelSource, schedule: AugmentationSchedule, protocol: P
         check_codec(labels.layout.codec, protocol)
         if labels.layout.classes == logits:
             return
-    elif labels.dense:
+    elif POINTS in labels.extras:
         return
     raise UserError(
         f"{protocol.name} learns masks, and these labels are of classes; use promptable's own: --labels native"

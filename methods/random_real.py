@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from bench.api import Distiller, GridPoint, Images, MethodCost, MethodInfo, Task, TeacherSpec
+from bench.api import Distiller, GridPoint, Images, MethodCost, MethodInfo, Task
 
 
 class RandomReal(Distiller):
-    """IPC random training images of each class, centred and resized as test images are."""
+    """IPC random training images per class, centred and resized as test images are."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
-        name="random_real", title="Random real", version=1, paper="", labels="hard", baseline=True
+        name="random_real", title="Random real", version=1, paper="", labels="hard", tasks=(), baseline=True
     )
-
-    def teachers(self, point: GridPoint) -> tuple[TeacherSpec, ...]:
-        return ()
 
     def cost(self, point: GridPoint) -> MethodCost:
         return MethodCost(distill=0.0)
@@ -27,9 +24,9 @@ class RandomReal(Distiller):
 
         train = task.data.train
         chosen = sample_classes(train.labels, task.dataset.classes, task.ipc, task.seed)
-        if train.points is None:
+        if not train.extras:
             pixels = [batch for batch, _ in train.centered(task.dataset.image_size, task.device, indices=chosen)]
-        else:  # not the centre: a prompt and a mask are those of the whole image
+        else:  # not the centre: extras are those of the whole image
             pixels = [train.image(int(index))[None] for index in chosen]
-        points, masks = (None if own is None else own[chosen] for own in (train.points, train.masks))
-        return Images(torch.cat(pixels), train.labels[chosen], points=points, masks=masks)
+        extras = {name: extra[chosen] for name, extra in train.extras.items()}
+        return Images(torch.cat(pixels), train.labels[chosen], extras)

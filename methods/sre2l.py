@@ -47,7 +47,8 @@ _SMALL_SETS: dict[str, dict[str, Any]] = {
 
 class SRe2L(Distiller):
     """Images: recovered from a teacher's batch norms, one image of each of 100 classes at a time. Labels: the
-    teacher's, stored for every view."""
+    teacher's, stored for every view.
+    """
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="sre2l", title="SRe2L", version=1, paper="arXiv 2306.13092", labels="teacher", stored="fp16",
@@ -72,7 +73,8 @@ class SRe2L(Distiller):
     @classmethod
     def for_dataset(cls, dataset: DatasetInfo, **overrides: Any) -> Self:
         """The official settings of ImageNet-1K, Tiny-ImageNet and CIFAR. Assumed, because the authors give none: other
-        sets up to 32 px are run as CIFAR, up to 64 px as Tiny-ImageNet, larger ones as ImageNet-1K."""
+        sets up to 32 px are run as CIFAR, up to 64 px as Tiny-ImageNet, larger ones as ImageNet-1K.
+        """
         settings: dict[str, Any] = {}
         if dataset.image_size <= 64:
             settings = dict(_SMALL_SETS.get(dataset.name, _CIFAR if dataset.image_size <= 32 else _TINY))
@@ -127,7 +129,8 @@ class SRe2L(Distiller):
 
 def official_batches(ipc: int, classes: int, size: int) -> list[range]:
     """List the classes of each batch as the official loops order them: for each image of a class, all classes in
-    blocks of ``size``; the last block may be smaller, where the official code stops with an error."""
+    blocks of ``size``; the last block may be smaller, where the official code stops with an error.
+    """
     blocks = [range(first, min(first + size, classes)) for first in range(0, classes, size)]
     return blocks * ipc
 
@@ -168,7 +171,8 @@ class SRe2LLoss:
 
 def total_variation(views: Tensor) -> Tensor:
     """Sum (G,) of the L2 norms, over a whole group (G, B, 3, S, S), of the differences between horizontal, vertical
-    and both diagonal neighbours (SRe2L, ``recover/utils.py``)."""
+    and both diagonal neighbours (SRe2L, ``recover/utils.py``).
+    """
     from torch.linalg import vector_norm
 
     differences = (

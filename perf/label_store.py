@@ -37,7 +37,8 @@ from bench.kit.labels.storing import store
 from bench.kit.models import build
 from bench.kit.views import AugmentationStream, AugmentedBatch
 from bench.planning.protocols import choose
-from evaluators.classification import Classification, ClassificationProtocol, make_optimizer
+from evaluators.classification import Classification, ClassificationProtocol
+from evaluators.student_training import make_optimizer
 
 WARM_UP = 3  # blocks
 ROOM = 384  # MiB

@@ -1,10 +1,10 @@
 """The student loop against a bare one: which share of a bare loop's speed is left once views are made.
 
-The loop is `train_student` itself, under the digits protocol (16 px, batches of 10, 25 and 50 for IPC 1, 10 and 50,
+The loop is `train_classifier` itself, under the digits protocol (16 px, batches of 10, 25 and 50 for IPC 1, 10 and 50,
 a ConvNet-3 of width 32), with RDED's labels (the data set's teacher, online) and HeLlO's (the projector on
 icon-clip). The bare loop has the same student, optimizer, loss and label model, and one batch of views that was made
 beforehand. Both take turns in blocks of some tenths of a second, in one process: a block of the bare loop runs
-inside the callback by which `train_student` tells its progress, and the clock of the loop stands still meanwhile.
+inside the callback by which `train_classifier` tells its progress, and the clock of the loop stands still meanwhile.
 
     python perf/student_loop.py [--device cuda] [--threads 1] [--blocks 25] [--steps 60]
 
@@ -34,7 +34,8 @@ from bench.kit.models import build
 from bench.kit.teachers.trajectory import Network
 from bench.kit.views import AugmentationStream, AugmentedBatch
 from bench.planning.protocols import choose
-from evaluators.classification import Classification, ClassificationProtocol, make_optimizer, train_student
+from evaluators.classification import ClassificationProtocol, train_classifier
+from evaluators.student_training import make_optimizer
 from methods.hello import HeLlO, projector
 
 IPC = (1, 10, 50)
@@ -42,7 +43,7 @@ WARM_UP = 2  # blocks
 
 
 class Enough(Exception):
-    """Ends `train_student` when all blocks are measured."""
+    """Ends `train_classifier` when all blocks are measured."""
 
 
 def rded_labels(digits: Dataset, device: torch.device) -> LabelSource:
@@ -90,16 +91,16 @@ def bare_loop(task: EvaluationTask, protocol: ClassificationProtocol, views: Aug
 def measure(
     digits: Dataset, labels: LabelSource, ipc: int, device: torch.device, blocks: int, steps: int
 ) -> tuple[list[float], list[float]]:
-    """Seconds a step in each block: of the bare loop, and of `train_student`."""
+    """Seconds a step in each block: of the bare loop, and of `train_classifier`."""
     info = digits.info
-    protocol = choose(Classification, "common", info, "rded")
+    protocol = choose("common", info, "rded")
     assert isinstance(protocol, ClassificationProtocol)
     protocol = protocol.model_copy(update={"tests": 1})  # testing is not the loop
     chosen = torch.cat([torch.arange(len(digits.train))[digits.train.labels == c][:ipc] for c in range(info.classes)])
     assert isinstance(digits.train, Resident)
     images = Images(digits.train.pixels[chosen], digits.train.labels[chosen])
     train = Resident(images.pixels, images.labels)
-    schedule = Classification().schedule(protocol, info, len(train), 0).model_copy(update={"epochs": 10**6})
+    schedule = protocol.augmentation(info, ipc, 0).model_copy(update={"epochs": 10**6})
     bare_times: list[float] = []
     loop_times: list[float] = []
     count, started = 0, 0.0
@@ -121,8 +122,8 @@ def measure(
 
     with tempfile.TemporaryDirectory() as work:
         task = EvaluationTask(
-            dataset=info, data=digits, images=images, labels=labels, student=info.student, protocol=protocol, seed=0,
-            device=device, work=Path(work), progress=progress,
+            dataset=info, data=digits, images=images, labels=labels, student=info.student, protocol=protocol, ipc=ipc,
+            seed=0, device=device, work=Path(work), progress=progress,
         )  # fmt: skip
         stream = AugmentationStream(schedule.plan, len(train))
         batch = next(iter(train.views(stream.plan, 0, schedule.batch_size, device)))
@@ -131,7 +132,7 @@ def measure(
         student = student.to(memory_format=torch.channels_last)
         tests = TestImages(digits.test, info.image_size, device, limit=1)
         with contextlib.suppress(Enough):
-            train_student(student, train, schedule, tests, protocol, task)
+            train_classifier(student, train, schedule, tests, protocol, task)
     return bare_times[WARM_UP:], loop_times[WARM_UP:]
 
 

@@ -16,7 +16,7 @@ from bench.api.dataset import (
     TeacherSpec,
     Trajectory,
 )
-from bench.api.evaluator import EvaluationTask, Evaluator, Protocol
+from bench.api.evaluator import EvaluationTask, Evaluator, Protocol, Student
 from bench.api.labels import ByteCount, FrozenBackbone, Images, LabelSize, LabelSource
 from bench.api.method import Distiller, MethodCost, MethodInfo, StudentCost
 from bench.api.seeds import seed_for
@@ -47,6 +47,7 @@ __all__ = [
     "Progress",
     "Protocol",
     "Split",
+    "Student",
     "StudentCost",
     "Task",
     "TeacherSpec",

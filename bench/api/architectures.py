@@ -1,15 +1,17 @@
 """The names of architectures, for students and teachers alike; torch-free, so that plans can be checked.
 
-``bench.kit.models.build`` makes the networks.
+``bench.kit.models.build`` makes the networks. Other packages add theirs in the entry-point group ``bench.students``.
 """
 
 from __future__ import annotations
 
 import re
 
+from bench.api import registry
+from bench.api.evaluator import Student
 from bench.errors import UserError, unknown
 
-# name -> what it is; shown by `bench list students`
+# name -> description; shown by `bench list students`
 SMALL = {
     "convnet3": "ConvNet-3 of the field: 3 blocks of 3x3 convolution, batch norm, ReLU, average pool; width 128",
     "convnet4": "ConvNet-4, as convnet3 with 4 blocks",
@@ -41,7 +43,6 @@ FAMILIES = {
     "convnetD-wN": "ConvNet with D blocks of width N",
     "resnetD-small-wN": "small-image ResNet whose first stage has N channels instead of 64",
     "wrnD-W": "Wide ResNet of depth D (10, 16, 22, ...), W times as wide",
-    "promptable-wN": "encoder–decoder of width N that answers a click with a mask, for segmentation",
     "timm:NAME": "any classifier of timm",
     "torchvision:NAME": "any classifier of torchvision",
 }
@@ -53,7 +54,7 @@ MULTIPLICATIONS = {
     "shufflenet_v2_x0_5": 0.040, "swin_v2_t": 5.940, "vgg11": 7.609, "vit_b_16": 17.564, "alexnet": 0.714,
     "RN50": 6.111, "RN101": 9.771, "ViT-B-32": 4.409, "ViT-B-16": 17.563,
 }  # fmt: skip
-PROMPTABLE = r"promptable-w([1-9]\d*)"
+
 _SIZED = re.compile(r"(convnet[1-8]|resnet(10|18|34|50)-small)-w[1-9]\d*|wrn(10|16|22|28|34|40)-[1-9]\d?")
 
 
@@ -61,16 +62,36 @@ def check(name: str) -> None:
     """Refuse a name that no architecture has.
 
     Raises:
-        UserError: with the nearest valid name.
+        UserError: with the nearest valid name, or with the reason why a plug-in cannot be used.
     """
-    if name in SMALL or name in LARGE or _SIZED.fullmatch(name) or re.fullmatch(PROMPTABLE, name):
+    if _built_in(name):
         return
     library, _, rest = name.partition(":")
-    if library in ("timm", "torchvision") and rest:
-        return
     if library in ("timm", "torchvision"):
-        raise UserError(f"student {name!r} names no model; expected {library}:NAME, e.g. {library}:resnet18")
-    raise unknown("student", name, [*SMALL, *LARGE, *FAMILIES])
+        if not rest:
+            raise UserError(f"student {name!r} names no model; expected {library}:NAME, e.g. {library}:resnet18")
+        return
+    if name not in registry.STUDENTS:
+        raise unknown("student", name, [*descriptions()])
+    registry.STUDENTS.get(name)
+
+
+def plugin(name: str) -> Student | None:
+    """Return the network of another package that is called ``name``; None for those of this package.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    return registry.STUDENTS.get(name) if not _built_in(name) and name in registry.STUDENTS else None
+
+
+def descriptions() -> dict[str, str]:
+    """All names and families of architectures with a line on each."""
+    return {**SMALL, **LARGE, **{name: student.title for name, student in registry.STUDENTS.usable.items()}, **FAMILIES}
+
+
+def _built_in(name: str) -> bool:
+    return name in SMALL or name in LARGE or bool(_SIZED.fullmatch(name))
 
 
 def network_hours(images: float, networks: tuple[str, ...], training: bool = False) -> float | None:

@@ -1,111 +1,126 @@
-"""The data sets that the benchmark knows by name, and folders of the user's; torch-free, for planning.
-
-Reads ``catalogue.toml`` beside this file and lists the folder of ``folder:PATH``. Writes nothing.
-``bench.kit.data.load`` reads the images themselves.
-"""
+"""Data sets by name: plug-ins of the group ``bench.datasets``, found and asked without torch."""
 
 from __future__ import annotations
 
 import os
-import tomllib
-from functools import cache
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, ClassVar
 
-from bench.api.config import BaseConfig
+from bench.api import registry
 from bench.api.dataset import DatasetInfo
-from bench.api.image_folders import folder_info
 from bench.errors import UserError, unknown
 
+if TYPE_CHECKING:
+    from bench.api.dataset import Dataset
+
 DATA_ROOT_VARIABLE = "DISTILL_BENCH_DATA"
-FOLDER = "folder:"
 
 
-class Source(BaseConfig):
-    """Where a data set comes from.
+class DatasetPlugin(ABC):
+    """A data set: its facts, without torch, and its images.
 
-    ``page`` names where to get it, ``layout`` what must lie there, ``places`` the folders that may hold it:
-    relative to the data root (an absolute one stands for itself), tried in order. ``exact``: are the counts
-    in the catalogue those of every complete copy?
+    The entry point's name is the data set's. With ``argument`` the plug-in stands for many: it is asked for as
+    ``NAME:ARGUMENT`` (``folder:PATH``), and the names in its facts begin with ``NAME-``.
     """
 
-    page: str
-    layout: str
-    places: tuple[str, ...]
-    exact: bool = True
+    argument: ClassVar[str] = ""  # what follows the colon, e.g. "PATH"
+    title: ClassVar[str] = ""  # of a plug-in with an argument, for ``bench list datasets``
+
+    def __init__(self, name: str):
+        self.name = name  # as the user wrote it
+
+    @abstractmethod
+    def info(self) -> DatasetInfo:
+        """Return what is known of the data set before its images are read.
+
+        Raises:
+            UserError: there is no such data set.
+        """
+
+    @abstractmethod
+    def load(self, info: DatasetInfo, root: Path) -> Dataset:
+        """Read the data set, or list its files where it is too large for memory. Import torch inside.
+
+        Raises:
+            UserError: the data are missing, incomplete, broken, or not those that ``info`` was made of.
+        """
+
+    def root(self, data_root: Path | None) -> Path:
+        """Return the folder that :meth:`load` reads from: ``data_root`` or its default."""
+        return (data_root or default_data_root()).expanduser()
+
+    def locate(self, root: Path) -> str:
+        """Say where the data are.
+
+        Raises:
+            UserError: they are missing; the message says where to get them and where to put them.
+        """
+        return "generated when it is read"
+
+    def build(self, source: Path, root: Path, progress: Callable[[int, int], None]) -> None:
+        """Make the files of the data set below ``root`` from ``source``.
+
+        Raises:
+            UserError: it is not one that is built, or the source is not what it takes.
+        """
+        raise UserError(f"{self.name} is not built from a source; leave out --source")
 
 
 def default_data_root() -> Path:
-    """``$DISTILL_BENCH_DATA``, else ``~/.cache/distill-bench/data``."""
+    """Return ``$DISTILL_BENCH_DATA``, else ``~/.cache/distill-bench/data``."""
     chosen = os.environ.get(DATA_ROOT_VARIABLE)
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "distill-bench" / "data"
+    try:
+        return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "distill-bench" / "data"
+    except RuntimeError:
+        raise UserError(
+            f"this user has no home folder to hold data sets; name a folder by --data-root or ${DATA_ROOT_VARIABLE}"
+        ) from None
+
+
+PLUGINS: registry.Group[type[DatasetPlugin]] = registry.Group("bench.datasets", "data set", DatasetPlugin, ["argument"])
 
 
 def names() -> tuple[str, ...]:
-    """The names of the catalogue; ``folder:PATH`` is valid beside them."""
-    return tuple(_tables())
+    """Return the names of all data sets that take no argument."""
+    return tuple(name for name, plugin in PLUGINS.usable.items() if not plugin.argument)
+
+
+def plugin(name: str) -> DatasetPlugin:
+    """Return the plug-in for a data set, by the name that the user wrote or the one in its facts.
+
+    Raises:
+        UserError: the name is unknown, or its plug-in cannot be used.
+    """
+    known = PLUGINS.usable
+    if name in PLUGINS and (name not in known or not known[name].argument):
+        return PLUGINS.get(name)(name)
+    for prefix, kind in known.items():
+        if kind.argument and name.startswith((f"{prefix}:", f"{prefix}-")):
+            return kind(name)
+    raise unknown("data set", name, [f"{one}:{kind.argument}" if kind.argument else one for one, kind in known.items()])
 
 
 def dataset(name: str, data_root: Path | None = None) -> DatasetInfo:
-    """What is known of a data set before its images are read.
-
-    Args:
-        name: one of :func:`names`; or ``folder:PATH``, which is listed (see
-            :func:`bench.api.image_folders.folder_info`); a relative PATH starts from the working folder.
-        data_root: not looked at: the facts of the catalogue hold for every complete copy.
+    """Return what is known of a data set before its images are read.
 
     Raises:
-        UserError: the name is unknown, or the folder is no data set.
+        UserError: the name is unknown, or what follows its colon is no data set.
     """
-    if name.startswith(FOLDER):
-        return folder_info(root_of(name))
-    return _info(_known(name))
-
-
-def source(name: str) -> Source:
-    """Where the data set ``name`` of the catalogue comes from.
-
-    Raises:
-        UserError: the name is unknown.
-    """
-    return Source(**_tables()[_known(name)]["source"])
+    return plugin(name).info()
 
 
 def root_of(name: str, data_root: Path | None = None) -> Path:
-    """The ``data_root`` to hand to ``bench.kit.data.load`` for a data set that the user called ``name``: for
-    ``folder:PATH`` the folder itself, else ``data_root`` or its default."""
-    if name.startswith(FOLDER):
-        return Path(name.removeprefix(FOLDER)).expanduser()
-    return (data_root or default_data_root()).expanduser()
+    """Return the folder from which a data set that the user called ``name`` is read."""
+    return plugin(name).root(data_root)
 
 
-def locate(name: str, data_root: Path | None = None) -> Path:
-    """The folder that holds the data set ``name`` of the catalogue; ``digits``, being embedded, has none.
+def locate(name: str, data_root: Path | None = None) -> str:
+    """Say where the data of ``name`` are.
 
     Raises:
-        UserError: there is none; the message says where to get the data and where to put it.
+        UserError: the name is unknown or the data are missing.
     """
-    root, wanted = root_of(name, data_root), source(name)
-    for place in wanted.places:
-        if (root / place).is_dir():
-            return root / place
-    raise UserError(
-        f"{name} is not under {root}; get it from {wanted.page} and put it into {root / wanted.places[0]} "
-        f"({wanted.layout}), or name another folder by --data-root or ${DATA_ROOT_VARIABLE}"
-    )
-
-
-@cache
-def _tables() -> dict[str, dict[str, Any]]:
-    return tomllib.loads(Path(__file__).with_name("catalogue.toml").read_text(encoding="utf-8"))
-
-
-def _known(name: str) -> str:
-    if name not in _tables():
-        raise unknown("data set", name, (*names(), f"{FOLDER}PATH"))
-    return name
-
-
-def _info(name: str) -> DatasetInfo:
-    facts = {key: value for key, value in _tables()[name].items() if key != "source"}
-    return DatasetInfo(name=name, **facts)
+    found = plugin(name)
+    return found.locate(found.root(data_root))

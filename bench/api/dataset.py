@@ -1,11 +1,13 @@
-"""Data sets and teachers: what is known of them without reading an image, and what methods are given to use."""
+"""Data sets and teachers: facts known without reading an image, and the interfaces that methods use."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 from bench.api.config import BaseConfig, affects
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class TeacherSpec(BaseConfig):
-    """Which training trajectory must exist before a method can start.
+    """A training trajectory that must exist before a method can start.
 
     The defaults are torchvision's recipe for ResNet-18 (``references/classification``): SGD .1, momentum .9, weight
     decay 1e-4, a tenth every 30 of 90 epochs, batches of 256.
@@ -43,7 +45,7 @@ class TeacherSpec(BaseConfig):
 
 
 class DatasetInfo(BaseConfig):
-    """What can be said of a data set without reading an image."""
+    """Facts on a data set that are known without reading an image."""
 
     name: str
     title: str
@@ -60,14 +62,14 @@ class DatasetInfo(BaseConfig):
     clip: str  # the data set's default public CLIP, as `bench.kit.clip.loading.load_clip` names it
     student: str  # the data set's default student
     flip: bool = True  # may a horizontal flip keep the class? (not for digits)
-    masks: bool = False  # does every image come with a prompt and the mask of what is prompted for?
+    task: str = "classification"  # the evaluator that it is for
+    label_shape: tuple[int, ...] | None = None  # of a dense label; None: one logit per class
     fingerprint: str | None = None  # of user-supplied folders: class names and file names
 
     @property
     def logits(self) -> int:
-        """How many there are in a label: one a class, or of masks one a pixel at a quarter of the resolution, the rate
-        at which SAM answers (arXiv 2304.02643)."""
-        return (self.image_size // 4) ** 2 if self.masks else self.classes
+        """The number of logits of a label."""
+        return self.classes if self.label_shape is None else math.prod(self.label_shape)
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,10 @@ class GridPoint:
 class Split(ABC):
     """Images with hard labels; ``labels`` is int64 (N,) on the host.
 
-    Of sets with masks ``points`` (N, 2) and ``masks`` (N, H, W) are as of :class:`bench.api.Images`.
+    ``extras`` are tensors with a row for each image, as of :class:`bench.api.Images`.
     """
 
-    points: Tensor | None = None
-    masks: Tensor | None = None
+    extras: Mapping[str, Tensor] = MappingProxyType({})
 
     def __init__(self, labels: Tensor):
         self.labels = labels
@@ -122,8 +123,9 @@ class Split(ABC):
     def centered(
         self, size: int, device: torch.device | str, batch_size: int = 256, indices: Tensor | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images in order, resized and centre-cropped as test images are: uint8 (B, 3, size, size), with labels
-        int64 (B,), both on ``device``.
+        """Yield images in order, resized and centre-cropped as test images are.
+
+        They are uint8 (B, 3, size, size), with labels int64 (B,), both on ``device``.
 
         Args:
             indices: int64 on the host, which images and in which order; all where it is None.
@@ -181,7 +183,7 @@ def order_hash(ids: Sequence[str]) -> str:
 
 
 class NetworkSpec(BaseConfig):
-    """What must be known to build a classifier again."""
+    """The description from which a classifier is built again."""
 
     arch: str
     classes: int
@@ -202,8 +204,10 @@ class Classifier(Protocol):
 
 
 class Trajectory(Protocol):
-    """A trained teacher: checkpoints of one architecture at the kept ``epochs``, which ascend; ``accuracy`` holds the
-    test accuracy of each (a fraction)."""
+    """A trained teacher: checkpoints of one architecture at the kept ``epochs``, which ascend.
+
+    ``accuracy`` holds the test accuracy of each (a fraction).
+    """
 
     @property
     def network(self) -> NetworkSpec: ...

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bench.api.config import BaseConfig
@@ -17,29 +18,31 @@ from bench.errors import UserError
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
-    from bench.api import Dataset
     from bench.api.augmentation import AugmentationSchedule
     from bench.api.stored.codec import LabelCodec
 
 
 class Protocol(BaseConfig):
-    """How students are trained and tested. A record names its protocol and version; a table never mixes two."""
+    """Training and test of students. A record names its protocol and version; a table never mixes two."""
 
     name: str
     version: int
-    evaluator: str = "classification"  # whose protocol it is
-    form: Literal["full", "small"] = "full"  # small: fewer seeds and epochs, to see a suite work
-    track: Literal["common", "official", "named"]  # one recipe for all methods, a paper's own, or one only to be named
+    evaluator: str = "classification"
+    form: Literal["full", "small"] = "full"  # small: fewer seeds and epochs, for a quick run of a suite
+    track: Literal["common", "official", "named"]  # one recipe for all methods; a paper's own; or chosen by name only
     title: str
-    methods: tuple[str, ...] = ()  # official: whose recipe this is
-    datasets: tuple[str, ...] = ()  # for these data sets only; empty: for any without one of its own
+    methods: tuple[str, ...] = ()  # of official protocols: the methods whose recipe it is
+    datasets: tuple[str, ...] = ()  # only these data sets; empty: any without a protocol of its own
 
 
 @dataclass(frozen=True)
 class EvaluationTask:
-    """What an evaluator gets: the images to train on (None: the whole real training set) and their labels
-    (None: hard labels)."""
+    """The inputs of one evaluation.
+
+    ``images`` to train on (None: the whole real training set) and their ``labels`` (None: hard labels).
+    """
 
     dataset: DatasetInfo
     data: Dataset
@@ -52,21 +55,39 @@ class EvaluationTask:
     device: torch.device
     work: Path
     progress: Progress
-    # takes the predicted class of every test image, int64 (images,) or (steps, images) with -1 where a step has no test,
+    # takes the predicted class of every test image, int64 (images,) or (steps, images), -1 where a step has none,
     # and the true class, int64 (images,)
     keep_predictions: Callable[[torch.Tensor, torch.Tensor], None] = lambda predicted, labels: None
 
 
+@dataclass(frozen=True)
+class Student:
+    """A network from another package, registered in the group ``bench.students`` under its name.
+
+    ``build(classes, image_size)`` makes the ``torch.nn.Module`` with random weights from torch's global stream; it maps
+    normalised float pixels (B, 3, S, S) to logits (B, classes). Import torch inside. Raise ``version`` when results
+    change: it is part of the identity of what was computed with the network.
+    """
+
+    title: str
+    build: Callable[[int, int], nn.Module]
+    version: int = 1
+
+
 class Evaluator(ABC):
-    """Trains and tests students on what a method made."""
+    """Train students on synthetic images and test them."""
 
     name: ClassVar[str]
     version: ClassVar[int]
     Config: ClassVar[type[Protocol]]
-    protocols: ClassVar[str]  # the package that holds its protocols as TOML files
-    exclusive: ClassVar[bool] = False  # does it measure time, so that nothing should run beside it?
+    exclusive: ClassVar[bool] = False  # measures time, so that nothing should run at the same time
+    task: ClassVar[str] = "classification"  # of the methods whose images and labels its students learn from
+    # extras of images that its students use, as input or as hard labels; others are not counted
+    extras: ClassVar[Mapping[str, Literal["input", "labels"]]] = MappingProxyType({})
+    # networks of its own, name → description, which `check` knows; empty: its students are classifiers
+    students: ClassVar[Mapping[str, str]] = MappingProxyType({})
     metric: ClassVar[str] = "top-1"  # what its headline ``top1`` is, as boards call it
-    # the kinds of labels its students can learn from: "stored" ones belong to the views of `schedule`
+    # the kinds of labels that its students can learn from: "stored" ones belong to the views of `schedule`
     supported_labels: ClassVar[tuple[str, ...]] = ("online", "teacher", "stored", "static", "hard")
 
     def check(
@@ -77,31 +98,35 @@ class Evaluator(ABC):
         students: Sequence[str],
         codecs: Sequence[LabelCodec],
     ) -> None:
-        """Refuse, before anything is computed, what no student could be trained and tested by; torch-free.
+        """Refuse, before anything is computed, what no student can be trained on or tested with; torch-free.
 
         Args:
-            codecs: of the labels that are to be stored for views.
+            codecs: of the labels to store per view.
 
         Raises:
             UserError: one line, with the next step.
         """
-        if method.masks:
+        if method.tasks and self.task not in method.tasks:
             raise UserError(
-                f"{method.name} labels with masks, which students of {protocol.name} can't learn from; leave out "
-                "--protocol"
+                f"{method.name} is for {', '.join(method.tasks)}, which students of {protocol.name} don't learn; leave "
+                "out --protocol"
             )
 
     @abstractmethod
-    def schedule(self, protocol: Protocol, dataset: DatasetInfo, images: int, seed: int) -> AugmentationSchedule:
-        """The views that a student of ``seed`` sees of a synthetic set under a protocol; torch-free, because
-        stored labels are planned with it."""
+    def schedule(self, protocol: Protocol, dataset: DatasetInfo, *, ipc: int, seed: int) -> AugmentationSchedule:
+        """Return the views of a synthetic set that a student of ``seed`` sees.
 
-    def samples_seen(self, protocol: Protocol, dataset: DatasetInfo, images: int) -> int:
-        """Count the images that a student is shown in all, repeats included; torch-free, because the hours of a grid
-        are estimated with it."""
-        schedule = self.schedule(protocol, dataset, images, seed=0)
+        Torch-free, because stored labels are planned with it.
+        """
+
+    def samples_seen(self, protocol: Protocol, dataset: DatasetInfo, *, ipc: int) -> int:
+        """Count the training samples over all epochs and students; torch-free, to estimate costs."""
+        schedule = self.schedule(protocol, dataset, ipc=ipc, seed=0)
         return schedule.epochs * schedule.images
 
     @abstractmethod
     def evaluate(self, task: EvaluationTask) -> dict[str, Any]:
-        """The metrics of one student, as plain JSON values; ``top1`` (a fraction) is the headline."""
+        """Train and test one student, and return its metrics as plain JSON values.
+
+        Among them is the headline ``top1`` (a fraction).
+        """

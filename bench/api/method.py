@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from bench.api.config import Artifact, BaseConfig
-from bench.api.dataset import DatasetInfo, GridPoint, TeacherSpec
+from bench.api.dataset import Dataset, DatasetInfo, GridPoint, TeacherSpec
 from bench.api.labels import Encoding, Images, LabelSize, LabelSource
 from bench.api.task import ImageBlock, Task
 
@@ -43,14 +43,14 @@ class StudentCost:
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """What `bench list methods` shows of a method, and what planning must know of it."""
+    """The facts on a method that `bench list methods` shows and that plans are made with."""
 
     name: str
     title: str
     version: int  # part of every identity: raise it when results change
     paper: str
     labels: str  # the board's word for who labels: "teacher", "projector", "ensemble"; "hard" where nobody does
-    masks: bool = False  # does it work on data sets with masks alone?
+    tasks: tuple[str, ...] = ("classification",)  # of the data sets that it is for; empty: any
     stored: str = ""  # the codec in which the method stores its labels ("fp16"); empty: they are given online
     label_files: str = ""  # the format in which the authors' code writes labels: "fkd", or "fkd+index" (image numbers)
     student_cost: StudentCost | None = None  # as printed, under the method's own labels
@@ -90,8 +90,8 @@ class Distiller:
         """
 
     def teachers(self, point: GridPoint) -> tuple[TeacherSpec, ...]:
-        """Name the trajectories this method needs; none where it needs no teacher."""
-        return (point.dataset.teacher,)
+        """Name the trajectories this method needs: by default the data set's teacher, and none for hard labels."""
+        return () if self.info.labels == "hard" else (point.dataset.teacher,)
 
     def images_from(self, point: GridPoint) -> Distiller | None:
         """Return the configured method whose images these are, e.g. ``RDED(self.config.images)``; None: its own.
@@ -102,7 +102,7 @@ class Distiller:
         return None
 
     def prepared_from(self, point: GridPoint) -> Distiller | None:
-        """Return the configured method whose preparation serves this one too; None: its own."""
+        """Return the configured method whose preparation this one uses, computed once for both; None: its own."""
         return None
 
     def distills(self, point: GridPoint) -> bool:
@@ -110,8 +110,10 @@ class Distiller:
         return type(self).distill is not Distiller.distill
 
     def needs(self, artifact: Artifact, point: GridPoint) -> Sequence[Artifact]:
-        """Name the method's other artifacts that making ``artifact`` takes: they arrive as ``task.prepared``,
-        ``task.images`` and ``task.labels``."""
+        """Name the method's other artifacts that making ``artifact`` takes.
+
+        They arrive as ``task.prepared``, ``task.images`` and ``task.labels``.
+        """
         return ("prepared",) if artifact == "images" else ()
 
     def depends_on(self, artifact: Artifact, point: GridPoint) -> Mapping[str, Any]:
@@ -123,8 +125,7 @@ class Distiller:
         return None
 
     def label_size(self, point: GridPoint) -> LabelSize | None:
-        """Say what the method's own label model stores; None where only building it would tell, or where it is the
-        teacher."""
+        """Say what the method's own label model stores; None where only building it would tell."""
         return None
 
     def cost(self, point: GridPoint) -> MethodCost:
@@ -151,3 +152,8 @@ class Distiller:
     def label_model(self, task: Task) -> LabelSource:
         """Make the label model, which can label any view. Storing its labels is the harness's work."""
         raise NotImplementedError(f"{self.info.name} has no label model of its own")
+
+    @classmethod
+    def example_data(cls) -> Dataset | None:
+        """Make tiny data for the conformance checks; None: four classes of stripes at 16 px."""
+        return None

@@ -1,5 +1,6 @@
 """Compare two cells, or two entries of a board: configuration, environment, artifacts and metrics. The first line names
-the likeliest reason why their numbers differ."""
+the likeliest reason why their numbers differ.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.cli import options as flags
 from bench.cli import screen
-from bench.cli.naming import one
+from bench.cli.naming import select_one
 from bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -76,10 +77,11 @@ def _view(word: str, place: Path) -> RunView:
 
     file, colon, name = word.rpartition(":")
     if colon and file.endswith(SUFFIX):
-        if not Path(file).is_file():
-            raise UserError(f"{file} can't be read: no such file")
-        entries = {entry.cell: entry for entry in read_jsonl(Path(file)).entries}
-        return RunView.of_entry(entries[one(name, entries, file)])
+        loaded = read_jsonl(Path(file))
+        if loaded.left_out and not loaded.entries:
+            raise UserError(f"{file} has no records: {loaded.left_out[0].why}")
+        entries = {entry.cell: entry for entry in loaded.entries}
+        return RunView.of_entry(entries[select_one(name, entries)])
     if word.endswith(SUFFIX):
         raise UserError(f"{word} has many entries; name one: {word}:CELL")
     store = Store(flags.existing_store(place))

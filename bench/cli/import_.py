@@ -1,7 +1,8 @@
 """Import a released distilled set into the store, where it runs as the method external:NAME under the same protocols.
 
 DIR is what bench export wrote (its digests are verified), or a folder of images for each class of a data set: folders
-named by class ids, names or numbers, as many images in each, of the size at which the data set is used."""
+named by class ids, names or numbers, as many images in each, of the size at which the data set is used.
+"""
 
 from __future__ import annotations
 

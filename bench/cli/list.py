@@ -1,4 +1,4 @@
-"""List what there is to choose from."""
+"""List the methods, data sets, students, label choices, protocols or suites that can be chosen."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXAMPLES = """examples:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of ``bench list``."""
+    """Add the arguments of ``bench list``."""
     parser.add_argument("what", choices=tuple(_TABLES))
 
 
@@ -29,9 +29,9 @@ def _methods() -> tuple[list[str], list[list[str]], list[str]]:
     from bench.api import registry
     from bench.planning.label_choices import parse
 
-    infos = [registry.method(name).info for name in registry.method_names()]
+    infos = [method.info for method in registry.METHODS.usable.values()]
     lines = [[i.name, i.title, parse("native", i).title(i.labels), "yes" if i.baseline else "", i.paper] for i in infos]
-    return ["name", "title", "native labels", "rides along", "paper"], lines, []
+    return ["name", "title", "native labels", "baseline", "paper"], lines, []
 
 
 def _datasets() -> tuple[list[str], list[list[str]], list[str]]:
@@ -40,22 +40,26 @@ def _datasets() -> tuple[list[str], list[list[str]], list[str]]:
     infos = [catalogue.dataset(name) for name in catalogue.names()]
     numbers = [[i.classes, i.train_images, i.test_images, i.smallest_class, i.image_size] for i in infos]
     lines = [[i.name, i.title, *map(str, row)] for i, row in zip(infos, numbers, strict=True)]
-    lines.append(["folder:PATH", "train/ and val/ with a folder a class", "", "", "", "", ""])
+    for name, plugin in catalogue.PLUGINS.usable.items():
+        if plugin.argument:
+            lines.append([f"{name}:{plugin.argument}", plugin.title, "", "", "", "", ""])
     columns = ["classes", "train", "test", "largest IPC", "px"]
     return ["name", "title", *columns], lines, columns
 
 
 def _students() -> tuple[list[str], list[list[str]], list[str]]:
-    from bench.api import architectures
+    from bench.api import architectures, registry
 
-    known = {**architectures.SMALL, **architectures.LARGE, **architectures.FAMILIES}
-    return ["name", "what it is"], [[name, text] for name, text in known.items()], []
+    known = architectures.descriptions()
+    for evaluator in registry.EVALUATORS.usable.values():
+        known |= evaluator.students
+    return ["name", "description"], [[name, text] for name, text in known.items()], []
 
 
 def _labels() -> tuple[list[str], list[list[str]], list[str]]:
     from bench.planning.label_choices import EXPLAINED
 
-    return ["--labels", "what it is"], [[name, text] for name, text in EXPLAINED.items()], []
+    return ["--labels", "description"], [[name, text] for name, text in EXPLAINED.items()], []
 
 
 def _protocols() -> tuple[list[str], list[list[str]], list[str]]:

@@ -2,7 +2,8 @@
 
 A board is a pure function of its records, which lie beside it as DATASET.records.jsonl; the store adds to them by cell
 and never takes a row away, unless --replace says so. Without a store all boards are written again from their records.
-Distilled images on a page come from DATASET.pictures.json, which --pictures draws from a store."""
+Distilled images on a page come from DATASET.pictures.json, which --pictures draws from a store.
+"""
 
 from __future__ import annotations
 

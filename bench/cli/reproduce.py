@@ -1,7 +1,8 @@
 """Compute a row of a board again and hold the numbers against the recorded ones: the same to the last bit (same CPU,
 threads and versions), or inside the row's 95 % interval. The exit code is 1 where neither holds.
 
-A row is named by the id of one of its cells or by words: a method, labels, ipcN, sN (the seed), a student."""
+A row is named by the id of one of its cells or by words: a method, labels, ipcN, sN (the seed), a student.
+"""
 
 from __future__ import annotations
 
@@ -37,9 +38,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--boards",
         type=Path,
-        default=Path("leaderboards"),
         metavar="PATH",
-        help="a folder of boards, or one *.records.jsonl (default: leaderboards)",
+        help="a folder of boards, or one *.records.jsonl (default: leaderboards, else results)",
     )
     group = launch.flags(parser)
     group.add_argument("--dataset", metavar="folder:PATH", help="the place of a folder of your own")

@@ -1,14 +1,15 @@
 """Compute a grid of methods, images per class (IPC), seeds and students, and write its leaderboard.
 
-What is done already is not done again: a second run of the same grid does no work, and a run that was stopped,
-killed or lost its machine goes on where it was."""
+Finished cells are not computed again: a second run of the same grid does no work, and a run that was stopped, killed
+or lost its machine resumes.
+"""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING
 
-from bench.cli import launch, screen, storage
+from bench.cli import launch, plan_tables, screen, storage
 from bench.cli import options as flags
 from bench.errors import UserError
 from bench.store.cell import STAGES
@@ -32,7 +33,7 @@ EXAMPLES = """examples:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``bench run``."""
+    """Add the flags of ``bench run``."""
     flags.grid_flags(parser)
     parser.add_argument(
         "--suite", metavar="NAME", help="the grid of a paper's experiment, or a TOML file; explicit flags override it"
@@ -46,12 +47,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         choices=STAGES,
         default=[],
         metavar="STAGE",
-        help="compute the cells of a stage again; what stands on them follows if they come out another",
+        help="compute the cells of a stage again, and their descendants if their content changed",
     )
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """``bench run``; 1 when a cell failed."""
+    """Run ``bench run``; 1 if a cell failed."""
     from bench.api import catalogue
     from bench.planning.plan import plan
     from bench.planning.suites import STORAGE
@@ -60,23 +61,27 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.suite == STORAGE:
         storage.run(flags.given(arguments), out, arguments.out, small=arguments.small, dry_run=arguments.dry_run)
         return 0
-    grids = [plan(request) for request in _requests(arguments)]
+    grids = [plan(request) for request in requests(arguments)]
     if not arguments.dry_run:
         for grid in grids:
-            if grid.dataset.fingerprint is None and catalogue.source(grid.dataset.name).places:
-                catalogue.locate(grid.dataset.name, arguments.data_root)  # missing data is said at once
+            catalogue.locate(grid.request.dataset, arguments.data_root)  # missing data is said at once
     worst = 0
     for grid in grids:
         if len(grids) > 1:
             out.print(f"{grid.dataset.name}:", markup=False)
         if arguments.dry_run:
-            launch.show_what_would_be_done(out, grid, arguments)
+            plan_tables.show_plan(out, grid, arguments)
         else:
             worst = max(worst, launch.compute(out, grid, arguments, force=arguments.force))
     return worst
 
 
-def _requests(arguments: argparse.Namespace) -> list[Request]:
+def requests(arguments: argparse.Namespace) -> list[Request]:
+    """The requests of parsed arguments: one, or those of a suite.
+
+    Raises:
+        UserError: a name that nothing answers to, or flags that exclude each other.
+    """
     from bench.planning.suites import name_of, suite
 
     if arguments.suite:

@@ -1,5 +1,6 @@
 """Show the record of one cell in full: its configuration, parents, results, time and failure. With --images, draw the
-distilled set that it is or was trained on."""
+distilled set that it is or was trained on.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from bench.cli import options as flags
 from bench.cli import screen
-from bench.cli.naming import one
+from bench.cli.naming import select_one
 from bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def read_record(store: Store, word: str) -> Record:
     """
     from bench.store.artifacts import Damaged
 
-    cell_id = one(word, store.ids("cells") | store.ids("failures"), store.root)
+    cell_id = select_one(word, store.ids("cells") | store.ids("failures"))
     try:
         record = store.record(cell_id) or store.failure(cell_id)
     except Damaged as damage:

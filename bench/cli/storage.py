@@ -1,6 +1,7 @@
 """Count the bytes of images, labels and label models for every method and label choice, without running anything.
 
-With a data set, each method has its own recipe; with a number of classes, epochs and batches are as given."""
+With a data set, each method has its own recipe; with a number of classes, epochs and batches are as given.
+"""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class Change:
 
     @property
     def delta(self) -> float | None:
-        """b - a of two numbers."""
+        """B - a of two numbers."""
         if any(isinstance(one, bool) or not isinstance(one, int | float) for one in (self.a, self.b)):
             return None
         return float(self.b - self.a)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-from bench.api.image_folders import UNREADABLE, unreadable
 from bench.errors import UserError
+from bench.kit.data.image_folders import UNREADABLE, unreadable
 from bench.store.artifacts import write_atomically
 
 MOST_CLASSES, MOST_EACH = 100, 20  # lines and columns of a picture that still opens in any viewer

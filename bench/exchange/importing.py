@@ -18,13 +18,13 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from bench.api import Dataset, DatasetInfo, catalogue
-from bench.api.image_folders import UNREADABLE, list_images, unreadable
 from bench.errors import UserError, unknown
 from bench.exchange.distilled_set import IMAGES, KEPT, LABELS, ImportedSet, SetManifest, home, kept, read_manifest
 from bench.exchange.exporting import data_facts
 from bench.kit import data
 from bench.kit import images as image_files
 from bench.kit import labels as label_sources
+from bench.kit.data.image_folders import UNREADABLE, list_images, unreadable
 from bench.kit.validation import InvalidResult, check_images
 from bench.store.artifacts import Store, sha256_of, write_atomically
 

@@ -1,40 +1,56 @@
-"""What the command line says of data sets, in words."""
+"""Facts on a data set that was read, in words for the command line."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
+from bench.api import Split, catalogue
+from bench.errors import UserError
 from bench.kit import data
-from bench.kit.data.icons import build_icons_100
+from bench.kit.data.dataset import Resident
 
-__all__ = ["build_icons", "describe"]
-
-
-def build_icons(source: Path, place: Path, progress: Callable[[int, int], None]) -> None:
-    """Build icons-100 from the package in ``source``; see :func:`bench.kit.data.icons.build_icons_100`."""
-    build_icons_100(source, place, progress)
+SAMPLE = 500  # images that sizes and statistics are taken of, evenly spread over the training split
 
 
 def describe(name: str, data_root: Path | None) -> dict[str, str]:
-    """What there is of a data set, line by line; ``problem`` is among the keys where it can't be used.
+    """Read a data set and describe it line by line; ``problem`` is among the keys where it can't be used.
 
     Raises:
-        UserError: the name is unknown.
+        UserError: the name is unknown, or what follows its colon is no data set.
     """
-    found = data.describe(name, data_root)
-    lines = {"data set": f"{found.info.name}: {found.info.title}"}
-    if found.problem is not None:
-        return {**lines, "problem": found.problem}
-    assert found.sizes and found.mean and found.std and found.names and found.order_hash
-    (low, high), (first, last) = found.sizes, (found.names[0], found.names[-1])
+    info, root = catalogue.dataset(name), catalogue.root_of(name, data_root)
+    lines = {"data set": f"{info.name}: {info.title}"}
+    try:
+        place, found = catalogue.locate(name, data_root), data.load(info, root)
+        (low, high), mean, std = _sample(found.train)
+    except UserError as problem:
+        return {**lines, "problem": str(problem)}
+    smallest = int(torch.bincount(found.train.labels, minlength=info.classes).min())
     sizes = f"{low[0]} x {low[1]}" if low == high else f"{low[0]} x {low[1]} to {high[0]} x {high[1]}"
+    held = "in memory" if isinstance(found.train, Resident) else "read per batch"
     return {
         **lines,
-        "found in": str(found.place),
-        "images": f"{found.train:,} train, {found.test:,} test; {found.smallest_class:,} in the smallest class",
-        "classes": f"{len(found.names)}: {first} … {last}",
+        "found in": place,
+        "images": f"{len(found.train):,} train, {len(found.test):,} test; {smallest:,} in the smallest class",
+        "classes": f"{len(found.names)}: {found.names[0]} … {found.names[-1]}",
         "class order": found.order_hash,
-        "pixels": f"{sizes}, used at {found.info.image_size}; {'in memory' if found.resident else 'read lazily'}",
-        "mean, std": " ".join(f"{v:.4f}" for v in (*found.mean, *found.std)),
+        "pixels": f"{sizes}, used at {info.image_size}; {held}",
+        "mean, std": " ".join(f"{value:.4f}" for value in (*mean, *std)),
     }
+
+
+def _sample(split: Split) -> tuple[tuple[tuple[int, int], tuple[int, int]], list[float], list[float]]:
+    """Return the smallest and the largest (height, width) by area, and mean and std per channel in [0, 1]."""
+    count = min(SAMPLE, len(split))
+    sizes, moments, pixels = [], torch.zeros(2, 3, dtype=torch.float64), 0
+    for place in range(count):
+        image = split.image(place * len(split) // count)
+        sizes.append((image.shape[1], image.shape[2]))
+        values = image.double().div_(255).flatten(1)
+        moments += torch.stack([values.sum(1), values.square().sum(1)])
+        pixels += values.shape[1]
+    mean, square = moments / pixels
+    sizes.sort(key=lambda size: size[0] * size[1])
+    return (sizes[0], sizes[-1]), mean.tolist(), (square - mean.square()).sqrt().tolist()

@@ -1,14 +1,13 @@
-"""One cell after the other in this process: for tests, tutorials and debuggers."""
+"""Run one cell after the other in this process: for tests, tutorials and debuggers."""
 
 from __future__ import annotations
 
 import time
 
-from bench.execution import Watcher
 from bench.execution.options import Options
-from bench.execution.scheduling import Schedule
+from bench.execution.scheduling import Schedule, Watcher
 
-_PAUSE = 0.5  # seconds before looking again at a cell that another run holds
+_PAUSE = 0.5  # seconds before another try at a cell that another run computes
 
 
 def run(schedule: Schedule, options: Options, watcher: Watcher) -> None:

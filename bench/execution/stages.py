@@ -1,4 +1,4 @@
-"""What each of the five stages does: teacher → prepare → distill → label → evaluate.
+"""The five stages: teacher → prepare → distill → label → evaluate.
 
 Each function reads the artifacts of its parents, writes its own into the draft folder, and returns the numbers
 for the record.
@@ -20,6 +20,7 @@ from bench.api import (
     DatasetInfo,
     Distiller,
     EvaluationTask,
+    Evaluator,
     FrozenBackbone,
     GridPoint,
     LabelSource,
@@ -35,7 +36,6 @@ from bench.kit.labels.online import OnlineTeacher
 from bench.kit.labels.static import static_labels
 from bench.kit.labels.storing import store
 from bench.kit.running import RunningTask
-from bench.kit.segmentation.masks import TestMasks
 from bench.kit.teachers import accuracy_check, train
 from bench.kit.teachers.trajectory import Trajectory
 from bench.planning.cells import TEACHER
@@ -76,7 +76,7 @@ class Made:
 
 @lru_cache(maxsize=2)
 def load_data(info: DatasetInfo, data_root: Path | None) -> Dataset:
-    """A data set, read once in the life of a process."""
+    """Read a data set, once in the life of a process."""
     return data.load(info, data_root)
 
 
@@ -89,7 +89,7 @@ def make_teacher(task: StageTask) -> Made:
 
 
 def _method(task: StageTask) -> Distiller:
-    """The method of a cell, configured as it was planned."""
+    """Configure the method of a cell as it was planned."""
     kind = registry.method(task.cell.by)
     return kind(read_settings(kind.Config, task.cell.call["settings"], f"the settings of {task.cell.by}"))
 
@@ -147,17 +147,15 @@ def make_labels(task: StageTask) -> Made:
         source = running.label_model(_method(task), method_task)
     source.save(task.draft)
     result: dict[str, Any] = {"kind": source.kind}
-    if source.schedule() is None and source.dense:  # it labels any view, so it can be asked how good it is itself
-        masks = TestMasks(method_task.data.test, task.dataset.image_size, task.device)
-        result["mean_iou"] = masks.of_labels(source)
-    elif source.schedule() is None:
-        tests = TestImages(method_task.data.test, task.dataset.image_size, task.device)
-        result["top1"] = tests.top1_of_labels(source)
+    if source.schedule() is None:  # it labels any view, so its own accuracy can be measured
+        test, size = method_task.data.test, task.dataset.image_size
+        measured = source.measure(test, size, task.device)
+        result |= measured or {"top1": TestImages(test, size, task.device).top1_of_labels(source)}
     return Made(result, source.public())
 
 
 def _store_labels(task: StageTask) -> Made:
-    """A label model's answers for certain images: for every view of a schedule, or one an image."""
+    """Store a label model's labels of certain images: for every view of a schedule, or one per image."""
     made_for = images.load(task.parents["images"][1])
     model, codec = _label_source(task), LabelCodec.parse(task.cell.call["codec"])
     order_hash = load_data(task.dataset, task.data_root).order_hash
@@ -173,7 +171,7 @@ def _store_labels(task: StageTask) -> Made:
 
 
 def _label_source(task: StageTask) -> LabelSource:
-    """The labels among the parents of a cell."""
+    """Load the labels among the parents of a cell."""
     record, folder = task.parents["labels"]
     own = registry.method(record.cell.by).label_kinds if record.cell.by in registry.method_names() else {}
     return labels.load(folder, task.device, own)
@@ -202,21 +200,26 @@ def evaluate(task: StageTask) -> Made:
             ),
         )
     )
-    result |= _bytes(task)
+    result |= _bytes(task, evaluator)
     result["label_parameters"] = source.parameters() if source is not None else None
     return Made(result, source.public() if source is not None else ())
 
 
-def _bytes(task: StageTask) -> dict[str, int | None]:
-    """What the student needs on disk. Exact masks lie with the images and are labels: they count where there are no
-    others, as the files of one bit a pixel that they are."""
+def _bytes(task: StageTask, evaluator: type[Evaluator]) -> dict[str, int | None]:
+    """Count what the student needs on disk: images with the extras that are its input, and labels.
+
+    Extras that are hard labels count where there are no other labels.
+    """
     made = {role: task.parents[role][0] for role in ("images", "labels") if role in task.parents}
     if "images" not in made:
         return {"image_bytes": None, "label_bytes": 0}
-    masks = sum(facts.bytes for path, facts in made["images"].files.items() if path.startswith(f"{images.MASKS}/"))
+    found = {"input": 0, "labels": 0, None: 0}
+    for path, facts in made["images"].files.items():
+        extra = images.extra_of(path)
+        found["input" if extra is None else evaluator.extras.get(extra)] += facts.bytes
     return {
-        "image_bytes": made["images"].bytes - masks,
-        "label_bytes": made["labels"].bytes if "labels" in made else masks,
+        "image_bytes": found["input"],
+        "label_bytes": made["labels"].bytes if "labels" in made else found["labels"],
     }
 
 

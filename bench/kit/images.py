@@ -1,32 +1,32 @@
 """The images artifact: encoded files as a user would ship them, ``00003/class00003_id00000.jpg`` (RDED's names).
 
-Where images have prompts, ``points.json`` has a [row, column] for each, in the order of the files; where they have
-masks, ``masks/`` has a PNG of one bit a pixel for each, under the same name.
+Extras of images lie in ``extras/``: maps of whole numbers as one PNG per image under the same name, with a bit per
+pixel where all are 0 or 1; short rows of whole numbers as one JSON list in the order of the files.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from bench.api import Images
-from bench.kit.data.decoding import decode
+from bench.kit.data.decoding import DECODING_ERRORS, decode
+from bench.kit.data.image_folders import unreadable
 
 Encoding = Literal["jpeg", "png"]
-MASKS = "masks"  # the folder of the exact masks
-_POINTS = "points.json"
-_SUFFIX = {"jpeg": "jpg", "png": "png"}
+EXTRAS = "extras"
+_SUFFIX = {"jpeg": ".jpg", "png": ".png"}
 
 
 @dataclass(frozen=True)
@@ -37,32 +37,33 @@ class EncodedImages(Images):
 
 
 def save(images: Images, folder: Path, encoding: Encoding) -> None:
-    """Write every image; JPEG is PIL's default, quality 75 with 4:2:0 chroma, as SRe2L and RDED publish."""
-    if images.points is not None:
-        text = json.dumps(images.points.tolist(), separators=(",", ":"))
-        (folder / _POINTS).write_text(text + "\n", encoding="utf-8")
-    seen: dict[int, int] = {}
-    files = images.paths if isinstance(images, EncodedImages) else [None] * len(images)
-    masks: Sequence[Tensor | None] = [None] * len(images) if images.masks is None else list(images.masks.cpu())
-    for pixels, label, file, mask in zip(images.pixels.cpu(), images.labels.tolist(), files, masks, strict=True):
-        index = seen.get(label, 0)
-        seen[label] = index + 1
-        if mask is not None:
-            path = folder / MASKS / name(label, index, "png")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(mask.numpy().astype(bool)).save(path)
-        path = folder / name(label, index, _SUFFIX[encoding] if file is None else file.suffix[1:])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if file is not None:
+    """Write every image and its extras; JPEG is PIL's default, quality 75 with 4:2:0 chroma, as SRe2L and RDED publish.
+
+    Raises:
+        ValueError: an extra is neither rows (N, K) of whole numbers nor uint8 maps (N, H, W).
+    """
+    paths = images.paths if isinstance(images, EncodedImages) else [None] * len(images)
+    stems = _stems(images.labels)
+    for stem, pixels, file in zip(stems, images.pixels.cpu(), paths, strict=True):
+        path = _make_home(folder / f"{stem}{file.suffix if file else _SUFFIX[encoding]}")
+        if file:
             link(file, path)
-            continue
-        encoded = io.BytesIO()
-        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(encoded, format=encoding)
-        path.write_bytes(encoded.getvalue())
+        else:
+            Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path, format=encoding)
+    for key, extra in images.extras.items():
+        if extra.dim() == 2 and not extra.is_floating_point():
+            text = json.dumps(extra.tolist(), separators=(",", ":"))
+            _make_home(folder / EXTRAS / f"{key}.json").write_text(text + "\n", encoding="utf-8")
+        elif extra.dim() == 3 and extra.dtype == torch.uint8:
+            maps = extra.cpu().numpy()
+            for stem, values in zip(stems, maps.astype(bool) if maps.max(initial=0) <= 1 else maps, strict=True):
+                Image.fromarray(values).save(_make_home(folder / EXTRAS / key / f"{stem}.png"))
+        else:
+            raise ValueError(f"extra {key!r} is {extra.dtype} {tuple(extra.shape)}; expected rows or uint8 maps")
 
 
 def name(label: int, index: int, suffix: str) -> str:
-    """``00003/class00003_id00000.jpg``: the file of image ``index`` of class ``label``."""
+    """Return the file of image ``index`` of class ``label``: ``00003/class00003_id00000.jpg``."""
     return f"{label:05d}/class{label:05d}_id{index:05d}.{suffix}"
 
 
@@ -75,20 +76,24 @@ def load(folder: Path) -> EncodedImages:
     paths = sorted(path for home in sorted(folder.iterdir()) if home.name.isdecimal() for path in home.iterdir())
     pixels = torch.stack([decode(path) for path in paths]).contiguous()
     labels = torch.tensor([int(path.parent.name) for path in paths])
-    points = masks = None
-    if (folder / _POINTS).is_file():
-        points = torch.tensor(json.loads((folder / _POINTS).read_text(encoding="utf-8")))
-    if (folder / MASKS).is_dir():
-        masks = torch.stack([_mask(folder / MASKS / path.parent.name / f"{path.stem}.png") for path in paths])
-    return EncodedImages(pixels, labels, points=points, masks=masks, paths=tuple(paths))
+    extras = {}
+    for path in sorted((folder / EXTRAS).iterdir()) if (folder / EXTRAS).is_dir() else ():
+        if path.is_dir():
+            maps = [_read_map(path / image.parent.name / f"{image.stem}.png") for image in paths]
+            extras[path.name] = torch.stack(maps)
+        else:
+            extras[path.stem] = torch.tensor(json.loads(path.read_text(encoding="utf-8")))
+    return EncodedImages(pixels, labels, extras, paths=tuple(paths))
 
 
-def _mask(path: Path) -> Tensor:
-    return (decode(path)[0] > 0).to(torch.uint8)
+def extra_of(path: str) -> str | None:
+    """Return the extra that a file of the artifact belongs to, by its relative path; None for images."""
+    home, _, rest = path.partition("/")
+    return rest.partition("/")[0].removesuffix(".json") if home == EXTRAS else None
 
 
 def link(source: Path, target: Path) -> None:
-    """Give a file a second name, or copy it where there are no links or it lies on another file system."""
+    """Give a file a second name, or copy it where there are no links or the file systems differ."""
     try:
         os.link(source, target)
     except OSError:
@@ -96,7 +101,7 @@ def link(source: Path, target: Path) -> None:
 
 
 def files_digest(folder: Path) -> str:
-    """SHA-256 (hex) of the relative paths and the contents of all files in a folder."""
+    """Return the SHA-256 (hex) of the relative paths and the contents of all files in a folder."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         with path.open("rb") as stream:
@@ -105,9 +110,32 @@ def files_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def quantise(pixels: torch.Tensor) -> torch.Tensor:
-    """Float pixels (N, 3, S, S) in [0, 1] → uint8 by truncation, as the field's methods do (``(x * 255).astype``).
+def quantise(pixels: Tensor) -> Tensor:
+    """Turn float pixels (N, 3, S, S) in [0, 1] into uint8 by truncation, as the field does (``(x * 255).astype``).
 
     Values are clamped first: RDED does not, and a -1e-8 would wrap around to 255.
     """
     return pixels.clamp(0, 1).mul(255).to(torch.uint8)
+
+
+def _stems(labels: Tensor) -> list[str]:
+    """Return the relative paths of images without suffix."""
+    seen: Counter[int] = Counter()
+    stems = []
+    for label in labels.tolist():
+        stems.append(name(label, seen[label], "")[:-1])
+        seen[label] += 1
+    return stems
+
+
+def _make_home(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _read_map(path: Path) -> Tensor:
+    try:
+        with Image.open(path) as image:
+            return torch.from_numpy(np.array(image).astype(np.uint8))
+    except DECODING_ERRORS as error:
+        raise unreadable(path, error) from error

@@ -82,6 +82,7 @@ def _split(tensors: Mapping[str, Tensor], prefix: str) -> tuple[dict[str, Tensor
 class RunningTask(Task):
     """A task whose blocks, checkpoints and shares are kept in its work folder and its process group."""
 
+    work: Path  # a scratch folder that outlives a kill
     on_progress: Progress
     _blocks: list[_Blocks] = field(default_factory=list, init=False, repr=False)  # at most one: those in work
 
@@ -141,7 +142,7 @@ class RunningTask(Task):
                 blocks.save({"pixels": block.pixels, "labels": block.labels}, block.state)
             else:
                 blocks.save(cast("dict[str, Tensor]", block), {})
-        if not self._blocks:
+        if not self._blocks or not self._blocks[0].names:
             raise InvalidResult(f"{who} yielded no block")
         distributed.wait()  # the folder is shared
         return [_split(self._blocks[0].read(index), "state")[0] for index in range(len(self._blocks[0].names))]
@@ -174,10 +175,19 @@ def distill(method: Distiller, task: RunningTask) -> Images:
     made: Any = method.distill(task)
     if isinstance(made, Iterator):
         blocks = task.saved(made, ImageBlock, method.info.name)
-        labels = torch.cat([block["labels"] for block in blocks])
-        order = labels.argsort(stable=True)
-        made = Images(torch.cat([block["pixels"] for block in blocks])[order], labels[order])
+        made = _by_class(blocks)
     return check_images(made, task.dataset, task.ipc, method.info.name)
+
+
+def _by_class(blocks: list[dict[str, Tensor]]) -> Images:
+    """Put blocks together, stably sorted by class; each is let go once it is copied."""
+    labels, order = torch.cat([block["labels"] for block in blocks]).sort(stable=True)
+    places = order.argsort()
+    pixels = torch.empty(len(labels), *blocks[0]["pixels"].shape[1:], dtype=blocks[0]["pixels"].dtype)
+    for count in [len(block["labels"]) for block in blocks]:
+        here, places = places[:count], places[count:]
+        pixels[here] = blocks.pop(0)["pixels"]
+    return Images(pixels, labels)
 
 
 def label_model(method: Distiller, task: RunningTask) -> LabelSource:

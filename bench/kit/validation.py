@@ -51,6 +51,9 @@ def check_images(images: object, info: DatasetInfo, ipc: int, who: str) -> Image
         wrong = (counts != ipc).nonzero().flatten().tolist()
         what = f"{int(counts[wrong[0]])} images of class {wrong[0]}" if wrong else "classes out of order"
         raise InvalidResult(f"{who} returned {what}; expected {ipc} of each class, class by class")
+    for name, extra in images.extras.items():
+        if len(extra) != wanted[0]:
+            raise InvalidResult(f"{who} returned {len(extra)} rows of the extra {name!r}, expected {wanted[0]}")
     return images
 
 

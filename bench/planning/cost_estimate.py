@@ -159,12 +159,13 @@ class _Stated:
         protocol = read_settings(evaluator.Config, values, "the protocol")
         if ipc is None:
             return values["full_data"]["epochs"] * self.dataset.train_images if values.get("full_data") else None
-        return evaluator.samples_seen(protocol, self.dataset, ipc * self.dataset.classes)
+        return evaluator.samples_seen(protocol, self.dataset, ipc=ipc)
 
 
 def measured_on(boards: Path) -> Measured:
     """What the efficiency boards in a folder say of student training at ImageNet size on an accelerator, each method
-    under its authors' recipe; of several devices, the first by name."""
+    under its authors' recipe; of several devices, the first by name.
+    """
     found: dict[str, dict[tuple[str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
     for path in sorted(boards.glob(f"*imagenet-1k.*{SUFFIX}")):
         for one in read_jsonl(path).entries:

@@ -1,4 +1,4 @@
-"""Protocols: TOML files of an evaluator's package, or a user's own file, read, chosen and changed."""
+"""Protocols: TOML files of installed packages, or a file by its path; read, chosen and changed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from bench.errors import UserError, unknown
 # one recipe for all methods, or each paper's own, whose names begin so
 COMMON, OFFICIAL = "common", "official"
 USUAL = "classification"  # the evaluator of a protocol that names none
-DENSE = "segmentation"  # the evaluator that data sets with masks are for
 
 S = TypeVar("S", bound=BaseConfig)
 
@@ -40,7 +39,7 @@ def read_settings(model: type[S], values: dict[str, Any], where: str) -> S:
 
 
 def _keys(model: Any, path: tuple[int | str, ...]) -> list[str]:
-    """The dotted names of the fields beside an unknown one."""
+    """List the dotted names of the fields beside an unknown one."""
     for part in path:
         model = model.model_fields[str(part)].annotation
     return [".".join([*map(str, path), name]) for name in model.model_fields]
@@ -48,18 +47,25 @@ def _keys(model: Any, path: tuple[int | str, ...]) -> list[str]:
 
 @cache
 def all_protocols() -> dict[str, Protocol]:
-    """Every protocol that an installed evaluator ships, by name."""
-    found = {}
-    for package in dict.fromkeys(registry.evaluator(name).protocols for name in registry.evaluator_names()):
+    """Every usable protocol of the packages in the group ``bench.protocols``, by name; others are named on stderr."""
+    found: dict[str, Protocol] = {}
+    for plugin, package in registry.PROTOCOLS.usable.items():
         for path in sorted(files(package).iterdir(), key=lambda entry: entry.name):
-            if path.name.endswith(".toml"):
-                protocol = _installed(path.read_text(), path.name)
-                found[protocol.name] = protocol
+            if not path.name.endswith(".toml"):
+                continue
+            try:
+                protocol = _read(path.read_text(encoding="utf-8"), path.name)
+            except (OSError, ValueError, UserError) as error:
+                reason = str(error)
+            else:
+                reason = "" if found.setdefault(protocol.name, protocol) is protocol else "another has the same name"
+            if reason:
+                registry.warn(f"protocol {path.name} of {registry.PROTOCOLS.origin(plugin)} is left out: {reason}")
     return found
 
 
 def evaluator_of(protocol: Protocol) -> Evaluator:
-    """Who trains and tests under a protocol.
+    """Make the evaluator that trains and tests under a protocol.
 
     Raises:
         UserError: no evaluator is called that.
@@ -68,7 +74,7 @@ def evaluator_of(protocol: Protocol) -> Evaluator:
 
 
 def choose(wanted: str, dataset: DatasetInfo, method: str) -> Protocol:
-    """The protocol that ``--protocol wanted`` means for a data set and a method.
+    """Choose the protocol that ``--protocol wanted`` means for a data set and a method.
 
     Args:
         wanted: ``common``, ``official``, the name of a protocol, or the path of a TOML file.
@@ -90,7 +96,7 @@ def choose(wanted: str, dataset: DatasetInfo, method: str) -> Protocol:
         protocol
         for protocol in known.values()
         if protocol.track == wanted
-        and protocol.evaluator == (DENSE if dataset.masks else USUAL)
+        and registry.evaluator(protocol.evaluator).task == dataset.task
         and (not protocol.methods or method in protocol.methods)
         and (not protocol.datasets or dataset.name in protocol.datasets)
     ]
@@ -103,8 +109,9 @@ def choose(wanted: str, dataset: DatasetInfo, method: str) -> Protocol:
 
 
 def changed(protocol: Protocol, changes: dict[str, Any]) -> Protocol:
-    """A protocol with some of its fields set otherwise, which its name tells: ``common[epochs=30]``. Another evaluator
-    reads the same fields as its own: ``official-rded[evaluator=efficiency]``.
+    """Set some fields of a protocol and say so in its name: ``common[epochs=30]``.
+
+    Another evaluator reads the same fields as its own: ``official-rded[evaluator=efficiency]``.
 
     Raises:
         UserError: an unknown field, a value of the wrong kind, or an evaluator that has no use for the fields.
@@ -118,7 +125,7 @@ def changed(protocol: Protocol, changes: dict[str, Any]) -> Protocol:
 
 
 def in_brackets(changes: dict[str, Any]) -> str:
-    """What stands in brackets behind a name: ``small,epochs=1:100 10:40``."""
+    """Write the text in brackets behind a name: ``small,epochs=1:100 10:40``."""
     shown = [f"{key}={_in_short(value)}" for key, value in sorted(changes.items()) if key != "form"]
     return ",".join([*([str(changes["form"])] if "form" in changes else []), *shown])
 
@@ -129,19 +136,15 @@ def _in_short(value: Any) -> str:
 
 
 def unchanged(name: str) -> str:
-    """The name of a protocol without its changes."""
+    """Return the name of a protocol without its changes."""
     return name.partition("[")[0]
-
-
-def _installed(text: str, where: str) -> Protocol:
-    """A protocol of the package: whose evaluator is not there is of newer code than what was installed."""
-    try:
-        return _read(text, where)
-    except UserError as error:
-        raise UserError(f"{where}: {error}; if the code was updated, install it again: pip install -e .") from None
 
 
 def _read(text: str, where: str) -> Protocol:
     values = tomllib.loads(text)
-    evaluator = registry.evaluator(values.get("evaluator", USUAL))
+    name = values.get("evaluator", USUAL)
+    if name not in registry.EVALUATORS:
+        error = unknown("evaluator", name, registry.EVALUATORS)
+        raise UserError(f"{error}; if the code was updated, install it again: pip install -e .")
+    evaluator = registry.evaluator(name)
     return read_settings(evaluator.Config, values, where)

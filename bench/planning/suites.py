@@ -1,5 +1,6 @@
 """Suites: the experiments of a paper as grids, with the trends that its authors report; TOML files in ``bench/suites``
-or a user's own. Torch-free."""
+or a user's own. Torch-free.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ SMALL = {"form": "small"}  # marks the protocols of a small form, by their name
 
 class Form(BaseConfig):
     """One form of a suite: the fields of a request, for each of several data sets. None: as a request has it, or in the
-    small form as the full one has it."""
+    small form as the full one has it.
+    """
 
     datasets: tuple[str, ...] | None = None
     methods: tuple[str, ...] | None = None
@@ -78,7 +80,8 @@ class Trend(BaseConfig):
 
 class Suite(BaseConfig):
     """One experiment: ``full`` as its authors did it, the differences for data sets of ``small_images``, which have no
-    students of ImageNet size, and those of ``small``, for two cores."""
+    students of ImageNet size, and those of ``small``, for two cores.
+    """
 
     title: str
     source: str = ""  # where it is printed

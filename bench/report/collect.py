@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench.api import DatasetInfo, Protocol, catalogue, registry
+from bench.api import DatasetInfo, Protocol, registry
 from bench.api.augmentation import AugmentationConfig
 from bench.planning import manifest, variants
 from bench.planning.grid import Request
@@ -28,7 +28,8 @@ _NO_AUGMENTATION = ("none", False, 1, "none")
 
 def collect(store: Store) -> dict[str, list[Entry]]:
     """Suite → one entry for each row and seed of its grids (the empty name: of none); the newest grid decides which
-    cell stands there."""
+    cell stands there.
+    """
     lookup, protocols = _Lookup(store, store.ids("failures")), _Protocols()
     found: dict[str, dict[tuple[Any, ...], Entry]] = {}
     for kept in manifest.newest_first(store):
@@ -98,7 +99,7 @@ class _Protocols:
             protocol = evaluator.Config.model_validate(cell.fields["protocol"])
         except ValidationError:  # of a release whose protocols had other fields
             return {"metric": evaluator.metric, "protocol_digest": digest(cell.fields["protocol"])}
-        plan = evaluator.schedule(protocol, dataset, dataset.classes, seed=0).plan
+        plan = evaluator.schedule(protocol, dataset, ipc=1, seed=0).plan
         named = set(Protocol.model_fields)
         return {
             "metric": evaluator.metric,
@@ -110,7 +111,8 @@ class _Protocols:
 
 def _changed(request: Request, row: dict[str, Any]) -> dict[str, Any]:
     """What was asked for beyond the names of the grid, as far as it concerns a row; of a checkpoint only its file's
-    name."""
+    name.
+    """
     via = row.get("via", "")
     concerned: tuple[str, ...] = tuple(request.overrides)
     if row["ipc"] is None:
@@ -123,7 +125,7 @@ def _changed(request: Request, row: dict[str, Any]) -> dict[str, Any]:
         for key, value in request.overrides.get(name, {}).items()
     )
     changed: dict[str, Any] = {"set": settings} if settings else {}
-    if request.dataset.startswith(catalogue.FOLDER):  # as it was typed: its name alone says not where it lies
+    if ":" in request.dataset:  # as it was typed: its name alone says not where it lies
         changed["dataset"] = request.dataset
     if row["ipc"] is not None:
         changed |= {"clip": request.clip} if request.clip else {}

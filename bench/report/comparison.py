@@ -106,7 +106,8 @@ def resample_images(scores: Array) -> Array:
 @dataclass(frozen=True)
 class Accuracies:
     """What is known of the cells of a table: ``top1`` per cell; ``resampled`` per cell, for those with predictions of
-    the same test set; ``images``, the size of the test set, None where it is not known."""
+    the same test set; ``images``, the size of the test set, None where it is not known.
+    """
 
     top1: Mapping[str, float]
     resampled: Mapping[str, Array]
@@ -165,7 +166,8 @@ def against_best(rows: Sequence[Runs], known: Accuracies) -> list[Estimate]:
 
 def corrected(differences: Sequence[Estimate]) -> list[float]:
     """The p-values of all differences that are shown together, corrected after Holm; NaN where nothing may be claimed:
-    fewer than :data:`CLAIM_SEEDS` pairs, or a variance that was not seen."""
+    fewer than :data:`CLAIM_SEEDS` pairs, or a variance that was not seen.
+    """
     tested = [at for at, one in enumerate(differences) if one.n >= CLAIM_SEEDS and not math.isnan(one.p)]
     found = [math.nan] * len(differences)
     if tested:

@@ -95,7 +95,8 @@ class Marks:
 
     def method(self, row: Any) -> str:
         """The title of a row's method, linked to its paper: in italics if it is a baseline, with a mark for its
-        settings."""
+        settings.
+        """
         title = name(row.method_title)
         title = f"[{title}][{row.base}]" if row.base in self.papers else title
         shown = f"*{title}*" if row.baseline and row.ipc is not None else title

@@ -12,7 +12,7 @@ import hashlib
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from bench.format import NONE, percent, plain, plural, ratio, seconds, size
 from bench.report.command import command
 from bench.report.figures import Figure
 from bench.report.image_grid import ImageGrids
+from bench.report.notes import heading
 from bench.report.rows import records
 from bench.store.artifacts import write_atomically
 
@@ -32,7 +33,8 @@ FOLDER = Path(__file__).parent / "templates"
 TITLE = re.compile(r"(?<=<h1>).*?(?=</h1>)", re.DOTALL)
 LEAD = re.compile(r"(?<=<p><strong>).*?(?=</strong></p>)", re.DOTALL)
 PLAIN_HTML = re.compile(r'<wbr>|<a id="\w+"></a>|</?details>|<summary>.*</summary>')  # what boards have of it
-DETAILED = 500  # rows; the folds of larger boards leave out the single cells
+DRAWN = 600_000  # characters of the figures on a page; others are links
+MOST = 250  # rows of a page, which is to stay below 1.5 MB
 CURVE = 40  # points of a training curve
 HEADS = {  # heading -> (first direction of sorting, what it is)
     "Method": ("", "who made the images; settings in square brackets differ from the method's own"),
@@ -80,24 +82,23 @@ def write_page(
         loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, finalize=_printable,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    engine.filters |= {
-        "percent": percent,
-        "size": size,
-        "seconds": seconds,
-        "plural": plural,
-        "curve": _curve,
-        "lines": _lines,
-    }
-    known = {one.cell: one for one in records(frame)} if len(rows) <= DETAILED else {}
+    engine.filters |= {"percent": percent, "size": size, "seconds": seconds, "plural": plural, "heading": heading,
+                       "curve": _curve, "lines": _lines}  # fmt: skip
+    whole, rows = len(rows), _shown(rows)
+    cells = frame[frame["cell"].isin(rows["cells"].explode())]
+    known = {one.cell: one for one in records(cells)}
     empty = [name for name in ("LRS", "ARS") if rows[name.lower()].isna().all()]
     agreed, differing = _facts(frame["environment"])
-    head, *sections = _rendered(text)
-    protocols = [place for place, one in enumerate(sections) if one.startswith("<h2>Protocol ")] or [len(sections)]
+    head, *sections = text.split("\n## ")
+    protocols = [place for place, one in enumerate(sections) if one.startswith("Protocol ")] or [len(sections)]
+    summary, notes = sections[: protocols[0]], sections[protocols[-1] + 1 :]
+    head, *shown = _rendered([head, *(f"## {one}" for one in (*summary, *notes))])
     made = engine.get_template("page.html.j2").render(
         title=Markup("".join(TITLE.findall(head))), dataset=frame["dataset"].iloc[0],
         lead=Markup("".join(LEAD.findall(head))),
-        summary=sections[: protocols[0]], notes=sections[protocols[-1] + 1 :], rows=rows, figures=figures, grids=grids,
-        heads={name: about for name, about in HEADS.items() if name not in empty},
+        summary=shown[: len(summary)], notes=shown[len(summary) :], rows=rows, grids=grids,
+        figures=list(zip(figures, accumulate(len(one.svg) for one in figures), strict=True)), drawn=DRAWN,
+        whole=whole, heads={name: about for name, about in HEADS.items() if name not in empty},
         tables=list(_tables(rows)), cells=_cells, known=known, agreed=agreed, differing=differing, blank=NONE,
         commands={row.Index: command([row]) for row in records(rows)}, left_out=sorted(rows.attrs["left_out"]),
         states=frame["state"].value_counts().to_dict(), stages=[name for name in rows if name.startswith("seconds_")],
@@ -108,15 +109,23 @@ def write_page(
     write_atomically(path, made)
 
 
-def _rendered(text: str) -> list[Markup]:
-    """The sections of a board as HTML; HTML inside them shows as text. Cells of tables know their headings."""
-    kept = "".join(char if char.isprintable() or char in "\n\u00a0" else " " for char in PLAIN_HTML.sub("", text))
+def _shown(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a page: of a large board those on a front, then the best of each method, then the second best."""
+    own = rows.groupby(["protocol", "protocol_version", "ipc", "student", "method"], dropna=False)["top1_mean"]
+    places = own.rank(ascending=False, method="first", na_option="bottom").mask(rows["on_front"].fillna(False), 0)
+    return rows.loc[places.sort_values(kind="stable").index[:MOST].sort_values()]
+
+
+def _rendered(texts: Sequence[str]) -> list[Markup]:
+    """Sections of a board as HTML; HTML inside them shows as text. Cells of tables know their headings."""
     reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+    kept = ["".join(char if char.isprintable() or char in "\n\u00a0" else " " for char in PLAIN_HTML.sub("", text))
+            for text in texts]  # fmt: skip
     links: dict[str, Any] = {}
-    reader.parse(kept, links)  # finds what links stand for
-    found: list[Markup] = []
-    for section in kept.split("\n## "):
-        tokens = reader.parse(f"## {section}" if found else section, links)
+    reader.parse("\n".join(kept), links)  # finds what links stand for
+    found = []
+    for section in kept:
+        tokens = reader.parse(section, links)
         heads: list[str] = []
         column = 0
         for token, inside in pairwise(tokens):

@@ -68,7 +68,8 @@ def add_scores(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _same_labels(rows: pd.DataFrame, one: int, other: int) -> bool:
     """Whether two rows of the same label choice have labels of the same model: with other settings of its own, a
-    label model has the same name on random images."""
+    label model has the same name on random images.
+    """
     return (
         rows["labels"].iloc[one] == HARD
         or bool(rows["labellers"].iloc[one] & rows["labellers"].iloc[other])

@@ -85,14 +85,16 @@ def _same_labels(row: Any, distilled: Any) -> bool:
 
 def choice(labels: str) -> str:
     """The choice of ``--labels`` behind a board's word, whoever answers: ``stored:fp16`` of ``stored:fp16 of
-    ensemble``, ``online`` of ``projector``."""
+    ensemble``, ``online`` of ``projector``.
+    """
     head = labels.partition(" of ")[0]
     return head if head.partition(":")[0] in ("stored", "static", "hard") or head == "teacher:int8" else "online"
 
 
 def budget_range(dataset: str) -> tuple[int, int] | None:
     """The label bytes over which a data set's aggregate goes: from one fp16 label per class; None: not in the
-    catalogue."""
+    catalogue.
+    """
     if dataset not in catalogue.names():
         return None
     least = 2 * catalogue.dataset(dataset).classes ** 2
@@ -117,8 +119,10 @@ def over_budgets(rows: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
     edges = np.geomspace(*span, 1 + 64 * DECADES)
     volumes = {}
     for (title, ipc), own in measured.groupby(["method_title", "ipc"]):
-        best = [own.loc[own["label_bytes"] <= edge, "top1_mean"].max() for edge in edges]
-        volumes[title, ipc] = float(np.mean(best)) if not np.isnan(best).any() else np.nan
+        own = own.sort_values("label_bytes")
+        affordable = np.searchsorted(own["label_bytes"].to_numpy("float64"), edges, side="right")
+        best = own["top1_mean"].cummax().to_numpy()
+        volumes[title, ipc] = float(best[affordable - 1].mean()) if affordable[0] else np.nan
     table = pd.Series(volumes).unstack()
     if table.isna().any(axis=None):
         return [], pd.DataFrame()

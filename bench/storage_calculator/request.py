@@ -123,18 +123,18 @@ class RequestedMethod:
         if request.dataset is None or (request.epochs and request.batch_size):
             name, epochs, batch = GIVEN, request.epochs or EPOCHS, request.batch_size or BATCH_SIZE
         else:
-            name, own = self._own_schedule(images)
+            name, own = self._own_schedule(ipc)
             epochs, batch = request.epochs or own.epochs, request.batch_size or own.batch_size
         plan = AugmentationConfig(size=self.dataset.image_size)  # label bytes do not depend on the augmentation
         return name, AugmentationSchedule(plan=plan, images=images, epochs=epochs, batch_size=min(batch, images))
 
-    def _own_schedule(self, images: int) -> tuple[str, AugmentationSchedule]:
+    def _own_schedule(self, ipc: int) -> tuple[str, AugmentationSchedule]:
         base = self.method.info.name
         try:
             protocol = choose(OFFICIAL, self.dataset, base)
         except UserError:  # baselines have no recipe of their own
             protocol = choose(COMMON, self.dataset, base)
-        return protocol.name, evaluator_of(protocol).schedule(protocol, self.dataset, images, 0)
+        return protocol.name, evaluator_of(protocol).schedule(protocol, self.dataset, ipc=ipc, seed=0)
 
     def teacher(self, ipc: int) -> TeacherSpec:
         """The method's first teacher, which answers in its name, or the data set's."""

@@ -1,4 +1,4 @@
-"""The plug-in: which networks, statistics, images and labels G_VBSM asks for, and how they are made.
+"""The plug-in G_VBSM: its networks, statistics, images and labels.
 
 G_VBSM (arXiv 2311.17950): a pool of networks takes turns in recovering images, by the statistics of their batch norms
 and convolutions on real data; all of them label together.
@@ -75,11 +75,11 @@ class GVBSM(Distiller):
         )  # fmt: skip
 
     def depends_on(self, artifact: Artifact, point: GridPoint) -> Mapping[str, Any]:
-        """The statistics of the real data and the ensemble serve all IPC and seeds."""
+        """Share the statistics of the real data and the ensemble among all IPC and seeds."""
         return super().depends_on(artifact, point) if artifact == "images" else {}
 
     def encoding(self, point: GridPoint) -> Encoding:
-        """JPEG at ImageNet size, PNG for CIFAR and Tiny-ImageNet, as the authors save."""
+        """Choose JPEG at ImageNet size and PNG for CIFAR and Tiny-ImageNet, as the authors save."""
         return "jpeg" if point.dataset.image_size > 64 else "png"
 
     def prepare(self, task: Task) -> Iterator[Mapping[str, Tensor]]:

@@ -1,4 +1,4 @@
-"""The plug-in: which images and labels HeLlO asks for, and how they are made.
+"""The plug-in HeLlO: its images and labels.
 
 HeLlO (arXiv 2408.08201): a public CLIP's image tower with low-rank updates on its convolutions and on a
 linear head that starts from the class names' text embeddings, trained on the real set to give the mean logits
@@ -63,11 +63,11 @@ class HeLlO(Distiller):
         return self.config.image_update
 
     def needs(self, artifact: Artifact, point: GridPoint) -> Sequence[Artifact]:
-        """The image update follows the projector's features."""
+        """Make images with the projector, whose features the image update follows."""
         return ("labels",) if artifact == "images" else ()
 
     def depends_on(self, artifact: Artifact, point: GridPoint) -> Mapping[str, Any]:
-        """The projector is made from real images and shared by all IPC of one stage."""
+        """Share the projector, which is made from real images, among all IPC of one stage."""
         if artifact == "images":
             return super().depends_on(artifact, point)
         clip = self.config.clip or point.dataset.clip

@@ -1,1 +1,1 @@
-"""What the two promptable methods are made of: the teacher, the projector, and the loop that trains both."""
+"""Promptable segmentation as a plug-in: methods, networks, losses and a data set; tested by evaluators.segmentation."""

@@ -1,4 +1,4 @@
-"""The projector of masks: a public CLIP's image tower with low-rank updates, a neck and a light decoder; as a module
+"""The projector of masks, a public CLIP's image tower with low-rank updates, a neck and a light decoder: as a module
 and as a label source.
 
 On disk: ``source.json`` names the public CLIP with its SHA-256 and the settings; ``adapters.safetensors`` holds what
@@ -20,20 +20,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.api import FrozenBackbone, LabelSource, Task
-from bench.api.seeds import seed_for
+from bench.api import AugmentedBatch, FrozenBackbone, Task, seed_for
 from bench.errors import UserError
 from bench.kit.clip.loading import load_clip, load_same_clip
-from bench.kit.segmentation.decoder import SHRINKS, MaskDecoder
-from bench.kit.segmentation.masks import click_plane
-from bench.kit.views import AugmentedBatch
 from methods.hello import lora
 from methods.hello.projector import fold_batch_norms
-from methods.promptable_lora import PromptableLoRA
-from methods.segmentation.teacher import TeacherMasks
+from methods.segmentation.config import SHRINKS, ProjectorConfig
+from methods.segmentation.masks import click_maps
+from methods.segmentation.networks import MaskDecoder
+from methods.segmentation.teacher import MaskLabels, TeacherMasks
 from methods.segmentation.train import train
-
-Config = PromptableLoRA.Config
 
 _ADAPTERS = "adapters.safetensors"
 SMALLEST = 32  # how far a ResNet tower shrinks an image
@@ -42,14 +38,14 @@ SMALLEST = 32  # how far a ResNet tower shrinks an image
 class MaskProjector(nn.Module):
     """Pixels (B, 3, S, S) in [0, 1] and clicks (B, 1, S, S) → logits (B, S/4, S/4).
 
-    The tower sees the image at its own size or the next that it can shrink by 32: up to its attention pool, which is
-    left out, it is convolutions alone. Its stages are brought to one width and the logits' size and added (the neck).
+    The tower gets the image at its own size or the next multiple of 32: without its attention pool, which is left out,
+    it consists of convolutions. The neck brings its stages to one width and the logits' size and adds them.
     """
 
     gain: Tensor
     shift: Tensor
 
-    def __init__(self, tower: ModifiedResNet, config: Config, generator: torch.Generator):
+    def __init__(self, tower: ModifiedResNet, config: ProjectorConfig, generator: torch.Generator):
         super().__init__()
         gains = fold_batch_norms(tower)
         tower.attnpool = nn.Identity()
@@ -83,13 +79,13 @@ class MaskProjector(nn.Module):
         return self.decoder(F.relu(sum(brought)), clicks)  # type: ignore[no-any-return, arg-type]
 
     def trained(self) -> dict[str, Tensor]:
-        """What is stored, by the names under which it is: trainable parameters and the norms' running statistics."""
+        """Return what is stored, by name: trainable parameters and the norms' running statistics."""
         buffers = {name: b for name, b in self.decoder.named_buffers(prefix="decoder") if b.is_floating_point()}
         return {**lora.adapters(self), **buffers}
 
 
-def build(clip: CLIP, config: Config, seed: int = 0) -> MaskProjector:
-    """The projector before training; the tower is taken over and altered.
+def build(clip: CLIP, config: ProjectorConfig, seed: int = 0) -> MaskProjector:
+    """Build the projector before training; the tower is altered.
 
     Raises:
         UserError: the tower is no ResNet.
@@ -104,35 +100,30 @@ def build(clip: CLIP, config: Config, seed: int = 0) -> MaskProjector:
     return made.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-class ProjectorMasks(LabelSource):
-    """A merged projector that answers every view; what was trained of it is what it counts."""
+class ProjectorMasks(MaskLabels):
+    """The masks of a merged projector. Counted is what was trained of it."""
 
     kind: ClassVar[str] = "mask-projector"
-    dense: ClassVar[bool] = True
 
     def __init__(
         self,
         clip: str,
         base: FrozenBackbone,
-        config: Config,
+        config: ProjectorConfig,
         tensors: dict[str, Tensor],
         device: torch.device,
     ):
-        """Build what is served from what is stored; ``clip`` is what :func:`load_same_clip` finds ``base`` by.
+        """Build the projector from what is stored; ``clip`` is the name by which :func:`load_same_clip` finds ``base``.
 
         Raises:
-            UserError: the public CLIP is not to be had or is another one, or what is stored does not fit it.
+            UserError: the public CLIP is not available or is another one, or what is stored does not fit it.
         """
         self.clip, self.base, self.config, self.tensors = clip, base, config, tensors
         model, _ = load_same_clip(clip, base, device)
-        self.projector = build(model, config)
-        lora.restore(self.projector.trained(), tensors, base.name)
-        lora.merge(self.projector)
-        self.projector.eval().to(memory_format=torch.channels_last)
-
-    @torch.no_grad()
-    def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
-        return self.projector(views.pixels, click_plane(views)).flatten(1).float()  # type: ignore[no-any-return]
+        self.model = projector = build(model, config)
+        lora.restore(projector.trained(), tensors, base.name)
+        lora.merge(projector)
+        projector.eval().to(memory_format=torch.channels_last)
 
     def parameters(self) -> int:
         return sum(tensor.numel() for tensor in self.tensors.values())
@@ -151,18 +142,18 @@ class ProjectorMasks(LabelSource):
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> Self:
         facts = json.loads((folder / "source.json").read_text(encoding="utf-8"))
-        base, config = FrozenBackbone(**facts["public"]), Config(**facts["config"])
+        base, config = FrozenBackbone(**facts["public"]), ProjectorConfig(**facts["config"])
         return cls(facts["clip"], base, config, load_file(folder / _ADAPTERS), device)
 
     def public(self) -> tuple[FrozenBackbone, ...]:
         return (self.base,)
 
 
-def train_projector(task: Task, clip_name: str, config: Config, teacher: TeacherMasks) -> ProjectorMasks:
+def train_projector(task: Task, clip_name: str, config: ProjectorConfig, teacher: TeacherMasks) -> ProjectorMasks:
     """Train the projector towards the teacher's masks, as probabilities, on the training split. Resumable.
 
     Raises:
-        UserError: the public CLIP is not to be had or has no ResNet tower.
+        UserError: the public CLIP is not available or has no ResNet tower.
     """
     clip, _, base = load_clip(clip_name, task.device)
     projector = build(clip, config, seed_for("promptable-lora-init", task.seed))
@@ -170,8 +161,8 @@ def train_projector(task: Task, clip_name: str, config: Config, teacher: Teacher
 
     @torch.no_grad()
     def masks(views: AugmentedBatch) -> Tensor:
-        return teacher.model(views.pixels, click_plane(views)).sigmoid()  # type: ignore[no-any-return]
+        return teacher.model(views.pixels, click_maps(views)).sigmoid()  # type: ignore[no-any-return]
 
-    train(projector, task, config.training, masks, seed_for("promptable-lora-views", task.seed), "projector")
+    train(projector, task, config.training, masks, seed_for("promptable-lora-views", task.seed))
     tensors = {name: t.detach().to("cpu", copy=True) for name, t in projector.trained().items()}
     return ProjectorMasks(clip_name, base, config, tensors, task.device)

@@ -1,8 +1,5 @@
-"""The loop that trains whoever labels masks, on the whole training split: the teacher towards the exact masks, the
+"""Training of the networks that label masks, on the whole training split: the teacher towards the exact masks, the
 projector towards the teacher's.
-
-It is resumable at every step to the same bits: order, crops and flips come from counter-based streams, so the weights,
-their moments and the step are all there is to keep.
 """
 
 from __future__ import annotations
@@ -12,46 +9,40 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from bench.api import Task
-from bench.kit.checkpoint import Checkpoint, restore_training, training_state
-from bench.kit.optim import decay_groups, lr_factor, set_lr
-from bench.kit.segmentation.masks import click_plane, mask_loss
-from bench.kit.views import AugmentationConfig, AugmentedBatch
-from methods.promptable import MaskTraining
+from bench.api import AugmentationConfig, AugmentedBatch, Task
+from bench.kit import training
+from bench.kit.optim import decay_groups, lr_factor
+from methods.segmentation.config import MaskTraining
+from methods.segmentation.masks import click_maps, mask_loss
 
 
 def train(
-    model: nn.Module, task: Task, recipe: MaskTraining, target: Callable[[AugmentedBatch], Tensor], seed: int, name: str
+    model: nn.Module, task: Task, config: MaskTraining, target: Callable[[AugmentedBatch], Tensor], seed: int
 ) -> None:
-    """Train what of ``model`` is not frozen, in place, and leave it in eval mode: AdamW, cosine to zero by the step.
+    """Train the parameters of ``model`` that require gradients, in place: AdamW, cosine to zero by the step.
+
+    Resumable. The model is left in eval mode.
 
     Args:
-        target: of a batch of views, what its masks should be: shares (B, s, s) in [0, 1].
+        target: maps a batch of views to the shares (B, s, s) in [0, 1] that its masks should be.
         seed: of the views.
-        name: of the checkpoint in ``task.work``.
     """
-    split = task.data.train
-    plan = AugmentationConfig(
-        size=task.dataset.image_size, min_scale=recipe.min_scale, flip=task.dataset.flip, seed=seed
+    info, steps = task.dataset, config.epochs * -(-len(task.data.train) // config.batch_size)
+
+    def loss(views: AugmentedBatch) -> Tensor:
+        return mask_loss(model(views.pixels, click_maps(views)), target(views), config.dice_weight)
+
+    training.train(
+        model.train(),
+        torch.optim.AdamW(decay_groups(model, config.weight_decay), config.lr, fused=True),
+        lambda step: config.lr * lr_factor("cosine", step, steps),
+        loss,
+        task.data.train,
+        AugmentationConfig(size=info.image_size, min_scale=config.min_scale, flip=info.flip, seed=seed),
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        device=task.device,
+        checkpoint=task.checkpoint,
+        progress=task.progress,
     )
-    optimizer = torch.optim.AdamW(decay_groups(model, recipe.weight_decay), recipe.lr, fused=True)
-    checkpoint, done = Checkpoint(task.work, name), 0  # steps
-    if found := checkpoint.load():
-        restore_training(model, optimizer, found[0])
-        done = found[1]["steps"]
-    steps = -(-len(split) // recipe.batch_size)
-    total = recipe.epochs * steps
-    model.train()
-    for epoch in range(done // steps, recipe.epochs):
-        batches = split.views(plan, epoch, recipe.batch_size, task.device, first=done - epoch * steps)
-        for step, views in enumerate(batches, done):
-            set_lr(optimizer, recipe.lr * lr_factor("cosine", step, total))
-            loss = mask_loss(model(views.pixels, click_plane(views)), target(views), recipe.dice_weight)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            done = step + 1
-            task.progress(done, total)
-            if checkpoint.due():
-                checkpoint.save(training_state(model, optimizer), steps=done)
     model.eval()

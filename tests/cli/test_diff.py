@@ -156,7 +156,7 @@ def test_a_damaged_parent_is_said_not_guessed(finished: Run, other: Path, say: C
         (["x"], "needs two cells"),
         (["x", "y"], "unknown cell 'x'"),
         (["x.records.jsonl", "y"], "name one"),
-        (["x.records.jsonl:y", "y"], "can't be read"),
+        (["x.records.jsonl:y", "y"], "x.records.jsonl is no regular file"),
         (["rded-digits", "y"], "is the beginning of"),
     ],
 )

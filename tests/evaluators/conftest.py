@@ -87,6 +87,7 @@ def make_task(tmp_path: Path) -> MakeTask:
             "protocol": rules, "seed": 0, "device": CPU, "work": tmp_path, "progress": lambda *_, **__: None,
         } | changes  # fmt: skip
         facts["work"].mkdir(exist_ok=True)
+        facts.setdefault("ipc", None if facts["images"] is None else len(facts["images"]) // CLASSES)
         return EvaluationTask(**facts)
 
     return make
@@ -101,14 +102,14 @@ def evaluate(monkeypatch: pytest.MonkeyPatch) -> Callable[[EvaluationTask], Outc
 
     def run(task: EvaluationTask) -> Outcome:
         caught: dict[str, Any] = {}
-        plain = classification.train_student
+        plain = classification.train_classifier
 
         def train(student: nn.Module, *rest: Any) -> Any:
             caught["student"], caught["start"] = student, copy.deepcopy(student.state_dict())
             return plain(student, *rest)
 
         with monkeypatch.context() as patch:
-            patch.setattr(classification, "train_student", train)
+            patch.setattr(classification, "train_classifier", train)
             result = Classification().evaluate(task)
         return result, caught["student"], caught["start"]
 

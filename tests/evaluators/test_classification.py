@@ -20,9 +20,11 @@ from bench.api.seeds import seed_for
 from bench.kit import accuracy, models
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.data.dataset import Files, Resident
+from bench.kit.validation import Diverged
 from bench.kit.views import AugmentationConfig, AugmentationStream, AugmentedBatch
 from evaluators import classification
-from evaluators.classification import Classification, ClassificationProtocol, by_ipc
+from evaluators.classification import Classification, ClassificationProtocol
+from evaluators.student_protocol import by_ipc
 from tests.evaluators.conftest import (
     CLASSES,
     CPU,
@@ -171,9 +173,19 @@ def test_kl_is_the_divergence_of_teacher_from_student_without_t_squared(make_tas
     logits, judge = torch.randn(5, CLASSES), Judge()
     numbers = torch.arange(5) % CLASSES
     views = AugmentedBatch(torch.rand(5, 3, SIDE, SIDE), numbers, numbers, numbers, numbers, 0.7, 0, 0)
-    loss = classification.student_loss(logits, views, make_task(rules, labels=judge), rules, 3)
+    loss = classification.student_loss(lambda _: logits, views, 3, make_task(rules, labels=judge), rules)
     assert float(loss) == pytest.approx(float(reference_loss(logits, views, rules, judge)), rel=1e-5)
     assert judge.seen[0][0] == 3
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_diverged_student_is_a_failure_and_no_number(make_task: MakeTask, value: float) -> None:
+    class Breaks(Judge):
+        def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
+            return super().soft_labels(views, step) * (value if views.epoch == 1 else 1)
+
+    with pytest.raises(Diverged, match="diverged at epoch 2"):
+        Classification().evaluate(make_task(protocol(loss="mse"), labels=Breaks()))
 
 
 # -- killed and gone on
@@ -354,8 +366,8 @@ def test_batches_are_never_larger_than_the_set(make_task: MakeTask) -> None:
 
 def test_a_data_set_can_forbid_the_flip(make_task: MakeTask) -> None:
     info = make_task(protocol()).dataset
-    assert Classification().schedule(protocol(), info, 4, 0).plan.flip
-    assert not Classification().schedule(protocol(), info.model_copy(update={"flip": False}), 4, 0).plan.flip
+    assert Classification().schedule(protocol(), info, ipc=1, seed=0).plan.flip
+    assert not Classification().schedule(protocol(), info.model_copy(update={"flip": False}), ipc=1, seed=0).plan.flip
 
 
 def test_numbers_by_ipc() -> None:

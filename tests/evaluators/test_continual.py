@@ -23,7 +23,7 @@ from bench.kit.views import AugmentedBatch
 from bench.planning.grid import Request
 from bench.planning.plan import plan
 from evaluators import classification, continual
-from evaluators.class_incremental import Arrivals, SeenLabels, class_order
+from evaluators.class_incremental import ClassIncrementalSplit, SeenLabels, class_order
 from evaluators.classification import Classification
 from evaluators.continual import Continual, ContinualProtocol, classes_seen
 from tests.conftest import Bench
@@ -72,14 +72,14 @@ def table() -> Table:
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
     """The students, as they are trained."""
     students: list[nn.Module] = []
-    plain = classification.train_student
+    plain = classification.train_classifier
 
     def train(student: nn.Module, *rest: Any) -> Any:
         students.append(student)
         return plain(student, *rest)
 
-    monkeypatch.setattr(classification, "train_student", train)
-    monkeypatch.setattr(continual, "train_student", train)
+    monkeypatch.setattr(classification, "train_classifier", train)
+    monkeypatch.setattr(continual, "train_classifier", train)
     return students
 
 
@@ -157,7 +157,7 @@ def test_so_are_the_steps_of_full_data_in_memory_and_from_files(
     order, data = result["order"], task.data
     lazily = Dataset(data.info, data.names, data.ids, kept(data.train, "train"), kept(data.test, "test"))
     for split, other in ((lazily.train, data.train), (lazily.test, data.test)):
-        there, here = Arrivals(split, order).first(3), Arrivals(other, order).first(3)
+        there, here = ClassIncrementalSplit(split, order).first(3), ClassIncrementalSplit(other, order).first(3)
         assert torch.equal(there.labels, here.labels)
         assert all(torch.equal(there.image(index), here.image(index)) for index in range(len(here)))
     made = Continual().evaluate(replace(task, data=lazily, work=tmp_path))
@@ -246,7 +246,7 @@ def test_arrivals_by_hand() -> None:
     split = Resident(
         torch.arange(7, dtype=torch.uint8).view(7, 1, 1, 1).expand(7, 3, 2, 2), torch.tensor([0, 2, 0, 1, 2, 2, 1])
     )
-    found = Arrivals(split, [2, 0, 1])
+    found = ClassIncrementalSplit(split, [2, 0, 1])
     assert found.indices.tolist() == [1, 4, 5, 0, 2, 3, 6]
     assert found.labels.tolist() == [0, 0, 0, 1, 1, 2, 2]
     assert [found.count(classes) for classes in (1, 2, 3)] == [3, 5, 7]
@@ -274,7 +274,7 @@ def test_accuracies_by_hand(make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
         count = len(set(train.labels.tolist()))
         return [(2, tests.top1(Always(0, count))), (3, tests.top1(Always(count - 1, count)))]
 
-    monkeypatch.setattr(continual, "train_student", train)
+    monkeypatch.setattr(continual, "train_classifier", train)
     result = Continual().evaluate(make_task(rules(steps=3, tests=2)))
     assert result["order"] == [1, 3, 0, 2]
     tested = {0: 10, 1: 10, 2: 10, 3: 7}  # images of each class; they arrive as 1 and 3, then 0, then 2
@@ -286,7 +286,7 @@ def test_accuracies_by_hand(make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
     assert result["last"] == 10 / 37
     assert (result["epochs"], result["images"], result["test_images"]) == (9, 12, TEST)
     assert result["full_label_bytes"] == 3 * (6 * 2 + 9 * 3 + 12 * 4) * 2
-    assert Continual().samples_seen(rules(steps=3), make_task(rules()).dataset, 12) == 3 * (6 + 9 + 12)
+    assert Continual().samples_seen(rules(steps=3), make_task(rules()).dataset, ipc=3) == 3 * (6 + 9 + 12)
     assert "curve" not in result  # epochs of several students are no curve
 
 
@@ -347,7 +347,7 @@ def test_labels_are_asked_as_they_know_the_images_and_say_only_what_was_seen() -
 
     split = Resident(torch.zeros(6, 3, 2, 2, dtype=torch.uint8), torch.tensor([0, 0, 1, 1, 2, 2]))
     order = [2, 0, 1]
-    labels = SeenLabels(Source(torch.zeros(0)), Arrivals(split, order), order, 2, CPU)
+    labels = SeenLabels(Source(torch.zeros(0)), ClassIncrementalSplit(split, order), order, 2, CPU)
     shown = torch.tensor([0, 3, 1])
     partners = torch.tensor([2, 1, 1])
     places = torch.tensor([0, 0, 1, 1])  # of the classes of the four images of classes 2 and 0
@@ -379,7 +379,7 @@ def test_and_when_they_came_with_the_images(make_task: MakeTask, monkeypatch: py
     assert "\n" not in str(one.value)
     monkeypatch.setattr(Table, "schedule", lambda self: None)
     monkeypatch.setattr(Table, "complete", False)
-    with pytest.raises(UserError, match="may know none of them; use topkK instead of renormK"):
+    with pytest.raises(UserError, match="renormK may keep none of them; use topkK"):
         Continual().evaluate(make_task(rules(), labels=table()))
 
 

@@ -66,7 +66,7 @@ def test_what_is_counted_is_what_was_shown(make_task: MakeTask, labels: type[Loo
     result = Efficiency().evaluate(make_task(rules, labels=judge))
     assert len(judge.counts) == rules.iterations == 14
     shown = judge.counts[2:]
-    schedule = Efficiency().schedule(rules, dataset().info, 12, 0)
+    schedule = Efficiency().schedule(rules, dataset().info, ipc=3, seed=0)
     blocks = images_of_blocks(schedule, rules, judge)
     assert blocks == [sum(shown[first : first + 3]) for first in range(0, 12, 3)] == [12, 12, 12, 12]
     assert images_of_blocks(schedule, timed(untimed=1, steps=2), None) == [7, 10, 7, 7]
@@ -94,8 +94,8 @@ def test_it_is_the_students_own_loop(make_task: MakeTask, monkeypatch: pytest.Mo
     )
     Efficiency().evaluate(make_task(rules, work=tmp_path / "timed"))
     caught: list[Any] = []
-    plain = classification.train_student
-    monkeypatch.setattr(classification, "train_student", lambda net, *rest: caught.append(net) or plain(net, *rest))
+    plain = classification.train_classifier
+    monkeypatch.setattr(classification, "train_classifier", lambda net, *rest: caught.append(net) or plain(net, *rest))
     Classification().evaluate(make_task(protocol(epochs=3, tests=1), work=tmp_path / "plain"))
     assert all(torch.equal(tensor, weights[0][name]) for name, tensor in caught[0].state_dict().items())
 
@@ -125,10 +125,10 @@ def test_a_killed_measurement_starts_anew(make_task: MakeTask, tmp_path: Path, m
 
 
 def test_epochs_are_those_that_are_timed() -> None:
-    info, usual = dataset().info, Classification().schedule(protocol(), dataset().info, 12, 3)
+    info, usual = dataset().info, Classification().schedule(protocol(), dataset().info, ipc=3, seed=3)
     for iterations, epochs in ((3, 1), (4, 2), (6, 2), (7, 3)):
         rules = timed(untimed=1, steps=iterations - 1, blocks=1)
-        assert Efficiency().schedule(rules, info, 12, 3) == usual.model_copy(update={"epochs": epochs})
+        assert Efficiency().schedule(rules, info, ipc=3, seed=3) == usual.model_copy(update={"epochs": epochs})
 
 
 def test_an_accelerator_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +167,7 @@ def test_the_peak_of_the_host_is_that_since_the_reset() -> None:
 
 
 def test_any_protocol_can_be_timed() -> None:
-    own = choose("official", catalogue.dataset("made-up-imagenet-1k"), "sre2l")
+    own = choose("official", catalogue.dataset("synthetic-imagenet-1k"), "sre2l")
     found = changed(own, {"evaluator": "efficiency", "steps": 2, "form": "small"})
     assert isinstance(found, EfficiencyProtocol) and found.loss == "kl" and found.batch_size == 1024
     assert found.name == "official-sre2l[small,evaluator=efficiency,steps=2]"
@@ -181,8 +181,8 @@ def test_any_protocol_can_be_timed() -> None:
 @pytest.mark.parametrize(
     ("name", "batches"),
     [
-        ("made-up-imagenet-1k", {"sre2l": 1024, "g_vbsm": 1024, "rded": 100, "hello": 100}),
-        ("made-up", {"sre2l": 1000, "g_vbsm": 1000, "rded": 100, "hello": 100}),
+        ("synthetic-imagenet-1k", {"sre2l": 1024, "g_vbsm": 1024, "rded": 100, "hello": 100}),
+        ("synthetic", {"sre2l": 1000, "g_vbsm": 1000, "rded": 100, "hello": 100}),
     ],
 )
 def test_batches_are_the_authors_own_and_then_the_same(name: str, batches: dict[str, int]) -> None:
@@ -190,13 +190,13 @@ def test_batches_are_the_authors_own_and_then_the_same(name: str, batches: dict[
     for method, batch in batches.items():
         for wanted, expected in (("official", batch), ("common", 100)):
             rules = changed(choose(wanted, info, method), {"evaluator": "efficiency"})
-            assert Efficiency().schedule(rules, info, 10 * info.classes, 0).batch_size == expected
+            assert Efficiency().schedule(rules, info, ipc=10, seed=0).batch_size == expected
 
 
 def test_labels_of_other_views_are_refused(make_task: MakeTask) -> None:
     class Stored(Judge):
         def schedule(self) -> Any:
-            return Classification().schedule(protocol(epochs=9), dataset().info, 12, 0)
+            return Classification().schedule(protocol(epochs=9), dataset().info, ipc=3, seed=0)
 
     labels: LabelSource = Stored()
     with pytest.raises(UserError, match="other views"):
@@ -226,7 +226,7 @@ def test_the_suite_in_a_tiny_form(bench: Bench, tmp_path: Path) -> None:
     folder = tmp_path / "boards" / "suites" / "efficiency"
     (path,) = folder.glob("*.md")
     stem = path.name.removesuffix(".md")
-    assert stem.startswith("made-up.")
+    assert stem.startswith("synthetic.")
     assert sorted(p.name for p in folder.iterdir()) == [f"{stem}.csv", f"{stem}.md", f"{stem}.records.jsonl"]
     text = path.read_text()
     assert "each method under its authors' recipe" in text and "no accelerator was at hand" in text

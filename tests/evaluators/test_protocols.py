@@ -11,9 +11,10 @@ import pytest
 from bench.api import catalogue, registry
 from bench.errors import UserError
 from bench.planning.protocols import USUAL, all_protocols, choose, read_settings
-from evaluators.classification import Classification, ClassificationProtocol, by_ipc
+from evaluators.classification import ClassificationProtocol
+from evaluators.student_protocol import by_ipc
 
-FILES = sorted(path.name for path in files(Classification.protocols).iterdir() if path.name.endswith(".toml"))
+FILES = sorted(path.name for path in files("evaluators.protocols").iterdir() if path.name.endswith(".toml"))
 
 
 def protocol(name: str) -> ClassificationProtocol:
@@ -30,7 +31,7 @@ def chosen(wanted: str, dataset: str, method: str) -> ClassificationProtocol:
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_file_is_a_protocol_of_its_own_name(name: str) -> None:
-    values = tomllib.loads((files(Classification.protocols) / name).read_text(encoding="utf-8"))
+    values = tomllib.loads((files("evaluators.protocols") / name).read_text(encoding="utf-8"))
     read = read_settings(registry.evaluator(values.get("evaluator", USUAL)).Config, values, name)
     assert f"{read.name}.toml" == name  # so names are unique
     assert read.version >= 1 and read.title
@@ -113,7 +114,9 @@ def test_the_recipes_of_sre2l_and_g_vbsm(method: str, dataset: str, expected: tu
     assert rules.crop == ("shift" if (method, dataset) == ("sre2l", "cifar100") else "rrc")
 
 
-@pytest.mark.parametrize("dataset", [name for name in catalogue.names() if not catalogue.dataset(name).masks])
+@pytest.mark.parametrize(
+    "dataset", [name for name in catalogue.names() if catalogue.dataset(name).task == "classification"]
+)
 @pytest.mark.parametrize("method", ["rded", "hello", "sre2l", "g_vbsm"])
 def test_every_data_set_has_both_tracks(dataset: str, method: str) -> None:
     assert chosen("common", dataset, method).track == "common"
@@ -154,7 +157,7 @@ def test_a_file_of_ones_own_with_a_slip_is_refused_in_one_line(
     monkeypatch.chdir(tmp_path)
     key = line.split(" = ")[0]
     kept = [
-        text for text in (files(Classification.protocols) / "common.toml").read_text().splitlines()
+        text for text in (files("evaluators.protocols") / "common.toml").read_text().splitlines()
         if not text.startswith(f"{key} =")
     ]  # fmt: skip
     Path("mine.toml").write_text("\n".join([line, *kept]))

@@ -13,25 +13,26 @@ from torch import Tensor, nn
 
 from bench import cli
 from bench.api import Dataset, DatasetInfo, EvaluationTask, Images, LabelSource, Progress, TeacherSpec, catalogue
+from bench.api.seeds import seed_for
 from bench.api.stored.codec import LabelCodec
 from bench.errors import UserError
 from bench.kit import models
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.data.dataset import Resident
-from bench.kit.data.icon_scenes import make_scenes
 from bench.kit.labels.stored import StoredLabels
 from bench.kit.labels.storing import store
-from bench.kit.segmentation.masks import exact_shares, mask_loss
-from bench.kit.segmentation.networks import build
 from bench.kit.views import AugmentationStream, AugmentedBatch
 from bench.planning.grid import Request
 from bench.planning.plan import plan
 from bench.store.record import Record
-from evaluators import segmentation
+from evaluators import student_training
 from evaluators.segmentation import Segmentation, SegmentationProtocol
+from methods.segmentation.masks import clicks, exact_shares, mask_loss
+from methods.segmentation.networks import build
+from methods.segmentation.scenes import make_scenes
 from methods.segmentation.teacher import MaskNetwork, TeacherMasks
 from tests.evaluators.conftest import Judge
-from tests.kit.test_icon_scenes import draw_icons, stickers
+from tests.methods.segmentation.test_icon_scenes import draw_icons, stickers
 from tests.stopping import stopped_every
 
 CPU = torch.device("cpu")
@@ -43,7 +44,8 @@ SHOWN = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.25, 0.3)}
 def scenes() -> Dataset:
     info = DatasetInfo(
         name="toy", title="Toy", classes=CLASSES, image_size=SIDE, smallest_class=3, train_images=15, test_images=12,
-        teacher=TeacherSpec(), clip="icon-clip", student="promptable-w4", masks=True, **SHOWN,  # type: ignore[arg-type]
+        teacher=TeacherSpec(), clip="icon-clip", student="promptable-w4", task="segmentation",
+        label_shape=(SIDE // 4, SIDE // 4), **SHOWN,  # type: ignore[arg-type]
     )  # fmt: skip
     names = tuple("abcde")
     return Dataset(info, names, names, make_scenes(stickers(), 15, SIDE, 1), make_scenes(stickers(), 12, SIDE, 2))
@@ -52,8 +54,11 @@ def scenes() -> Dataset:
 def images() -> Images:
     made = make_scenes(stickers(), 10, SIDE, 7)
     order = torch.argsort(made.labels, stable=True)
-    assert made.points is not None and made.masks is not None
-    return Images(made.pixels[order], made.labels[order], points=made.points[order], masks=made.masks[order])
+    return Images(made.pixels[order], made.labels[order], {name: extra[order] for name, extra in made.extras.items()})
+
+
+def without(made: Images, *names: str) -> Images:
+    return replace(made, extras={name: extra for name, extra in made.extras.items() if name not in names})
 
 
 @cache
@@ -63,7 +68,7 @@ def teacher() -> TeacherMasks:
     network = MaskNetwork(arch="promptable-w4", image_size=SIDE, **SHOWN)  # type: ignore[arg-type]
     model = network.build()
     nn.init.normal_(model.decoder.out.weight, std=20.0)  # type: ignore[union-attr,arg-type]
-    return TeacherMasks(network, model.eval().requires_grad_(False))
+    return TeacherMasks(network, model.state_dict(), CPU)
 
 
 def rules(**changes: Any) -> SegmentationProtocol:
@@ -78,9 +83,10 @@ def task(work: Path, **changes: Any) -> EvaluationTask:
     work.mkdir(exist_ok=True)
     facts: dict[str, Any] = {
         "dataset": scenes().info, "data": scenes(), "images": images(), "labels": teacher(),
-        "student": "promptable-w4", "protocol": rules(), "seed": 0, "device": CPU, "work": work,
+        "student": "promptable-w4", "protocol": rules(), "ipc": 2, "seed": 0, "device": CPU, "work": work,
         "progress": lambda *_, **__: None,
     } | changes  # fmt: skip
+    facts.setdefault("ipc", None if facts["images"] is None else len(facts["images"]) // CLASSES)
     return EvaluationTask(**facts)
 
 
@@ -91,19 +97,19 @@ Trained = list[nn.Module]
 def trained(monkeypatch: pytest.MonkeyPatch) -> Trained:
     """The students, as they are trained."""
     students: Trained = []
-    plain = segmentation.train_student
+    plain = student_training.train_student
 
     def train(student: nn.Module, *rest: Any) -> Any:
         students.append(student)
         return plain(student, *rest)
 
-    monkeypatch.setattr(segmentation, "train_student", train)
+    monkeypatch.setattr(student_training, "train_student", train)
     return students
 
 
 def stored(codec: str, work: Path, protocol: SegmentationProtocol | None = None, seed: int = 0) -> StoredLabels:
     work.mkdir(exist_ok=True)
-    schedule = Segmentation().schedule(protocol or rules(), scenes().info, len(images()), seed)
+    schedule = Segmentation().schedule(protocol or rules(), scenes().info, ipc=len(images()) // CLASSES, seed=seed)
     return store(teacher(), images(), schedule, LabelCodec.parse(codec), scenes().order_hash, work, CPU,
                  lambda *_, **__: None)  # fmt: skip
 
@@ -123,8 +129,8 @@ def test_students_learn_as_a_plain_loop_does(labels: str, trained: Trained, tmp_
     given = teacher() if labels == "soft" else None
     protocol = rules(dice_weight=0.5, epochs=3)
     result = Segmentation().evaluate(task(tmp_path, labels=given, protocol=protocol))
-    schedule = Segmentation().schedule(protocol, scenes().info, 10, 0)
-    torch.manual_seed(segmentation.seed_for("student-init", 0))
+    schedule = Segmentation().schedule(protocol, scenes().info, ipc=2, seed=0)
+    torch.manual_seed(seed_for("student-init", 0))
     student = build("promptable-w4", SIDE, **SHOWN).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     decayed = [p for p in student.parameters() if p.ndim > 1]
     rest = [p for p in student.parameters() if p.ndim <= 1]
@@ -133,19 +139,19 @@ def test_students_learn_as_a_plain_loop_does(labels: str, trained: Trained, tmp_
     )
     stream = AugmentationStream(schedule.plan, 10)
     made = images()
-    layers = torch.cat([made.pixels, torch.stack(_planes(made), 1)], 1)
+    layers = torch.cat([made.pixels, torch.stack(_channels(made), 1)], 1)
     for epoch in range(3):
         for group in optimizer.param_groups:
             group["lr"] = 1e-2 * (1 + torch.cos(torch.tensor(epoch / 3 * torch.pi)).item()) / 2
         for batch, indices in stream.batches(epoch, 4):
             views = stream.make(layers, made.labels, indices, epoch, batch)
-            assert views.planes is not None
-            logits = student.train()(views.pixels, views.planes[:, :1])
+            assert views.channels is not None
+            logits = student.train()(views.pixels, views.channels[:, :1])
             if given is None:
                 wanted = exact_shares(views)
             else:
                 with torch.no_grad():
-                    wanted = torch.sigmoid(given.model(views.pixels, views.planes[:, :1]))
+                    wanted = torch.sigmoid(given.model(views.pixels, views.channels[:, :1]))
             optimizer.zero_grad()
             mask_loss(logits, wanted, 0.5).backward()
             optimizer.step()
@@ -157,17 +163,14 @@ def test_students_learn_as_a_plain_loop_does(labels: str, trained: Trained, tmp_
     assert [epoch for epoch, _ in result["curve"]] == [2, 3] and result["top1"] == result["curve"][-1][1]
 
 
-def _planes(made: Images) -> list[Tensor]:
-    from bench.kit.views.planes import clicks
-
-    assert made.points is not None and made.masks is not None
-    return [clicks(made.points, SIDE, SIDE), made.masks * 255]
+def _channels(made: Images) -> list[Tensor]:
+    return [clicks(made.extras["points"], SIDE, SIDE), made.extras["masks"] * 255]
 
 
 def test_a_student_learns_masks(tmp_path: Path) -> None:
     """It answers the clicks on the scenes that it was trained on."""
     made = images()
-    data = replace(scenes(), test=Resident(made.pixels, made.labels, made.points, made.masks))
+    data = replace(scenes(), test=Resident(made.pixels, made.labels, made.extras))
     result = Segmentation().evaluate(task(tmp_path, data=data, labels=None, protocol=rules(epochs=40, batch_size=5)))
     untrained = Segmentation().evaluate(task(tmp_path / "u", data=data, labels=None, protocol=rules(epochs=1, lr=1e-9)))
     assert result["top1"] > 0.3 > 2 * untrained["top1"]
@@ -177,7 +180,7 @@ def test_views_never_mix_or_shuffle() -> None:
     for wrong in ({"mix": "cutmix"}, {"mix": "mixup"}, {"shuffle": 2}, {"loss": "kl"}, {"dice_weight": -1}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             rules(**wrong)
-    schedule = Segmentation().schedule(rules(), scenes().info, 10, 0)
+    schedule = Segmentation().schedule(rules(), scenes().info, ipc=2, seed=0)
     assert (schedule.plan.mix, schedule.plan.shuffle, schedule.plan.min_scale) == ("none", 1, 0.7)
 
 
@@ -195,7 +198,7 @@ def test_stored_masks_are_the_teacher_s_answers_up_to_fp16(tmp_path: Path) -> No
     found, made = stored("fp16", tmp_path), images()
     schedule = found.schedule()
     stream = AugmentationStream(schedule.plan, 10)
-    layers = torch.cat([made.pixels, torch.stack(_planes(made), 1)], 1)
+    layers = torch.cat([made.pixels, torch.stack(_channels(made), 1)], 1)
     for epoch in range(4):
         for batch, indices in stream.batches(epoch, 4):
             views = stream.make(layers, made.labels, indices, epoch, batch)
@@ -208,14 +211,11 @@ def test_stored_masks_are_the_teacher_s_answers_up_to_fp16(tmp_path: Path) -> No
 
 def test_labels_for_prompts_at_other_places_are_refused(tmp_path: Path) -> None:
     made = images()
-    assert made.points is not None
-    moved = replace(made, points=made.points.roll(1, 0))
+    moved = replace(made, extras={**made.extras, "points": made.extras["points"].roll(1, 0)})
     with pytest.raises(UserError, match="made for another image set"):
         Segmentation().evaluate(task(tmp_path / "w", images=moved, labels=stored("fp16", tmp_path / "l")))
     # of exact masks a student of soft ones needs none
-    Segmentation().evaluate(
-        task(tmp_path / "v", images=replace(made, masks=None), labels=stored("fp16", tmp_path / "m"))
-    )
+    Segmentation().evaluate(task(tmp_path / "v", images=without(made, "masks"), labels=stored("fp16", tmp_path / "m")))
 
 
 # -- stops
@@ -235,7 +235,7 @@ def test_a_stopped_student_is_the_same_bits(trained: Trained, tmp_path: Path) ->
 def test_killed_in_the_midst_of_training_it_is_the_same_bits(
     labels: str, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Checkpoint.__init__, "__defaults__", ("checkpoint", 0.0))
+    monkeypatch.setattr(Checkpoint.__init__, "__defaults__", ("checkpoint", 0.0, True))
     given = {"online": teacher(), "stored": stored("fp16", tmp_path / "labels"), "hard": None}[labels]
     whole = Segmentation().evaluate(task(tmp_path / "one", labels=given))
     told: list[int] = []
@@ -294,25 +294,25 @@ def test_what_students_cannot_learn_from_is_refused_in_one_line(tmp_path: Path) 
     other = stored("fp16", tmp_path / "other", rules(min_scale=0.5))
     refused("belong to other views than test shows: min_scale 0.7, not 0.5|other views than test", work, labels=other)
     refused("other views", work, labels=stored("fp16", tmp_path / "seed", seed=1))
-    refused("without prompts", work, images=replace(made, points=None, masks=None))
-    refused("without prompts", work, images=replace(made, points=None, masks=None), labels=None)
-    refused("without masks", work, images=replace(made, masks=None), labels=None)
+    refused("without prompts", work, images=without(made, "points", "masks"))
+    refused("without prompts", work, images=without(made, "points", "masks"), labels=None)
+    refused("without masks", work, images=without(made, "masks"), labels=None)
     refused("answers with classes", work, student="convnet3")
-    bare = scenes().info.model_copy(update={"masks": False})
+    bare = scenes().info.model_copy(update={"task": "classification"})
     refused("needs prompts and masks, which toy has not", work, dataset=bare)
 
 
 def test_stored_labels_of_classes_are_refused(tmp_path: Path) -> None:
-    schedule, made, judge = Segmentation().schedule(rules(), scenes().info, 10, 0), images(), Judge()
+    schedule, made, judge = Segmentation().schedule(rules(), scenes().info, ipc=2, seed=0), images(), Judge()
     torch.manual_seed(0)
     judge.net = models.build("convnet2-w8", CLASSES, SIDE, **SHOWN).eval().requires_grad_(False)  # type: ignore[arg-type]
     codec, order = LabelCodec.parse("fp16"), scenes().order_hash
-    plain = replace(made, points=None, masks=None)
-    for labelled, message in ((plain, "made for another image set"), (made, "these labels are of classes")):
-        work = tmp_path / message
+    plain = without(made, "points", "masks")
+    for index, labelled in enumerate((plain, made)):
+        work = tmp_path / str(index)
         work.mkdir()
         found = store(judge, labelled, schedule, codec, order, work, CPU, lambda *_, **__: None)
-        refused(message, tmp_path / "w", labels=found)
+        refused("these labels are of classes", tmp_path / "w", labels=found)
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def test_stored_labels_of_classes_are_refused(tmp_path: Path) -> None:
         ({"labels": ("teacher:fp16",)}, "--labels teacher:fp16 of promptable are teacher labels"),
         ({"labels": ("static:fp16",)}, "--labels static:fp16 of promptable are static labels"),
         ({"students": ("convnet3",)}, "student 'convnet3' answers with classes"),
-        ({"protocols": ("common-digits-cpu",)}, "promptable labels with masks"),
+        ({"protocols": ("common-digits-cpu",)}, "promptable is for segmentation, which students of common-digits-cpu"),
     ],
 )  # fmt: skip
 def test_plans_refuse_it_before_anything_is_computed(changes: dict[str, Any], message: str) -> None:

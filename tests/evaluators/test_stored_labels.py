@@ -20,6 +20,7 @@ from bench.kit.labels.storing import store
 from bench.kit.views import AugmentationConfig, AugmentedBatch
 from evaluators.classification import Classification, ClassificationProtocol
 from tests.evaluators.conftest import (
+    CLASSES,
     CPU,
     SIDE,
     Judge,
@@ -34,7 +35,7 @@ from tests.stopping import stopped_every
 def stored(task: EvaluationTask, work: Path, codec: str, **schedule: Any) -> StoredLabels:
     """A judge's answers to the views of a task, or of a schedule that differs from it."""
     assert isinstance(task.protocol, ClassificationProtocol) and task.images is not None
-    views = Classification().schedule(task.protocol, task.dataset, len(task.images), task.seed)
+    views = Classification().schedule(task.protocol, task.dataset, ipc=len(task.images) // CLASSES, seed=task.seed)
     work.mkdir()
     views = views.model_copy(update=schedule)
     order_hash, silent = task.data.order_hash, lambda *_, **__: None
@@ -106,7 +107,7 @@ def test_labels_of_other_views_are_refused_by_name(
 ) -> None:
     task = make_task(protocol())
     labels = stored(task, tmp_path / "labels", "fp16", **schedule)
-    with pytest.raises(UserError, match=f"other views than test shows: {words}"):
+    with pytest.raises(UserError, match=f"other views than those of test: {words}"):
         Classification().evaluate(make_task(protocol(), labels=labels))
 
 
@@ -123,5 +124,5 @@ def test_labels_of_other_images_or_another_class_order_are_refused(make_task: Ma
 def test_labels_of_the_likeliest_classes_alone_do_not_go_with_mse(make_task: MakeTask, tmp_path: Path) -> None:
     rules = protocol(loss="mse")
     labels = stored(make_task(rules), tmp_path / "labels", "renorm2")
-    with pytest.raises(UserError, match="use topkK instead of renormK"):
+    with pytest.raises(UserError, match="use topkK"):
         Classification().evaluate(make_task(rules, labels=labels))

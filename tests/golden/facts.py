@@ -13,14 +13,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from bench.api.stored.codec import LabelCodec
-from bench.api.stored.layout import LabelLayout
-from bench.api.stored.size import fkd_bytes
 from torch import nn
 
 from bench.api import catalogue
 from bench.api.augmentation import AugmentationConfig, AugmentationSchedule
 from bench.api.seeds import seed_for
+from bench.api.stored.codec import LabelCodec
+from bench.api.stored.layout import LabelLayout
+from bench.api.stored.size import fkd_bytes
 from bench.kit.data.sampling import sample_classes
 from bench.kit.models import build
 from bench.kit.optim import lr_factor

@@ -19,10 +19,11 @@ from torchvision.transforms import v2
 from bench.api import DatasetInfo, catalogue
 from bench.api.dataset import order_hash
 from bench.errors import UserError
+from bench.execution.datasets import describe
 from bench.kit import data
+from bench.kit.data.arrays import digits_test_indices
 from bench.kit.data.dataset import Files, Resident
 from bench.kit.data.decoding import centre
-from bench.kit.data.embedded import test_indices as digits_test_indices
 from bench.kit.views import AugmentationConfig, AugmentationStream
 
 
@@ -236,22 +237,16 @@ def test_crops_are_the_unflipped_views_of_the_epochs() -> None:
 
 
 def test_a_description_says_what_was_found() -> None:
-    found = data.describe("digits")
-    assert found.problem is None
-    assert (found.train, found.test, found.smallest_class) == (1437, 360, 139)
-    assert found.sizes == ((16, 16), (16, 16))
-    assert found.order_hash == order_hash(list("0123456789"))
-    assert found.resident
-    assert found.mean is not None
-    assert found.mean[0] == pytest.approx(0.305, abs=0.02)
+    found = describe("digits", None)
+    assert "problem" not in found and found["found in"] == "the scikit-learn package"
+    assert found["images"] == "1,437 train, 360 test; 139 in the smallest class"
+    assert found["pixels"] == "16 x 16, used at 16; in memory"
+    assert found["class order"] == order_hash(list("0123456789"))
+    assert found["classes"] == "10: number zero … number nine"
+    assert float(found["mean, std"].split()[0]) == pytest.approx(0.305, abs=0.02)
 
 
 def test_a_description_of_a_missing_set_says_what_to_do(tmp_path: Path) -> None:
-    found = data.describe("places365", tmp_path)
-    assert found.place is None
-    assert found.problem is not None
-    assert "places2.csail.mit.edu" in found.problem
-
-
-def test_readers_and_catalogue_know_the_same_sets() -> None:
-    assert {*data.READERS, *data.EMBEDDED} == set(catalogue.names())
+    found = describe("places365", tmp_path)
+    assert "found in" not in found
+    assert "places2.csail.mit.edu" in found["problem"]

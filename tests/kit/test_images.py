@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,50 @@ def test_classes_in_any_order_come_back_class_major(tmp_path: Path) -> None:
     mixed = torch.randperm(len(before), generator=torch.Generator().manual_seed(1))
     images.save(Images(before.pixels[mixed], before.labels[mixed]), tmp_path, "png")
     assert torch.equal(images.load(tmp_path).labels, before.labels)
+
+
+def extras(count: int, side: int = 16) -> dict[str, torch.Tensor]:
+    stream = torch.Generator().manual_seed(1)
+    return {
+        "bits": torch.randint(0, 2, (count, side, side), generator=stream, dtype=torch.uint8),
+        "places": torch.randint(0, side, (count, 2), generator=stream),
+        "maps": torch.randint(0, 256, (count, side, side), generator=stream, dtype=torch.uint8),
+    }
+
+
+@pytest.mark.parametrize("encoding", ["png", "jpeg"])
+def test_extras_survive_the_disk(tmp_path: Path, encoding: images.Encoding) -> None:
+    before = replace(made(side=16), extras=extras(12))
+    images.save(before, tmp_path / "one", encoding)
+    after = images.load(tmp_path / "one")
+    assert after.extras.keys() == before.extras.keys()
+    for name, extra in before.extras.items():
+        assert torch.equal(after.extras[name], extra) and after.extras[name].dtype == extra.dtype
+    images.save(after, tmp_path / "again", "jpeg")  # files that are encoded already keep their bytes
+    assert images.files_digest(tmp_path / "again") == images.files_digest(tmp_path / "one")
+
+
+def test_extras_are_files_of_their_own(tmp_path: Path) -> None:
+    before = replace(made(ipc=2, classes=3, side=16), extras=extras(6))
+    images.save(before, tmp_path, "png")
+    files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    names = [f"{label:05d}/class{label:05d}_id{index:05d}.png" for label in range(3) for index in range(2)]
+    assert files == [
+        *names,
+        *(f"extras/{key}/{name}" for key in ("bits", "maps") for name in names),
+        "extras/places.json",
+    ]
+    assert [images.extra_of(file) for file in files] == [None] * 6 + ["bits"] * 6 + ["maps"] * 6 + ["places"]
+    for name, bits in zip(names, before.extras["bits"], strict=True):
+        with Image.open(tmp_path / "extras" / "bits" / name) as found:
+            assert found.mode == "1"
+            assert [[int(found.getpixel((x, y)) > 0) for x in range(16)] for y in range(16)] == bits.tolist()  # type: ignore[operator]
+    assert (tmp_path / "extras" / "places.json").stat().st_size < 8 * len(before) + 4
+
+
+def test_extras_of_other_kinds_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"extra 'odd' is torch.float32 \(12,\)"):
+        images.save(replace(made(), extras={"odd": torch.rand(12)}), tmp_path, "png")
 
 
 def test_a_record_beside_the_images_is_not_one(tmp_path: Path) -> None:

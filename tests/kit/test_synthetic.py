@@ -1,4 +1,4 @@
-"""Made-up data and an untrained CLIP: nothing lies anywhere, and all of it is the same every time."""
+"""Synthetic data and an untrained CLIP: both need no files and are the same every time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.kit.clip.naming import clip_identity
 from bench.kit.data.dataset import Resident
 
 
-@pytest.mark.parametrize("name", ["made-up", "made-up-imagenet-1k"])
+@pytest.mark.parametrize("name", ["synthetic", "synthetic-imagenet-1k"])
 def test_it_is_what_the_catalogue_says(name: str) -> None:
     info = catalogue.dataset(name)
     made, again = data.load(info), data.load(info)
@@ -25,7 +25,7 @@ def test_it_is_what_the_catalogue_says(name: str) -> None:
 
 
 def test_classes_differ_and_images_of_a_class_do_too() -> None:
-    made = data.load(catalogue.dataset("made-up"))
+    made = data.load(catalogue.dataset("synthetic"))
     assert isinstance(made.train, Resident) and isinstance(made.test, Resident)
     of_class = made.train.pixels.view(100, 10, -1).double()
     within = (of_class[:, 0] - of_class[:, 1]).abs().mean()

@@ -86,7 +86,7 @@ def test_stored_labels_stand_on_their_images_and_on_who_answers() -> None:
     assert kept.parents["images"] == student.parents["images"]
     assert by_id[kept.parents["labels"]].by == "teacher"
     assert AugmentationSchedule(**kept.call["schedule"]) == Classification().schedule(
-        all_protocols()["common-digits-cpu"], grid.dataset, 100, 0
+        all_protocols()["common-digits-cpu"], grid.dataset, ipc=10, seed=0
     )
 
 

@@ -14,7 +14,6 @@ from bench.cli import main
 from bench.cli.options import request
 from bench.cli.run import arguments
 from bench.errors import UserError
-from bench.format import NONE
 from bench.kit.models import build
 from bench.planning import manifest, suites
 from bench.planning.grid import Grid, Request
@@ -332,11 +331,11 @@ def test_a_tiny_run(name: str, bench: Bench, colours: Path, tmp_path: Path) -> N
     assert done.returncode == 0, done.stdout + done.stderr
     assert not (tmp_path / "boards" / "folder-colours.md").exists()
     board = (tmp_path / "boards" / "suites" / name / "folder-colours.md").read_text().replace("<wbr>", "")
-    assert f"{count} of {count} cells done" in board
+    assert f"{count} of {count} students done" in board
     assert "## Beside the paper" in board and "common\\[small,epochs=2," in board
     heads = [line for line in board.splitlines() if line.startswith("| Method") and "Parameters" in line]
     assert len(heads) == 1
     column = [cell.strip() for cell in heads[0].split("|")].index("Parameters")
     start = board.splitlines().index(heads[0]) + 2
     stored = [line.split("|")[column].strip() for line in board.splitlines()[start : start + count]]
-    assert len(set(stored)) == sizes and all(text == NONE or text.replace(",", "").isdigit() for text in stored)
+    assert len(set(stored)) == sizes and all(text == "—" or text.replace(",", "").isdigit() for text in stored)

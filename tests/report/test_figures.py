@@ -376,12 +376,8 @@ def test_labels_never_touch(count: int) -> None:
         own = axes()
         end_labels(own, [(1.0 - 0.001 * index, f"m{index}", INK) for index in range(count)])
         places = sorted(text.xyann[1] for text in own.texts)
-<<<<<<< HEAD
-        assert all(b - a > 0.06 for a, b in zip(places, places[1:], strict=False)) and places[0] >= 0 and places[-1] <= 1
-=======
         assert all(b - a > 0.06 for a, b in pairwise(places))
         assert places[0] >= 0 and places[-1] <= 1
->>>>>>> figures
 
 
 def test_the_line_of_a_method_is_the_best_that_a_budget_affords() -> None:

@@ -11,29 +11,19 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from bench.report_legacy.board import Row, make_rows
-from bench.report_legacy.curves import HEIGHT, MOST_POINTS, WIDTH, curve_lines
-from bench.report_legacy.entries import Entry, LeftOut
-from bench.report_legacy.page import render_page
-from bench.report_legacy.page_template import scale_of
-from bench.report_legacy.pictures import Pictures, Sheet, read_pictures, write_pictures
-from bench.report_legacy.scores import Scores
 from PIL import Image
 
 from bench.api import Images
 from bench.errors import UserError
-from bench.exchange.nearest_images import _nearest, _spread, draw_grids
+from bench.exchange.nearest_images import _nearest, _spread, draw_pictures
 from bench.kit import images
 from bench.planning import manifest
 from bench.planning.grid import Request
 from bench.planning.plan import plan
-<<<<<<< HEAD
-=======
 from bench.report.image_grid import ImageGrid, read_grids
 from bench.report.page import CURVE, _cells, _curve, _rendered, _tables
 from bench.report.rows import pool
 from bench.report.winners import first_sentence
->>>>>>> figures
 from bench.store.artifacts import Store
 from bench.store.record import Record, RunFacts
 from tests.report.board_data import EVIL, entry, figure, frame_of, grid, grids, page, png, three
@@ -115,7 +105,13 @@ def test_failed_cells_and_unread_records_are_named(tmp_path: Path) -> None:
 def test_protocols_have_tables_and_captions_of_their_own(tmp_path: Path) -> None:
     read = Read(page(tmp_path, grid() + three((0.5, 0.5, 0.5), protocol="official")))
     assert len(read.all("table", "board")) == 2
-    assert read.text["caption"] == ["Protocol common, version 1, top-1", "Protocol official, version 1, top-1"]
+    assert read.text["caption"] == ["Protocol common, version 1", "Protocol official, version 1"]
+
+
+def test_tables_say_what_is_measured(tmp_path: Path) -> None:
+    text = page(tmp_path, three((0.5, 0.5, 0.5), metric="mean IoU"))
+    assert ">Mean IoU %</th>" in text and 'data-h="Mean IoU %"' in text and "Top-1 %" not in text
+    assert ">Top-1 %</th>" in page(tmp_path, three((0.5, 0.5, 0.5)))
 
 
 def test_what_environments_agree_in_is_said_once(tmp_path: Path) -> None:
@@ -141,6 +137,12 @@ def test_figures_stand_inline_with_their_titles_and_texts(tmp_path: Path) -> Non
     assert 'aria-label="Cost &amp; gain. One mark."' in text and "<b>Other.</b>" in text
 
 
+def test_figures_that_would_make_a_page_large_are_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.report.page.DRAWN", len(figure().svg))
+    text = page(tmp_path, grid(), [figure(), figure("Other")])
+    assert text.count("<circle") == 1 and '<a href="digits/one.svg">Other</a>' in text
+
+
 def test_the_board_s_own_words_frame_the_table(tmp_path: Path) -> None:
     text = page(
         tmp_path,
@@ -162,9 +164,7 @@ def test_the_board_s_own_words_frame_the_table(tmp_path: Path) -> None:
 
 
 def test_links_of_the_board_hold_in_every_section() -> None:
-    sections = _rendered(
-        "# T\n\n## One\n\n[x][a] [y][b]\n\n## Two\n\n[x][a]\n\n[a]: https://arxiv.org/abs/1\n[b]: #labels\n"
-    )
+    sections = _rendered(["# T\n", "## One\n\n[x][a] [y][b]\n", "## Two\n\n[x][a]\n\n[a]: https://arxiv.org/abs/1\n"])
     assert [one.count('href="https://arxiv.org/abs/1"') for one in sections] == [0, 1, 1]
 
 
@@ -178,10 +178,15 @@ def test_nothing_is_loaded_from_outside(tmp_path: Path) -> None:
     assert "default-src 'none'" in text.replace("&#39;", "'")
 
 
-def test_a_large_board_leaves_out_single_cells_and_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.report.page.DETAILED", 7)
-    text = page(tmp_path, grid())
-    assert text.count('class="row"') == 8 and 'class="cells"' not in text and "<polyline" not in text
+def test_a_large_board_shows_fronts_and_the_best_of_each_method_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worse = [one for k in range(20) for one in three((0.1, 0.1, 0.1), labels=f"stored:topk{k}+fp16", label_bytes=10**7)]
+    monkeypatch.setattr("bench.report.page.MOST", 8)
+    text = page(tmp_path, [*grid(), *worse])
+    assert text.count('class="row"') == 8 and "stored:topk" not in text[text.index('class="board"') :]
+    assert "The board has 28 rows. Here are 8" in text
+    assert "The board has" not in page(tmp_path, grid())
 
 
 # -- hostile text, and always the same bytes
@@ -300,7 +305,7 @@ def test_grids_are_drawn_from_a_store(tmp_path: Path) -> None:
     store = Store(tmp_path)
     asked = plan(Request(methods=("hello", "rded"), ipc=(1, 2), seeds=(0, 1)))
     manifest.keep(store, asked)
-    assert draw_grids(store, "digits") is None
+    assert draw_pictures(store, "digits") is None
     for cell in asked.stage("distill"):
         if cell.call["ipc"] == 2 and (cell.by, cell.call["seed"]) != ("rded", 0):
             pixels = torch.full((20, 3, 16, 16), 10 * len(cell.by), dtype=torch.uint8)
@@ -308,8 +313,8 @@ def test_grids_are_drawn_from_a_store(tmp_path: Path) -> None:
                 images.save(Images(pixels, torch.arange(10).repeat_interleave(2)), draft, "png")
                 run = RunFacts(started="", seconds=1, peak_memory=1, environment={})
                 store.commit(draft, Record(id=cell.id, cell=cell, state="done", run=run))
-    made = draw_grids(store, "digits")
-    assert made is not None and draw_grids(store, "digits") == made
+    made = draw_pictures(store, "digits")
+    assert made is not None and draw_pictures(store, "digits") == made
     assert (made.ipc, made.each, made.side, len(made.classes)) == (2, 2, 16, 10)
     assert {one.methods: one.seed for one in made.sheets} == {("hello", "rded"): 1, ("random_real",): 0}
     sheet = Image.open(io.BytesIO(base64.b64decode(made.sheets[0].png)))
@@ -317,4 +322,4 @@ def test_grids_are_drawn_from_a_store(tmp_path: Path) -> None:
     assert sheet.convert("LA").getpixel((0, 1)) == (40, 255)  # distilled
     assert sheet.convert("LA").getpixel((16, 1))[1] == 0  # the gap
     with pytest.raises(UserError, match="expected one of"):
-        draw_grids(store, "digits", ipc=50)
+        draw_pictures(store, "digits", ipc=50)

@@ -14,7 +14,7 @@ import pytest
 
 from bench.report.command import command
 from bench.report.figures import draw_figures
-from bench.report.rows import pool
+from bench.report.rows import pool, records
 from bench.store.entries import Entry
 from tests.report.board_data import EVIL, SVG, entry, figure, frame_of, grid, grids, page, three
 from tests.report.chromium import Page, browser, find_chromium
@@ -114,7 +114,7 @@ def test_a_head_sorts_each_group_both_ways_and_back(shown: Page) -> None:
 
 def test_what_was_not_measured_stays_last(shown: Page) -> None:
     for _ in range(2):
-        press_head(shown, "Accuracy %")
+        press_head(shown, "Top-1 %")
         assert methods(shown, "10")[3] == "SRe2L"
 
 
@@ -181,7 +181,7 @@ def test_filtered_rows_take_their_fold_outs_with_them(shown: Page) -> None:
 
 # -- copying
 
-COMMAND = command(pool(frame_of(three((0.9, 0.91, 0.92), method="rded", labels="teacher", ipc=1))))
+COMMAND = command(records(pool(frame_of(three((0.9, 0.91, 0.92), method="rded", labels="teacher", ipc=1)))))
 PRESS = """(async () => {
   const button = document.querySelector('button.copy');
   button.click();

@@ -122,7 +122,8 @@ class LabelLayout:
 
     def replay(self, epoch: int) -> list[tuple[int, int]] | None:
         """The (epoch, batch) pairs that a student sees in its epoch: drawn from the kept ones without replacement, the
-        smaller batch last; None where every batch was kept and comes in its own epoch."""
+        smaller batch last; None where every batch was kept and comes in its own epoch.
+        """
         if self.codec.prune == 1:
             return None
         seed, full = self.schedule.plan.seed, self.schedule.images // self.schedule.batch_size

@@ -1,12 +1,12 @@
-"""Loads a public CLIP by name, and turns class names into its text embeddings.
+"""Public CLIPs, loaded by name, and their text embeddings of class names.
 
     model, tokenizer, base = load_clip("icon-clip", "cpu")
     words = text_embeddings(model, tokenizer, ["shopping bag", "shirt"], templates)      # (2, 128)
 
 Names: `icon-clip` (its weights are in this package); `ARCH:TAG` of open_clip, e.g. `RN50:openai`, fetched once
-into open_clip's cache or found in `cache`; `ARCH:/path/to/weights`; `ARCH:none`, random weights from a seed, which
-know nothing and cost as much. The model is fp32 and in eval mode, whatever the file holds; `model.visual` knows
-`image_size`, `image_mean` and `image_std`.
+into open_clip's cache or found in `cache`; `ARCH:/path/to/weights`; `ARCH:none`, random weights from a seed, to measure
+costs with. The model is fp32 and in eval mode, whatever the file holds; `model.visual` has `image_size`, `image_mean`
+and `image_std`.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ Tokenizer = Callable[[list[str]], Tensor]
 def load_clip(
     name: str, device: torch.device | str, cache: Path | None = None
 ) -> tuple[CLIP, Tokenizer, FrozenBackbone]:
-    """The model on `device`, its tokenizer (list of B strings -> (B, context) int64), and what to count it as.
+    """Load a model, its tokenizer (list of B strings -> (B, context) int64), and the backbone to count it as.
 
     Args:
         name: `icon-clip`, `ARCH:TAG`, `ARCH:/path/to/weights` or `ARCH:none`.
-        device: where the model goes.
+        device: of the model.
         cache: folder in which open_clip keeps downloads; None is open_clip's own.
     """
     if name == ICON_CLIP:
@@ -78,10 +78,10 @@ def load_clip(
 
 
 def load_same_clip(name: str, base: FrozenBackbone, device: torch.device | str) -> tuple[CLIP, Tokenizer]:
-    """The model and tokenizer that labels stand on, found by ``name`` as :func:`load_clip` finds them.
+    """Load the model and tokenizer that labels were made with, by ``name`` as :func:`load_clip` does.
 
     Raises:
-        UserError: it is not to be had, or its weights are not those of ``base``.
+        UserError: it is not available, or its weights are not those of ``base``.
     """
     model, tokenizer, found = load_clip(name, device)
     if found.sha256 != base.sha256:
@@ -93,13 +93,13 @@ def load_same_clip(name: str, base: FrozenBackbone, device: torch.device | str) 
 
 
 def load_clip_folder(folder: Path, device: torch.device | str, name: str) -> tuple[CLIP, Tokenizer, FrozenBackbone]:
-    """A model from `model.safetensors` and `config.json`, as `train_icon_clip` writes them."""
+    """Load a model from `model.safetensors` and `config.json`, the files of icon-clip."""
     path = folder / "model.safetensors"
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         model = CLIP(**config["model_cfg"])
         model.load_state_dict({key: value.float() for key, value in load_file(path).items()})
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
             f"{folder}: no usable model there ({str(error).splitlines()[0][:120]}); expected config.json and "
             "model.safetensors, so install the package again"
@@ -110,7 +110,7 @@ def load_clip_folder(folder: Path, device: torch.device | str, name: str) -> tup
 
 
 def _untrained(arch: str) -> CLIP:
-    """An architecture with random weights, the same in every process; nobody else's random numbers change."""
+    """Build an architecture with random weights, the same in every process, and leave the global stream alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for("untrained-clip", arch))
         model: CLIP = open_clip.create_model(arch, precision="fp32", device="cpu")
@@ -118,7 +118,7 @@ def _untrained(arch: str) -> CLIP:
 
 
 def _base_of_weights(name: str, model: CLIP) -> FrozenBackbone:
-    """What weights that lie in no file would weigh in one, without its header, and the digest of their bytes."""
+    """Count weights that are in no file as if they were, without its header, and digest their bytes."""
     tensors = [tensor.contiguous().view(-1).view(torch.uint8).numpy() for tensor in model.state_dict().values()]
     sha256 = hashlib.sha256()
     for tensor in tensors:
@@ -167,7 +167,7 @@ def _public_base(name: str, path: Path) -> FrozenBackbone:
 
 @torch.no_grad()
 def text_embeddings(model: CLIP, tokenizer: Tokenizer, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """(C, D) float32, one unit vector a class: the normalised mean of its normalised sentence embeddings.
+    """Embed classes as unit vectors (C, D) float32: the normalised mean of normalised sentence embeddings.
 
     Args:
         class_names: C human-readable names, in class order.

@@ -1,4 +1,4 @@
-"""What a public CLIP is called in an identity; torch-free, for planning."""
+"""Names of public CLIPs in identities; torch-free, for planning."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ UNTRAINED = "none"  # ARCH:none is an architecture with random weights
 
 
 def clip_identity(name: str) -> str:
-    """A name that changes with the weights and not with the place of their file.
+    """Return a name that changes with the weights and not with the place of their file.
 
     ``icon-clip`` and ``ARCH:/path/to/weights`` become ``icon-clip@…`` and ``ARCH@…`` with the beginning of the file's
     SHA-256; ``ARCH:TAG`` and ``ARCH:none`` name fixed weights by themselves.

@@ -1,7 +1,6 @@
 """Image files as pixels: decoding one or many, checking that all are whole, and the test-time crop.
 
-Reads image files. Writes nothing but stamps below ``~/.cache/distill-bench/checked``: empty files, each named
-for certain files that a long check found whole.
+A long check leaves a stamp below ``~/.cache/distill-bench/checked``: an empty file named by a digest of the files.
 """
 
 from __future__ import annotations
@@ -18,22 +17,21 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
 
-from bench.api.image_folders import UNREADABLE, unreadable
+from bench.kit.data.image_folders import UNREADABLE, unreadable
 
 DECODING_ERRORS = (*UNREADABLE, Image.DecompressionBombError)
-WORTH_A_STAMP = 5.0  # seconds; what is checked faster is checked each time
+WORTH_A_STAMP = 5.0  # seconds; faster checks are repeated each time
 SMALLEST_ENLARGED = 64  # pixels; smaller images are tested whole
 
 
 def processors() -> int:
-    """The processors this process may run on."""
+    """Count the processors that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def decode(path: Path) -> Tensor:
-    """The image at ``path`` as RGB, uint8 (3, H, W).
+    """Decode the image at ``path`` as RGB, uint8 (3, H, W).
 
     Raises:
         UserError: the file is missing, truncated or no image; it is named.
@@ -47,7 +45,7 @@ def decode(path: Path) -> Tensor:
 
 
 def side_lengths(path: Path) -> tuple[int, int]:
-    """Height and width of the image at ``path``, from its header.
+    """Read height and width of the image at ``path`` from its header.
 
     Raises:
         UserError: the header cannot be read.
@@ -60,7 +58,7 @@ def side_lengths(path: Path) -> tuple[int, int]:
 
 
 def decode_all(paths: Sequence[Path], size: int) -> Tensor:
-    """Images that are all ``size`` pixels square, uint8 (N, 3, S, S).
+    """Decode images that are all ``size`` pixels square: uint8 (N, 3, S, S).
 
     Raises:
         UserError: a file cannot be decoded; the first such is named.
@@ -88,14 +86,17 @@ def check_all(paths: Sequence[Path], stamps: Path | None = None) -> None:
     Raises:
         UserError: a file cannot be decoded; the first such is named.
     """
-    stamp = (stamps or Path.home() / ".cache" / "distill-bench" / "checked") / _state(paths)
-    if stamp.exists():
+    if stamps is None:
+        with suppress(RuntimeError):  # without a home folder, the check is not remembered
+            stamps = Path.home() / ".cache" / "distill-bench" / "checked"
+    stamp = stamps / _state(paths) if stamps is not None else None
+    if stamp is not None and stamp.exists():
         return
     started = time.monotonic()
     with ThreadPoolExecutor(processors()) as pool:
         for _ in pool.map(_check, paths):
             pass
-    if time.monotonic() - started > WORTH_A_STAMP:
+    if stamp is not None and time.monotonic() - started > WORTH_A_STAMP:
         with suppress(OSError):  # a stamp only saves time
             stamp.parent.mkdir(parents=True, exist_ok=True)
             stamp.touch()
@@ -122,7 +123,7 @@ def _state(paths: Sequence[Path]) -> str:
 
 
 def centre(pixels: Tensor, size: int) -> Tensor:
-    """The test-time view: the short side resized (bilinear, antialiased), then the central square.
+    """Make the test-time view: resize the short side (bilinear, antialiased), then crop the central square.
 
     The short side becomes ``size // 7 * 8``: 256 for 224, 144 for 128, 72 for 64, as in RDED's ``validate``.
     Below 64 pixels it becomes ``size``; RDED's rule says the same for 32, the only such size there.
@@ -133,6 +134,8 @@ def centre(pixels: Tensor, size: int) -> Tensor:
     Returns:
         uint8 (..., 3, size, size).
     """
+    from torchvision.transforms.v2 import functional as transforms  # here: it takes seconds
+
     short = size // 7 * 8 if size >= SMALLEST_ENLARGED else size
     resized = transforms.resize(pixels, [short], antialias=True)
     square: Tensor = transforms.center_crop(resized, [size, size])

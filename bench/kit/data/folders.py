@@ -1,8 +1,7 @@
-"""Data sets of image files: ImageNet and its subsets, Tiny-ImageNet, Places365, icons-100, the user's own.
+"""Data sets of image files: ImageNet and its subsets, Tiny-ImageNet, Places365, icons-100, and users' folders.
 
-Each reader finds the files of both splits in class order; whether they are read into memory or lazily follows
-from what is found. Small sets are read or checked whole here, so that a broken file stops a run before it
-computes anything.
+Each reader finds the files of both splits in class order, and raises UserError where a class or a file is missing,
+empty or broken. Small sets are read or checked whole, so that a broken file stops a run before it computes anything.
 """
 
 from __future__ import annotations
@@ -13,20 +12,20 @@ from pathlib import Path
 import torch
 
 from bench.api import Dataset, DatasetInfo, Split
-from bench.api.image_folders import Listing, fingerprint, list_classes, list_folder
 from bench.errors import UserError
 from bench.kit.data import names
 from bench.kit.data.dataset import Files, Resident
 from bench.kit.data.decoding import check_all, decode_all, side_lengths
+from bench.kit.data.image_folders import Listing, fingerprint, list_classes, list_folder
 
 MOST_RESIDENT = 4 * 2**30  # bytes of uint8; Tiny-ImageNet has 1.4e9
 MOST_CHECKED = 100_000  # files; from here on a broken one is found when it is read
 
 
 def read_listings(info: DatasetInfo, train: Listing, val: Listing, words: Iterable[str]) -> Dataset:
-    """The data set of two listings with the same classes; ``words`` are their names in that order.
+    """Make a data set of two listings with the same classes; ``words`` are their names in that order.
 
-    Images that are all squares of one size are read into memory, if that is not too much.
+    Images that are all squares of one size are read into memory where they fit; others are read per batch.
 
     Raises:
         UserError: a file cannot be decoded.
@@ -42,29 +41,25 @@ def read_listings(info: DatasetInfo, train: Listing, val: Listing, words: Iterab
 
 
 def paths_of(listing: Listing) -> list[Path]:
-    """The files of a listing, class by class."""
+    """Return the files of a listing, class by class."""
     return [listing.root / path for files in listing.files.values() for path in files]
 
 
 def labels_of(listing: Listing) -> torch.Tensor:
-    """The labels int64 (N,) that belong to :func:`paths_of`."""
+    """Return the labels int64 (N,) of :func:`paths_of`."""
     counts = torch.tensor([len(files) for files in listing.files.values()])
     return torch.arange(len(counts)).repeat_interleave(counts)
 
 
 def _side_in_memory(paths: list[Path]) -> int:
-    """The side in pixels that all images share, 0 where they are not squares of one size or together too large."""
+    """Return the side in pixels of all images; 0 where they are not squares of one size, or too large for memory."""
     side, width = side_lengths(paths[0])
     fits = side == width and len(paths) * 3 * side**2 <= MOST_RESIDENT
     return side if fits and all(side_lengths(path) == (side, side) for path in paths) else 0
 
 
-# ------------------------------------------------------------------------------------------------------------
-# The readers; each raises UserError where a class or a file is missing, empty or broken
-
-
 def read_own(info: DatasetInfo, place: Path) -> Dataset:
-    """``folder:PATH``: classes in the sorted order of their folders."""
+    """Read ``folder:PATH``: classes in the sorted order of their folders."""
     train, val = list_folder(place)
     if fingerprint(train, val) != info.fingerprint:
         raise UserError(f"{place}: its files are not those that were planned with; start the run again")
@@ -72,24 +67,24 @@ def read_own(info: DatasetInfo, place: Path) -> Dataset:
 
 
 def read_subset(info: DatasetInfo, place: Path) -> Dataset:
-    """Imagenette or Imagewoof: all wnids that are there, in sorted order."""
+    """Read Imagenette or Imagewoof: all wnids found, in sorted order."""
     train = list_classes(place / "train")
     val = list_classes(place / "val", {wnid: wnid for wnid in train.files})
     return read_listings(info, train, val, map(names.of_folder, train.files))
 
 
 def read_imagenet(info: DatasetInfo, place: Path) -> Dataset:
-    """ImageNet-1K: its wnids in sorted order, as torchvision's models have them."""
+    """Read ImageNet-1K: its wnids in sorted order, as torchvision's models have them."""
     return _by_wnid(info, place, tuple(names.imagenet()))
 
 
 def imagenet100_ids() -> tuple[str, ...]:
-    """The 100 wnids in the order of IDC (Kim et al., ICML 2022; ``misc/class100.txt``): not sorted."""
+    """Return the 100 wnids in the order of IDC (Kim et al., ICML 2022; ``misc/class100.txt``): not sorted."""
     return tuple(_list_file("imagenet100.txt"))
 
 
 def read_imagenet100(info: DatasetInfo, place: Path) -> Dataset:
-    """ImageNet-100, out of its own folder or out of the whole ImageNet-1K."""
+    """Read ImageNet-100 from its own folder or from ImageNet-1K."""
     return _by_wnid(info, place, imagenet100_ids())
 
 
@@ -100,7 +95,7 @@ def _by_wnid(info: DatasetInfo, place: Path, wnids: tuple[str, ...]) -> Dataset:
 
 
 def read_tiny(info: DatasetInfo, place: Path) -> Dataset:
-    """Tiny-ImageNet as published, or with ``val/`` sorted into a folder per wnid.
+    """Read Tiny-ImageNet as published, or with ``val/`` sorted into a folder per wnid.
 
     The class order is that of ``wnids.txt``, as in SRe2L's images, labels and teachers; RDED's are in sorted
     order, so a checkpoint of RDED's does not fit.
@@ -115,7 +110,7 @@ def read_tiny(info: DatasetInfo, place: Path) -> Dataset:
 
 
 def _annotated(annotations: Path, wnids: tuple[str, ...]) -> Listing:
-    """The images that ``val_annotations.txt`` lists (name, wnid and a box, tab-separated), by class."""
+    """List the images of ``val_annotations.txt`` (name, wnid and a box, tab-separated) by class."""
     files: dict[str, list[str]] = {wnid: [] for wnid in wnids}
     for line in annotations.read_text(encoding="utf-8").splitlines():
         name, wnid = line.split("\t")[:2]
@@ -129,7 +124,7 @@ def _annotated(annotations: Path, wnids: tuple[str, ...]) -> Listing:
 
 
 def read_places(info: DatasetInfo, place: Path) -> Dataset:
-    """Places365-Standard, in the order of ``categories_places365.txt``.
+    """Read Places365-Standard, in the order of ``categories_places365.txt``.
 
     The folder of ``/a/apartment_building/outdoor`` may be called so or ``apartment_building-outdoor``.
     """
@@ -143,7 +138,7 @@ def read_places(info: DatasetInfo, place: Path) -> Dataset:
 
 
 def read_icons(info: DatasetInfo, place: Path) -> Dataset:
-    """``icons-100`` as its builder writes it; a build without its ``icons-100.json`` is not whole."""
+    """Read ``icons-100`` as its builder writes it; a build without its ``icons-100.json`` is not whole."""
     _required(place / "icons-100.json")
     folders = {name: name for name in _list_file("icons_100.txt")}
     train, val = (list_classes(place / split, folders) for split in ("train", "val"))

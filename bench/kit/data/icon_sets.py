@@ -1,7 +1,4 @@
-"""Reads the npm package `@iconify/json`: icon sets, licences, names, and their drawings as pixels.
-
-    package = read_package(Path("iconify-json-2.2.535.tgz"))     # or the unpacked folder
-    pixels = rasterise(package.icons[0].svg, 64)                 # (64, 64, 3) uint8, dark on white
+"""The npm package `@iconify/json`: icon sets, licences, names, and drawings as pixels.
 
 A set takes part when its licence is permissive (`PERMISSIVE`) and it draws things rather than brands: logo,
 programming-tool and flag sets are left out, because their names name trademarks or countries and because a
@@ -50,12 +47,13 @@ STYLE_BY_USE = frozenset({
 })  # fmt: skip
 STYLE_IN_FRONT = frozenset({"baseline", "outline", "round", "sharp", "twotone", "ios", "md", "bxs", "bx", "icon"})
 WORTH_PROCESSES = 2000  # icons; fewer are drawn before another process has started
+_EXPECTED = "expected the npm package @iconify/json, which `npm pack @iconify/json` fetches"
 KEEP_DIGITS_AFTER = frozenset({"number", "numeric", "digit", "counter", "numbers", "letter", "looks"})
 
 
 @dataclass(frozen=True)
 class Icon:
-    """One drawing: its set's prefix, its name there, and its SVG document."""
+    """One drawing: the prefix of its set, its name there, and its SVG document."""
 
     set: str
     name: str
@@ -64,95 +62,71 @@ class Icon:
 
 @dataclass(frozen=True)
 class IconPackage:
-    """The permissive, non-brand part of the package. `sets` maps a prefix to its licence and attribution."""
+    """The permissive sets of the package that depict no brands; ``sets`` maps a prefix to licence and attribution."""
 
     version: str
     sets: dict[str, dict[str, str]]
     styles: dict[str, frozenset[str]]
     icons: list[Icon]
-    left_out: dict[str, str]
 
     def concept(self, icon: Icon) -> str:
+        """Return the name of an icon without the style words of its set."""
         return canonical_name(icon.name, self.styles[icon.set])
 
 
 def read_package(source: Path) -> IconPackage:
-    """Reads sets in alphabetical order and icons in the package's own order, so the list is reproducible."""
-    files = _PackageFiles(source)
-    collections: dict[str, Any] = files.json("collections.json")
-    version = str(files.json("package.json").get("version", "unknown"))
-    sets: dict[str, dict[str, str]] = {}
-    styles: dict[str, frozenset[str]] = {}
-    left_out: dict[str, str] = {}
-    icons: list[Icon] = []
-    for prefix in sorted(collections):
-        entry = collections[prefix]
-        reason = _why_left_out(prefix, entry)
-        if reason:
-            left_out[prefix] = reason
+    """Read sets in alphabetical order and icons in the order of the package, so that the list is reproducible.
+
+    Args:
+        source: the npm package ``@iconify/json``, as .tgz or unpacked folder.
+
+    Raises:
+        UserError: it is neither, a file is missing or broken, or no set has a permissive licence.
+    """
+    read = _reader(source)
+
+    def load(name: str) -> Any:
+        try:
+            return json.loads(read(name))
+        except (KeyError, FileNotFoundError, json.JSONDecodeError) as error:
+            raise UserError(f"{source}: {name} is missing or broken ({type(error).__name__}); {_EXPECTED}") from None
+
+    found = IconPackage(str(load("package.json").get("version", "unknown")), {}, {}, [])
+    for prefix, facts in sorted(load("collections.json").items()):
+        licence = facts.get("license", {})
+        if licence.get("spdx") not in PERMISSIVE or facts.get("category") in BRAND_CATEGORIES or prefix in BRAND_SETS:
             continue
-        data = files.json(f"json/{prefix}.json")
-        author = entry.get("author", {})
-        sets[prefix] = {
-            "name": entry.get("name", prefix),
-            "licence": entry["license"]["spdx"],
-            "licence_url": entry["license"].get("url", ""),
+        data, author = load(f"json/{prefix}.json"), facts.get("author", {})
+        icons = list(_icons_of_set(prefix, data))
+        found.sets[prefix] = {
+            "name": facts.get("name", prefix),
+            "licence": licence["spdx"],
+            "licence_url": licence.get("url", ""),
             "author": author.get("name", ""),
             "author_url": author.get("url", ""),
         }
-        kept = list(_icons_of_set(prefix, data))
-        styles[prefix] = style_words([icon.name for icon in kept], data)
-        icons.extend(kept)
-    if not icons:
-        raise UserError(f"{source}: no icon with a permissive licence in it; expected the npm package @iconify/json")
-    return IconPackage(version, sets, styles, icons, left_out)
+        found.styles[prefix] = style_words([icon.name for icon in icons], data)
+        found.icons.extend(icons)
+    if not found.icons:
+        raise UserError(f"{source}: no icon with a permissive licence in it; {_EXPECTED}")
+    return found
 
 
-class _PackageFiles:
-    """The package's JSON files, from a folder or (read once, in memory) from the .tgz that `npm pack` makes."""
-
-    def __init__(self, source: Path) -> None:
-        self.source = source
-        self.members: dict[str, bytes] = {}
-        if source.is_dir():
-            root = source / "package" if (source / "package").is_dir() else source
-            self.root: Path | None = root
-        elif source.is_file():
-            self.root = None
-            try:
-                with tarfile.open(source, "r:*") as archive:
-                    for member in archive:
-                        handle = archive.extractfile(member) if member.name.endswith(".json") else None
-                        if handle is not None:
-                            self.members[member.name.split("/", 1)[-1]] = handle.read()
-            except (tarfile.TarError, EOFError, OSError) as error:
-                raise UserError(
-                    f"{source}: not a readable .tgz ({error}); fetch it again with `npm pack @iconify/json`"
-                ) from None
-        else:
-            raise UserError(
-                f"{source}: no such file or folder; expected the npm package @iconify/json, "
-                "which `npm pack @iconify/json` fetches as a .tgz"
-            )
-
-    def json(self, name: str) -> Any:
-        try:
-            raw = self.members[name] if self.root is None else (self.root / name).read_bytes()
-            return json.loads(raw)
-        except (KeyError, FileNotFoundError, json.JSONDecodeError) as error:
-            raise UserError(
-                f"{self.source}: {name} is missing or broken ({type(error).__name__}); expected the npm package "
-                "@iconify/json, which `npm pack @iconify/json` fetches"
-            ) from None
-
-
-def _why_left_out(prefix: str, entry: dict[str, Any]) -> str:
-    spdx = entry.get("license", {}).get("spdx")
-    if spdx not in PERMISSIVE:
-        return f"licence {spdx or 'unknown'}"
-    if entry.get("category") in BRAND_CATEGORIES or prefix in BRAND_SETS:
-        return "brands or flags"
-    return ""
+def _reader(source: Path) -> Callable[[str], bytes]:
+    """Return what reads a file of the package by name: from a folder, or from a .tgz that is read once."""
+    if source.is_dir():
+        root = source / "package" if (source / "package").is_dir() else source
+        return lambda name: (root / name).read_bytes()
+    members: dict[str, bytes] = {}
+    try:
+        with tarfile.open(source, "r:*") as archive:
+            for member in archive:
+                handle = archive.extractfile(member) if member.name.endswith(".json") else None
+                if handle is not None:
+                    members[member.name.split("/", 1)[-1]] = handle.read()
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise UserError(f"{source}: not a readable .tgz ({error}); {_EXPECTED}") from None
+    return members.__getitem__
 
 
 def _icons_of_set(prefix: str, data: dict[str, Any]) -> Iterator[Icon]:
@@ -171,7 +145,7 @@ def _icons_of_set(prefix: str, data: dict[str, Any]) -> Iterator[Icon]:
 
 
 def style_words(names: list[str], data: dict[str, Any]) -> frozenset[str]:
-    """The words at the end of a name that are style in this set: declared by the set, always, or by their use."""
+    """Return the words at the end of a name that are style in this set: always, declared by it, or by their use."""
     declared = {word for suffix in data.get("suffixes") or {} for word in suffix.split("-") if word}
     last = Counter(name.rsplit("-", 1)[-1] for name in names if "-" in name)
     by_use = {word for word in STYLE_BY_USE if last[word] >= 0.05 * len(names) and last[word] >= 3}
@@ -179,7 +153,10 @@ def style_words(names: list[str], data: dict[str, Any]) -> frozenset[str]:
 
 
 def canonical_name(name: str, styles: frozenset[str] = STYLE) -> str:
-    """`camera-24-filled` -> `camera`; `shopping-cart-2-line` -> `shopping cart`; `number-5` stays `number 5`."""
+    """Strip style and copy numbers: `camera-24-filled` -> `camera`, `shopping-cart-2-line` -> `shopping cart`.
+
+    `number-5` stays `number 5`.
+    """
     words = [word for word in name.lower().split("-") if word]
     while len(words) > 1 and words[0] in STYLE_IN_FRONT:
         words = words[1:]
@@ -195,7 +172,12 @@ def _counts_copies(words: list[str]) -> bool:
 
 
 def rasterise(svg: str, size: int) -> NDArray[np.uint8]:
-    """(size, size, 3) uint8 RGB, the glyph dark on white, aspect ratio kept. ValueError where it will not draw."""
+    """Draw a glyph dark on white with its aspect ratio kept: uint8 (size, size, 3).
+
+    Raises:
+        UserError: the drawing package is not installed.
+        ValueError: it draws nothing.
+    """
     try:
         import resvg_py
     except ImportError:
@@ -211,7 +193,7 @@ def rasterise(svg: str, size: int) -> NDArray[np.uint8]:
 def rasterise_many(
     icons: list[Icon], size: int, processes: int, progress: Callable[[int, int], None] | None = None
 ) -> Iterator[tuple[int, NDArray[np.uint8] | str]]:
-    """(index, pixels) for each icon, in order; in place of pixels a line saying why an icon would not draw."""
+    """Yield (index, pixels) of each icon in order; in place of pixels a line that says why an icon does not draw."""
     jobs = ((icon.svg, size) for icon in icons)
     with ExitStack() as stack:
         results: Iterable[NDArray[np.uint8] | str] = map(_rasterise_or_say_why, jobs)
@@ -232,4 +214,5 @@ def _rasterise_or_say_why(job: tuple[str, int]) -> NDArray[np.uint8] | str:
 
 
 def digest(pixels: NDArray[np.uint8]) -> str:
+    """SHA-256 (hex) of pixels, which no version of a PNG encoder changes."""
     return hashlib.sha256(pixels.tobytes()).hexdigest()

@@ -1,8 +1,9 @@
-"""Static labels: one soft label an image, shown for whatever view of it."""
+"""Static labels: one soft label per image, used for every view of it."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -15,7 +16,7 @@ from bench.api.stored.codec import LabelCodec
 from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.labels.codecs import Parts, codec_for, is_complete
-from bench.kit.labels.stored import MadeFor, images_digest
+from bench.kit.labels.stored import MadeFor
 from bench.kit.views import AugmentationConfig, AugmentationStream, AugmentedBatch
 
 _LABELS = "labels.safetensors"
@@ -23,14 +24,13 @@ _AT_ONCE = 100  # images
 
 
 class StaticLabels(LabelSource):
-    """A table of logits, a row an image; a mixed view gets the mean of both rows by their shares."""
+    """A table of logits, a row per image; a mixed view gets the mean of both rows by their shares."""
 
     kind: ClassVar[str] = "static"
 
     def __init__(self, parts: Parts, codec: LabelCodec, classes: int, made_for: MadeFor, device: torch.device):
-        """
-        Args:
-            parts: the encoded logits, N rows each, on the host.
+        """Args:
+        parts: the encoded logits, N rows each, on the host.
         """
         self.parts, self.codec, self.classes, self.made_for = parts, codec, classes, made_for
         self.complete = is_complete(codec, classes)
@@ -50,9 +50,7 @@ class StaticLabels(LabelSource):
             "kind": self.kind,
             "codec": self.codec.model_dump(mode="json"),
             "classes": self.classes,
-            "images": self.made_for.images,
-            "order_hash": self.made_for.order_hash,
-            "labeller": self.made_for.labeller,
+            **asdict(self.made_for),
         }
         (folder / "source.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
         save_file(self.parts, folder / _LABELS)
@@ -60,8 +58,8 @@ class StaticLabels(LabelSource):
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> Self:
         facts: dict[str, Any] = json.loads((folder / "source.json").read_text(encoding="utf-8"))
-        made_for = MadeFor(facts["images"], facts["order_hash"], facts["labeller"])
-        return cls(load_file(folder / _LABELS), LabelCodec(**facts["codec"]), facts["classes"], made_for, device)
+        codec, made_for = LabelCodec(**facts["codec"]), MadeFor.read(facts)
+        return cls(load_file(folder / _LABELS), codec, facts["classes"], made_for, device)
 
 
 @torch.no_grad()
@@ -102,5 +100,4 @@ def static_labels(
     codec.check(classes, 1, "this image set")
     encoded = [codec_for(codec, classes).encode(answer) for answer in answers]
     parts = {name: torch.cat([part[name] for part in encoded]).cpu() for name in encoded[0]}
-    made_for = MadeFor(images_digest(images), order_hash, labeller.kind)
-    return StaticLabels(parts, codec, classes, made_for, device)
+    return StaticLabels(parts, codec, classes, MadeFor.of(images, order_hash, labeller), device)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -28,12 +28,24 @@ _OPEN = 2  # shards that are mapped at a time: memory stays flat however many th
 
 @dataclass(frozen=True)
 class MadeFor:
-    """What labels belong to beside their views: the images (:func:`images_digest`), their class order (the SHA-256 of
-    the class ids), and the kind of source that answered."""
+    """What labels belong to beside their views: the images (:func:`images_digest`), with the extras that their source
+    answered by, the class order (the SHA-256 of the class ids), and the kind of the source.
+    """
 
     images: str
     order_hash: str
     labeller: str
+    extras: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, images: Images, order_hash: str, source: LabelSource) -> Self:
+        """Describe the images that a source labels."""
+        return cls(images_digest(images, source.extras), order_hash, source.kind, source.extras)
+
+    @classmethod
+    def read(cls, facts: Mapping[str, Any]) -> Self:
+        """Read back what was written of it into a ``source.json``."""
+        return cls(facts["images"], facts["order_hash"], facts["labeller"], tuple(facts["extras"]))
 
     def check(self, images: Images, order_hash: str) -> None:
         """Refuse other images or another class order.
@@ -46,7 +58,7 @@ class MadeFor:
                 f"these labels have another class order (sha256 {self.order_hash[:12]}, expected {order_hash[:12]}); "
                 "label the images again with this data set's teacher"
             )
-        if self.images != (found := images_digest(images)):
+        if self.images != (found := images_digest(images, self.extras)):
             raise UserError(
                 f"these labels were made for another image set (sha256 {self.images[:12]}, this one has {found[:12]}); "
                 "use the images they were made for, or label these again"
@@ -59,9 +71,8 @@ class StoredLabels(LabelSource):
     kind: ClassVar[str] = "stored"
 
     def __init__(self, folder: Path, layout: LabelLayout, made_for: MadeFor, device: torch.device):
-        """
-        Args:
-            folder: where the shards lie, whole ones.
+        """Args:
+        folder: where the shards lie, whole ones.
         """
         self.folder, self.layout, self.made_for, self.device = folder, layout, made_for, device
         self.codec = codec_for(layout.codec, layout.classes)
@@ -79,7 +90,7 @@ class StoredLabels(LabelSource):
         self.made_for.check(images, order_hash)
 
     def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
-        """Logits (B, C) of the batch ``views.batch`` of ``views.epoch``.
+        """Return logits (B, C) of the batch ``views.batch`` of ``views.epoch``.
 
         Raises:
             ValueError: that batch is not stored, or is of another size.
@@ -104,9 +115,7 @@ class StoredLabels(LabelSource):
             "schedule": layout.schedule.model_dump(mode="json"),
             "codec": layout.codec.model_dump(mode="json"),
             "classes": layout.classes,
-            "images": self.made_for.images,
-            "order_hash": self.made_for.order_hash,
-            "labeller": self.made_for.labeller,
+            **asdict(self.made_for),
             "shard_bytes": layout.shard_bytes,
             # first epoch, last epoch and bytes of each; for people, since it follows from the above
             "shards": [
@@ -131,11 +140,11 @@ class StoredLabels(LabelSource):
         for shard in range(layout.shards):
             if problem := shard_problem(folder, layout, shard):
                 raise UserError(f"{folder / shard_name(shard)} {problem}; label the images again")
-        return cls(folder, layout, MadeFor(facts["images"], facts["order_hash"], facts["labeller"]), device)
+        return cls(folder, layout, MadeFor.read(facts), device)
 
 
 def shard_problem(folder: Path, layout: LabelLayout, shard: int) -> str:
-    """What is wrong with a shard's file, by its size and header; empty where nothing is."""
+    """Say what is wrong with a shard's file, by its size and header; empty where nothing is."""
     path, header, size = folder / shard_name(shard), layout.header(shard), layout.size(shard)
     try:
         found = path.stat().st_size
@@ -148,18 +157,16 @@ def shard_problem(folder: Path, layout: LabelLayout, shard: int) -> str:
     return "" if begins == header else "holds labels of another shape than source.json says"
 
 
-def images_digest(images: Images) -> str:
-    """SHA-256 (hex) of the shape, pixels and labels of images and of their prompts, if they have any, as they are
-    loaded from their files. Exact masks are no part of it: a student of other labels does without."""
+def images_digest(images: Images, extras: Sequence[str] = ()) -> str:
+    """SHA-256 (hex) of the shape, pixels and labels of images and of some of their extras, as loaded from files."""
     digest = hashlib.sha256(str(tuple(images.pixels.shape)).encode())
-    digest.update(images.pixels.cpu().contiguous().numpy().data)
-    digest.update(images.labels.cpu().contiguous().numpy().data)
-    if images.points is not None:
-        digest.update(images.points.cpu().contiguous().numpy().data)
+    present = [images.extras[name] for name in extras if name in images.extras]
+    for tensor in (images.pixels, images.labels, *present):
+        digest.update(tensor.cpu().contiguous().numpy().data)
     return digest.hexdigest()
 
 
 def _mapped(folder: Path, names: list[str], shard: int) -> dict[str, Tensor]:
-    """Tensors on the pages of the file, which are read when they are touched and unmapped with the last tensor."""
+    """Map the tensors of a shard: pages are read when they are touched and unmapped with the last tensor."""
     with safe_open(folder / shard_name(shard), framework="pt") as file:
         return {name: file.get_tensor(name) for name in names}

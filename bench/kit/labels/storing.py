@@ -16,11 +16,11 @@ from bench.api.stored.codec import LabelCodec
 from bench.api.stored.layout import BATCH_COORDS, SHARD_BYTES, VIEW_COORDS, LabelLayout, shard_name
 from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
+from bench.kit.data.dataset import Resident
 from bench.kit.labels.codecs import Parts, codec_for
 from bench.kit.labels.coordinates import coordinates
-from bench.kit.labels.stored import MadeFor, StoredLabels, images_digest, shard_problem
+from bench.kit.labels.stored import MadeFor, StoredLabels, shard_problem
 from bench.kit.views import AugmentationStream
-from bench.kit.views.planes import with_planes
 
 _COORDINATES = {column.name for column in VIEW_COORDS + BATCH_COORDS}
 
@@ -50,7 +50,8 @@ def store(
         UserError: the codec asks for what the schedule or the logits do not have, or the disk is too small.
         OSError: the disk is full after all.
     """
-    pixels, labels = with_planes(images.pixels, images.points, images.masks).to(device), images.labels.to(device)
+    resident = Resident(images.pixels, images.labels, channels=labeller.channels(images))
+    pixels, labels = resident.layers(device), resident.on(device)[1]
     stream, batch_size = AugmentationStream(schedule.plan, schedule.images), schedule.batch_size
     classes = labeller.soft_labels(stream.again(pixels, labels, 0, 0, batch_size), 0).shape[1]
     codec.check(classes, schedule.epochs, "this image set")
@@ -83,16 +84,16 @@ def store(
         joined = _joined(parts)
         tensors = (joined[column.name] for column in layout.columns)
         _write(work / shard_name(shard), layout.header(shard), tensors)
-    return StoredLabels(work, layout, MadeFor(images_digest(images), order_hash, labeller.kind), device)
+    return StoredLabels(work, layout, MadeFor.of(images, order_hash, labeller), device)
 
 
 def _joined(parts: list[Parts]) -> Parts:
-    """Encoded batches one below the other, on the host."""
+    """Concatenate encoded batches, on the host."""
     return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
 
 
 def _as_encoded(joined: Parts, device: torch.device) -> Parts:
-    """What :func:`_joined` made, where single batches are: coordinates stay on the host."""
+    """Move what :func:`_joined` made to where single batches are: coordinates stay on the host."""
     return {name: tensor if name in _COORDINATES else tensor.to(device) for name, tensor in joined.items()}
 
 

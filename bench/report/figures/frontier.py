@@ -7,22 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from bench.report.figures.style import (
-    DASHED,
-    REFERENCE,
-    Look,
-    accuracy_axis,
-    bars,
-    by_name,
-    mark,
-    name_lines,
-    short,
-    spread,
-)
+from bench.report.figures import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
+
+
+MANY = 150  # marks of a figure that have a text each
 
 
 def frontier(points: pd.DataFrame, cost: str) -> pd.DataFrame:
@@ -34,7 +26,7 @@ def frontier(points: pd.DataFrame, cost: str) -> pd.DataFrame:
 def draw(
     means: pd.DataFrame,
     cost: str,
-    looks: Mapping[str, Look],
+    looks: Mapping[str, style.Look],
     scale: Callable[[Axes, Sequence[float]], None],
     word: Callable[[Any], str],
     full: float | None,
@@ -54,31 +46,33 @@ def draw(
     theirs = [] if printed is None else list(printed.itertuples())
     scale(axes, [*means[cost].astype(float), *(float(one.bytes) for one in theirs)])
     edge = axes.get_xlim()[1]
-    ends: list[tuple[float, str, Look]] = []
-    for method in by_name(means["method"], looks):
+    ends: list[tuple[float, str, style.Look]] = []
+    for method in style.by_name(means["method"], looks):
         own, look = means[means["method"] == method], looks[method]
         best = frontier(own, cost)
         last = best["mean"].iloc[-1]
         axes.step([*best[cost], edge], [*best["mean"], last], where="post", color=look.colour, zorder=look.order)
-        bars(axes, best, cost, look)
-        for at, row in own.iterrows():
-            text = f"{look.name}, {row['labels']}, IPC {row['ipc']}: {spread(row)}, {word(row[cost])}"
-            mark(axes, (row[cost], row["mean"]), look, text, "" if at in best.index else "pale")
-        ends.append((last, f"{short(look.name)} {last:.1f}", look))
+        style.bars(axes, best, cost, look)
+        pale = own[~own.index.isin(best.index)]
+        if len(means) > MANY:  # a text each would make pages slow and large
+            look_of = {"color": look.colour, "zorder": look.order, "rasterized": True, **style.MARKS["pale"]}
+            axes.plot(pale[cost], pale["mean"], look.marker, **look_of)
+            pale = pale[:0]
+        for kind, points in (("pale", pale), ("", best)):
+            for row in points[[*style.SAID, cost]].itertuples():
+                at = float(getattr(row, cost))
+                text = f"{look.name}, {row.labels}, IPC {row.ipc}: {style.spread(row)}, {word(at)}"
+                style.mark(axes, (at, row.mean), look, text, kind)
+        ends.append((last, f"{style.short(look.name)} {last:.1f}", look))
     for one in theirs:
         look = looks[one.method]
-        mark(
-            axes,
-            (one.bytes, one.value),
-            look,
-            f"† {look.name}, {one.source}: {one.value:.1f} %, {word(one.bytes)}",
-            "hollow",
-        )
+        text = f"† {look.name}, {one.source}: {one.value:.1f} %, {word(one.bytes)}"
+        style.mark(axes, (one.bytes, one.value), look, text, "hollow")
         if one.method not in set(means["method"]):
-            ends.append((one.value, f"† {short(look.name)} {one.value:.1f}", look))
+            ends.append((one.value, f"† {style.short(look.name)} {one.value:.1f}", look))
     if full is not None:
-        axes.axhline(full, color=REFERENCE.colour, linestyle=DASHED, linewidth=1)
-        ends.append((full, f"{REFERENCE.name} {full:.1f}", REFERENCE))
-    accuracy_axis(axes, [*(at for at, *_ in ends), *means["mean"], *(one.value for one in theirs)])
-    name_lines(axes, ends)
+        axes.axhline(full, color=style.REFERENCE.colour, linestyle=style.DASHED, linewidth=1)
+        ends.append((full, f"{style.REFERENCE.name} {full:.1f}", style.REFERENCE))
+    style.accuracy_axis(axes, [*(at for at, *_ in ends), *means["mean"], *(one.value for one in theirs)])
+    style.name_lines(axes, ends)
     return canvas

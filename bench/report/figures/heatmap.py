@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bench.report.figures.style import PALETTE, Look, by_name, short
+from bench.report.figures import style
 from bench.store.predictions import load
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ LETTERS = 42  # that fit beside each other
 NAMED = 24  # columns at most that are named
 
 
-def draw(values: pd.DataFrame, looks: Mapping[str, Look], by_column: bool) -> Canvas:
+def draw(values: pd.DataFrame, looks: Mapping[str, style.Look], by_column: bool) -> Canvas:
     """Draw a table of percentages, a row per method.
 
     Args:
@@ -29,18 +29,21 @@ def draw(values: pd.DataFrame, looks: Mapping[str, Look], by_column: bool) -> Ca
     import seaborn
     from matplotlib.figure import Figure as Canvas
 
-    values = values.loc[by_name(values.index, looks)[::-1]]
-    values = values.rename(index=lambda method: short(looks[method].name), columns=lambda name: short(str(name)))
+    values = values.loc[style.by_name(values.index, looks)[::-1]]
+    values = values.rename(
+        index=lambda method: style.short(looks[method].name), columns=lambda name: style.short(str(name))
+    )
     longest = max(map(len, values.columns))
     slanted = longest * len(values.columns) > LETTERS
-    canvas = Canvas(figsize=(5.2, 0.9 + 0.34 * len(values) + (0.05 * longest if slanted else 0)))
+    canvas = Canvas(figsize=(5.2, 0.9 + 0.34 * len(values) + (0.05 * longest if slanted else 0)), layout="constrained")
     axes = canvas.subplots()
     span = (values.max() - values.min()).where(lambda width: width > 0, 1.0)
     colours = (values - values.min()) / span if by_column else values
     few = len(values.columns) <= WRITTEN
     fmt, named = ".1f" if len(values.columns) < 8 else ".0f", len(values.columns) <= NAMED
+    shades = seaborn.light_palette(style.PALETTE[0], as_cmap=True)
     seaborn.heatmap(
-        colours, ax=axes, annot=values if few else None, fmt=fmt, cmap=seaborn.light_palette(PALETTE[0], as_cmap=True),
+        colours, ax=axes, annot=values if few else None, fmt=fmt, cmap=shades,
         cbar=not by_column, cbar_kws={"label": "accuracy (%)"}, linewidths=1 if few else 0, linecolor="none",
         annot_kws={"size": 9}, rasterized=not few, xticklabels=named,
     )  # fmt: skip
@@ -54,7 +57,8 @@ def draw(values: pd.DataFrame, looks: Mapping[str, Look], by_column: bool) -> Ca
 
 def by_class(rows: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
     """Accuracy in percent of methods × classes, of the best row of each method whose predictions were kept; of
-    class-incremental evaluations after the last step."""
+    class-incremental evaluations after the last step.
+    """
     files = records.set_index("cell")["predictions"]
     found: dict[str, np.ndarray[Any, Any]] = {}
     for row in rows.sort_values("mean", ascending=False).itertuples():

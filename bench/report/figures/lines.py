@@ -8,18 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from scipy.special import stdtrit
 
-from bench.report.figures.style import (
-    DASHED,
-    REFERENCE,
-    Look,
-    accuracy_axis,
-    bars,
-    by_name,
-    mark,
-    name_lines,
-    short,
-    spread,
-)
+from bench.report.figures import style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -27,7 +16,9 @@ if TYPE_CHECKING:
 TICKS = 8  # numbers of classes that are named
 
 
-def draw(means: pd.DataFrame, across: str, looks: Mapping[str, Look], full: Mapping[float, float], log: bool) -> Canvas:
+def draw(
+    means: pd.DataFrame, across: str, looks: Mapping[str, style.Look], full: Mapping[float, float], log: bool
+) -> Canvas:
     """Draw a panel: of several label choices of a method the best mean at each place on the x-axis.
 
     Args:
@@ -38,27 +29,28 @@ def draw(means: pd.DataFrame, across: str, looks: Mapping[str, Look], full: Mapp
 
     canvas = Canvas()
     axes = canvas.subplots()
-    ends: list[tuple[float, str, Look]] = []
+    ends: list[tuple[float, str, style.Look]] = []
     best = means.sort_values("mean").groupby(["method", across]).tail(1).sort_values(across)
-    for method in by_name(best["method"], looks):
+    for method in style.by_name(best["method"], looks):
         own, look = best[best["method"] == method], looks[method]
         axes.plot(own[across], own["mean"], color=look.colour, zorder=look.order)
-        bars(axes, own if log else own.tail(1), across, look)  # many bars would hide the lines
-        for _, row in own.iterrows():
-            text = f"{look.name}, {row['labels']}, {row[across]:,} {across.replace('_', ' ')}: {spread(row)}"
-            mark(axes, (row[across], row["mean"]), look, text)
+        style.bars(axes, own if log else own.tail(1), across, look)  # more would hide the lines
+        for row in own[list(dict.fromkeys([*style.SAID, across]))].itertuples():
+            at = getattr(row, across)
+            text = f"{look.name}, {row.labels}, {at:,} {across.replace('_', ' ')}: {style.spread(row)}"
+            style.mark(axes, (at, row.mean), look, text)
         last = own["mean"].iloc[-1]
-        ends.append((last, f"{short(look.name)} {last:.1f}", look))
+        ends.append((last, f"{style.short(look.name)} {last:.1f}", look))
     places = sorted(best[across].unique())
     if full:
-        axes.plot(list(full), list(full.values()), color=REFERENCE.colour, linestyle=DASHED, linewidth=1)
-        ends.append((list(full.values())[-1], f"{REFERENCE.name} {list(full.values())[-1]:.1f}", REFERENCE))
+        axes.plot(list(full), list(full.values()), color=style.REFERENCE.colour, linestyle=style.DASHED, linewidth=1)
+        ends.append((last := list(full.values())[-1], f"{style.REFERENCE.name} {last:.1f}", style.REFERENCE))
     axes.set_xscale("log" if log else "linear")
     named = places[:: -max(1, -(-len(places) // TICKS))]
     axes.set_xticks(named, [f"{place:,}" for place in named])
     axes.minorticks_off()
-    accuracy_axis(axes, [*best["mean"], *full.values()])
-    name_lines(axes, ends)
+    style.accuracy_axis(axes, [*best["mean"], *full.values()])
+    style.name_lines(axes, ends)
     return canvas
 
 

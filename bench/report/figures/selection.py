@@ -82,7 +82,8 @@ def _images(ipc: int) -> str:
 @dataclass(frozen=True)
 class Chart:
     """The rows of one student under one protocol; ``full``: of the whole training set there; ``printed``: the numbers
-    of papers."""
+    of papers.
+    """
 
     rows: pd.DataFrame
     full: pd.DataFrame

@@ -33,9 +33,11 @@ MARKS: dict[str, dict[str, Any]] = {
     "pale": {"markersize": 4, "alpha": 0.35},
     "hollow": {"mfc": "none", "mew": 1.5},
 }
+SAID = ["labels", "ipc", "n", "mean", "low", "high"]  # columns that the text of a mark takes
 LONGEST = 24  # characters of a name in a figure
 FEWEST = 3  # distilled sets behind an interval that is drawn
 NAMED = 12  # lines that are named beside their ends
+LETTER = 0.0158  # of the width of a figure, for a letter of such a name
 APART = 0.062  # of the height of the axes, between two labels
 # An SVG shown on its own follows the reader's theme; inside a page it takes the page's colour.
 THEME = "<style>svg{color-scheme:light dark;color:var(--ink,light-dark(#1c1e21,#e4e6e8))}</style>"
@@ -50,11 +52,6 @@ class Look:
     marker: str
     order: int = 3  # of drawing: baselines lie below
 
-    @property
-    def weak(self) -> bool:
-        """A baseline or reference."""
-        return self.order < 3
-
 
 REFERENCE = Look("Full data", GREY, "", 1)
 DASHED = (0, (5, 3))
@@ -66,14 +63,13 @@ def base(method: str) -> str:
 
 
 def looks(methods: Iterable[str]) -> dict[str, Look]:
-    """The look of each method: the house's own by their order in the registry, others take the next free places.
+    """The look of each method: installed ones by their order in the registry, others take the next free places.
 
     Baselines are grey. ``hello[rank=4]`` has the colour of ``hello`` and another marker.
     """
     infos = {name: registry.method(name).info for name in registry.method_names()}
-    house = {name for name in infos if registry.method(name).__module__.startswith("methods.")}
     wanted = sorted(set(methods))
-    order = sorted(infos.keys() | {base(method) for method in wanted}, key=lambda name: (name not in house, name))
+    order = dict.fromkeys([*infos, *(base(method) for method in wanted)])
     baselines = {name for name, info in infos.items() if info.baseline}
     places = {name: place for place, name in enumerate(name for name in order if name not in baselines)}
     found: dict[str, Look] = {}
@@ -99,10 +95,10 @@ def by_name(methods: Iterable[str], looks: Mapping[str, Look]) -> list[str]:
     return sorted(set(methods), key=lambda method: (looks[method].order, looks[method].name, method))
 
 
-def spread(row: pd.Series) -> str:
+def spread(row: Any) -> str:
     """``90.0 % (85.1 to 94.9, n = 3)``: a mean with its 95 % interval."""
-    interval = f"{row['low']:.1f} to {row['high']:.1f}, " if row["low"] == row["low"] else ""
-    return f"{row['mean']:.1f} % ({interval}n = {row['n']})"
+    interval = f"{row.low:.1f} to {row.high:.1f}, " if row.low == row.low else ""
+    return f"{row.mean:.1f} % ({interval}n = {row.n})"
 
 
 def bars(axes: Axes, points: pd.DataFrame, across: str, look: Look) -> None:
@@ -175,14 +171,17 @@ def end_labels(axes: Axes, lines: Sequence[tuple[float, str, str]]) -> None:
 
 def name_lines(axes: Axes, lines: Sequence[tuple[float, str, Look]]) -> None:
     """Name lines by (height of its end, text, look): beside their ends where they fit, else in a legend below."""
+    canvas = axes.get_figure(root=True)
+    assert canvas is not None
     if len(lines) <= NAMED:
+        canvas.subplots_adjust(right=0.965 - LETTER * max((len(text) for _, text, _ in lines), default=0))
         end_labels(axes, [(at, text, look.colour) for at, text, look in lines])
         return
     handles = [axes.plot([], [], look.marker or "--", color=look.colour, label=text)[0] for _, text, look in lines]
-    canvas = axes.get_figure(root=True)
-    assert canvas is not None
-    canvas.set_figheight(canvas.get_figheight() + 0.1 * len(lines))
-    canvas.legend(handles=handles, loc="outside lower left", ncols=2, handletextpad=0.2, columnspacing=1)
+    below, height = 0.2 * -(-len(lines) // 2), canvas.get_figheight()  # inches
+    canvas.set_figheight(height + below)
+    canvas.subplots_adjust(bottom=(0.14 * height + below) / (height + below), top=1 - 0.08 * height / (height + below))
+    canvas.legend(handles=handles, loc="lower left", ncols=2, handletextpad=0.2, columnspacing=1)
 
 
 def mark(axes: Axes, at: tuple[float, float], look: Look, text: str, kind: str = "") -> None:
@@ -211,9 +210,9 @@ def save(canvas: Canvas, path: Path, png: bool = False) -> str:
     made = io.StringIO()
     canvas.savefig(made, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = re.sub(r'<g id="(?!tip:)[^"]*">', "<g>", made.getvalue().partition("<!DOCTYPE")[2].partition(">\n")[2])
-    text = (
-        text.replace('<g id="tip:', '<g data-tip="').replace(INK, "currentColor").replace("<defs>", f"{THEME}<defs>", 1)
-    )
+    for old, new in (('<g id="tip:', '<g data-tip="'), (INK, "currentColor")):
+        text = text.replace(old, new)
+    text = text.replace("<defs>", f"{THEME}<defs>", 1)
     write_atomically(path, text)
     if png:
         canvas.savefig(path.with_suffix(".png"), facecolor="white")

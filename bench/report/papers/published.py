@@ -119,7 +119,8 @@ def _with_recipes(frame: pd.DataFrame) -> pd.DataFrame:
 
 def numbers(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per setting and value, whoever prints it, that with a standard deviation first: ``sources`` (titles),
-    ``source_ids``, ``storages``, ``notes``; settings by method, variant and student as the file brings them up."""
+    ``source_ids``, ``storages``, ``notes``; settings by method, variant and student as the file brings them up.
+    """
     frame = frame.assign(order=range(len(frame)))
     for name, key in (("at_method", ["method"]), ("at_variant", ["method", "variant"]), ("at_student", ["student"])):
         frame[name] = frame.groupby(key, sort=False).ngroup()
@@ -141,13 +142,14 @@ def numbers(frame: pd.DataFrame) -> pd.DataFrame:
 def beside(frame: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """Published :func:`numbers` with the measured row to compare each with (``measured_…``; NaN: none): under a paper's
     own recipe, because another one moves accuracy by more than most methods do; of several the newest version's, then
-    the largest."""
+    the largest.
+    """
     found = numbers(frame)
     found["at"] = range(len(found))
     official = rows["protocol"].map(lambda one: one.startswith(OFFICIAL) and unchanged(one) == one).astype(bool)
     ours = rows.loc[official & (rows["n"] > 0) & rows["ipc"].notna()]
     ours = ours[["method", "dataset", "ipc", "student", *_MEASURED]]
-    ours = ours.rename(columns={one: f"measured_{one}" for one in _MEASURED})
+    ours = ours.astype({"n": "Int64"}).rename(columns={one: f"measured_{one}" for one in _MEASURED})
     both = found[found["variant"] == ""].merge(ours, on=["method", "dataset", "ipc", "student"])
     fits = [
         one.measured_protocol.startswith(one.wanted_protocol)
@@ -186,7 +188,8 @@ def obstacle(one: Any) -> str:
 
 def commands(frame: pd.DataFrame) -> list[str]:
     """The commands that measure published settings, as few as make no other setting; settings that the benchmark can't
-    measure come in none."""
+    measure come in none.
+    """
     frame = frame[[not obstacle(one) for one in frame.itertuples()]]
     request = ["method", "dataset", "wanted_protocol", "wanted_labels"]
     scales = frame.groupby([*request, "student"], sort=False)["ipc"].agg(
@@ -204,7 +207,8 @@ def commands(frame: pd.DataFrame) -> list[str]:
 
 def points(dataset: str, student: str | None = None) -> pd.DataFrame:
     """Published numbers of a data set for figures: ``method``, ``variant``, ``ipc``, ``student``, ``value`` (percent),
-    ``source``, ``wanted_protocol`` and ``bytes`` (computed from the recipe, else as printed; others are left out)."""
+    ``source``, ``wanted_protocol`` and ``bytes`` (computed from the recipe, else as printed; others are left out).
+    """
     frame = load()
     found = numbers(frame[(frame["dataset"] == dataset) & (frame["student"].eq(student) if student else True)])
     found = found.assign(bytes=found["label_bytes"].fillna(found["printed_bytes"]))

@@ -30,7 +30,8 @@ NAMED = 5  # of the trends that were not measured; the others are counted
 
 class Finding(NamedTuple):
     """A trend in one table of a board; several where the authors report the same of several data sets or students that
-    one row here stands for. Rows are tuples of :func:`bench.report.rows.records`."""
+    one row here stands for. Rows are tuples of :func:`bench.report.rows.records`.
+    """
 
     trends: tuple[Trend, ...]
     more: Any
@@ -53,7 +54,7 @@ class Finding(NamedTuple):
         n = str(self.difference.n) if self.difference.n == expected else f"{self.difference.n}/{expected}"
         if students == {1}:
             return n
-        return unbroken(f"{n} × {min(students)}" + (f"–{max(students)}" if len(students) > 1 else ""))
+        return f"{n} × {min(students)}" + (f"–{max(students)}" if len(students) > 1 else "")
 
 
 def findings(whole: Suite, rows: pd.DataFrame, frame: pd.DataFrame) -> list[Finding]:
@@ -87,7 +88,8 @@ def _upward(trend: Trend) -> bool:
 
 def _pairs(trend: Trend, rows: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
     """The rows a trend is about, two by two, that differ in nothing but what the trend names, and in the protocol
-    where each is its method's own."""
+    where each is its method's own.
+    """
     students = (trend.student, *trend.kin)
     here = [row for row in rows if trend.ipc in (None, row.ipc) and (not trend.student or row.student in students)]
     across_ipc = trend.more.ipc is not None or trend.less.ipc is not None
@@ -128,11 +130,8 @@ def title(of_data: str, suite_name: str) -> str:
     return f"{suite(suite_name).title if suite_name in names() else suite_name}: {of_data}"
 
 
-def render(suite_name: str, rows: pd.DataFrame, frame: pd.DataFrame) -> str:
-    """The Markdown block of a suite on its board; empty where there is no suite."""
-    if suite_name not in names():  # none, or a file of somebody's own
-        return ""
-    whole = suite(suite_name)
+def render(whole: Suite, rows: pd.DataFrame, frame: pd.DataFrame) -> str:
+    """The Markdown block of a suite on its board."""
     head = f"## Beside the paper\n\n{escape(whole.title)}: {escape(whole.source)}. {escape(whole.about)}"
     if not (whole.trends and len(rows)):
         return head
@@ -189,7 +188,7 @@ def _line(one: Finding) -> dict[str, str]:
         "Student": _both(escape(plain(more.student)), escape(plain(less.student))),
         "Measured": unbroken(f"{percent(more.top1_mean)} : {percent(less.top1_mean)}"),
         "Δ": unbroken(points(delta.mean) + interval),
-        "n": one.pairs,
+        "n": unbroken(one.pairs),
         "Direction": one.direction,
     }
 

@@ -1,0 +1,86 @@
+"""The data sets of ``catalogue.toml``: facts, and the folders in which their files belong; torch-free."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.api import BaseConfig, DatasetInfo
+from bench.api.catalogue import DATA_ROOT_VARIABLE, DatasetPlugin
+from bench.errors import UserError
+
+if TYPE_CHECKING:
+    from bench.api import Dataset
+
+
+class Source(BaseConfig):
+    """Where a data set comes from, and what reads it.
+
+    ``page`` names where to get it, ``layout`` its files, and ``places`` the folders below the data root that may hold
+    them, tried in order (an absolute one stands for itself). ``exact`` says whether every complete copy has the counts
+    of the catalogue. ``reader`` is a function of this package, ``module:name``.
+    """
+
+    page: str
+    layout: str
+    reader: str
+    places: tuple[str, ...] = ()
+    exact: bool = True
+
+
+class Packaged(DatasetPlugin):
+    """A data set of the catalogue."""
+
+    def info(self) -> DatasetInfo:
+        facts = {key: value for key, value in _tables()[self.name].items() if key != "source"}
+        return DatasetInfo(name=self.name, **facts)
+
+    @property
+    def source(self) -> Source:
+        """Where it comes from."""
+        return Source(**_tables()[self.name]["source"])
+
+    def locate(self, root: Path) -> str:
+        return str(self._folder(root)) if self.source.places else self.source.page
+
+    def load(self, info: DatasetInfo, root: Path) -> Dataset:
+        module, _, function = self.source.reader.partition(":")
+        read = getattr(import_module(f"bench.kit.data.{module}"), function)
+        made: Dataset = read(info, self._folder(root) if self.source.places else root)
+        self._check_counts(made, self.locate(root))
+        return made
+
+    def build(self, source: Path, root: Path, progress: Callable[[int, int], None]) -> None:
+        if self.name != "icons-100":
+            super().build(source, root, progress)
+        from bench.kit.data.icons import build_icons_100
+
+        build_icons_100(source, root / "icons-100", progress)
+
+    def _folder(self, root: Path) -> Path:
+        source = self.source
+        for place in source.places:
+            if (root / place).is_dir():
+                return root / place
+        raise UserError(
+            f"{self.name} is not under {root}; get it from {source.page} and put it into {root / source.places[0]} "
+            f"({source.layout}), or name another folder by --data-root or ${DATA_ROOT_VARIABLE}"
+        )
+
+    def _check_counts(self, made: Dataset, place: str) -> None:
+        found, expected = {"classes": len(made.ids)}, {"classes": made.info.classes}
+        if self.source.exact:
+            found |= {"training images": len(made.train), "test images": len(made.test)}
+            expected |= {"training images": made.info.train_images, "test images": made.info.test_images}
+        if found != expected:
+            has, lacks = (", ".join(f"{n} {kind}" for kind, n in counts.items()) for counts in (found, expected))
+            raise UserError(f"{place}: holds {has}, expected {lacks} of {self.name}; unpack it again")
+
+
+@cache
+def _tables() -> dict[str, dict[str, Any]]:
+    return tomllib.loads(Path(__file__).with_name("catalogue.toml").read_text(encoding="utf-8"))

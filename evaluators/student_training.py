@@ -1,0 +1,97 @@
+"""The training loop of students, whatever they learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from bench.api import EvaluationTask, Split
+from bench.api.augmentation import AugmentationSchedule
+from bench.api.seeds import seed_for, seed_streams
+from bench.kit.checkpoint import Checkpoint, restore_training, training_state
+from bench.kit.optim import WeightAverage, decay_groups, lr_factor, set_lr
+from bench.kit.validation import check_training
+from bench.kit.views import AugmentationStream, AugmentedBatch
+from evaluators.student_protocol import StudentProtocol
+
+Loss = Callable[[nn.Module, AugmentedBatch, int], Tensor]  # of a student on a batch of views at a step
+
+
+class Tests(Protocol):
+    """The test set of a student."""
+
+    def top1(self, model: nn.Module) -> float:
+        """Return the headline of a student, a fraction."""
+
+
+def train_student(
+    student: nn.Module,
+    train: Split,
+    schedule: AugmentationSchedule,
+    tests: Tests,
+    protocol: StudentProtocol,
+    task: EvaluationTask,
+    loss_of: Loss,
+) -> list[tuple[int, float]]:
+    """Train a student in place and return its (epoch, test result) pairs, the last epoch's last.
+
+    Resumable after every step of the optimizer: a checkpoint in ``task.work`` is continued to the same bits.
+
+    Raises:
+        Diverged: the loss or weights are not finite; the epoch is named.
+    """
+    epochs, steps = schedule.epochs, schedule.batches
+    stream = AugmentationStream(schedule.plan, schedule.images)
+    lr = protocol.lr_by_student.get(task.student, protocol.lr)
+    optimizer = make_optimizer(student, protocol, lr)
+    average = None if protocol.ema is None else WeightAverage(student, protocol.ema)
+    tested = student if average is None else average.averaged
+    trained = nn.ModuleDict({"student": student, "tested": tested})
+    test_epochs = {-(-epochs * (index + 1) // protocol.tests) for index in range(protocol.tests)}
+    amp = torch.autocast(task.device.type, torch.bfloat16, enabled=protocol.amp and task.device.type != "cpu")
+    checkpoint = Checkpoint(task.work)
+    first, done, curve = 0, 0, []  # the epoch to continue, its finished batches, the results so far
+    loss = torch.zeros((), device=task.device)
+    if found := checkpoint.load():
+        tensors, facts = found
+        restore_training(trained, optimizer, tensors)
+        first, done, curve = facts["epoch"], facts["batches"], [tuple(point) for point in facts["curve"]]
+
+    for epoch in range(first, epochs):
+        student.train()
+        if not done:  # else the random states of dropout and stochastic depth came with the checkpoint
+            seed_streams(seed_for("student-epoch", task.seed, epoch), task.device)
+        set_lr(optimizer, lr * lr_factor(protocol.schedule, epoch, epochs, protocol.warmup))
+        replay = None if task.labels is None else task.labels.replay(epoch)
+        for views in train.views(stream.plan, epoch, schedule.batch_size, task.device, replay, first=done):
+            with amp:
+                loss = loss_of(student, views, epoch * steps + done)
+            (loss / protocol.accumulate).backward()
+            done += 1
+            stepped = done % protocol.accumulate == 0 or done == steps
+            if stepped:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                if average is not None:
+                    average.update()
+            task.progress(epoch * steps + done, epochs * steps)
+            if stepped and checkpoint.due():
+                checkpoint.save(training_state(trained, optimizer), epoch=epoch, batches=done, curve=curve)
+        done = 0
+        check_training(epoch + 1, loss.detach(), student.parameters() if epoch + 1 in test_epochs else ())
+        if epoch + 1 in test_epochs:
+            if average is not None:
+                average.take_buffers()
+            curve.append((epoch + 1, tests.top1(tested)))
+    return curve
+
+
+def make_optimizer(student: nn.Module, protocol: StudentProtocol, lr: float) -> torch.optim.Optimizer:
+    """AdamW or SGD, fused, without weight decay on biases and norms."""
+    groups = decay_groups(student, protocol.weight_decay)
+    if protocol.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, fused=True)
+    return torch.optim.SGD(groups, lr=lr, momentum=protocol.momentum, fused=True)

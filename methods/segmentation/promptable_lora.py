@@ -1,0 +1,72 @@
+"""HeLlO's lightening for dense labels: a low-rank adapted public CLIP tower with a light mask decoder answers in the
+teacher's place, and only what was trained of it is stored (arXiv 2408.08201, supplement B.4).
+
+The supplement gives two sizes and no architecture for masks. Ours: the tower's convolutions are adapted as HeLlO's
+projector adapts them; its four stages are brought together at a quarter of the image's resolution; the decoder is the
+teacher's own kind (:mod:`methods.segmentation.decoder`). It learns the teacher's masks on the training split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from bench.api import Dataset, Distiller, GridPoint, MethodInfo, Task, TeacherSpec
+from bench.api.config import Artifact
+from bench.kit.clip.naming import clip_identity
+from methods.random_real import RandomReal
+from methods.segmentation.config import TASK, ProjectorConfig
+from methods.segmentation.promptable import Promptable
+
+if TYPE_CHECKING:
+    from methods.segmentation.projector import ProjectorMasks
+
+
+class PromptableLoRA(Distiller):
+    """Images and teacher: `promptable`'s. Labels: the projector's masks, online."""
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="promptable_lora",
+        title="Promptable projector",
+        version=1,
+        paper="arXiv 2408.08201, B.4",
+        labels="projector",
+        tasks=(TASK,),
+        needs="a data set with masks, a public CLIP with a ResNet tower",
+    )
+    Config = ProjectorConfig
+    label_kinds: ClassVar[dict[str, str]] = {"mask-projector": "methods.segmentation.projector:ProjectorMasks"}
+
+    config: ProjectorConfig
+
+    def check(self, point: GridPoint) -> None:
+        self._promptable().check(point)
+
+    def teachers(self, point: GridPoint) -> tuple[TeacherSpec, ...]:
+        return ()
+
+    def images_from(self, point: GridPoint) -> Distiller:
+        return RandomReal()
+
+    def prepared_from(self, point: GridPoint) -> Distiller:
+        return self._promptable()
+
+    def needs(self, artifact: Artifact, point: GridPoint) -> Sequence[Artifact]:
+        return ("prepared",) if artifact == "labels" else ()
+
+    def depends_on(self, artifact: Artifact, point: GridPoint) -> Mapping[str, Any]:
+        """One projector per seed, whatever the size of the set."""
+        return {"seed": point.seed, "clip": clip_identity(self.config.clip or point.dataset.clip)}
+
+    def label_model(self, task: Task) -> ProjectorMasks:
+        from methods.segmentation.projector import train_projector
+
+        clip = self.config.clip or task.dataset.clip
+        return train_projector(task, clip, self.config, self._promptable().label_model(task))
+
+    @classmethod
+    def example_data(cls) -> Dataset:
+        return Promptable.example_data()
+
+    def _promptable(self) -> Promptable:
+        return Promptable(self.config.teacher)
