@@ -32,7 +32,7 @@ def render_json(request: StorageRequest) -> str:
         "request": request.model_dump(mode="json"),
         "sizes": [dataclasses.asdict(one) for one in sizes(request)],
         "author_files": [dataclasses.asdict(one) for one in author_files(request)],
-        "printed": [dataclasses.asdict(one) for one in claims()],
+        "printed": [one._asdict() | {"readings": [own._asdict() for own in one.readings]} for one in claims()],
     }
     return json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
 

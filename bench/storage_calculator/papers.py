@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.api.stored.size import fkd_bytes, logit_bytes
 from bench.errors import UserError
-from bench.storage_calculator.networks import network_size
-from bench.storage_calculator.request import (
-    BATCH_SIZE,
-    EPOCHS,
-    IMAGE_SIZE,
-    PAPERS,
-    RequestedMethod,
-    StorageRequest,
-)
-from bench.storage_calculator.sizes import image_bytes
+from bench.storage_calculator.request import BATCH_SIZE, EPOCHS, IMAGE_SIZE, PAPERS, RequestedMethod, StorageRequest
+from bench.storage_calculator.sizes import image_bytes, network_size
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """One way to understand a printed number: its value, and the unit or division behind it."""
 
     value: float
@@ -28,19 +18,13 @@ class Reading:
     fits: bool
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """A number that a paper prints, and its readings."""
 
     source: str
     what: str
     printed: str
     readings: tuple[Reading, ...]
-
-    @property
-    def true_in(self) -> list[Reading]:
-        """The readings that are printed the same."""
-        return [one for one in self.readings if one.fits]
 
 
 def claims() -> list[Claim]:
@@ -52,9 +36,8 @@ def claims() -> list[Claim]:
             value /= _quantity(**facts["per"]) if "per" in facts else 1
         except UserError:
             continue
-        readings = [Reading(value / by, unit, _fits(value / by, facts)) for unit, by in facts["in"].items()]
-        printed = f"{facts['printed']} {facts['unit']}".strip()
-        found.append(Claim(facts["source"], facts["what"], printed, tuple(readings)))
+        readings = tuple(Reading(value / by, unit, _fits(value / by, facts)) for unit, by in facts["in"].items())
+        found.append(Claim(facts["source"], facts["what"], f"{facts['printed']} {facts['unit']}".strip(), readings))
     return found
 
 
@@ -62,31 +45,24 @@ def _fits(value: float, facts: dict[str, Any]) -> bool:
     text = facts["printed"]
     if "close" in facts:
         return bool(abs(value / float(text) - 1) < facts["close"])
-    decimals = len(text.partition(".")[2])
-    form = f".{facts['figures']}g" if "figures" in facts else ".0e" if "e" in text else f".{decimals}f"
+    form = f".{facts['figures']}g" if "figures" in facts else f".{len(text.partition('.')[2])}{'fe'['e' in text]}"
     return f"{value:{form}}" == f"{float(text):{form}}"
 
 
-def _quantity(
-    logits: tuple[int, int] | None = None, files: tuple[int, int] | None = None, images: tuple[int, int] | None = None,
-    teacher: tuple[str, int] | None = None, projector: tuple[str, int] | None = None,
-) -> float:  # fmt: skip
+def _quantity(**kind: tuple[Any, int]) -> float:
     """One quantity of ``papers.toml``, in bytes or numbers.
 
     Raises:
         UserError: the method is not installed, or does not know the size of its label model.
     """
-    if logits:
-        return logit_bytes(*logits, EPOCHS)
-    if files:
-        return fkd_bytes(*files, EPOCHS, BATCH_SIZE)
-    if images:
-        return image_bytes(*images)
-    if teacher:
-        return network_size(*teacher, IMAGE_SIZE).parameters
-    assert projector is not None
-    name, classes = projector
-    (method,) = RequestedMethod.all(StorageRequest(classes=classes, methods=(name,)))
-    if (size := method.method.label_size(method.point(1))) is None:
-        raise UserError(f"the size of the label model of {name} is not known")
-    return size.numbers
+    ((name, (what, of)),) = kind.items()
+    if name == "projector":
+        (method,) = RequestedMethod.all(StorageRequest(classes=of, methods=(what,)))
+        if (size := method.method.label_size(method.point(1))) is None:
+            raise UserError(f"the size of the label model of {what} is not known")
+        return size.numbers
+    if name == "teacher":
+        return network_size(what, of, IMAGE_SIZE).parameters
+    if name == "files":
+        return fkd_bytes(what, of, EPOCHS, BATCH_SIZE)
+    return logit_bytes(what, of, EPOCHS) if name == "logits" else image_bytes(what, of)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from bench.api.augmentation import AugmentationSchedule
 from bench.api.stored.codec import LabelCodec
 from bench.api.stored.layout import LabelLayout
-from bench.api.stored.size import fkd_bytes, logit_bytes, static_bytes
+from bench.api.stored.size import file_bytes, fkd_bytes, logit_bytes, static_bytes
 from bench.errors import UserError
 from bench.planning.cells import labels_itself
 from bench.planning.label_choices import LabelChoice, parse
-from bench.storage_calculator.networks import network_size
 from bench.storage_calculator.request import LABELS, RequestedMethod, StorageRequest
 
 # LPLD's README gives ImageNet-1K's images at IPC 10, 50 and 200 as .15, .75 and 2.98 GB: JPEGs of 224 px, quality 75
@@ -60,6 +60,40 @@ class AuthorFiles:
     logit_bytes: int
     file_bytes: int
     files: int
+
+
+class NetworkSize(NamedTuple):
+    """Parameters, buffers of the state dict, and the bytes of the weights file in each precision."""
+
+    parameters: int
+    buffers: int
+    file_bytes: dict[str, int]
+
+
+@cache
+def network_size(arch: str, classes: int, image_size: int) -> NetworkSize:
+    """The size of a classifier, with files as :mod:`bench.kit.labels.online` writes them.
+
+    Raises:
+        UserError: no such architecture, or it can't take images of this size.
+    """
+    import torch
+
+    from bench.kit.labels.online import rounded
+    from bench.kit.models import build
+
+    with torch.device("meta"):
+        net = build(arch, classes, image_size, (0.5,) * 3, (0.5,) * 3).net
+    state = net.state_dict()
+    names = {torch.float32: "F32", torch.float16: "F16", torch.int8: "I8", torch.int64: "I64", torch.bool: "BOOL"}
+    stored = {"fp32": state, "fp16": rounded(state, "fp16"), "int8": rounded(state, "int8")}
+    parameters = sum(one.numel() for one in net.parameters())
+    return NetworkSize(
+        parameters,
+        sum(one.numel() for one in state.values()) - parameters,
+        {precision: file_bytes((name, names[one.dtype], one.shape) for name, one in tensors.items())
+         for precision, tensors in stored.items()},
+    )  # fmt: skip
 
 
 def image_bytes(images: int, size: int) -> int:

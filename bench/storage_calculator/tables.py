@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.api.stored.size import FKD_FILE_BYTES, FKD_INDEX_BYTES, FKD_VIEW_BYTES
 from bench.format import NONE, ratio, size
-from bench.storage_calculator.networks import network_size
 from bench.storage_calculator.papers import Reading, claims
 from bench.storage_calculator.request import RequestedMethod, StorageRequest
-from bench.storage_calculator.sizes import JPEG_BYTES, JPEG_SIZE, AuthorFiles, Size, author_files, sizes
+from bench.storage_calculator.sizes import (
+    JPEG_BYTES,
+    JPEG_SIZE,
+    AuthorFiles,
+    Size,
+    author_files,
+    network_size,
+    sizes,
+)
 
 ACROSS = 5  # IPCs side by side
 ANY = "any"
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """A heading, an introduction, columns with their alignment ("left" or "right"), cells."""
 
     title: str
@@ -27,8 +32,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
-@dataclass(frozen=True)
-class SizeGroup:
+class SizeGroup(NamedTuple):
     """Labels of one kind with the same bytes for several methods: one size per IPC."""
 
     labels: str
@@ -142,12 +146,11 @@ def _author_files(written: Sequence[AuthorFiles], ipcs: Sequence[int]) -> Table:
         rows.append((method, "logits alone", *(size(one.logit_bytes) for one in own)))
         rows.append((method, "files", *(size(one.file_bytes) for one in own)))
         rows.append((method, "how many", *(f"{one.files:,}" for one in own)))
-    indexed = next((one.method for one in written if one.index), None)
-    title = indexed and next(iter(RequestedMethod.all(StorageRequest(classes=2, methods=(indexed,))))).method.info.title
+    indexed = any(one.index for one in written)
     return Table(
         "What the authors' own code writes",
         f"FKD's files: 2 · classes + {FKD_VIEW_BYTES} bytes a view"
-        + (f" ({title}: {FKD_VIEW_BYTES + FKD_INDEX_BYTES}, with the image's number)" if title else "")
+        + (f" (G_VBSM: {FKD_VIEW_BYTES + FKD_INDEX_BYTES}, with the image's number)" if indexed else "")
         + f", and some {FKD_FILE_BYTES:,} a file for its zip container, which depends on torch's version.",
         _by_ipc("Method", "", ipcs=ipcs),
         tuple(rows),
