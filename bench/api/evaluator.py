@@ -50,7 +50,7 @@ class EvaluationTask:
     device: torch.device
     work: Path
     progress: Progress
-    # takes the predicted class of every test image, int64 (images,) or (steps, images) with -1 where a step has no test,
+    # takes the predicted class of every test image, int64 (images,) or (steps, images), -1 where a step has none,
     # and the true class, int64 (images,)
     keep_predictions: Callable[[torch.Tensor, torch.Tensor], None] = lambda predicted, labels: None
 

@@ -74,7 +74,10 @@ def _side(word: str, place: Path) -> Side:
 
     file, colon, name = word.rpartition(":")
     if colon and file.endswith(_SUFFIX):
-        entries = {entry.cell: entry for entry in read_jsonl(Path(file)).entries}
+        loaded = read_jsonl(Path(file))
+        if loaded.left_out and not loaded.entries:
+            raise UserError(f"{file} has no records: {loaded.left_out[0].why}")
+        entries = {entry.cell: entry for entry in loaded.entries}
         return of_entry(entries[one(name, entries, file)])
     if word.endswith(_SUFFIX):
         raise UserError(f"{word} has many entries; say which: {word}:CELL")

@@ -2,7 +2,7 @@
 
 Measured is what the boards and the store hold under a paper's own recipe (protocols official-…), with the method's own
 labels: mean ± standard deviation (sets) of the last epoch, where papers print their best. Δ is measured − published,
-with the 95 % interval of what was measured. What is missing comes with the command that measures it."""
+± half the 95 % interval of what was measured. What is missing comes with the command that measures it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EXAMPLES = """examples:
   python -m bench published --method rded --store /shared/me/bench     beside what a store holds
   python -m bench published --json                                     all of it, for programs
 """
-WIDEST = 110  # columns of the table
+WIDEST = 100  # columns of the table
 COLUMNS = ("method", "student", "IPC", "published †", "by", "label bytes", "measured", "Δ")
 
 
@@ -165,19 +165,14 @@ def _wrapped(command: str) -> str:
 
 
 def _line(one: Any) -> list[str]:
-    from bench.format import plain
-    from bench.report.papers.published import delta_text, label_text, measured_text, printed_text
+    from bench.format import NONE, plain, points
+    from bench.report.papers.published import label_text, measured_text, printed_text
 
     method = f"{one.method}, {one.variant}" if one.variant else one.method
-    by = ", ".join(one.source_ids)
-    cells = (
-        method,
-        one.student,
-        str(one.ipc),
-        printed_text(one),
-        by,
-        label_text(one),
-        measured_text(one),
-        delta_text(one),
-    )
-    return [escape(plain(cell)) for cell in cells]
+    delta = NONE if one.delta is None else points(one.delta / 100)
+    if one.measured_top1_low is not None:  # half of the interval
+        delta += f" ± {50 * (one.measured_top1_high - one.measured_top1_low):.1f}"
+    if one.delta is not None and not one.known:
+        delta += " ‡"
+    texts = (printed_text(one), ", ".join(one.source_ids), label_text(one), measured_text(one), delta)
+    return [escape(plain(cell)) for cell in (method, one.student, str(one.ipc), *texts)]

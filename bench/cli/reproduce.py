@@ -39,9 +39,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--boards",
         type=Path,
-        default=Path("leaderboards"),
         metavar="PATH",
-        help="a folder of boards, or one *.records.jsonl (default: leaderboards)",
+        help="a folder of boards, or one *.records.jsonl (default: leaderboards, else results)",
     )
     group = launch.flags(parser)
     group.add_argument(
@@ -67,11 +66,13 @@ def execute(arguments: argparse.Namespace) -> int:
         return _again(chosen, arguments)
 
 
-def _entries(boards: Path) -> list[Entry]:
+def _entries(named: Path | None) -> list[Entry]:
     from bench.store.entries import read_jsonl
 
-    files = [boards] if boards.name.endswith(_SUFFIX) else sorted(boards.glob(f"*{_SUFFIX}"))
-    if not files:
+    for boards in [Path("leaderboards"), Path("results")] if named is None else [named]:
+        if files := [boards] if boards.name.endswith(_SUFFIX) else sorted(boards.glob(f"*{_SUFFIX}")):
+            break
+    else:
         raise UserError(f"there are no boards in {boards} (*{_SUFFIX}); name their folder with --boards")
     return [entry for path in files for entry in read_jsonl(path).entries]
 

@@ -20,8 +20,8 @@ import pandas as pd
 
 from bench.errors import UserError
 from bench.format import csv_text, slug
+from bench.planning import suites
 from bench.planning.grid import Grid
-from bench.planning.suites import STORAGE
 from bench.report import board
 from bench.report.figures import draw_figures
 from bench.report.image_grid import SUFFIX as GRIDS
@@ -189,7 +189,7 @@ def write(one: Board, out: Path, pages: bool = True) -> list[Path]:
     """
     where = folder(out, one.suite)
     try:
-        files = _texts(one)
+        files = texts(one)
         for name, content in files.items():
             write_atomically(where / name, content)
         if one.rows is not None:
@@ -212,18 +212,19 @@ def write(one: Board, out: Path, pages: bool = True) -> list[Path]:
     return [where / name for name in files]
 
 
-def _texts(one: Board) -> dict[str, bytes]:
+def texts(one: Board) -> dict[str, bytes]:
     """File name → content, without figures and page."""
-    texts = {f"{one.stem}{SUFFIX}": write_jsonl(one.entries, one.left_out)}
+    found = {f"{one.stem}{SUFFIX}": write_jsonl(one.entries, one.left_out)}
     if one.rows is not None:
         title = trends.title(min(one.frame["title"]), one.suite)
-        beside = trends.render(one.suite, one.rows, one.frame), published.render(one.entries[0].dataset, one.rows)
-        texts[f"{one.stem}.md"] = board.render(title, one.frame, one.rows, *beside)
-        texts[f"{one.stem}.csv"] = render_csv(one.rows)
+        beside = trends.render(suites.suite(one.suite), one.rows, one.frame) if one.suite else ""
+        printed = published.render(one.entries[0].dataset, one.rows)
+        found[f"{one.stem}.md"] = board.render(title, one.frame, one.rows, beside, printed)
+        found[f"{one.stem}.csv"] = render_csv(one.rows)
     elif one.entries:
-        texts[f"{one.stem}.md"] = efficiency.render(one.frame)
-        texts[f"{one.stem}.csv"] = efficiency.render_csv(one.frame)
-    files = {name: text.encode() for name, text in texts.items()}
+        found[f"{one.stem}.md"] = efficiency.render(one.frame)
+        found[f"{one.stem}.csv"] = efficiency.render_csv(one.frame)
+    files = {name: text.encode() for name, text in found.items()}
     if one.files:
         cells = {entry.cell for entry in one.entries}
         by_file: dict[Path, list[str]] = {}
@@ -249,7 +250,7 @@ def check(out: Path, boards: Iterable[Board]) -> list[str]:
     found, known = [], set()
     for one in boards:
         where = folder(out, one.suite)
-        files = _texts(one)
+        files = texts(one)
         if one.rows is not None:
             with tempfile.TemporaryDirectory() as place:
                 figures = draw_figures(one.rows, one.frame, Path(place))
@@ -266,7 +267,7 @@ def _elsewhere(path: Path, out: Path) -> bool:
     """Whether a file is written by something else: published numbers, and the answers of ``bench storage``."""
     inside = path.relative_to(out)
     hidden = any(part.startswith(".") for part in inside.parts)
-    return hidden or str(inside) == published.FILE.name or inside.parts[:2] == (SUITES, STORAGE)
+    return hidden or str(inside) == published.FILE.name or inside.parts[:2] == (SUITES, suites.STORAGE)
 
 
 def _difference(path: Path, wanted: bytes) -> str:

@@ -60,7 +60,8 @@ def pool(frame: pd.DataFrame) -> pd.DataFrame:
     rows[["label_low", "label_high"]] = groups["label_bytes"].agg(["min", "max"])
     rows = rows.join(done[[name for name in frame if name.startswith("seconds_")]].mean())
     columns = {name: frame[name].tolist() for name in frame}
-    rows = rows.join(pd.DataFrame([_pooled(columns, at) for at in groups.indices.values()], index=rows.index))
+    pooled = [_pooled(columns, at) for at in groups.indices.values()]
+    rows = rows.join(pd.DataFrame(pooled, index=rows.index, columns=list(_pooled(columns, np.array([], int)))))
     infos = {base: _info(base) for base in rows["base"].unique()}
     rows["method_title"] = [infos[base][0] for base in rows["base"]]
     rows["baseline"] = [infos[base][1] for base in rows["base"]]

@@ -117,8 +117,10 @@ def over_budgets(rows: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
     edges = np.geomspace(*span, 1 + 64 * DECADES)
     volumes = {}
     for (title, ipc), own in measured.groupby(["method_title", "ipc"]):
-        best = [own.loc[own["label_bytes"] <= edge, "top1_mean"].max() for edge in edges]
-        volumes[title, ipc] = float(np.mean(best)) if not np.isnan(best).any() else np.nan
+        own = own.sort_values("label_bytes")
+        affordable = np.searchsorted(own["label_bytes"].to_numpy("float64"), edges, side="right")
+        best = own["top1_mean"].cummax().to_numpy()
+        volumes[title, ipc] = float(best[affordable - 1].mean()) if affordable[0] else np.nan
     table = pd.Series(volumes).unstack()
     if table.isna().any(axis=None):
         return [], pd.DataFrame()

@@ -13,7 +13,7 @@ import pytest
 from bench.cli import main
 from bench.exchange.comparison import flat, of_entry
 from bench.exchange.diff import compare
-from bench.report_legacy.entries import Entry
+from bench.store.entries import Entry
 from tests.cli.conftest import Run
 
 STUDENT = "rded-stored-fp16-digits-ipc2-convnet2-w8-s0"
@@ -124,7 +124,7 @@ def test_a_setting_that_was_changed_and_a_missing_number() -> None:
 
 def test_a_cell_and_the_boards_entry_of_it(finished: Run, say: Callable[..., str], tmp_path: Path) -> None:
     cell = finished.cell(STUDENT)
-    board = finished.place / "leaderboards" / "digits.records.jsonl"
+    board = finished.place / "results" / "digits.records.jsonl"
     said = say(cell, f"{board}:{cell}", "--store", finished.store.root).splitlines()
     assert said[0] == "the same cell with the same number"
     lines = [json.loads(line) for line in board.read_text().splitlines()]
@@ -155,7 +155,7 @@ def test_a_damaged_parent_is_said_not_guessed(finished: Run, other: Path, say: C
         (["x"], "needs two cells"),
         (["x", "y"], "unknown cell 'x'"),
         (["x.records.jsonl", "y"], "say which"),
-        (["x.records.jsonl:y", "y"], "can't be read"),
+        (["x.records.jsonl:y", "y"], "x.records.jsonl is no regular file"),
         (["rded-digits", "y"], "is the beginning of"),
     ],
 )

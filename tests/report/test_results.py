@@ -30,8 +30,8 @@ from bench.store.record import Record, RunFacts
 from tests.report.board_data import entry, grid, three
 
 RESULT = {
-    "top1": 0.5, "oracle_top1": 0.6, "image_bytes": 10, "label_bytes": 20, "epochs": 3, "images": 10, "test_images": 360,
-    "curve": [[1, 0.6], [3, 0.5]],
+    "top1": 0.5, "oracle_top1": 0.6, "image_bytes": 10, "label_bytes": 20, "epochs": 3, "images": 10,
+    "test_images": 360, "curve": [[1, 0.6], [3, 0.5]],
 }  # fmt: skip
 
 

@@ -147,7 +147,7 @@ def beside(frame: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     official = rows["protocol"].map(lambda one: one.startswith(OFFICIAL) and unchanged(one) == one).astype(bool)
     ours = rows.loc[official & (rows["n"] > 0) & rows["ipc"].notna()]
     ours = ours[["method", "dataset", "ipc", "student", *_MEASURED]]
-    ours = ours.rename(columns={one: f"measured_{one}" for one in _MEASURED})
+    ours = ours.astype({"n": "Int64"}).rename(columns={one: f"measured_{one}" for one in _MEASURED})
     both = found[found["variant"] == ""].merge(ours, on=["method", "dataset", "ipc", "student"])
     fits = [
         one.measured_protocol.startswith(one.wanted_protocol)

@@ -53,7 +53,7 @@ class Finding(NamedTuple):
         n = str(self.difference.n) if self.difference.n == expected else f"{self.difference.n}/{expected}"
         if students == {1}:
             return n
-        return unbroken(f"{n} × {min(students)}" + (f"–{max(students)}" if len(students) > 1 else ""))
+        return f"{n} × {min(students)}" + (f"–{max(students)}" if len(students) > 1 else "")
 
 
 def findings(whole: Suite, rows: pd.DataFrame, frame: pd.DataFrame) -> list[Finding]:
@@ -126,11 +126,8 @@ def title(of_data: str, suite_name: str) -> str:
     return f"{suite(suite_name).title}: {of_data}" if suite_name else of_data
 
 
-def render(suite_name: str, rows: pd.DataFrame, frame: pd.DataFrame) -> str:
-    """The Markdown block of a suite on its board; empty where there is no suite."""
-    if not suite_name:
-        return ""
-    whole = suite(suite_name)
+def render(whole: Suite, rows: pd.DataFrame, frame: pd.DataFrame) -> str:
+    """The Markdown block of a suite on its board."""
     head = f"## Beside the paper\n\n{escape(whole.title)}: {escape(whole.source)}. {escape(whole.about)}"
     if not (whole.trends and len(rows)):
         return head
@@ -187,7 +184,7 @@ def _line(one: Finding) -> dict[str, str]:
         "Student": _both(escape(plain(more.student)), escape(plain(less.student))),
         "Measured": unbroken(f"{percent(more.top1_mean)} : {percent(less.top1_mean)}"),
         "Δ": unbroken(points(delta.mean) + interval),
-        "n": one.pairs,
+        "n": unbroken(one.pairs),
         "Direction": one.direction,
     }
 
