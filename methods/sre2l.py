@@ -122,8 +122,8 @@ def official_batches(ipc: int, classes: int, size: int) -> list[range]:
 class SRe2LLoss:
     """Cross entropy (mean over the batch) + r_bn · distances of batch norms + tv · TV + l2 · mean norm of an image.
 
-    The distances are Σ_l w_l (‖σ²_l − running‖₂ + ‖μ_l − running‖₂) over the inputs of the batch norms; w is ``first_bn`` of
-    the first, else 1.
+    The distances are Σ_l w_l (‖σ²_l − running‖₂ + ‖μ_l − running‖₂) over the inputs of the batch norms; the first has
+    the weight ``first_bn``, the others 1.
 
     Args:
         net: the teacher's network, frozen, in eval mode, behind ``inputs``, which must be open.
