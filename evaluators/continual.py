@@ -128,7 +128,7 @@ class Continual(Classification):
         }
 
     def schedule(self, protocol: Protocol, dataset: DatasetInfo, *, ipc: int, seed: int) -> AugmentationSchedule:
-        """The views of the last step, whose student sees all images."""
+        """Return the views of the last step, whose student sees all images."""
         return super().schedule(protocol, dataset, ipc=ipc, seed=step_seed(seed, dataset.classes))
 
     def samples_seen(self, protocol: Protocol, dataset: DatasetInfo, *, ipc: int) -> int:
@@ -138,8 +138,9 @@ class Continual(Classification):
 
 
 def classes_seen(classes: int, steps: int) -> list[int]:
-    """The number of classes that have arrived at each of ``steps`` steps: equally many per step, the first steps one
-    more where the division leaves a remainder.
+    """Return the number of classes that have arrived at each of ``steps`` steps.
+
+    They are equally many per step, the first steps one more where the division leaves a remainder.
 
     Raises:
         UserError: there are fewer classes than steps.
@@ -150,13 +151,12 @@ def classes_seen(classes: int, steps: int) -> list[int]:
 
 
 def step_seed(seed: int, classes: int) -> int:
-    """The seed of the student that learns ``classes`` classes: another one per step, the same for any number of
-    steps."""
+    """Return the seed of the student that learns ``classes`` classes: another one per step, whatever their number."""
     return seed_for("continual-student", seed, classes)
 
 
 def step_schedule(classes: int, images: int, protocol: ContinualProtocol, task: EvaluationTask) -> AugmentationSchedule:
-    """The views of the student that learns from the ``images`` images of the first ``classes`` classes."""
+    """Return the views of the student that learns from the ``images`` images of the first ``classes`` classes."""
     info, seed = task.dataset.model_copy(update={"classes": classes}), step_seed(task.seed, classes)
     if task.images is None:
         return protocol.full_data_augmentation(info, images, seed)
@@ -166,7 +166,7 @@ def step_schedule(classes: int, images: int, protocol: ContinualProtocol, task: 
 def step_task(
     task: EvaluationTask, memory: ClassIncrementalSplit, order: list[int], classes: int, progress: Progress
 ) -> EvaluationTask:
-    """The task of one step: its classes are all classes, and its work folder is its own."""
+    """Return the task of one step: its classes are all classes, and its work folder is its own."""
     from evaluators.class_incremental import SeenLabels
 
     work = task.work / f"classes-{classes}"

@@ -41,7 +41,7 @@ class Protocol(BaseConfig):
 class EvaluationTask:
     """The inputs of one evaluation.
 
-    ``images`` to train on (None: the whole real training set) and their ``labels`` (None: hard labels).
+    ``images`` are those to train on (None: the whole real training set), ``labels`` theirs (None: hard labels).
     """
 
     dataset: DatasetInfo
@@ -117,13 +117,17 @@ class Evaluator(ABC):
         """
 
     def samples_seen(self, protocol: Protocol, dataset: DatasetInfo, *, ipc: int) -> int:
-        """Count the training samples over all epochs and students; torch-free, to estimate costs."""
+        """Return the number of training samples over all epochs and students.
+
+        Torch-free, because costs are estimated with it.
+        """
         schedule = self.schedule(protocol, dataset, ipc=ipc, seed=0)
         return schedule.epochs * schedule.images
 
     @abstractmethod
     def evaluate(self, task: EvaluationTask) -> dict[str, Any]:
-        """Train and test one student, and return its metrics as plain JSON values.
+        """Train and test one student.
 
-        Among them is the headline ``top1`` (a fraction).
+        Returns:
+            Plain JSON values, among them the headline ``top1`` (a fraction).
         """

@@ -13,8 +13,6 @@ from bench.api.labels import Images, LabelSource
 from bench.api.seeds import seed_for
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
     from torch import Tensor, nn
 
@@ -84,7 +82,6 @@ class Task(GridPoint, ABC):
     data: Dataset
     teachers: tuple[Trajectory, ...] = ()
     device: torch.device
-    work: Path  # a scratch folder that outlives a kill
     prepared: Mapping[str, Tensor] = field(default_factory=dict)
     images: Images | None = None
     labels: LabelSource | None = None

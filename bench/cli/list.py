@@ -14,7 +14,7 @@ EXAMPLES = """examples:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of ``bench list``."""
+    """Add the arguments of ``bench list``."""
     parser.add_argument("what", choices=tuple(_TABLES))
 
 

@@ -37,7 +37,7 @@ def read_settings(model: type[S], values: dict[str, Any], where: str) -> S:
 
 
 def _keys(model: Any, path: tuple[int | str, ...]) -> list[str]:
-    """List the dotted names of the fields beside an unknown one."""
+    """Return the dotted names of the fields beside an unknown one."""
     for part in path:
         model = model.model_fields[str(part)].annotation
     return [".".join([*map(str, path), name]) for name in model.model_fields]
@@ -45,7 +45,7 @@ def _keys(model: Any, path: tuple[int | str, ...]) -> list[str]:
 
 @cache
 def all_protocols() -> dict[str, Protocol]:
-    """Read the usable protocols of the packages in the group ``bench.protocols``, by name; name others on stderr."""
+    """Every usable protocol of the packages in the group ``bench.protocols``, by name; others are named on stderr."""
     found: dict[str, Protocol] = {}
     for plugin, package in registry.PROTOCOLS.usable.items():
         for path in sorted(files(package).iterdir(), key=lambda entry: entry.name):
@@ -63,7 +63,7 @@ def all_protocols() -> dict[str, Protocol]:
 
 
 def evaluator_of(protocol: Protocol) -> Evaluator:
-    """Make the evaluator that trains and tests under a protocol.
+    """Return the evaluator that trains and tests under a protocol.
 
     Raises:
         UserError: no evaluator is called that.
@@ -123,13 +123,13 @@ def changed(protocol: Protocol, changes: dict[str, Any]) -> Protocol:
 
 
 def in_brackets(changes: dict[str, Any]) -> str:
-    """Write the text in brackets behind a name: ``small,epochs=1:100 10:40``."""
+    """Return the text in brackets behind a name: ``small,epochs=1:100 10:40``."""
     shown = [f"{key}={_in_short(value)}" for key, value in sorted(changes.items()) if key != "form"]
     return ",".join([*([str(changes["form"])] if "form" in changes else []), *shown])
 
 
 def _in_short(value: Any) -> str:
-    """Write a table as ``1:100 10:40``."""
+    """``1:100 10:40`` of a table."""
     return " ".join(f"{key}:{one}" for key, one in value.items()) if isinstance(value, dict) else str(value)
 
 

@@ -55,7 +55,7 @@ def run(**flags: Any) -> pd.DataFrame:
 
 
 def words(name: str, value: Any) -> list[str]:
-    """The words of a flag on the command line: ``("ipc", [1, 10])`` → ``["--ipc", "1,10"]``."""
+    """Return the words of a flag on the command line: ``("ipc", [1, 10])`` → ``["--ipc", "1,10"]``."""
     flag = "--" + name.replace("_", "-")
     if value is None or value is False:
         return []
