@@ -17,8 +17,9 @@ from bench.kit.views import AugmentedBatch
 
 
 class TestImages:
-    """A test split at one size, kept on the device as uint8 where it is small enough, else read again each time;
-    of several processes each has its share of the images, and all must ask together.
+    """A test split at one size, kept on the device as uint8 where it is small enough, else read again each time.
+
+    Of several processes each has its share of the images, and all must ask together.
 
     Args:
         limit: at most this many images, evenly spread over the split.

@@ -88,9 +88,9 @@ def stored(
 ) -> StoredLabels:
     work.mkdir(exist_ok=True)
     images = images or image_set()
-    facts = {"shard_bytes": 400, "progress": lambda *_, **__: None, "labeller": Judge()} | more
+    facts = {"shard_bytes": 400, "progress": lambda *_, **__: None, "label_model": Judge()} | more
     return store(
-        facts.pop("labeller"), images, plan or schedule(images), LabelCodec.parse(codec), ORDER, work, CPU, **facts
+        facts.pop("label_model"), images, plan or schedule(images), LabelCodec.parse(codec), ORDER, work, CPU, **facts
     )
 
 
@@ -113,7 +113,9 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("mix", ["cutmix", "mixup", "none"])
 @pytest.mark.parametrize("batch_size", [1, 10, 24, 100])
-def test_every_batch_of_every_epoch_is_labelled_as_by_the_labeller(tmp_path: Path, mix: Any, batch_size: int) -> None:
+def test_every_batch_of_every_epoch_is_labelled_as_by_the_label_model(
+    tmp_path: Path, mix: Any, batch_size: int
+) -> None:
     images = image_set()
     plan = PLAN.model_copy(update={"mix": mix})
     stored(tmp_path / "work", images=images, plan=schedule(images, 5, batch_size, plan)).save(tmp_path)
@@ -142,9 +144,9 @@ def test_codecs_answer_as_they_would_without_a_file(tmp_path: Path, codec: str) 
             assert torch.equal(source.soft_labels(views, 0), wanted)
 
 
-def test_the_labeller_is_told_the_step_that_the_student_will_be_at(tmp_path: Path) -> None:
+def test_the_label_model_is_told_the_step_that_the_student_will_be_at(tmp_path: Path) -> None:
     judge, seen = Judge(), []
-    stored(tmp_path / "work", labeller=judge, progress=lambda done, total, **_: seen.append((done, total)))
+    stored(tmp_path / "work", label_model=judge, progress=lambda done, total, **_: seen.append((done, total)))
     assert judge.steps[1:] == list(range(15))  # the first question is how many classes there are
     assert seen == [(done, 15) for done in range(1, 16)]
 
@@ -459,7 +461,7 @@ def test_reading_takes_the_memory_of_two_shards_however_many_there_are(tmp_path:
 
     images = Images(torch.zeros(100, 3, 2, 2, dtype=torch.uint8), torch.arange(100) % CLASSES)
     plan = schedule(images, 40, 20, AugmentationConfig(size=2, crop="none"))
-    source = stored(tmp_path / "work", "fp16", images, plan, labeller=Constant(), shard_bytes=2_000_000)
+    source = stored(tmp_path / "work", "fp16", images, plan, label_model=Constant(), shard_bytes=2_000_000)
     assert source.layout.total > 64e6 and source.layout.shards >= 32
     saved(source, tmp_path / "made")
     done = subprocess.run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -28,22 +28,45 @@ _OPEN = 2  # shards that are mapped at a time: memory stays flat however many th
 
 @dataclass(frozen=True)
 class MadeFor:
+<<<<<<< HEAD
     """What labels belong to beside their views: the images (:func:`images_digest`), their class order (the SHA-256 of
     the class ids), and the kind of source that answered."""
 
     images: str
     order_hash: str
     labeller: str
+=======
+    """What labels belong to beside their views.
+
+    The images (:func:`images_digest`) with the extras that the label model answered by, the class order (SHA-256 of the
+    class ids), and the kind of the label model.
+    """
+
+    images: str
+    order_hash: str
+    label_model: str
+    extras: tuple[str, ...] = ()
+>>>>>>> methods
 
     @classmethod
     def of(cls, images: Images, order_hash: str, source: LabelSource) -> Self:
         """Describe the images that a source labels."""
         return cls(images_digest(images), order_hash, source.kind)
 
+    def facts(self) -> dict[str, Any]:
+        """Return what is written of it into a ``source.json``, whose bytes count."""
+        facts = {"images": self.images, "order_hash": self.order_hash, "labeller": self.label_model}
+        return {**facts, **({"extras": self.extras} if self.extras else {})}
+
     @classmethod
     def read(cls, facts: Mapping[str, Any]) -> Self:
+<<<<<<< HEAD
         """Read back what was written of it into a ``source.json``."""
         return cls(facts["images"], facts["order_hash"], facts["labeller"])
+=======
+        """Read back what :meth:`facts` returned."""
+        return cls(facts["images"], facts["order_hash"], facts["labeller"], tuple(facts.get("extras", ())))
+>>>>>>> methods
 
     def check(self, images: Images, order_hash: str) -> None:
         """Refuse other images or another class order.
@@ -69,8 +92,15 @@ class StoredLabels(LabelSource):
     kind: ClassVar[str] = "stored"
 
     def __init__(self, folder: Path, layout: LabelLayout, made_for: MadeFor, device: torch.device):
+<<<<<<< HEAD
         """Args:
         folder: where the shards lie, whole ones.
+=======
+        """Take the labels in a folder.
+
+        Args:
+            folder: where the shards lie, whole ones.
+>>>>>>> methods
         """
         self.folder, self.layout, self.made_for, self.device = folder, layout, made_for, device
         self.codec = codec_for(layout.codec, layout.classes)
@@ -113,7 +143,7 @@ class StoredLabels(LabelSource):
             "schedule": layout.schedule.model_dump(mode="json"),
             "codec": layout.codec.model_dump(mode="json"),
             "classes": layout.classes,
-            **asdict(self.made_for),
+            **self.made_for.facts(),
             "shard_bytes": layout.shard_bytes,
             # first epoch, last epoch and bytes of each; for people, since it follows from the above
             "shards": [
