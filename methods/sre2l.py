@@ -46,13 +46,7 @@ _SMALL_SETS: dict[str, dict[str, Any]] = {
 
 
 class SRe2L(Distiller):
-<<<<<<< HEAD
-    """Images: recovered from a teacher's batch norms, one image of each of 100 classes at a time. Labels: the
-    teacher's, stored for every view.
-    """
-=======
     """Images: recovered from a teacher's batch norms, one of each of 100 classes at a time. Labels: stored, its own."""
->>>>>>> methods
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="sre2l", title="SRe2L", version=1, paper="arXiv 2306.13092", labels="teacher", stored="fp16",
@@ -76,15 +70,10 @@ class SRe2L(Distiller):
 
     @classmethod
     def for_dataset(cls, dataset: DatasetInfo, **overrides: Any) -> Self:
-<<<<<<< HEAD
-        """The official settings of ImageNet-1K, Tiny-ImageNet and CIFAR. Assumed, because the authors give none: other
-        sets up to 32 px are run as CIFAR, up to 64 px as Tiny-ImageNet, larger ones as ImageNet-1K.
-=======
         """Configure it as the authors do for ImageNet-1K, Tiny-ImageNet and CIFAR.
 
         Assumed, because the authors give none: other sets up to 32 px are run as CIFAR, up to 64 px as Tiny-ImageNet,
         larger ones as ImageNet-1K.
->>>>>>> methods
         """
         settings: dict[str, Any] = {}
         if dataset.image_size <= 64:
@@ -139,14 +128,9 @@ class SRe2L(Distiller):
 
 
 def official_batches(ipc: int, classes: int, size: int) -> list[range]:
-<<<<<<< HEAD
-    """List the classes of each batch as the official loops order them: for each image of a class, all classes in
-    blocks of ``size``; the last block may be smaller, where the official code stops with an error.
-=======
     """List the classes of each batch as the official loops order them: per image of a class, all classes in blocks.
 
     The last block may be smaller than ``size``, where the official code stops with an error.
->>>>>>> methods
     """
     blocks = [range(first, min(first + size, classes)) for first in range(0, classes, size)]
     return blocks * ipc
@@ -189,14 +173,9 @@ class SRe2LLoss:
 
 
 def total_variation(views: Tensor) -> Tensor:
-<<<<<<< HEAD
-    """Sum (G,) of the L2 norms, over a whole group (G, B, 3, S, S), of the differences between horizontal, vertical
-    and both diagonal neighbours (SRe2L, ``recover/utils.py``).
-=======
     """Return the total variation (G,) of whole groups (G, B, 3, S, S) (SRe2L, ``recover/utils.py``).
 
     It is the sum of the L2 norms of the differences between horizontal, vertical and both diagonal neighbours.
->>>>>>> methods
     """
     from torch.linalg import vector_norm
 

@@ -41,14 +41,9 @@ def lr_factor(schedule: Schedule, epoch: int, epochs: int, warmup: int = 0) -> f
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-<<<<<<< HEAD
-    """Split the parameters into two groups: weights of more than one dimension decay, biases and norms do not (the
-    ``get_parameters`` of SRe2L, G_VBSM and RDED).
-=======
     """Split the parameters into two groups: weights of more than one dimension decay, biases and norms do not.
 
     This is the ``get_parameters`` of SRe2L, G_VBSM and RDED.
->>>>>>> methods
     """
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     decayed = [p for name, p in trained if "weight" in name and p.ndim > 1]

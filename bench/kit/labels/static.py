@@ -28,15 +28,10 @@ class StaticLabels(LabelSource):
     kind: ClassVar[str] = "static"
 
     def __init__(self, parts: Parts, codec: LabelCodec, classes: int, made_for: MadeFor, device: torch.device):
-<<<<<<< HEAD
-        """Args:
-        parts: the encoded logits, N rows each, on the host.
-=======
         """Decode the labels.
 
         Args:
             parts: the encoded logits, N rows each, on the host.
->>>>>>> methods
         """
         self.parts, self.codec, self.classes, self.made_for = parts, codec, classes, made_for
         self.complete = is_complete(codec, classes)

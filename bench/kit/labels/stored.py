@@ -28,14 +28,6 @@ _OPEN = 2  # shards that are mapped at a time: memory stays flat however many th
 
 @dataclass(frozen=True)
 class MadeFor:
-<<<<<<< HEAD
-    """What labels belong to beside their views: the images (:func:`images_digest`), their class order (the SHA-256 of
-    the class ids), and the kind of source that answered."""
-
-    images: str
-    order_hash: str
-    labeller: str
-=======
     """What labels belong to beside their views.
 
     The images (:func:`images_digest`) with the extras that the label model answered by, the class order (SHA-256 of the
@@ -46,7 +38,6 @@ class MadeFor:
     order_hash: str
     label_model: str
     extras: tuple[str, ...] = ()
->>>>>>> methods
 
     @classmethod
     def of(cls, images: Images, order_hash: str, source: LabelSource) -> Self:
@@ -60,13 +51,8 @@ class MadeFor:
 
     @classmethod
     def read(cls, facts: Mapping[str, Any]) -> Self:
-<<<<<<< HEAD
-        """Read back what was written of it into a ``source.json``."""
-        return cls(facts["images"], facts["order_hash"], facts["labeller"])
-=======
         """Read back what :meth:`facts` returned."""
         return cls(facts["images"], facts["order_hash"], facts["labeller"], tuple(facts.get("extras", ())))
->>>>>>> methods
 
     def check(self, images: Images, order_hash: str) -> None:
         """Refuse other images or another class order.
@@ -92,15 +78,10 @@ class StoredLabels(LabelSource):
     kind: ClassVar[str] = "stored"
 
     def __init__(self, folder: Path, layout: LabelLayout, made_for: MadeFor, device: torch.device):
-<<<<<<< HEAD
-        """Args:
-        folder: where the shards lie, whole ones.
-=======
         """Take the labels in a folder.
 
         Args:
             folder: where the shards lie, whole ones.
->>>>>>> methods
         """
         self.folder, self.layout, self.made_for, self.device = folder, layout, made_for, device
         self.codec = codec_for(layout.codec, layout.classes)

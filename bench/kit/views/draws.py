@@ -21,15 +21,10 @@ GAP = 64  # rows that are drawn and thrown away in less time than it takes to se
 
 
 class Purpose(IntEnum):
-<<<<<<< HEAD
-    """Purpose of a table of draws. Each has a key of its own, so that switching one augmentation on or off
-    leaves the others as they were. Values and widths are part of every stored label: never change them.
-=======
     """Purpose of a table of draws.
 
     Each has a key of its own, so that switching one augmentation on or off leaves the others as they were. Values and
     widths are part of every stored label: never change them.
->>>>>>> methods
     """
 
     IMAGE = 1  # a row per image, columns as in `Column`

@@ -96,14 +96,9 @@ def resized_crop(pixels: Tensor, boxes: Tensor, size: int, antialias: bool = Tru
 
 
 def mirrored(pixels: Tensor, flips: Tensor) -> Tensor:
-<<<<<<< HEAD
-    """Mirror the ``pixels`` (B, C, S, S) where ``flips`` (B,) is 1: a selection among the images and their mirror
-    images, several times as fast as ``torch.where`` on single pixels.
-=======
     """Mirror the ``pixels`` (B, C, S, S) where ``flips`` (B,) is 1.
 
     A selection among the images and their mirror images is several times as fast as ``torch.where`` on single pixels.
->>>>>>> methods
     """
     lanes = torch.arange(len(flips), device=flips.device)
     return torch.cat([pixels, pixels.flip(3)]).index_select(0, lanes + flips * len(flips))
