@@ -12,13 +12,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from bench.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from bench.errors import UserError
     from bench.python_api.evaluation import Result, evaluate
     from bench.python_api.running import run
     from bench.report.results import load_results
 
-__version__ = "0.1.0"
 __all__ = ["Result", "UserError", "evaluate", "load_results", "run"]
 
 _HOMES = {
