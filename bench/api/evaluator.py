@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +18,6 @@ from bench.errors import UserError
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from bench.api.augmentation import AugmentationSchedule
     from bench.api.stored.codec import LabelCodec
@@ -58,20 +57,6 @@ class EvaluationTask:
     # takes the predicted class of every test image, int64 (images,) or (steps, images), -1 where a step has none,
     # and the true class, int64 (images,)
     keep_predictions: Callable[[torch.Tensor, torch.Tensor], None] = lambda predicted, labels: None
-
-
-@dataclass(frozen=True)
-class Student:
-    """A network from another package, registered in the group ``bench.students`` under its name.
-
-    ``build(classes, image_size)`` makes the ``torch.nn.Module`` with random weights from torch's global stream; it maps
-    normalised float pixels (B, 3, S, S) to logits (B, classes). Import torch inside. Raise ``version`` when results
-    change: it is part of the identity of what was computed with the network.
-    """
-
-    title: str
-    build: Callable[[int, int], nn.Module]
-    version: int = 1
 
 
 class Evaluator(ABC):

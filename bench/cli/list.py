@@ -57,9 +57,11 @@ def _students() -> tuple[list[str], list[list[str]], list[str]]:
 
 
 def _labels() -> tuple[list[str], list[list[str]], list[str]]:
+    from bench.api.stored.codec import FORMATS
     from bench.planning.label_choices import EXPLAINED
 
-    return ["--labels", "description"], [[name, text] for name, text in EXPLAINED.items()], []
+    known = {**EXPLAINED, **{f"stored:{name}": numbers.title for name, numbers in FORMATS.usable.items()}}
+    return ["--labels", "description"], [[name, text] for name, text in known.items()], []
 
 
 def _protocols() -> tuple[list[str], list[list[str]], list[str]]:
