@@ -47,6 +47,7 @@ class Passes(BaseConfig):
 class Costs(BaseConfig):
     """All of ``costs.toml``."""
 
+    against: str  # the method that the other students are held against
     students: tuple[Student, ...]
     jobs: tuple[Job, ...]
     passes: tuple[Passes, ...]
