@@ -245,8 +245,8 @@ def render_csv(rows: pd.DataFrame) -> str:
 
 
 def check(out: Path, boards: Iterable[Board]) -> list[str]:
-    """One line for every file in ``out`` that is not what the records give, or that belongs to no board; pages and PNGs are not
-    looked at."""
+    """One line for every file in ``out`` that is not what the records give, or that belongs to no board; what pages and
+    PNGs show is not looked at."""
     found, known = [], set()
     for one in boards:
         where = folder(out, one.suite)
