@@ -82,11 +82,12 @@ def compute(
 
     profile = profile or load(arguments.profile)
     store = Store(arguments.store)
-    manifest.keep(store, grid)
+    whole = grid
     if only is not None:
         needed = ancestors([cell for cell in grid.cells if cell.id in only], grid)
         grid = grid.model_copy(update={"cells": tuple(cell for cell in grid.cells if cell.id in needed)})
     schedule = prepare(grid, store, force)
+    manifest.keep(store, whole)  # what could not be scheduled is on no board
     for line in schedule.remade:
         out.print(f"damaged: {line}; it is made again")
     plan_tables.show_cells(out, schedule)
