@@ -12,7 +12,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from bench.version import __version__ as __version__
+from bench.version import __version__
 
 if TYPE_CHECKING:
     from bench.errors import UserError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bench.python_api.running import run
     from bench.report.results import load_results
 
-__all__ = ["Result", "UserError", "evaluate", "load_results", "run"]
+__all__ = ["Result", "UserError", "__version__", "evaluate", "load_results", "run"]
 
 _HOMES = {
     "Result": "bench.python_api.evaluation",
