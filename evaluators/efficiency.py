@@ -59,7 +59,7 @@ class EfficiencyProtocol(ClassificationProtocol):
         return self._cut(super().full_data_augmentation(dataset, images, seed))
 
     def _cut(self, schedule: AugmentationSchedule) -> AugmentationSchedule:
-        """The schedule with just as many epochs as hold all iterations."""
+        """Return the schedule with just as many epochs as hold all iterations."""
         return schedule.model_copy(update={"epochs": -(-self.iterations // schedule.batches)})
 
 
@@ -105,7 +105,7 @@ class Efficiency(Classification):
 def images_of_blocks(
     schedule: AugmentationSchedule, protocol: EfficiencyProtocol, labels: LabelSource | None
 ) -> list[int]:
-    """The number of samples in each block: the last batch of an epoch may be shorter."""
+    """Return the number of samples in each block: the last batch of an epoch may be shorter."""
     sizes = []
     for step in range(protocol.untimed, protocol.iterations):
         epoch, batch = divmod(step, schedule.batches)
@@ -150,7 +150,7 @@ class Stopwatch:
 
 
 def clock(device: torch.device) -> Callable[[], float]:
-    """A clock that synchronises the device before it reads the seconds."""
+    """Return a clock that synchronises the device before it reads the seconds."""
     import torch
 
     def now() -> float:

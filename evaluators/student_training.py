@@ -24,7 +24,7 @@ class Tests(Protocol):
     """The test set of a student."""
 
     def top1(self, model: nn.Module) -> float:
-        """The headline of a student, a fraction."""
+        """Return the headline of a student, a fraction."""
 
 
 def train_student(

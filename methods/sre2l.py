@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from bench.api import DatasetInfo, Distiller, GridPoint, ImageBlock, MethodInfo, Task, affects
+from bench.api import (
+    DatasetInfo,
+    Distiller,
+    GridPoint,
+    ImageBlock,
+    MethodCost,
+    MethodInfo,
+    StudentCost,
+    Task,
+    affects,
+)  # fmt: skip
 from bench.errors import UserError
 from bench.kit.recovery.config import RecoveryAugmentation
 
@@ -37,10 +47,13 @@ _SMALL_SETS: dict[str, dict[str, Any]] = {
 
 class SRe2L(Distiller):
     """Images: recovered from a teacher's batch norms, one image of each of 100 classes at a time. Labels: the
-    teacher's, stored for every view."""
+    teacher's, stored for every view.
+    """
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="sre2l", title="SRe2L", version=1, paper="arXiv 2306.13092", labels="teacher", stored="fp16",
+        label_files="fkd",
+        student_cost=StudentCost(batch_size=1024, seconds=0.75, mebibytes=20850),  # HeLlO, supplement, Table 6
         needs="a teacher with batch norms", shared=("distill",),
     )  # fmt: skip
 
@@ -60,7 +73,8 @@ class SRe2L(Distiller):
     @classmethod
     def for_dataset(cls, dataset: DatasetInfo, **overrides: Any) -> Self:
         """The official settings of ImageNet-1K, Tiny-ImageNet and CIFAR. Assumed, because the authors give none: other
-        sets up to 32 px are run as CIFAR, up to 64 px as Tiny-ImageNet, larger ones as ImageNet-1K."""
+        sets up to 32 px are run as CIFAR, up to 64 px as Tiny-ImageNet, larger ones as ImageNet-1K.
+        """
         settings: dict[str, Any] = {}
         if dataset.image_size <= 64:
             settings = dict(_SMALL_SETS.get(dataset.name, _CIFAR if dataset.image_size <= 32 else _TINY))
@@ -73,6 +87,11 @@ class SRe2L(Distiller):
             raise UserError(
                 f"a flipped image of {point.dataset.name} may belong to another class; leave out --set sre2l.flip"
             )
+
+    def cost(self, point: GridPoint) -> MethodCost:
+        """29 hours for ImageNet-1K at IPC 50 on one RTX 4090 (DELT, arXiv 2411.19946, Table 5)."""
+        images = point.dataset.classes * point.ipc / 50_000
+        return MethodCost(distill=29.0 * images * self.config.iterations / 4000)
 
     def distill(self, task: Task) -> Iterator[ImageBlock]:
         import torch
@@ -110,7 +129,8 @@ class SRe2L(Distiller):
 
 def official_batches(ipc: int, classes: int, size: int) -> list[range]:
     """List the classes of each batch as the official loops order them: for each image of a class, all classes in
-    blocks of ``size``; the last block may be smaller, where the official code stops with an error."""
+    blocks of ``size``; the last block may be smaller, where the official code stops with an error.
+    """
     blocks = [range(first, min(first + size, classes)) for first in range(0, classes, size)]
     return blocks * ipc
 
@@ -151,7 +171,8 @@ class SRe2LLoss:
 
 def total_variation(views: Tensor) -> Tensor:
     """Sum (G,) of the L2 norms, over a whole group (G, B, 3, S, S), of the differences between horizontal, vertical
-    and both diagonal neighbours (SRe2L, ``recover/utils.py``)."""
+    and both diagonal neighbours (SRe2L, ``recover/utils.py``).
+    """
     from torch.linalg import vector_norm
 
     differences = (

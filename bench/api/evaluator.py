@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from bench.api.augmentation import AugmentationSchedule
-    from bench.api.label_codec import LabelCodec
+    from bench.api.stored.codec import LabelCodec
 
 
 class Protocol(BaseConfig):
@@ -55,6 +55,9 @@ class EvaluationTask:
     device: torch.device
     work: Path
     progress: Progress
+    # takes the predicted class of every test image, int64 (images,) or (steps, images), -1 where a step has none,
+    # and the true class, int64 (images,)
+    keep_predictions: Callable[[torch.Tensor, torch.Tensor], None] = lambda predicted, labels: None
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class Group(Generic[T]):
         return found
 
     def __iter__(self) -> Iterator[str]:
-        """The names of all plug-ins, usable or not: those of this distribution, then those of others."""
+        """Return the names of all plug-ins, usable or not: those of this distribution, then those of others."""
         return iter(self._points)
 
     def get(self, name: str) -> T:
@@ -95,7 +95,7 @@ class Group(Generic[T]):
         return found
 
     def origin(self, name: str) -> str:
-        """The distribution of a plug-in and its version, e.g. ``distill-bench 0.1.0``."""
+        """Return the distribution of a plug-in and its version, e.g. ``distill-bench 0.1.0``."""
         return _origin(self._points[name][0])
 
     def _described(self, point: EntryPoint) -> str:
@@ -109,7 +109,7 @@ PROTOCOLS: Group[ModuleType] = Group("bench.protocols", "package of protocols", 
 
 
 def method(name: str) -> type[Distiller]:
-    """The method called ``name``; of ``external:NAME``, the method ``external``, whose settings say which set it is.
+    """Return the method called ``name``; of ``external:NAME`` the method ``external``, whose settings name the set.
 
     Raises:
         UserError: nothing usable is called that.
@@ -118,12 +118,12 @@ def method(name: str) -> type[Distiller]:
 
 
 def method_names() -> tuple[str, ...]:
-    """The names of all usable methods."""
+    """Return the names of all usable methods."""
     return tuple(METHODS.usable)
 
 
 def evaluator(name: str) -> type[Evaluator]:
-    """The evaluator called ``name``.
+    """Return the evaluator called ``name``.
 
     Raises:
         UserError: nothing usable is called that.

@@ -12,6 +12,7 @@ from keyword import iskeyword
 from bench.cli import screen
 from bench.cli.parser import Parser
 from bench.errors import UserError
+from bench.version import __version__
 
 VERBS = (
     *("run", "status", "logs", "retry", "cancel", "report", "published", "storage", "list", "show", "diff"),

@@ -30,7 +30,7 @@ def store_flag(parser: argparse._ActionsContainer) -> None:
 
 
 def existing_store(path: Path) -> Path:
-    """A store that is there to be read.
+    """Return an existing store to read.
 
     Raises:
         UserError: it isn't.
@@ -51,7 +51,7 @@ def data_root_flag(parser: argparse._ActionsContainer) -> None:
 
 
 def grid_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags that say what to compute."""
+    """Add the flags that say what to compute."""
     group = parser.add_argument_group("what to compute")
     group.add_argument(
         "--methods", type=names, help="e.g. hello,rded or 'hello[conv_rank=4],hello'; see bench list methods"
@@ -105,7 +105,7 @@ def grid_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def request(arguments: argparse.Namespace) -> Request:
-    """What :func:`grid_flags` and ``--store``, where imported sets lie, ask for.
+    """Return the request of the flags of :func:`grid_flags`, with imported sets found in ``--store``.
 
     Raises:
         UserError: no methods, a setting of another form, or an imported set that isn't there.
@@ -118,7 +118,7 @@ def request(arguments: argparse.Namespace) -> Request:
 
 
 def given(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The fields of a request that flags were given for.
+    """Return the fields of a request that were given as flags.
 
     Raises:
         UserError: a setting of another form, or an imported set that isn't there.

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 def show_plan(out: Console, grid: Grid, arguments: argparse.Namespace) -> None:
     """Show the plan of a grid, changing nothing."""
     from bench.execution.scheduling import Schedule, survey
-    from bench.planning.cost_estimate import estimate, in_words, measured_on
-    from bench.report_legacy.boards import folder
+    from bench.planning.cost_estimate import estimate, measured_on
     from bench.store.artifacts import Store
 
     store = Store(arguments.store) if (arguments.store / "cells").is_dir() else None
@@ -28,9 +27,10 @@ def show_plan(out: Console, grid: Grid, arguments: argparse.Namespace) -> None:
     else:
         schedule = Schedule(grid, dict.fromkeys((cell.id for cell in grid.cells), "todo"))
     show_cells(out, schedule)
-    measured = measured_on(folder(arguments.out, "efficiency"))
-    if (found := estimate(schedule, store, measured)) is not None:
-        for line in in_words(found, measured):
+    measured = measured_on(arguments.out / "suites" / "efficiency")
+    todo = {cell_id for cell_id, state in schedule.state.items() if state != "done"}
+    if (found := estimate(schedule.grid, todo, store, measured)) is not None:
+        for line in found.lines(measured):
             out.print(line, markup=False)
     if arguments.cluster == "slurm" or arguments.profile:
         _show_arrays(out, schedule, arguments)
@@ -51,15 +51,15 @@ def show_cells(out: Console, schedule: Schedule) -> None:
 
 def _bytes_to_store(schedule: Schedule) -> int:
     from bench.api.augmentation import AugmentationSchedule
-    from bench.api.label_bytes import stored_bytes
-    from bench.api.label_codec import LabelCodec
+    from bench.api.stored.codec import LabelCodec
+    from bench.api.stored.layout import LabelLayout
 
     return sum(
-        stored_bytes(
+        LabelLayout(
             AugmentationSchedule(**cell.call["schedule"]),
-            schedule.grid.dataset.logits,
             LabelCodec.parse(cell.call["codec"]),
-        )
+            schedule.grid.dataset.logits,
+        ).total
         for cell in schedule.grid.stage("label")
         if cell.by == "stored" and schedule.state[cell.id] != "done"
     )

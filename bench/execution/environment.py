@@ -10,6 +10,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from bench.version import __version__
+
 _PACKAGES = ("torch", "torchvision", "timm", "open_clip_torch", "numpy")
 
 
@@ -35,8 +37,6 @@ def _cpu() -> str:
 @cache
 def code() -> dict[str, str]:
     """Return the version, commit, and a hash of the local edits of the code that runs here."""
-    from bench import __version__
-
     facts = {"distill-bench": __version__}
     if commit := _git("rev-parse", "--short=12", "HEAD"):
         facts["commit"] = commit

@@ -33,6 +33,8 @@ def read_settings(model: type[S], values: dict[str, Any], where: str) -> S:
         place = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise unknown(f"key in {where}", place, _keys(model, first["loc"][:-1])) from None
+        if first["type"] == "missing":
+            raise UserError(f"{where}: {place} is missing") from None
         raise UserError(f"{where}: {place}: {first['msg']}, not {first['input']!r}") from None
 
 
@@ -45,7 +47,7 @@ def _keys(model: Any, path: tuple[int | str, ...]) -> list[str]:
 
 @cache
 def all_protocols() -> dict[str, Protocol]:
-    """Read the usable protocols of the packages in the group ``bench.protocols``, by name; name others on stderr."""
+    """Every usable protocol of the packages in the group ``bench.protocols``, by name; others are named on stderr."""
     found: dict[str, Protocol] = {}
     for plugin, package in registry.PROTOCOLS.usable.items():
         for path in sorted(files(package).iterdir(), key=lambda entry: entry.name):
@@ -129,7 +131,7 @@ def in_brackets(changes: dict[str, Any]) -> str:
 
 
 def _in_short(value: Any) -> str:
-    """Write a table as ``1:100 10:40``."""
+    """``1:100 10:40`` of a table."""
     return " ".join(f"{key}:{one}" for key, one in value.items()) if isinstance(value, dict) else str(value)
 
 

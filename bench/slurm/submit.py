@@ -15,9 +15,9 @@ from filelock import FileLock
 
 from bench.api import registry
 from bench.errors import UserError
-from bench.execution.durations import expected_seconds
 from bench.execution.options import Options
 from bench.execution.scheduling import Schedule
+from bench.planning.cost_estimate import LikeCells
 from bench.slurm import journal, queue
 from bench.slurm.arrays import After, Array, plan_arrays
 from bench.slurm.journal import ArrayPlan, Journal, Run
@@ -132,7 +132,7 @@ def arrays_of(
         max_tasks=queue.max_array_tasks(),
         max_parallel=max_parallel,
         shareable=shareable,
-        seconds=expected_seconds(schedule, store),
+        seconds=LikeCells(store).seconds,
         in_queue=in_queue,
     )
 

@@ -1,4 +1,4 @@
-"""Low-rank updates of weights: of which weights, and how they are merged.
+"""Low-rank updates: the choice of weights, their parametrization, and merging.
 
 A weight W becomes W + alpha/rank * view(B A), in one of three conventions for a k x k convolution:
 

@@ -93,7 +93,7 @@ def test_our_own_names_are_not_taken_over(
 @pytest.mark.parametrize(
     ("target", "reason"),
     [
-        ("odd:Unfinished", "it does not define info, distill"),
+        ("odd:Unfinished", "it does not define info"),
         ("odd:METHOD", "AttributeError"),
         ("odd:ClassVar", "it is not a subclass of Distiller"),
         ("nowhere:Mine", "ModuleNotFoundError: No module named 'nowhere'"),

@@ -1,4 +1,4 @@
-"""Static labels: one soft label an image, shown for whatever view of it."""
+"""Static labels: one soft label per image, used for every view of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bench.api import Images, LabelSource, Progress
-from bench.api.label_codec import LabelCodec
+from bench.api.stored.codec import LabelCodec
 from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.labels.codecs import Parts, codec_for, is_complete
@@ -24,14 +24,13 @@ _AT_ONCE = 100  # images
 
 
 class StaticLabels(LabelSource):
-    """A table of logits, a row an image; a mixed view gets the mean of both rows by their shares."""
+    """A table of logits, a row per image; a mixed view gets the mean of both rows by their shares."""
 
     kind: ClassVar[str] = "static"
 
     def __init__(self, parts: Parts, codec: LabelCodec, classes: int, made_for: MadeFor, device: torch.device):
-        """
-        Args:
-            parts: the encoded logits, N rows each, on the host.
+        """Args:
+        parts: the encoded logits, N rows each, on the host.
         """
         self.parts, self.codec, self.classes, self.made_for = parts, codec, classes, made_for
         self.complete = is_complete(codec, classes)

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from bench.api import Images, LabelSource
 from bench.api.augmentation import AugmentationSchedule
-from bench.api.label_codec import LabelCodec
-from bench.api.label_layout import LabelLayout, label_columns, shard_name
+from bench.api.stored.codec import LabelCodec
+from bench.api.stored.layout import LabelLayout, label_columns, shard_name
 from bench.errors import UserError
 from bench.kit.images import link
 from bench.kit.labels.codecs import codec_for, is_complete
@@ -29,7 +29,8 @@ _OPEN = 2  # shards that are mapped at a time: memory stays flat however many th
 @dataclass(frozen=True)
 class MadeFor:
     """What labels belong to beside their views: the images (:func:`images_digest`), with the extras that their source
-    answered by, the class order (the SHA-256 of the class ids), and the kind of the source."""
+    answered by, the class order (the SHA-256 of the class ids), and the kind of the source.
+    """
 
     images: str
     order_hash: str
@@ -65,14 +66,13 @@ class MadeFor:
 
 
 class StoredLabels(LabelSource):
-    """Logits of the views of a schedule in a folder of shards, see :class:`bench.api.label_layout.LabelLayout`."""
+    """Logits of the views of a schedule in a folder of shards, see :class:`bench.api.stored.layout.LabelLayout`."""
 
     kind: ClassVar[str] = "stored"
 
     def __init__(self, folder: Path, layout: LabelLayout, made_for: MadeFor, device: torch.device):
-        """
-        Args:
-            folder: where the shards lie, whole ones.
+        """Args:
+        folder: where the shards lie, whole ones.
         """
         self.folder, self.layout, self.made_for, self.device = folder, layout, made_for, device
         self.codec = codec_for(layout.codec, layout.classes)
@@ -90,7 +90,7 @@ class StoredLabels(LabelSource):
         self.made_for.check(images, order_hash)
 
     def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
-        """Logits (B, C) of the batch ``views.batch`` of ``views.epoch``.
+        """Return logits (B, C) of the batch ``views.batch`` of ``views.epoch``.
 
         Raises:
             ValueError: that batch is not stored, or is of another size.
@@ -144,7 +144,7 @@ class StoredLabels(LabelSource):
 
 
 def shard_problem(folder: Path, layout: LabelLayout, shard: int) -> str:
-    """What is wrong with a shard's file, by its size and header; empty where nothing is."""
+    """Say what is wrong with a shard's file, by its size and header; empty where nothing is."""
     path, header, size = folder / shard_name(shard), layout.header(shard), layout.size(shard)
     try:
         found = path.stat().st_size
@@ -167,6 +167,6 @@ def images_digest(images: Images, extras: Sequence[str] = ()) -> str:
 
 
 def _mapped(folder: Path, names: list[str], shard: int) -> dict[str, Tensor]:
-    """Tensors on the pages of the file, which are read when they are touched and unmapped with the last tensor."""
+    """Map the tensors of a shard: pages are read when they are touched and unmapped with the last tensor."""
     with safe_open(folder / shard_name(shard), framework="pt") as file:
         return {name: file.get_tensor(name) for name in names}

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from bench.api import Images, LabelSource, Progress
 from bench.api.augmentation import AugmentationSchedule
-from bench.api.label_codec import LabelCodec
-from bench.api.label_layout import BATCH_COORDS, SHARD_BYTES, VIEW_COORDS, LabelLayout, shard_name
+from bench.api.stored.codec import LabelCodec
+from bench.api.stored.layout import BATCH_COORDS, SHARD_BYTES, VIEW_COORDS, LabelLayout, shard_name
 from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.data.dataset import Resident
@@ -88,12 +88,12 @@ def store(
 
 
 def _joined(parts: list[Parts]) -> Parts:
-    """Encoded batches one below the other, on the host."""
+    """Concatenate encoded batches, on the host."""
     return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
 
 
 def _as_encoded(joined: Parts, device: torch.device) -> Parts:
-    """What :func:`_joined` made, where single batches are: coordinates stay on the host."""
+    """Move what :func:`_joined` made to where single batches are: coordinates stay on the host."""
     return {name: tensor if name in _COORDINATES else tensor.to(device) for name, tensor in joined.items()}
 
 

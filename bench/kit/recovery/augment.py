@@ -71,7 +71,8 @@ class GroupViews:
 
     def __call__(self, images: Tensor, iteration: int) -> Tensor:
         """Return the views (G, B, 3, S, S) of float images (G, B, 3, S, S): differentiable, without waiting for the
-        device."""
+        device.
+        """
         if iteration not in self._span:
             self._make(iteration)
         rows, columns = (matrices[iteration - self._span.start] for matrices in self._matrices)

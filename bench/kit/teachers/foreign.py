@@ -16,7 +16,7 @@ _WRAPPERS = ("model", "state_dict", "model_state_dict")  # RDED, torchvision ref
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file: safetensors, or torch.save'd with ``weights_only=True``, possibly under one of
+    """Read the state dict in a file: safetensors, or torch.save'd with ``weights_only=True``, possibly under one of
     the usual keys, possibly with DataParallel's ``module.`` in front of every name.
 
     Raises:
