@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from bench.api import AugmentedBatch, DatasetInfo, EvaluationTask, LabelSource, MethodInfo, Protocol, seed_for
-from bench.api.label_codec import LabelCodec
+from bench.api.stored.codec import LabelCodec
 from bench.errors import UserError
 from evaluators.classification import Classification
 from evaluators.student_protocol import StudentProtocol
@@ -92,7 +92,8 @@ class Segmentation(Classification):
                 raise UserError(f"these images came without {'masks' if POINTS in extras else 'prompts'}, "
                                 f"which {protocol.name} needs; use random_real's or promptable's")  # fmt: skip
             train = Resident(pixels, task.images.labels, extras, channels_of(extras, *pixels.shape[2:]))
-            schedule = protocol.augmentation(info, len(train) // info.classes, task.seed)
+            assert task.ipc is not None
+            schedule = protocol.augmentation(info, task.ipc, task.seed)
             if task.labels is not None:
                 task.labels.check(task.images, task.data.order_hash)
                 check_masks(task.labels, schedule, protocol, info.logits)

@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from bench.api import DatasetInfo, Distiller, GridPoint, ImageBlock, MethodInfo, Task, affects
+from bench.api import (
+    DatasetInfo,
+    Distiller,
+    GridPoint,
+    ImageBlock,
+    MethodCost,
+    MethodInfo,
+    StudentCost,
+    Task,
+    affects,
+)  # fmt: skip
 from bench.errors import UserError
 from bench.kit.recovery.config import RecoveryAugmentation
 
@@ -40,7 +50,8 @@ class SRe2L(Distiller):
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="sre2l", title="SRe2L", version=1, paper="arXiv 2306.13092", labels="teacher", stored="fp16",
-        needs="a teacher with batch norms", shared=("distill",),
+        label_files="fkd", needs="a teacher with batch norms", shared=("distill",),
+        student_cost=StudentCost(batch_size=1024, seconds=0.75, mebibytes=20850),  # HeLlO, supplement, Table 6
     )  # fmt: skip
 
     class Config(RecoveryAugmentation):
@@ -75,6 +86,11 @@ class SRe2L(Distiller):
             raise UserError(
                 f"a flipped image of {point.dataset.name} may belong to another class; leave out --set sre2l.flip"
             )
+
+    def cost(self, point: GridPoint) -> MethodCost:
+        """29 hours for ImageNet-1K at IPC 50 on one RTX 4090 (DELT, arXiv 2411.19946, Table 5)."""
+        images = point.dataset.classes * point.ipc / 50_000
+        return MethodCost(distill=29.0 * images * self.config.iterations / 4000)
 
     def distill(self, task: Task) -> Iterator[ImageBlock]:
         import torch

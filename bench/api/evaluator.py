@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from bench.api.augmentation import AugmentationSchedule
-    from bench.api.label_codec import LabelCodec
+    from bench.api.stored.codec import LabelCodec
 
 
 class Protocol(BaseConfig):
@@ -41,7 +41,7 @@ class Protocol(BaseConfig):
 class EvaluationTask:
     """The inputs of one evaluation.
 
-    ``images`` are those to train on (None: the whole real training set), ``labels`` theirs (None: hard labels).
+    ``images`` to train on (None: the whole real training set) and their ``labels`` (None: hard labels).
     """
 
     dataset: DatasetInfo
@@ -55,6 +55,9 @@ class EvaluationTask:
     device: torch.device
     work: Path
     progress: Progress
+    # takes the predicted class of every test image, int64 (images,) or (steps, images), -1 where a step has none,
+    # and the true class, int64 (images,)
+    keep_predictions: Callable[[torch.Tensor, torch.Tensor], None] = lambda predicted, labels: None
 
 
 @dataclass(frozen=True)
@@ -117,17 +120,13 @@ class Evaluator(ABC):
         """
 
     def samples_seen(self, protocol: Protocol, dataset: DatasetInfo, *, ipc: int) -> int:
-        """Return the number of training samples over all epochs and students.
-
-        Torch-free, because costs are estimated with it.
-        """
+        """Count the training samples over all epochs and students; torch-free, to estimate costs."""
         schedule = self.schedule(protocol, dataset, ipc=ipc, seed=0)
         return schedule.epochs * schedule.images
 
     @abstractmethod
     def evaluate(self, task: EvaluationTask) -> dict[str, Any]:
-        """Train and test one student.
+        """Train and test one student, and return its metrics as plain JSON values.
 
-        Returns:
-            Plain JSON values, among them the headline ``top1`` (a fraction).
+        Among them is the headline ``top1`` (a fraction).
         """

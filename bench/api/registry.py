@@ -109,7 +109,7 @@ PROTOCOLS: Group[ModuleType] = Group("bench.protocols", "package of protocols", 
 
 
 def method(name: str) -> type[Distiller]:
-    """Return the method called ``name``; of ``external:NAME``, the method ``external``, whose settings say which set it is.
+    """Return the method called ``name``; of ``external:NAME`` the method ``external``, whose settings name the set.
 
     Raises:
         UserError: nothing usable is called that.

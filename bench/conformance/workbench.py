@@ -37,13 +37,19 @@ class Workbench:
     ``steps`` are the (done, total) pairs of all progress so far.
     """
 
-    def __init__(self, method: Distiller, data: Dataset, ipc: int, folder: Path):
+    def __init__(self, method: Distiller, data: Dataset, ipc: int, folder: Path, seed: int = 0):
         self.method, self.data, self.ipc, self.folder = method, data, ipc, folder
         self.device = torch.device("cpu")
-        self.point = GridPoint(data.info, ipc, 0)
+        self.point = GridPoint(data.info, ipc, seed)
         self.steps: list[tuple[int, int]] = []
         self._prepared: dict[str, dict[str, Tensor]] = {}
         self._trained: dict[TeacherSpec, Trajectory] = {}
+
+    def with_seed(self, seed: int) -> Workbench:
+        """Return a workbench for another seed that shares the trained teachers."""
+        other = Workbench(self.method, self.data, self.ipc, self.folder, seed)
+        other._trained = self._trained
+        return other
 
     @cached_property
     def maker(self) -> Distiller:
@@ -75,7 +81,7 @@ class Workbench:
         return self.label_model("labels")
 
     def preparing(self, method: Distiller | None = None) -> Distiller | None:
-        """Return the method whose ``prepare`` makes what ``method`` (None: the maker of the images) needs, if any does."""
+        """Return the method that prepares what ``method`` (None: the maker of the images) needs, if any does."""
         method = method or self.maker
         found = method.prepared_from(self.point) or method
         return found if prepares(found) else None
@@ -133,7 +139,7 @@ class Workbench:
         images: Images | None = None,
     ) -> RunningTask:
         """Return the task of making one artifact, with the others that it needs."""
-        (work := self.folder / place).mkdir(exist_ok=True)
+        (work := self.folder / f"seed-{self.point.seed}" / place).mkdir(parents=True, exist_ok=True)
         needs, calls = method.needs(artifact, self.point), 0
 
         def progress(done: int, total: int, **_: float) -> None:

@@ -35,7 +35,7 @@ def run(schedule: Schedule, options: Options, jobs: int, watcher: Watcher) -> No
     slots: list[ProcessPoolExecutor | None] = [None] * jobs
     running: dict[Future[str], tuple[int, Cell]] = {}
     resting: dict[str, float] = {}  # busy cells -> when to try again
-    asked = schedule.grid.model_copy(update={"cells": ()})  # a worker gets its cell alone: grids may be large
+    empty = schedule.grid.model_copy(update={"cells": ()})  # a worker gets its cell alone: grids may be large
     try:
         while not schedule.over:
             now = time.monotonic()
@@ -45,7 +45,7 @@ def run(schedule: Schedule, options: Options, jobs: int, watcher: Watcher) -> No
                 pool = slots[slot] or _pool(slot, options)
                 slots[slot] = pool
                 schedule.state[cell.id] = "running"
-                running[pool.submit(_run, asked, cell, options)] = (slot, cell)
+                running[pool.submit(_run, empty, cell, options)] = (slot, cell)
             watcher.update(schedule)
             done, _ = wait(running, timeout=_TICK, return_when=FIRST_COMPLETED) if running else (set(), set())
             if not running:

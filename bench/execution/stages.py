@@ -29,7 +29,7 @@ from bench.api import (
     registry,
 )
 from bench.api.augmentation import AugmentationSchedule
-from bench.api.label_codec import LabelCodec
+from bench.api.stored.codec import LabelCodec
 from bench.kit import data, images, labels, running
 from bench.kit.accuracy import TestImages
 from bench.kit.labels.online import OnlineTeacher
@@ -41,6 +41,7 @@ from bench.kit.teachers.trajectory import Trajectory
 from bench.planning.cells import TEACHER
 from bench.planning.grid import Grid
 from bench.planning.protocols import read_settings
+from bench.store import predictions
 from bench.store.cell import Cell
 from bench.store.record import Record
 
@@ -194,6 +195,9 @@ def evaluate(task: StageTask) -> Made:
             device=task.device,
             work=task.work,
             progress=task.progress,
+            keep_predictions=lambda predicted, truth: predictions.save(
+                predicted.numpy(), truth.numpy(), task.draft / predictions.FILE
+            ),
         )
     )
     result |= _bytes(task, evaluator)

@@ -30,6 +30,7 @@ class TestImages:
     def __init__(self, split: Split, size: int, device: torch.device, limit: int | None = None):
         self.split, self.size, self.device = split, size, device
         self.count = len(split) if limit is None else min(limit, len(split))
+        self.answers: list[Tensor] = []  # of the last test: the class of the largest logit, batch by batch
         own = distributed.share(self.count)
         self.begin = own.start
         self.chosen = (torch.arange(self.count) * len(split) // self.count)[own]
@@ -75,7 +76,19 @@ class TestImages:
     def share_right(self, answer: Callable[[Tensor], Tensor]) -> float:
         """Return the share of right answers; ``answer`` maps float pixels (B, 3, S, S) in [0, 1] to logits (B, C)."""
         right = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.answers = []
         for pixels, labels in self.resident if self.resident is not None else self._read():
             inputs = pixels.float().div_(255).to(memory_format=torch.channels_last)
-            right += (answer(inputs).argmax(1) == labels).sum()
+            predicted = answer(inputs).argmax(1)
+            self.answers.append(predicted)
+            right += (predicted == labels).sum()
         return int(distributed.all_reduce(right)) / self.count
+
+    def predicted(self) -> Tensor:
+        """Return the predicted class of every image in the last test, int64 (count,) on the host; all ranks must ask
+        together.
+        """
+        every = torch.zeros(self.count, dtype=torch.int64, device=self.device)
+        if self.answers:
+            every[self.begin : self.begin + len(self.chosen)] = torch.cat(self.answers)
+        return distributed.all_reduce(every).cpu()

@@ -8,7 +8,6 @@ from typing import Any
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 
 RECORDS: dict[int, Upgrade] = {}  # schema version -> what makes a record of it one of the next
-ENTRIES: dict[int, Upgrade] = {}  # the same of a board's entries
 
 
 class UnknownVersion(ValueError):

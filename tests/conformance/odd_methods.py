@@ -14,9 +14,6 @@ class Careless(Distiller):
 
     info: ClassVar[MethodInfo] = MethodInfo(name="odd", title="Odd", version=1, paper="", labels="hard")
 
-    def teachers(self, point: GridPoint) -> tuple[()]:
-        return ()
-
     def depends_on(self, artifact: Artifact, point: GridPoint) -> Mapping[str, Any]:
         return {"ipc": point.ipc}
 

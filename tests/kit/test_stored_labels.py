@@ -18,9 +18,8 @@ from torch import Tensor
 
 from bench.api import Images, LabelSource, Progress
 from bench.api.augmentation import AugmentationConfig, AugmentationSchedule
-from bench.api.label_bytes import stored_bytes
-from bench.api.label_codec import LabelCodec
-from bench.api.label_layout import SHARD_BYTES
+from bench.api.stored.codec import LabelCodec
+from bench.api.stored.layout import SHARD_BYTES, LabelLayout
 from bench.errors import UserError
 from bench.kit import images as image_files
 from bench.kit import labels as label_sources
@@ -221,7 +220,7 @@ def test_files_have_the_bytes_that_were_planned(tmp_path: Path, codec: str, batc
     plan = schedule(images, 5, batch_size)
     stored(tmp_path / "work", codec, images, plan, shard_bytes=SHARD_BYTES).save(tmp_path)
     on_disk = sum(path.stat().st_size for path in tmp_path.glob("labels-*"))
-    assert on_disk == stored_bytes(plan, CLASSES, LabelCodec.parse(codec))
+    assert on_disk == LabelLayout(plan, LabelCodec.parse(codec), CLASSES).total
     many = stored(tmp_path / "many", codec, images, plan, shard_bytes=60)
     assert sum(map(len, files(tmp_path / "many").values())) == many.layout.total
     assert len(files(tmp_path / "many")) == many.layout.shards > 1

@@ -9,10 +9,10 @@ from typing import final
 import torch
 from torch import Tensor
 
-from bench.api.label_codec import LabelCodec
-from bench.api.label_layout import index_dtype
+from bench.api.stored.codec import LabelCodec
+from bench.api.stored.layout import index_dtype
 
-Parts = dict[str, Tensor]  # by the names of bench.api.label_layout, each (B, width)
+Parts = dict[str, Tensor]  # by the names of bench.api.stored.layout, each (B, width)
 
 _INDEX = {"U8": torch.uint8, "I16": torch.int16, "I32": torch.int32}
 _LARGEST = torch.finfo(torch.float16).max

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from bench.api import Images, LabelSource
 from bench.api.augmentation import AugmentationSchedule
-from bench.api.label_codec import LabelCodec
-from bench.api.label_layout import LabelLayout, label_columns, shard_name
+from bench.api.stored.codec import LabelCodec
+from bench.api.stored.layout import LabelLayout, label_columns, shard_name
 from bench.errors import UserError
 from bench.kit.images import link
 from bench.kit.labels.codecs import codec_for, is_complete
@@ -73,7 +73,7 @@ class MadeFor:
 
 
 class StoredLabels(LabelSource):
-    """Logits of the views of a schedule in a folder of shards, see :class:`bench.api.label_layout.LabelLayout`."""
+    """Logits of the views of a schedule in a folder of shards, see :class:`bench.api.stored.layout.LabelLayout`."""
 
     kind: ClassVar[str] = "stored"
 

@@ -1,0 +1,1 @@
+"""Methods, a student and a protocol of another package, as a template."""
