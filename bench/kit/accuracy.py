@@ -17,8 +17,9 @@ from bench.kit.views import AugmentedBatch
 
 
 class TestImages:
-    """A test split at one size, kept on the device as uint8 where it is small enough, else read again each time;
-    of several processes each has its share of the images, and all must ask together.
+    """A test split at one size, kept on the device as uint8 where it is small enough, else read again each time.
+
+    Of several processes each has its share of the images, and all must ask together.
 
     Args:
         limit: at most this many images, evenly spread over the split.
@@ -84,9 +85,7 @@ class TestImages:
         return int(distributed.all_reduce(right)) / self.count
 
     def predicted(self) -> Tensor:
-        """Return the predicted class of every image in the last test, int64 (count,) on the host; all ranks must ask
-        together.
-        """
+        """Return the predicted class of every image in the last test, int64 (count,) on the host; all ranks ask."""
         every = torch.zeros(self.count, dtype=torch.int64, device=self.device)
         if self.answers:
             every[self.begin : self.begin + len(self.chosen)] = torch.cat(self.answers)

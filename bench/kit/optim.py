@@ -41,8 +41,9 @@ def lr_factor(schedule: Schedule, epoch: int, epochs: int, warmup: int = 0) -> f
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Split the parameters into two groups: weights of more than one dimension decay, biases and norms do not (the
-    ``get_parameters`` of SRe2L, G_VBSM and RDED).
+    """Split the parameters into two groups: weights of more than one dimension decay, biases and norms do not.
+
+    This is the ``get_parameters`` of SRe2L, G_VBSM and RDED.
     """
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     decayed = [p for name, p in trained if "weight" in name and p.ndim > 1]
@@ -57,9 +58,9 @@ def sgd(model: nn.Module, lr: float, momentum: float, weight_decay: float, neste
 
 
 class WeightAverage:
-    """An exponential moving average of a model's weights, as EDC tests its students
-    (shaoshitong/EDC, ``train_FKD_parallel.py``): it starts at the first weights, and buffers are the model's own.
+    """An exponential moving average of a model's weights, as EDC tests its students.
 
+    It starts at the first weights, and buffers are the model's own (shaoshitong/EDC, ``train_FKD_parallel.py``).
     ``averaged`` is the model that holds it.
     """
 

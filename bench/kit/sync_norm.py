@@ -51,8 +51,9 @@ def _forward(norm: _BatchNorm, x: Tensor) -> Tensor:
 
 
 class _Normalise(torch.autograd.Function):
-    """(x - mean) / sqrt(variance + eps) * weight + bias by the moments (C,) of all ranks' x (B, C, ...), B >= 0;
-    also returns mean, biased variance and the number of values a channel, which have no gradient.
+    """(x - mean) / sqrt(variance + eps) * weight + bias by the moments (C,) of all ranks' x (B, C, ...), B >= 0.
+
+    It also returns mean, biased variance and the number of values per channel, which have no gradient.
     """
 
     @staticmethod

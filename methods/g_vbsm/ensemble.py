@@ -59,8 +59,9 @@ class Ensemble(LabelSource):
 
 
 def average(logits: Tensor, norm_weighting: bool) -> Tensor:
-    """Average the logits (M, B, C) of M networks to labels (B, C), with ``norm_weighting`` after each network's were
-    brought to the mean of their Frobenius norms over the batch.
+    """Average the logits (M, B, C) of M networks to labels (B, C).
+
+    With ``norm_weighting`` each network's are first brought to the mean of their Frobenius norms over the batch.
     """
     if norm_weighting:
         norms = torch.linalg.matrix_norm(logits)

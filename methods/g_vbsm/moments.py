@@ -18,9 +18,10 @@ from torch.nn import functional as F
 
 
 class ConvMoments(NamedTuple):
-    """Of each group: ``mean`` and ``var`` (G, C) of the channels; ``patch_mean`` and ``patch_var`` (G, K) of the
-    places of the grid of patches, row by row, over images, channels and the pixels of the patch. Variances are
-    biased.
+    """The moments of each of G groups; variances are biased.
+
+    ``mean`` and ``var`` (G, C) of the channels; ``patch_mean`` and ``patch_var`` (G, K) of the places of the grid of
+    patches, row by row, over images, channels and the pixels of the patch.
     """
 
     mean: Tensor

@@ -66,15 +66,14 @@ def augmentation(config: Config) -> RecoveryAugmentation:
 
 
 def class_order(classes: int, ipc: int, blocks: int) -> Tensor:
-    """Return the class of each image in the order of the batches, int64 (classes * ipc,): block by block, each class
-    by class.
-    """
+    """Return the class of each image in the order of the batches, int64 (classes * ipc,): by block, then by class."""
     return torch.arange(classes).repeat_interleave(ipc // blocks).repeat(blocks)
 
 
 def turns(config: Config, batch: int, seed: int) -> list[int]:
-    """Draw which network of the pool each iteration of a batch of images asks: the authors' code counts on from batch
-    to batch, their paper draws at random.
+    """Draw which network of the pool each iteration of a batch of images asks.
+
+    The authors' code counts on from batch to batch, their paper draws at random.
     """
     count = len(config.pool)
     if config.backbone == "random":

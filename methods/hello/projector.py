@@ -77,8 +77,10 @@ class Projector(nn.Module):
 
 
 def build(clip: CLIP, tokenizer: Tokenizer, names: Sequence[str], config: ProjectorConfig, seed: int = 0) -> Projector:
-    """Build the projector before training: from the text start, it predicts what CLIP's zero-shot classifier does,
-    class probabilities included (Proposition 1); centring takes the same number from all logits of an image.
+    """Build the projector before training.
+
+    From the text start it predicts what CLIP's zero-shot classifier does, class probabilities included (Proposition 1);
+    centring takes the same number from all logits of an image.
 
     Args:
         clip: the public CLIP; its image tower is taken over and altered.
@@ -107,10 +109,12 @@ def build(clip: CLIP, tokenizer: Tokenizer, names: Sequence[str], config: Projec
 
 @torch.no_grad()
 def fold_batch_norms(tower: ModifiedResNet) -> dict[str, Tensor]:
-    """Fold every batch norm, frozen as it is, into the convolution before it, in place: the same function
-    with less to read and write, in training and serving alike.
+    """Fold every batch norm, frozen as it is, into the convolution before it, in place.
 
-    Returns the factor (out,) by which each convolution's weight was multiplied, by the weight's name.
+    It is the same function with less to read and write, in training and serving alike.
+
+    Returns:
+        The factor (out,) by which each convolution's weight was multiplied, by the weight's name.
     """
     gains = {}
     modules = dict(tower.named_modules())

@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 def coordinates(
     stream: AugmentationStream, epoch: int, batch: int, batch_size: int, height: int, width: int
 ) -> dict[str, Tensor]:
-    """Return the coordinates of a batch by the names of :mod:`bench.api.label_layout`, on the host.
+    """Return the coordinates of a batch by the names of :mod:`bench.api.stored.layout`, on the host.
 
     ``coords`` float32 (B, 4), the crop's top, left, height and width as fractions of the image; ``flip`` bool (B, 1);
     ``partner`` int64 (B, 1), the place in the batch of what is mixed in; ``weight`` float64 (1, 1) of the base image;

@@ -23,15 +23,18 @@ _SCALE = ".scale"  # behind the name of an int8 tensor; no parameter has another
 
 
 class OnlineTeacher(LabelSource):
-    """The last checkpoint of a trajectory, answering every view in fp32. Counted are its weights as they are stored,
-    in ``precision``; it answers with what comes back from there.
+    """The last checkpoint of a trajectory, answering every view in fp32.
+
+    Its weights count as they are stored, in ``precision``; it answers with what comes back from there.
     """
 
     kind: ClassVar[str] = "teacher"
 
     def __init__(self, network: Network, model: Classifier, stored: State | None = None, precision: Precision = "fp32"):
-        """Args:
-        stored: the weights as stored, where that is not as the model has them.
+        """Take a network and its model.
+
+        Args:
+            stored: the weights as stored, where that is not as the model has them.
         """
         self.network, self.model, self.stored, self.precision = network, model, stored, precision
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -28,13 +28,15 @@ _OPEN = 2  # shards that are mapped at a time: memory stays flat however many th
 
 @dataclass(frozen=True)
 class MadeFor:
-    """What labels belong to beside their views: the images (:func:`images_digest`), with the extras that their source
-    answered by, the class order (the SHA-256 of the class ids), and the kind of the source.
+    """What labels belong to beside their views.
+
+    The images (:func:`images_digest`) with the extras that the label model answered by, the class order (SHA-256 of the
+    class ids), and the kind of the label model.
     """
 
     images: str
     order_hash: str
-    labeller: str
+    label_model: str
     extras: tuple[str, ...] = ()
 
     @classmethod
@@ -42,10 +44,15 @@ class MadeFor:
         """Describe the images that a source labels."""
         return cls(images_digest(images, source.extras), order_hash, source.kind, source.extras)
 
+    def facts(self) -> dict[str, Any]:
+        """Return what is written of it into a ``source.json``, whose bytes count."""
+        facts = {"images": self.images, "order_hash": self.order_hash, "labeller": self.label_model}
+        return {**facts, **({"extras": self.extras} if self.extras else {})}
+
     @classmethod
     def read(cls, facts: Mapping[str, Any]) -> Self:
-        """Read back what was written of it into a ``source.json``."""
-        return cls(facts["images"], facts["order_hash"], facts["labeller"], tuple(facts["extras"]))
+        """Read back what :meth:`facts` returned."""
+        return cls(facts["images"], facts["order_hash"], facts["labeller"], tuple(facts.get("extras", ())))
 
     def check(self, images: Images, order_hash: str) -> None:
         """Refuse other images or another class order.
@@ -71,8 +78,10 @@ class StoredLabels(LabelSource):
     kind: ClassVar[str] = "stored"
 
     def __init__(self, folder: Path, layout: LabelLayout, made_for: MadeFor, device: torch.device):
-        """Args:
-        folder: where the shards lie, whole ones.
+        """Take the labels in a folder.
+
+        Args:
+            folder: where the shards lie, whole ones.
         """
         self.folder, self.layout, self.made_for, self.device = folder, layout, made_for, device
         self.codec = codec_for(layout.codec, layout.classes)
@@ -83,7 +92,7 @@ class StoredLabels(LabelSource):
     def schedule(self) -> AugmentationSchedule:
         return self.layout.schedule
 
-    def replay(self, epoch: int) -> Sequence[tuple[int, int]] | None:
+    def replayed_batches(self, epoch: int) -> Sequence[tuple[int, int]] | None:
         return self.layout.replay(epoch)
 
     def check(self, images: Images, order_hash: str) -> None:
@@ -115,7 +124,7 @@ class StoredLabels(LabelSource):
             "schedule": layout.schedule.model_dump(mode="json"),
             "codec": layout.codec.model_dump(mode="json"),
             "classes": layout.classes,
-            **asdict(self.made_for),
+            **self.made_for.facts(),
             "shard_bytes": layout.shard_bytes,
             # first epoch, last epoch and bytes of each; for people, since it follows from the above
             "shards": [

@@ -21,8 +21,10 @@ GAP = 64  # rows that are drawn and thrown away in less time than it takes to se
 
 
 class Purpose(IntEnum):
-    """Purpose of a table of draws. Each has a key of its own, so that switching one augmentation on or off
-    leaves the others as they were. Values and widths are part of every stored label: never change them.
+    """Purpose of a table of draws.
+
+    Each has a key of its own, so that switching one augmentation on or off leaves the others as they were. Values and
+    widths are part of every stored label: never change them.
     """
 
     IMAGE = 1  # a row per image, columns as in `Column`
@@ -47,11 +49,10 @@ BATCH_WIDTH = 4
 
 
 def span_uniforms(seed: int, purpose: Purpose, epochs: range, count: int, width: int, first: int = 0) -> Floats:
-    """Draw uniforms in [0, 1): rows ``first`` to ``first + count`` of the tables of successive epochs, one
-    table below the other, float64 (epochs * count, width).
+    """Draw uniforms in [0, 1): rows ``first`` to ``first + count`` of the tables of successive epochs.
 
-    Row i of a table belongs to image (or batch) i, whatever else is drawn. A double holds the upper 53 bits
-    of a word.
+    One table comes below the other, float64 (epochs * count, width). Row i of a table belongs to image (or batch) i,
+    whatever else is drawn. A double holds the upper 53 bits of a word.
     """
     block, skip = divmod(first * width, WORDS_PER_BLOCK)
     words = skip + count * width

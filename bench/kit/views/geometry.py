@@ -76,8 +76,9 @@ def apply_weights(rows: Tensor, columns: Tensor, pixels: Tensor) -> Tensor:
 
 
 def resized_crop(pixels: Tensor, boxes: Tensor, size: int, antialias: bool = True) -> Tensor:
-    """Crop a box out of each image and resize it bilinearly to a square, as torchvision's ``resized_crop``
-    does for float tensors, each image with a box of its own; differentiable in ``pixels``.
+    """Crop a box out of each image and resize it bilinearly to a square; differentiable in ``pixels``.
+
+    It does what torchvision's ``resized_crop`` does for float tensors, with a box for each image.
 
     Args:
         pixels: float32 (B, 3, H, W), any range.
@@ -95,8 +96,9 @@ def resized_crop(pixels: Tensor, boxes: Tensor, size: int, antialias: bool = Tru
 
 
 def mirrored(pixels: Tensor, flips: Tensor) -> Tensor:
-    """Mirror the ``pixels`` (B, C, S, S) where ``flips`` (B,) is 1: a selection among the images and their mirror
-    images, several times as fast as ``torch.where`` on single pixels.
+    """Mirror the ``pixels`` (B, C, S, S) where ``flips`` (B,) is 1.
+
+    A selection among the images and their mirror images is several times as fast as ``torch.where`` on single pixels.
     """
     lanes = torch.arange(len(flips), device=flips.device)
     return torch.cat([pixels, pixels.flip(3)]).index_select(0, lanes + flips * len(flips))

@@ -20,8 +20,10 @@ from bench.kit.views.draws import Floats
 
 @dataclass(frozen=True)
 class Mixture:
-    """The mix of a batch, known on the host: ``weight`` is the share of the base image, ``box`` the pixels
-    (top, bottom, left, right) that CutMix pastes, None for MixUp.
+    """The mix of a batch, known on the host.
+
+    ``weight`` is the share of the base image, ``box`` the pixels (top, bottom, left, right) that CutMix pastes, None of
+    MixUp.
     """
 
     weight: float

@@ -63,9 +63,7 @@ class AugmentationStream:
         return self._order(epoch)
 
     def batches(self, epoch: int, batch_size: int, device: torch.device | str = "cpu") -> Iterator[tuple[int, Tensor]]:
-        """Yield the batches of ``epoch`` in its order: their numbers and indices int64 (B,) on ``device``; the last
-        one may be shorter.
-        """
+        """Yield number and indices int64 (B,) of the batches of ``epoch``, on ``device``; the last may be shorter."""
         order = self.order(epoch).to(device, non_blocking=True)
         yield from enumerate(torch.split(order, batch_size))
 

@@ -47,14 +47,16 @@ class SpanTable:
         return self.columns.nbytes + sum(weights.nbytes for weights in self.weights or ())
 
     def flips(self, rows: Tensor | None) -> Tensor:
-        """Return int32 (B,), 1 for the images that are mirrored, else 0. Here and below ``rows`` (B,) are those of the
-        images, None standing for all rows in their order.
+        """Return int32 (B,), 1 for the images that are mirrored, else 0.
+
+        Here and below ``rows`` (B,) are those of the images, None standing for all rows in their order.
         """
         return _chosen(self.columns[:, FLIP + 1], rows)
 
     def partners(self, rows: Tensor | None) -> Tensor:
-        """Return int64 (B,), which image of the batch ``rows`` is mixed into each: a uniform permutation, made on
-        the device from a draw per image.
+        """Return int64 (B,), which image of the batch ``rows`` is mixed into each.
+
+        It is a uniform permutation, made on the device from a draw per image.
         """
         return _chosen(self.columns[:, PARTNER], rows).argsort(stable=True)
 
