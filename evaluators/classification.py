@@ -49,6 +49,7 @@ class Classification(Evaluator):
         student = new_student(task, protocol)
         tests = TestImages(task.data.test, info.image_size, task.device)
         curve = train_classifier(student, train, schedule, tests, protocol, task)
+        task.keep_predictions(tests.predicted(), task.data.test.labels)
         return {
             "top1": curve[-1][1],
             "oracle_top1": max(top1 for _, top1 in curve),

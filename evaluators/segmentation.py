@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from bench.api import AugmentedBatch, DatasetInfo, EvaluationTask, LabelSource, MethodInfo, Protocol, seed_for
-from bench.api.label_codec import LabelCodec
+from bench.api.stored.codec import LabelCodec
 from bench.errors import UserError
 from evaluators.classification import Classification
 from evaluators.student_protocol import StudentProtocol
@@ -46,7 +46,6 @@ class Segmentation(Classification):
     Config: ClassVar[type[Protocol]] = SegmentationProtocol
     metric: ClassVar[str] = "mean IoU"
     task: ClassVar[str] = TASK
-    extras: ClassVar[dict[str, Literal["input", "labels"]]] = {POINTS: "input", MASKS: "labels"}
     students: ClassVar[dict[str, str]] = {
         "promptable-wN": "encoder–decoder of width N that answers a click with a mask"
     }
@@ -92,7 +91,8 @@ class Segmentation(Classification):
                 raise UserError(f"these images came without {'masks' if POINTS in extras else 'prompts'}, "
                                 f"which {protocol.name} needs; use random_real's or promptable's")  # fmt: skip
             train = Resident(pixels, task.images.labels, extras, channels_of(extras, *pixels.shape[2:]))
-            schedule = protocol.augmentation(info, len(train) // info.classes, task.seed)
+            assert task.ipc is not None
+            schedule = protocol.augmentation(info, task.ipc, task.seed)
             if task.labels is not None:
                 task.labels.check(task.images, task.data.order_hash)
                 check_masks(task.labels, schedule, protocol, info.logits)
@@ -145,6 +145,7 @@ def check_masks(labels: LabelSource, schedule: AugmentationSchedule, protocol: P
         UserError: labels of classes, of the largest logits alone, or stored for another schedule.
     """
     from bench.kit.labels.stored import StoredLabels
+    from methods.segmentation.teacher import MaskLabels
 
     if isinstance(labels, StoredLabels):
         theirs = labels.schedule()
@@ -155,7 +156,7 @@ def check_masks(labels: LabelSource, schedule: AugmentationSchedule, protocol: P
         check_codec(labels.layout.codec, protocol)
         if labels.layout.classes == logits:
             return
-    elif POINTS in labels.extras:
+    elif isinstance(labels, MaskLabels):
         return
     raise UserError(
         f"{protocol.name} learns masks, and these labels are of classes; use promptable's own: --labels native"

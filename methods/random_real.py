@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from bench.api import Distiller, Images, MethodInfo, Task
+from bench.api import Distiller, GridPoint, Images, MethodCost, MethodInfo, Task
 
 
 class RandomReal(Distiller):
@@ -13,6 +13,9 @@ class RandomReal(Distiller):
     info: ClassVar[MethodInfo] = MethodInfo(
         name="random_real", title="Random real", version=1, paper="", labels="hard", tasks=(), baseline=True
     )
+
+    def cost(self, point: GridPoint) -> MethodCost:
+        return MethodCost(distill=0.0)
 
     def distill(self, task: Task) -> Images:
         import torch

@@ -19,7 +19,7 @@ from bench.api.dataset import (
 )
 from bench.api.evaluator import EvaluationTask, Evaluator, Protocol
 from bench.api.labels import ByteCount, FrozenBackbone, Images, LabelSize, LabelSource
-from bench.api.method import Distiller, MethodInfo
+from bench.api.method import Distiller, MethodCost, MethodInfo, StudentCost
 from bench.api.seeds import seed_for
 from bench.api.task import Checkpoint, ImageBlock, Progress, Task
 
@@ -42,12 +42,14 @@ __all__ = [
     "Images",
     "LabelSize",
     "LabelSource",
+    "MethodCost",
     "MethodInfo",
     "NetworkSpec",
     "Progress",
     "Protocol",
     "Split",
     "Student",
+    "StudentCost",
     "Task",
     "TeacherSpec",
     "Trajectory",

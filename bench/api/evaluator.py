@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from bench.api.augmentation import AugmentationSchedule
-    from bench.api.label_codec import LabelCodec
+    from bench.api.stored.codec import LabelCodec
 
 
 class Protocol(BaseConfig):
@@ -40,7 +40,7 @@ class Protocol(BaseConfig):
 class EvaluationTask:
     """The inputs of one evaluation.
 
-    ``images`` are those to train on (None: the whole real training set), ``labels`` theirs (None: hard labels).
+    ``images`` to train on (None: the whole real training set) and their ``labels`` (None: hard labels).
     """
 
     dataset: DatasetInfo
@@ -54,6 +54,9 @@ class EvaluationTask:
     device: torch.device
     work: Path
     progress: Progress
+    # takes the predicted class of every test image, int64 (images,) or (steps, images), -1 where a step has none,
+    # and the true class, int64 (images,)
+    keep_predictions: Callable[[torch.Tensor, torch.Tensor], None] = lambda predicted, labels: None
 
 
 class Evaluator(ABC):
@@ -64,8 +67,6 @@ class Evaluator(ABC):
     Config: ClassVar[type[Protocol]]
     exclusive: ClassVar[bool] = False  # measures time, so that nothing should run at the same time
     task: ClassVar[str] = "classification"  # of the methods whose images and labels its students learn from
-    # extras of images that its students use, as input or as hard labels; others are not counted
-    extras: ClassVar[Mapping[str, Literal["input", "labels"]]] = MappingProxyType({})
     # networks of its own, name → description, which `check` knows; empty: its students are classifiers
     students: ClassVar[Mapping[str, str]] = MappingProxyType({})
     metric: ClassVar[str] = "top-1"  # what its headline ``top1`` is, as boards call it
@@ -102,17 +103,13 @@ class Evaluator(ABC):
         """
 
     def samples_seen(self, protocol: Protocol, dataset: DatasetInfo, *, ipc: int) -> int:
-        """Return the number of training samples over all epochs and students.
-
-        Torch-free, because costs are estimated with it.
-        """
+        """Count the training samples over all epochs and students; torch-free, to estimate costs."""
         schedule = self.schedule(protocol, dataset, ipc=ipc, seed=0)
         return schedule.epochs * schedule.images
 
     @abstractmethod
     def evaluate(self, task: EvaluationTask) -> dict[str, Any]:
-        """Train and test one student.
+        """Train and test one student, and return its metrics as plain JSON values.
 
-        Returns:
-            Plain JSON values, among them the headline ``top1`` (a fraction).
+        Among them is the headline ``top1`` (a fraction).
         """

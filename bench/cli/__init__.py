@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from importlib import import_module
 from keyword import iskeyword
 
-from bench import __version__
 from bench.cli import screen
 from bench.cli.parser import Parser
 from bench.errors import UserError
+from bench.version import __version__
 
 VERBS = (
     *("run", "status", "logs", "retry", "cancel", "report", "published", "storage", "list", "show", "diff"),
@@ -31,6 +31,8 @@ _EPILOG = """examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code: 0 success, 1 failure, 2 an error the user can fix."""
+    from bench import __version__
+
     screen.prepare_output()
     parser = Parser(
         prog="bench",

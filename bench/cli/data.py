@@ -1,6 +1,7 @@
 """Describe a data set: where it is, how many images it has, its class order; or say where to get it and put it.
 
-With ``--source`` a data set that can be built is built first: icons-100, from the npm package @iconify/json."""
+With ``--source`` a data set that can be built is built first: icons-100, from the npm package @iconify/json.
+"""
 
 from __future__ import annotations
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
+
 from bench.cli import options as common
 from bench.cli import plan_tables, screen
 from bench.cli.parser import positive
@@ -21,15 +23,18 @@ if TYPE_CHECKING:
     from bench.execution.options import Options
     from bench.execution.scheduling import Schedule
     from bench.planning.grid import Grid
+    from bench.report.publish import Board
     from bench.slurm.profile import Profile
     from bench.store.artifacts import Store
+
+MOST_RESULTS = 40  # rows on the screen
 
 
 def flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Add the flags that say where and how to compute."""
     group = parser.add_argument_group("where and how to compute it")
     common.store_flag(group)
-    group.add_argument("--out", type=Path, default=Path("leaderboards"), metavar="DIR", help="default: leaderboards")
+    group.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="boards (default: results)")
     group.add_argument(
         "--cluster",
         choices=("auto", "inline", "local", "slurm"),
@@ -71,7 +76,7 @@ def compute(
     from bench.execution.scheduling import prepare
     from bench.planning import manifest
     from bench.planning.grid import ancestors
-    from bench.report_legacy.boards import write_boards
+    from bench.report import publish
     from bench.slurm.profile import load
     from bench.store.artifacts import Store
 
@@ -95,9 +100,10 @@ def compute(
     started = time.monotonic()
     if not schedule.over and not _launch(out, arguments, schedule, options, profile):
         return 0
-    for path in write_boards(store, grid.dataset.name, arguments.out, grid.request.suite):
-        out.print(f"wrote {path}")
     _show_durations(out, schedule, store, time.monotonic() - started)
+    for path, change, board in publish.update(publish.of_grid(store, grid), arguments.out):
+        _show_results(out, board, {cell.id for cell in grid.cells})
+        out.print(f"\nwrote {path}: {change}", markup=False)
     return _show_failures(out, schedule, store)
 
 
@@ -115,7 +121,7 @@ def _launch(
     out: Console, arguments: argparse.Namespace, schedule: Schedule, options: Options, profile: Profile
 ) -> bool:
     """Work off a schedule; False if it was only submitted."""
-    from bench.execution import inline, local
+    from bench.execution import local
     from bench.slurm import queue
     from bench.store.artifacts import Store
 
@@ -133,7 +139,7 @@ def _launch(
         if cluster == "local":
             local.run(schedule, options, arguments.jobs or default_jobs(options.threads, schedule.grid), live)
         else:
-            inline.run(schedule, options, live)
+            local.run_inline(schedule, options, live)
     return True
 
 
@@ -188,6 +194,29 @@ def _show_durations(out: Console, schedule: Schedule, store: Store, wall: float)
     out.print("\nwhere the time went (seconds of the cells, which run in parallel with --jobs):")
     out.print(screen.table(["stage", *numbers], rows, right=numbers))
     out.print(f"{screen.duration(wall)} in all")
+
+
+def _show_results(out: Console, board: Board, cells: set[str]) -> None:
+    """The rows of a grid that are measured, best mean first."""
+    from bench.format import accuracy, size
+    from bench.report.rows import records
+
+    if board.rows is None:
+        return
+    rows = board.rows[board.rows["cells"].map(lambda own: bool(cells & set(own))) & (board.rows["n"] > 0)]
+    rows = rows.sort_values(["protocol", "ipc", "student", "top1_mean"], ascending=[True, True, True, False])
+    lines = [
+        [escape(one.method), escape(one.labels), "full data" if one.ipc is None else str(one.ipc), escape(one.student),
+         str(one.n), accuracy(one.top1_mean, one.top1_std), size(one.label_bytes)]
+        for one in records(rows)
+    ]  # fmt: skip
+    right = ("IPC", "n", f"{rows['metric'].iloc[0]} %" if len(rows) else "", "label bytes")
+    if lines:
+        out.print()
+        shown = lines if len(lines) <= MOST_RESULTS else lines[:MOST_RESULTS]
+        out.print(screen.table(["method", "labels", "IPC", "student", *right[1:]], shown, right=right))
+        if len(lines) > MOST_RESULTS:
+            out.print(f"… and {len(lines) - MOST_RESULTS} more rows on the board")
 
 
 def _show_failures(out: Console, schedule: Schedule, store: Store) -> int:

@@ -57,7 +57,7 @@ def _students() -> tuple[list[str], list[list[str]], list[str]]:
 
 
 def _labels() -> tuple[list[str], list[list[str]], list[str]]:
-    from bench.api.label_codec import FORMATS
+    from bench.api.stored.codec import FORMATS
     from bench.planning.label_choices import EXPLAINED
 
     known = {**EXPLAINED, **{f"stored:{name}": numbers.title for name, numbers in FORMATS.usable.items()}}
@@ -73,14 +73,13 @@ def _protocols() -> tuple[list[str], list[list[str]], list[str]]:
 
 
 def _suites() -> tuple[list[str], list[list[str]], list[str]]:
-    from bench.planning.suites import WEIGHED, names, suite
-    from bench.storage_calculator import claims
-    from bench.storage_calculator.asked import SUITE
+    from bench.planning.suites import STORAGE, names, suite
+    from bench.storage_calculator.request import SUITE
 
     found = {name: suite(name) for name in names()}
     lines = [[name, one.title, one.source, ", ".join(one.full.datasets or ())] for name, one in found.items()]
-    lines.append([WEIGHED, "What labels weigh", claims.SOURCE, str(SUITE.dataset)])
-    return ["--suite", "title", "source", "data sets"], lines, []
+    lines.append([STORAGE, "Label bytes by arithmetic", "HeLlO (arXiv 2408.08201), Figure 1", str(SUITE.dataset)])
+    return ["--suite", "what it compares", "printed in", "data sets"], lines, []
 
 
 _TABLES = {

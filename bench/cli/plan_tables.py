@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 def show_plan(out: Console, grid: Grid, arguments: argparse.Namespace) -> None:
     """Show the plan of a grid, changing nothing."""
     from bench.execution.scheduling import Schedule, survey
-    from bench.planning.cost_estimate import estimate, in_words, measured_on
-    from bench.report_legacy.boards import folder
+    from bench.planning.cost_estimate import estimate, measured_on
     from bench.store.artifacts import Store
 
     store = Store(arguments.store) if (arguments.store / "cells").is_dir() else None
@@ -28,9 +27,10 @@ def show_plan(out: Console, grid: Grid, arguments: argparse.Namespace) -> None:
     else:
         schedule = Schedule(grid, dict.fromkeys((cell.id for cell in grid.cells), "todo"))
     show_cells(out, schedule)
-    measured = measured_on(folder(arguments.out, "efficiency"))
-    if (found := estimate(schedule, store, measured)) is not None:
-        for line in in_words(found, measured):
+    measured = measured_on(arguments.out / "suites" / "efficiency")
+    todo = {cell_id for cell_id, state in schedule.state.items() if state != "done"}
+    if (found := estimate(schedule.grid, todo, store, measured)) is not None:
+        for line in found.lines(measured):
             out.print(line, markup=False)
     if arguments.cluster == "slurm" or arguments.profile:
         _show_arrays(out, schedule, arguments)
@@ -51,15 +51,15 @@ def show_cells(out: Console, schedule: Schedule) -> None:
 
 def _bytes_to_store(schedule: Schedule) -> int:
     from bench.api.augmentation import AugmentationSchedule
-    from bench.api.label_bytes import stored_bytes
-    from bench.api.label_codec import LabelCodec
+    from bench.api.stored.codec import LabelCodec
+    from bench.api.stored.layout import LabelLayout
 
     return sum(
-        stored_bytes(
+        LabelLayout(
             AugmentationSchedule(**cell.call["schedule"]),
-            schedule.grid.dataset.logits,
             LabelCodec.parse(cell.call["codec"]),
-        )
+            schedule.grid.dataset.logits,
+        ).total
         for cell in schedule.grid.stage("label")
         if cell.by == "stored" and schedule.state[cell.id] != "done"
     )
@@ -73,17 +73,16 @@ def _show_arrays(out: Console, schedule: Schedule, arguments: argparse.Namespace
     store, profile = Store(arguments.store), load(arguments.profile)
     in_queue = tasks_in_queue(store)
     arrays = arrays_of(schedule, store, profile, arguments.jobs, in_queue)
-    requested = [profile.resources_of(array.resources, array.stage) for array in arrays]
     rows = []
-    for number, (array, resources) in enumerate(zip(arrays, requested, strict=True), start=1):
+    for number, array in enumerate(arrays, start=1):
         tasks = f"{len(array.packs)} × {array.processes}" if array.processes > 1 else str(len(array.packs))
         cells = sum(map(len, array.packs))
         after = [f"{index + 1}, task by task" for index in array.after.each]
         after += [str(index + 1) for index in array.after.all] + [f"job {job}" for job in array.after.jobs]
-        numbers = [tasks, str(array.max_parallel or ""), str(cells), str(resources.minutes)]
-        rows.append([str(number), array.stage, array.resources, *numbers, "; ".join(after)])
+        numbers = [tasks, str(array.max_parallel or ""), str(cells), str(array.resources.minutes)]
+        rows.append([str(number), array.stage, array.name, *numbers, "; ".join(after)])
     headers = ["array", "tasks", "parallel", "cells", "minutes"]
     out.print(f"\njob arrays ({sum(c.id in in_queue for c in schedule.grid.cells)} cells are in the queue already):")
     out.print(screen.table(["array", "stage", "class", *headers[1:], "after"], rows, right=headers))
-    if (warning := accelerator_warning(requested, arguments.device)) is not None:
+    if (warning := accelerator_warning([array.resources for array in arrays], arguments.device)) is not None:
         out.print(warning, markup=False)

@@ -36,7 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``bench run``."""
     flags.grid_flags(parser)
     parser.add_argument(
-        "--suite", metavar="NAME", help="the grid of a paper's experiment; explicit flags override the suite"
+        "--suite", metavar="NAME", help="the grid of a paper's experiment, or a TOML file; explicit flags override it"
     )
     parser.add_argument("--small", action="store_true", help="the suite with fewer seeds and epochs, for two cores")
     group = launch.flags(parser)
@@ -55,10 +55,10 @@ def execute(arguments: argparse.Namespace) -> int:
     """Run ``bench run``; 1 if a cell failed."""
     from bench.api import catalogue
     from bench.planning.plan import plan
-    from bench.planning.suites import WEIGHED
+    from bench.planning.suites import STORAGE
 
     out = screen.console()
-    if arguments.suite == WEIGHED:
+    if arguments.suite == STORAGE:
         storage.run(flags.given(arguments), out, arguments.out, small=arguments.small, dry_run=arguments.dry_run)
         return 0
     grids = [plan(request) for request in requests(arguments)]
@@ -77,16 +77,16 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def requests(arguments: argparse.Namespace) -> list[Request]:
-    """The requests of parsed arguments: one, or those of a suite.
+    """Return the requests of parsed arguments: one, or those of a suite.
 
     Raises:
         UserError: a name that nothing answers to, or flags that exclude each other.
     """
-    from bench.planning.suites import suite
+    from bench.planning.suites import name_of, suite
 
     if arguments.suite:
         given = flags.given(arguments)
-        return suite(arguments.suite).requests(arguments.suite, small=arguments.small, given=given)
+        return suite(arguments.suite).requests(name_of(arguments.suite), small=arguments.small, given=given)
     if arguments.small:
         raise UserError("--small is a form of a suite; name one with --suite, see bench list suites")
     return [flags.request(arguments)]

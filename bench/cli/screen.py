@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from itertools import islice
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
@@ -165,23 +165,17 @@ def progress_bar(out: Console, what: str) -> Iterator[Callable[[int, int], None]
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-class LiveRun:
-    """Show a run: a live table on a terminal, one line per minute in a log.
+class LiveDisplay:
+    """Output that changes: in place on a terminal, a line per minute in a log."""
 
-    Args:
-        ctrl_c: the effect of Ctrl-C.
-    """
+    def __init__(self, out: Console):
+        from rich.live import Live
 
-    def __init__(self, store: Store, out: Console, ctrl_c: str = "stops, and nothing is lost"):
-        self.store, self.out, self.ctrl_c = store, out, ctrl_c
-        self.live = None
-        if out.is_terminal:
-            from rich.live import Live
+        self.out, self.started = out, time.monotonic()
+        self.live = Live(console=out, auto_refresh=False, transient=True) if out.is_terminal else None
+        self._last_line = self.started
 
-            self.live = Live(console=out, refresh_per_second=4, transient=True)
-        self.started = self.last_line = time.monotonic()
-
-    def __enter__(self) -> LiveRun:
+    def __enter__(self) -> Self:
         if self.live:
             self.live.start()
         return self
@@ -190,17 +184,36 @@ class LiveRun:
         if self.live:
             self.live.stop()
 
+    def show(self, render: Callable[[], RenderableType], line: Callable[[], str]) -> None:
+        """Show what ``render`` returns, or in a log from time to time what ``line`` returns."""
+        if self.live:
+            self.live.update(render(), refresh=True)
+        elif time.monotonic() - self._last_line >= LINE_EVERY:
+            self._last_line = time.monotonic()
+            self.out.print(line())
+
+
+class LiveRun(LiveDisplay):
+    """The display of a run.
+
+    Args:
+        ctrl_c: the effect of Ctrl-C.
+    """
+
+    def __init__(self, store: Store, out: Console, ctrl_c: str = "stops, and nothing is lost"):
+        super().__init__(out)
+        self.store, self.ctrl_c = store, ctrl_c
+
     def update(self, schedule: Schedule) -> None:
         """Show the state of a run."""
-        if self.live:
-            self.live.update(self._render(schedule))
-        elif time.monotonic() - self.last_line >= LINE_EVERY:
-            self.last_line = time.monotonic()
-            cells, more = self._running(schedule)
-            now = [f"{one.cell} {one.progress.fraction:.0%}" if one.progress else one.cell for one in cells]
-            now += [f"and {more} more"] if more else []
-            elapsed = duration(time.monotonic() - self.started)
-            self.out.print(f"{elapsed:>12}  {summary(_counts(schedule))}  now: {'; '.join(now) or 'nothing'}")
+        self.show(lambda: self._render(schedule), lambda: self._line(schedule))
+
+    def _line(self, schedule: Schedule) -> str:
+        cells, more = self._running(schedule)
+        now = [f"{one.cell} {one.progress.fraction:.0%}" if one.progress else one.cell for one in cells]
+        now += [f"and {more} more"] if more else []
+        elapsed = duration(time.monotonic() - self.started)
+        return f"{elapsed:>12}  {summary(_counts(schedule))}  now: {'; '.join(now) or 'nothing'}"
 
     def _running(self, schedule: Schedule) -> tuple[list[Running], int]:
         """Return the first running cells, whose heartbeats alone are read, and the number of the others."""

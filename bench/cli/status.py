@@ -19,8 +19,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
@@ -112,29 +113,18 @@ def find_grids(store: Store, beginning: str | None, every: bool = False) -> list
 
 
 def _watch(out: Console, manifests: list[Manifest], collect: Callable[[], list[GridStatus]]) -> list[GridStatus]:
-    """Show the grids until they are over or Ctrl-C: in place on a terminal, a line per minute in a log."""
-    from rich.live import Live
-
-    found: list[GridStatus] = []
-    looks, last_line = 0, time.monotonic()
-    on_screen = Live(console=out, auto_refresh=False) if out.is_terminal else nullcontext()
-    with on_screen as live, suppress(KeyboardInterrupt):
-        while True:
+    """Show the grids until they are over or Ctrl-C; in a log, whole at first and at last."""
+    found, pause = collect(), _EVERY
+    if not out.is_terminal:
+        out.print(_render(manifests, found, out.width))
+    with screen.LiveDisplay(out) as display, suppress(KeyboardInterrupt):
+        while not all(one.over for one in found):
+            display.show(partial(_render, manifests, found, out.width, out.height), partial(_line, found))
+            time.sleep(pause)
             began = time.monotonic()
             found = collect()
-            looks += 1
-            if live is not None:
-                live.update(_render(manifests, found, out.width, out.height), refresh=True)
-            elif looks == 1:
-                out.print(_render(manifests, found, out.width))
-            elif began - last_line >= screen.LINE_EVERY:
-                last_line = began
-                out.print(_line(found))
-            if all(one.over for one in found):
-                break
-            time.sleep(max(_EVERY, _PAUSE_FACTOR * (time.monotonic() - began)))
-    if live is None and looks > 1:
-        out.print(_render(manifests, found, out.width))
+            pause = max(_EVERY, _PAUSE_FACTOR * (time.monotonic() - began))
+    out.print(_render(manifests, found, out.width))
     return found
 
 

@@ -12,8 +12,8 @@ from unittest import SkipTest
 import torch
 
 from bench.api import EvaluationTask, Evaluator, Images, Protocol, registry
-from bench.api.label_codec import NumberFormat
-from bench.api.label_layout import ITEM_BYTES
+from bench.api.stored.codec import NumberFormat
+from bench.api.stored.layout import ITEM_BYTES
 from bench.conformance.data import SIDE, stripes
 from bench.kit import models
 
@@ -137,8 +137,10 @@ class StudentConformance:
 
 
 class CodecConformance:
-    """The tests of one number format of stored labels; ``tolerance`` is the largest error of a logit, for logits of
-    standard deviation 3."""
+    """The tests of one number format of stored labels.
+
+    ``tolerance`` is the largest error of a logit, of logits with a standard deviation of 3.
+    """
 
     codec: ClassVar[type[NumberFormat]]
     tolerance: ClassVar[float] = 0.5

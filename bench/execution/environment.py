@@ -10,13 +10,13 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import bench
+from bench.version import __version__
 
 _PACKAGES = ("torch", "torchvision", "timm", "open_clip_torch", "numpy")
 
 
 def _git(*arguments: str) -> str | None:
-    root = Path(bench.__file__).parents[1]
+    root = Path(__file__).parents[2]
     try:
         done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -37,7 +37,7 @@ def _cpu() -> str:
 @cache
 def code() -> dict[str, str]:
     """Return the version, commit, and a hash of the local edits of the code that runs here."""
-    facts = {"distill-bench": bench.__version__}
+    facts = {"distill-bench": __version__}
     if commit := _git("rev-parse", "--short=12", "HEAD"):
         facts["commit"] = commit
         if edits := _git("diff", "HEAD", "--", "*.py", "*.toml"):

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Options(BaseModel):
-    """Where and how a worker computes its cell."""
+    """Options of a worker: places, device, threads."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -9,11 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import bench
 from bench.api import BaseConfig, TeacherSpec, registry
 from bench.planning.protocols import read_settings
 from bench.store.cell import Cell
 from bench.store.record import PluginFacts
+from bench.version import __version__
 
 
 def plugins(cell: Cell) -> tuple[PluginFacts, ...]:
@@ -33,7 +33,7 @@ def plugins(cell: Cell) -> tuple[PluginFacts, ...]:
         settings = read_settings(TeacherSpec, cell.call["settings"], cell.id).model_dump(mode="json")
     return (
         PluginFacts(
-            kind="harness", name=cell.by, distribution="distill-bench", version=bench.__version__,
+            kind="harness", name=cell.by, distribution="distill-bench", version=__version__,
             source=source_digest("bench"), settings=settings,
         ),
     )  # fmt: skip

@@ -211,4 +211,4 @@ def _discard(store: Store, cell: Cell) -> None:
         if ours:
             store.discard(cell.id)
             shutil.rmtree(store.root / "work" / cell.id, ignore_errors=True)
-            store.sweep(cell.id)
+            store.remove_stale_drafts(cell.id)

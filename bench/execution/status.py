@@ -83,7 +83,7 @@ class GridStatus:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the store and the batch system know of the cells of a grid."""
+    """The facts of the store and the batch system about the cells of a grid."""
 
     done: Collection[str]
     progress: Mapping[str, CellProgress] = field(default_factory=dict)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bench.api import AugmentedBatch, DatasetInfo, Images, LabelSource
-from bench.api.label_codec import LabelCodec
+from bench.api.stored.codec import LabelCodec
 from bench.errors import UserError
 from bench.kit.labels.codecs import codec_for
 from bench.kit.labels.static import StaticLabels

@@ -82,6 +82,7 @@ def _split(tensors: Mapping[str, Tensor], prefix: str) -> tuple[dict[str, Tensor
 class RunningTask(Task):
     """A task whose blocks, checkpoints and shares are kept in its work folder and its process group."""
 
+    work: Path  # a scratch folder that outlives a kill
     on_progress: Progress
     _blocks: list[_Blocks] = field(default_factory=list, init=False, repr=False)  # at most one: those in work
 

@@ -1,4 +1,4 @@
-"""The cells of a grid, stage by stage: what each is made from and what decides its result."""
+"""The cells of a grid, stage by stage: their inputs and their identities."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class Cells:
         }
 
     def stored_labels(self, choice: LabelChoice, schedule: AugmentationSchedule, images: Cell, model: Cell) -> Cell:
-        """Plan a label model's answers to certain images: for every view of a schedule, or one per image."""
+        """Plan the stored labels of certain images: for every view of a schedule, or one per image."""
         choice.codec.check(self.dataset.logits, schedule.epochs, self.dataset.name)
         fields: dict[str, Any] = {"codec": choice.detail}
         call = dict(fields)
@@ -154,16 +154,16 @@ class Cells:
 
 
 def network_version(role: str, name: str) -> dict[str, int]:
-    """What a network of another package adds to an identity: its version, unless it is the first."""
+    """Return what a network of another package adds to an identity: its version, unless it is the first."""
     network = architectures.plugin(name)
     return {f"{role}_version": network.version} if network is not None and network.version != 1 else {}
 
 
 def labels_itself(method: Distiller) -> bool:
-    """Does a method have a label model of its own?"""
+    """Return whether a method has a label model of its own."""
     return type(method).label_model is not Distiller.label_model
 
 
 def prepares(method: Distiller) -> bool:
-    """Does a method prepare something?"""
+    """Return whether a method prepares something."""
     return type(method).prepare is not Distiller.prepare

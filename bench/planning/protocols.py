@@ -34,11 +34,13 @@ def read_settings(model: type[S], values: dict[str, Any], where: str) -> S:
         place = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise unknown(f"key in {where}", place, _keys(model, first["loc"][:-1])) from None
+        if first["type"] == "missing":
+            raise UserError(f"{where}: {place} is missing") from None
         raise UserError(f"{where}: {place}: {first['msg']}, not {first['input']!r}") from None
 
 
 def _keys(model: Any, path: tuple[int | str, ...]) -> list[str]:
-    """Return the dotted names of the fields beside an unknown one."""
+    """List the dotted names of the fields beside an unknown one."""
     for part in path:
         model = model.model_fields[str(part)].annotation
     return [".".join([*map(str, path), name]) for name in model.model_fields]
@@ -64,7 +66,7 @@ def all_protocols() -> dict[str, Protocol]:
 
 
 def evaluator_of(protocol: Protocol) -> Evaluator:
-    """Return the evaluator that trains and tests under a protocol.
+    """Make the evaluator that trains and tests under a protocol.
 
     Raises:
         UserError: no evaluator is called that.
@@ -124,7 +126,7 @@ def changed(protocol: Protocol, changes: dict[str, Any]) -> Protocol:
 
 
 def in_brackets(changes: dict[str, Any]) -> str:
-    """Return the text in brackets behind a name: ``small,epochs=1:100 10:40``."""
+    """Write the text in brackets behind a name: ``small,epochs=1:100 10:40``."""
     shown = [f"{key}={_in_short(value)}" for key, value in sorted(changes.items()) if key != "form"]
     return ",".join([*([str(changes["form"])] if "form" in changes else []), *shown])
 

@@ -27,7 +27,7 @@ _NOT_IN_NAMES = re.compile(r"[^\w.+-]+")  # of files
 
 
 class _Name(NamedTuple):
-    """Where a row stands on the board."""
+    """The name of a row of the board."""
 
     method: str
     labels: str
@@ -35,7 +35,7 @@ class _Name(NamedTuple):
 
 
 class Rows:
-    """Plans the rows of one method under one protocol.
+    """The planner of the rows of one method under one protocol.
 
     Args:
         shown: the board's name of the method.
@@ -116,7 +116,7 @@ class Rows:
                 yield GridPoint(dataset=self.dataset, ipc=ipc, seed=seed)
 
     def _choices(self) -> dict[LabelChoice, str]:
-        """The choices of --labels, with how each was written."""
+        """Parse the choices of --labels; each with how it was written."""
         asked = {parse(text, self.method.info): text for text in self.request.labels}
         known = self.evaluator.supported_labels
         for choice, text in asked.items():
@@ -128,8 +128,11 @@ class Rows:
         return asked
 
     def _labels(self, choice: LabelChoice, point: GridPoint, images: Cell, student_seed: int) -> Cell | None:
-        """The cell of the labels of certain images; None: hard labels. Labels that are stored belong to the views of
-        one student seed; a label model, or one label per image, serves them all."""
+        """Plan the labels of certain images; None: hard labels.
+
+        Labels that are stored belong to the views of one student seed; a label model, or one label per image, serves
+        them all.
+        """
         if choice.kind == "hard":
             return None
         if choice.kind == "teacher":
@@ -143,7 +146,7 @@ class Rows:
         return self.cells.stored_labels(choice, self._schedule(replace(point, seed=student_seed)), images, model)
 
     def _schedule(self, point: GridPoint) -> AugmentationSchedule:
-        """The views of a student; ``point`` has its seed."""
+        """Return the views of a student; ``point`` has its seed."""
         key = point.ipc, point.seed
         if key not in self._schedules:
             self._schedules[key] = self.evaluator.schedule(self.protocol, self.dataset, ipc=point.ipc, seed=point.seed)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.execution.scheduling import Schedule
-from bench.slurm.profile import Profile
+from bench.slurm.profile import Profile, Resources
 from bench.store.cell import Cell
 
 Pack = tuple[str, ...]  # the ids of the cells that one task computes, in order
@@ -42,11 +42,12 @@ class Array:
     """One call of sbatch. An array of one task is submitted as a plain job."""
 
     stage: str
-    resources: str  # the name of the resource class
-    processes: int  # per task
-    packs: tuple[Pack, ...]
-    after: After
-    max_parallel: int | None  # tasks; None: unlimited
+    name: str  # of the resource class
+    resources: Resources
+    packs: tuple[Pack, ...]  # an empty pack: a job that computes no cell
+    processes: int = 1  # per task
+    after: After = After()
+    max_parallel: int | None = None  # tasks; None: unlimited
 
 
 def plan_arrays(
@@ -80,13 +81,14 @@ def plan_arrays(
                 processes = profile.resources_of(name, stage).processes if shareable(cell) else 1
                 groups.setdefault((name, processes), []).append(cell)
         for (name, processes), cells in groups.items():
-            size = profile.resources_of(name, stage).pack
-            packs = _packs(cells, 1 if processes > 1 else size, seconds, profile.pack_minutes * 60)
+            resources = profile.resources_of(name, stage)
+            packs = _packs(cells, 1 if processes > 1 else resources.pack, seconds, profile.pack_minutes * 60)
             chunks = [packs[start : start + most] for start in range(0, len(packs), most)]
             share = None if throttle is None else max(1, throttle // len(chunks))
             for chunk in chunks:
                 ids = tuple(tuple(cell.id for cell in pack) for pack in chunk)
-                arrays.append(Array(stage, name, processes, ids, _after(chunk, arrays, place, in_queue), share))
+                after = _after(chunk, arrays, place, in_queue)
+                arrays.append(Array(stage, name, resources, ids, processes, after, share))
                 for task, pack in enumerate(ids):
                     place |= dict.fromkeys(pack, (len(arrays) - 1, task))
     return arrays

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from bench.execution.jobs import SubmittedTask
 from bench.execution.options import Options
 from bench.planning.grid import Grid
+from bench.slurm.queue import PREFIX
 from bench.store.artifacts import Store, write_atomically
 
 _RUN, _JOURNAL = "run.json", "journal.jsonl"
@@ -68,10 +69,9 @@ class Journal:
         write_atomically(folder / _RUN, run.model_dump_json(indent=1) + "\n")
         return cls(folder)
 
-    @property
-    def token(self) -> str:
-        """The part of its jobs' names that no other submission has."""
-        return self.folder.name.rpartition("-")[2]
+    def job_name(self, stage: str) -> str:
+        """Return the name of the submission's jobs of a stage, which no other submission has."""
+        return f"{PREFIX}{stage}-{self.folder.name.rpartition('-')[2]}"
 
     def append(self, event: str, **facts: Any) -> None:
         """Append a line and flush it to the disk."""

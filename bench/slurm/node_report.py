@@ -16,6 +16,7 @@ from bench.errors import UserError
 from bench.execution.environment import code
 from bench.execution.options import Options
 from bench.slurm import queue
+from bench.slurm.arrays import Array
 from bench.slurm.doctor import Check
 from bench.slurm.journal import Journal, Run
 from bench.slurm.node_check import FACTS, HELLO, REPLY, UNSEEN, Facts, NodeCheck, read_file
@@ -65,15 +66,13 @@ def _check_node(
 ) -> Iterator[Check]:
     options = Options(store=store.root)
     here = Journal.create(store, Run(grid="doctor", dataset="", options=options, profile=profile.name, out=store.root))
-    lock = f"doctor-{here.token}"
+    lock = here.folder.name
     keep = True  # the folder, for its log
     try:
         with lease(store.root, lock):
-            brief = resources.model_copy(update={"minutes": _MINUTES})
+            brief = Array("doctor", "", resources.model_copy(update={"minutes": _MINUTES}), packs=((),))
             try:
-                (job,) = call_sbatch(
-                    here, profile, brief, "doctor", [NodeCheck(str(here.folder), str(store.root), lock)], None
-                )
+                (job,) = call_sbatch(here, profile, brief, [NodeCheck(str(here.folder), str(store.root), lock)])
             except UserError as error:
                 keep = False
                 reason = str(error).rpartition("in the queue: ")[2].partition("; bench doctor")[0]

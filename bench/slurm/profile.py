@@ -34,7 +34,7 @@ Line = Annotated[str, AfterValidator(_printable)]  # goes into a line of the job
 
 
 class ResourceRequest(BaseConfig):
-    """The resources that sbatch is asked for."""
+    """The resources to request from sbatch."""
 
     partition: Line | None = None
     account: Line | None = None
@@ -63,7 +63,7 @@ class Resources(ResourceRequest):
 
 
 class Profile(ResourceRequest):
-    """How to use a cluster. A resource class inherits every value that it doesn't set."""
+    """The settings of a cluster. A resource class inherits every value that it doesn't set."""
 
     name: Line | None = None  # its path; None: the empty profile
     wckey: Line | None = None

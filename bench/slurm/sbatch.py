@@ -8,62 +8,47 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 
 from bench.errors import UserError
-from bench.slurm import queue
 from bench.slurm.arrays import Array
 from bench.slurm.journal import Journal
-from bench.slurm.profile import Profile, Resources
-
-
-def job_name(journal: Journal, stage: str) -> str:
-    """Return the name of a submission's jobs of a stage, unique to the submission."""
-    return f"{queue.PREFIX}{stage}-{journal.token}"
+from bench.slurm.profile import Profile
 
 
 def call_sbatch(
-    journal: Journal,
-    profile: Profile,
-    resources: Resources,
-    stage: str,
-    calls: list[Callable[[], None]],
-    dependency: str | None,
-    array: Array | None = None,
+    journal: Journal, profile: Profile, array: Array, calls: list[Callable[[], None]], dependency: str | None = None
 ) -> list[str]:
-    """Submit one array, or a plain job for one call, with journal entries before and after; return the tasks' job ids.
+    """Submit an array, with journal entries before and after; return the job ids of its tasks.
 
     Args:
         calls: the work of each task, which submitit pickles.
         dependency: the value of ``--dependency``.
-        array: the array of cells; None for a job that computes none.
 
     Raises:
         UserError: sbatch refuses it.
     """
     import submitit
 
-    run = journal.run()
+    run, stage, resources = journal.run(), array.stage, array.resources
     assert run is not None
-    packs = array.packs if array is not None else ((),)
-    processes = array.processes if array is not None else 1
-    gpus = array is not None and run.options.device.startswith("cuda") and resources.gres is None
+    gpus = any(array.packs) and run.options.device.startswith("cuda") and resources.gres is None
     cpus = max(run.options.threads, resources.cpus or 1)
     # not AutoExecutor: it takes None for "not given", and a wckey that is given at all, even an empty one,
     # makes some clusters refuse the job (submitit issues 1632 and 1758)
     executor = submitit.SlurmExecutor(journal.folder, max_num_timeout=profile.requeues)
     executor.update_parameters(
-        job_name=job_name(journal, stage),
+        job_name=journal.job_name(stage),
         partition=resources.partition,
         account=resources.account,
         qos=resources.qos,
         constraint=resources.constraint,
         gres=resources.gres,
-        gpus_per_node=processes if gpus else None,
+        gpus_per_node=array.processes if gpus else None,
         time=resources.minutes,
         mem=f"{round(resources.memory_gb * 1024)}M" if resources.memory_gb else None,
-        ntasks_per_node=processes,
+        ntasks_per_node=array.processes,
         cpus_per_task=cpus,
         # Slurm >= 22.05 doesn't inherit the first; without the second, processes wait for one that died
         srun_args=[f"--cpus-per-task={cpus}", "--kill-on-bad-exit=1"],
-        array_parallelism=(array.max_parallel if array is not None else None) or len(calls),
+        array_parallelism=array.max_parallel or len(calls),
         dependency=dependency,
         setup=list(profile.setup) or None,
         signal_delay_s=profile.warning_of(resources),
@@ -71,7 +56,7 @@ def call_sbatch(
         # a dependency that can't be met any more (a failed task under aftercorr) would wait for ever
         additional_parameters={"requeue": True, "kill-on-invalid-dep": "yes"},
     )
-    journal.append("submitting", stage=stage, resources=array.resources if array else None, tasks=len(calls))
+    journal.append("submitting", stage=stage, resources=array.name, tasks=len(calls))
     try:
         with _outside_of_jobs(), redirect_stderr(io.StringIO()), executor.batch():  # submitit prints sbatch's messages
             jobs = [executor.submit(call) for call in calls]
@@ -82,7 +67,7 @@ def call_sbatch(
             "bench doctor shows what the cluster accepts, a --profile or SBATCH_PARTITION, SBATCH_ACCOUNT, … chooses"
         ) from None
     names = [str(job.job_id) for job in jobs]
-    journal.append("submitted", stage=stage, job=names[0].partition("_")[0], packs=packs, after=dependency)
+    journal.append("submitted", stage=stage, job=names[0].partition("_")[0], packs=array.packs, after=dependency)
     return names
 
 

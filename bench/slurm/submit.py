@@ -15,14 +15,14 @@ from filelock import FileLock
 
 from bench.api import registry
 from bench.errors import UserError
-from bench.execution.durations import expected_seconds
 from bench.execution.options import Options
 from bench.execution.scheduling import Schedule
+from bench.planning.cost_estimate import LikeCells
 from bench.slurm import journal, queue
-from bench.slurm.arrays import Array, plan_arrays
+from bench.slurm.arrays import After, Array, plan_arrays
 from bench.slurm.journal import ArrayPlan, Journal, Run
 from bench.slurm.profile import REPORT, Profile, Resources
-from bench.slurm.sbatch import call_sbatch, job_name
+from bench.slurm.sbatch import call_sbatch
 from bench.slurm.task import Report, Task
 from bench.store.artifacts import Store, write_atomically
 from bench.store.cell import Cell
@@ -72,47 +72,40 @@ def submit(
         if not arrays:
             return Submission(tasks, failures)
         here = Journal.create(store, run)
-        earlier = {job.partition("_")[0] for job in tasks.values()}
+        name = profile.class_of(REPORT)
+        every = After(all=tuple(range(len(arrays))), jobs=tuple(tasks.values()))
+        last = Array(REPORT, name, profile.resources_of(name, REPORT), packs=((),), after=every)
         jobs: list[str] = []
         try:
-            for number, array in enumerate(arrays):
-                plan = _plan_file(here, number, array, schedule, options, profile)
-                calls: list[Callable[[], None]] = [Task(str(plan), index) for index in range(len(array.packs))]
-                resources = profile.resources_of(array.resources, array.stage)
-                after = array.after.in_sbatch(jobs)
-                names = call_sbatch(here, profile, resources, array.stage, calls, after, array)
+            for number, array in enumerate([*arrays, last]):
+                calls: list[Callable[[], None]] = [Report(str(here.folder / "run.json"))]
+                if array is not last:
+                    plan = _write_plan(here.folder / f"array-{number}.json", array, schedule, options, profile)
+                    calls = [Task(str(plan), index) for index in range(len(array.packs))]
+                names = call_sbatch(here, profile, array, calls, array.after.in_sbatch(jobs))
                 jobs.append(names[0].partition("_")[0])
                 for name, pack in zip(names, array.packs, strict=True):
                     tasks |= dict.fromkeys(pack, name)
-            last = profile.resources_of(profile.class_of(REPORT), REPORT)
-            after = "afterany:" + ":".join(sorted({*jobs, *earlier}))
-            jobs += call_sbatch(here, profile, last, REPORT, [Report(str(here.folder / "run.json"))], after)
         except BaseException:  # Ctrl-C too
             # by name: sbatch may have accepted a job whose number never reached us
-            for stage in {array.stage for array in arrays} | {REPORT}:
-                queue.cancel_named(job_name(here, stage))
+            for stage in {array.stage for array in [*arrays, last]}:
+                queue.cancel_named(here.job_name(stage))
             here.append("cancelled", jobs=jobs)
             raise
-    requested = [profile.resources_of(array.resources, array.stage) for array in arrays]
-    warning = accelerator_warning(requested, options.device)
+    warning = accelerator_warning([array.resources for array in arrays], options.device)
     return Submission(tasks, failures, here.folder, sum(len(array.packs) for array in arrays), warning)
 
 
-def _plan_file(
-    here: Journal, number: int, array: Array, schedule: Schedule, options: Options, profile: Profile
-) -> Path:
-    """Write the work of an array into its file; return the path."""
+def _write_plan(path: Path, array: Array, schedule: Schedule, options: Options, profile: Profile) -> Path:
     ids = {cell_id for pack in array.packs for cell_id in pack}
     cells = tuple(cell for cell in schedule.grid.cells if cell.id in ids)
-    warning = profile.warning_of(profile.resources_of(array.resources, array.stage))
     plan = ArrayPlan(
         grid=schedule.grid.model_copy(update={"cells": cells}),
         packs=array.packs,
         options=options,
         processes=array.processes,
-        save_seconds=_SAVING * warning,
+        save_seconds=_SAVING * profile.warning_of(array.resources),
     )
-    path = here.folder / f"array-{number}.json"
     write_atomically(path, plan.model_dump_json() + "\n")
     return path
 
@@ -139,7 +132,7 @@ def arrays_of(
         max_tasks=queue.max_array_tasks(),
         max_parallel=max_parallel,
         shareable=shareable,
-        seconds=expected_seconds(schedule, store),
+        seconds=LikeCells(store).seconds,
         in_queue=in_queue,
     )
 

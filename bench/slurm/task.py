@@ -73,10 +73,12 @@ class Report:
     run: str  # the path of run.json
 
     def __call__(self) -> None:
-        from bench.report_legacy.boards import write_boards
+        from bench.report import publish
 
         run = Run.model_validate_json(Path(self.run).read_bytes())
-        write_boards(Store(run.options.store), run.dataset, run.out, run.suite)
+        boards = publish.from_store(Store(run.options.store))
+        for _ in publish.update((board for board in boards if board.is_of(run.dataset, run.suite)), run.out):
+            pass
 
     def checkpoint(self) -> Any:
         """Start again."""

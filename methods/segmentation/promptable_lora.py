@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from bench.api import Dataset, Distiller, GridPoint, MethodInfo, Task, TeacherSpec
 from bench.api.config import Artifact
 from bench.kit.clip.naming import clip_identity
+from methods.random_real import RandomReal
 from methods.segmentation.config import TASK, ProjectorConfig
 from methods.segmentation.promptable import Promptable
 
@@ -45,7 +46,7 @@ class PromptableLoRA(Distiller):
         return ()
 
     def images_from(self, point: GridPoint) -> Distiller:
-        return self._promptable()
+        return RandomReal()
 
     def prepared_from(self, point: GridPoint) -> Distiller:
         return self._promptable()

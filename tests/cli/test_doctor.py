@@ -16,6 +16,7 @@ from bench.errors import UserError
 from bench.execution.environment import code
 from bench.execution.jobs import EndedTask, QueuedTask
 from bench.slurm import doctor, node_check, node_report, queue
+from bench.slurm.arrays import Array
 from bench.slurm.doctor import Check, check_cluster, check_machine
 from bench.slurm.journal import Journal
 from bench.slurm.node_check import Facts, NodeCheck, Torch, is_held
@@ -166,10 +167,8 @@ def visited(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Jobs run in a thread of this process; what they were asked for."""
     asked: list[Any] = []
 
-    def sbatch(
-        here: Journal, profile: Profile, resources: Resources, stage: str, calls: list[NodeCheck], _: Any
-    ) -> Any:
-        asked.append(resources)
+    def sbatch(here: Journal, profile: Profile, array: Array, calls: list[NodeCheck]) -> list[str]:
+        asked.append(array.resources)
         threading.Thread(target=calls[0], daemon=True).start()
         return ["5"]
 

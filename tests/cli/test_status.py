@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import time
@@ -238,6 +239,27 @@ def test_a_follower_reads_the_heartbeats_it_shows(store: Store, monkeypatch: pyt
         screen.LiveRun(store, out).update(schedule)
     assert f"distill 0/3  evaluate 0/60  now: {IMAGES[0].id} 25%;" in told.get()
     assert "and 43 more" in told.get() and len(read) == 20
+
+
+def test_a_terminal_shows_a_line_with_the_time_left_per_running_cell(store: Store) -> None:
+    from rich.console import Console
+
+    from bench.execution.scheduling import Schedule
+
+    schedule = Schedule(the_grid(), dict.fromkeys((cell.id for cell in the_grid().cells), "todo"))
+    for image in IMAGES[:2]:
+        schedule.state[image.id] = "running"
+    now = time.time()
+    facts = {"done": 25, "total": 100, "pid": 7, "host": "n1", "time": now, "started": now - 50, "first": 0}
+    heartbeat.write(store, IMAGES[0].id, facts)
+    out = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=100, height=40)
+    with screen.LiveRun(store, out) as live:
+        live.update(schedule)
+    assert isinstance(out.file, io.StringIO)
+    lines = [line.split() for line in out.file.getvalue().splitlines()]
+    assert [IMAGES[0].id, "━━╸", "25%", "2", "min", "30", "s", "left"] in lines
+    assert [IMAGES[1].id, "0%"] in lines
+    assert any("distill" in line and line[-2:] == ["2", "1"] for line in lines), "running, to do"
 
 
 def test_logs_of_a_task_and_of_none(store: Store, slurm: Slurm, say: Say) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from bench.api import architectures, registry
-from bench.api.label_codec import FORMATS, LabelCodec
-from bench.api.label_layout import label_columns
+from bench.api.stored.codec import FORMATS, LabelCodec
+from bench.api.stored.layout import label_columns
 from bench.conformance import CodecConformance, MethodConformance, StudentConformance, run
 from tests.conftest import Bench
 from tests.packages import install

@@ -17,7 +17,7 @@ from bench.errors import UserError
 from bench.kit import data
 from bench.kit.data import decoding, folders, names
 from bench.kit.data.dataset import Files, Resident
-from bench.kit.data.reading import CutCentre, default_workers, read_batches
+from bench.kit.data.reading import cut_centre, default_workers, read_batches
 from bench.kit.views import AugmentationConfig, AugmentationStream
 
 
@@ -283,17 +283,15 @@ def test_reading_leaves_the_global_random_stream_alone(lazy: Files) -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-class WarnOnce(CutCentre):
-    """Sends its own worker the warning that a cluster sends to all processes of a job."""
-
-    def __call__(self, image: torch.Tensor, index: int) -> torch.Tensor:
-        os.kill(os.getpid(), signal.SIGUSR2)
-        return super().__call__(image, index)
+def warn_and_cut(image: torch.Tensor, index: int) -> torch.Tensor:
+    """Send the own worker the warning that a cluster sends to all processes of a job."""
+    os.kill(os.getpid(), signal.SIGUSR2)
+    return cut_centre(16, image, index)
 
 
 def test_workers_outlive_the_warning_of_a_jobs_end(lazy: Files) -> None:
     groups = torch.arange(4).split(2)  # type: ignore[no-untyped-call]
-    batches = list(read_batches(lazy.paths, groups, WarnOnce(16), torch.device("cpu"), workers=1))
+    batches = list(read_batches(lazy.paths, groups, warn_and_cut, torch.device("cpu"), workers=1))
     assert [len(batch) for batch in batches] == [2, 2]
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from bench.kit.data import reading
-from bench.kit.data.reading import CutCentre, read_batches
+from bench.kit.data.reading import cut_centre, read_batches
 
 CPU = torch.device("cpu")
 
@@ -64,7 +65,7 @@ def test_a_warning_at_any_time_is_heard_by_the_parent_alone(
 
     def read() -> list[Tensor]:
         groups, batches = torch.arange(6).split(2), []  # type: ignore[no-untyped-call]
-        for batch in read_batches(paths, groups, CutCentre(16), CPU, workers=1):
+        for batch in read_batches(paths, groups, partial(cut_centre, 16), CPU, workers=1):
             batches.append(batch)
             os.kill(workers[0], signal.SIGUSR2)
         return batches

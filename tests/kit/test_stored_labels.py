@@ -18,9 +18,8 @@ from torch import Tensor
 
 from bench.api import Images, LabelSource, Progress
 from bench.api.augmentation import AugmentationConfig, AugmentationSchedule
-from bench.api.label_bytes import stored_bytes
-from bench.api.label_codec import LabelCodec
-from bench.api.label_layout import SHARD_BYTES
+from bench.api.stored.codec import LabelCodec
+from bench.api.stored.layout import SHARD_BYTES, LabelLayout
 from bench.errors import UserError
 from bench.kit import images as image_files
 from bench.kit import labels as label_sources
@@ -29,7 +28,7 @@ from bench.kit.data.dataset import Resident
 from bench.kit.labels.codecs import codec_for
 from bench.kit.labels.online import OnlineTeacher
 from bench.kit.labels.static import StaticLabels, static_labels
-from bench.kit.labels.stored import StoredLabels
+from bench.kit.labels.stored import StoredLabels, images_digest
 from bench.kit.labels.storing import store
 from bench.kit.teachers import trajectory
 from bench.kit.teachers.trajectory import Network, Trajectory
@@ -89,9 +88,9 @@ def stored(
 ) -> StoredLabels:
     work.mkdir(exist_ok=True)
     images = images or image_set()
-    facts = {"shard_bytes": 400, "progress": lambda *_, **__: None, "labeller": Judge()} | more
+    facts = {"shard_bytes": 400, "progress": lambda *_, **__: None, "label_model": Judge()} | more
     return store(
-        facts.pop("labeller"), images, plan or schedule(images), LabelCodec.parse(codec), ORDER, work, CPU, **facts
+        facts.pop("label_model"), images, plan or schedule(images), LabelCodec.parse(codec), ORDER, work, CPU, **facts
     )
 
 
@@ -114,7 +113,9 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("mix", ["cutmix", "mixup", "none"])
 @pytest.mark.parametrize("batch_size", [1, 10, 24, 100])
-def test_every_batch_of_every_epoch_is_labelled_as_by_the_labeller(tmp_path: Path, mix: Any, batch_size: int) -> None:
+def test_every_batch_of_every_epoch_is_labelled_as_by_the_label_model(
+    tmp_path: Path, mix: Any, batch_size: int
+) -> None:
     images = image_set()
     plan = PLAN.model_copy(update={"mix": mix})
     stored(tmp_path / "work", images=images, plan=schedule(images, 5, batch_size, plan)).save(tmp_path)
@@ -143,9 +144,9 @@ def test_codecs_answer_as_they_would_without_a_file(tmp_path: Path, codec: str) 
             assert torch.equal(source.soft_labels(views, 0), wanted)
 
 
-def test_the_labeller_is_told_the_step_that_the_student_will_be_at(tmp_path: Path) -> None:
+def test_the_label_model_is_told_the_step_that_the_student_will_be_at(tmp_path: Path) -> None:
     judge, seen = Judge(), []
-    stored(tmp_path / "work", labeller=judge, progress=lambda done, total, **_: seen.append((done, total)))
+    stored(tmp_path / "work", label_model=judge, progress=lambda done, total, **_: seen.append((done, total)))
     assert judge.steps[1:] == list(range(15))  # the first question is how many classes there are
     assert seen == [(done, 15) for done in range(1, 16)]
 
@@ -219,7 +220,7 @@ def test_files_have_the_bytes_that_were_planned(tmp_path: Path, codec: str, batc
     plan = schedule(images, 5, batch_size)
     stored(tmp_path / "work", codec, images, plan, shard_bytes=SHARD_BYTES).save(tmp_path)
     on_disk = sum(path.stat().st_size for path in tmp_path.glob("labels-*"))
-    assert on_disk == stored_bytes(plan, CLASSES, LabelCodec.parse(codec))
+    assert on_disk == LabelLayout(plan, LabelCodec.parse(codec), CLASSES).total
     many = stored(tmp_path / "many", codec, images, plan, shard_bytes=60)
     assert sum(map(len, files(tmp_path / "many").values())) == many.layout.total
     assert len(files(tmp_path / "many")) == many.layout.shards > 1
@@ -425,7 +426,7 @@ READ_ALL = """
 import sys
 from pathlib import Path
 import torch
-from bench.kit.labels.stored import StoredLabels
+from bench.kit.labels.stored import StoredLabels, images_digest
 
 def resident():
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -460,7 +461,7 @@ def test_reading_takes_the_memory_of_two_shards_however_many_there_are(tmp_path:
 
     images = Images(torch.zeros(100, 3, 2, 2, dtype=torch.uint8), torch.arange(100) % CLASSES)
     plan = schedule(images, 40, 20, AugmentationConfig(size=2, crop="none"))
-    source = stored(tmp_path / "work", "fp16", images, plan, labeller=Constant(), shard_bytes=2_000_000)
+    source = stored(tmp_path / "work", "fp16", images, plan, label_model=Constant(), shard_bytes=2_000_000)
     assert source.layout.total > 64e6 and source.layout.shards >= 32
     saved(source, tmp_path / "made")
     done = subprocess.run(
@@ -567,3 +568,12 @@ def test_int8_weights_have_a_scale_for_each_output_channel(tmp_path: Path, teach
         for channel, steps, scale in zip(weights, small[name], small[name + ".scale"], strict=True):
             assert float(scale) == pytest.approx(float(channel.abs().max()) / 127)
             assert (steps.float() * scale - channel).abs().max() <= scale * 0.501
+
+
+def test_input_extras_make_another_image_set_and_dense_labels_do_not() -> None:
+    pixels, labels = torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.arange(4)
+    rows, maps = torch.arange(8).view(4, 2), torch.ones(4, 8, 8, dtype=torch.uint8)
+    made = Images(pixels, labels, {"points": rows, "masks": maps})
+    assert images_digest(made) == images_digest(Images(pixels, labels, {"points": rows}))
+    others = [Images(pixels, labels), made, Images(pixels, labels, {"points": rows + 1})]
+    assert len({images_digest(images) for images in others}) == 3

@@ -150,9 +150,7 @@ def test_stopped_and_started_again_it_waits_for_what_runs_and_notices_what_dies(
     assert sum("RUNNING" in line for line in place.queue()) == 1
 
     before = len(place.scripts("stopped"))
-    impatient = "import sys; from bench.slurm import follow; follow._GRACE = follow._QUERY_EVERY = 1.0; "
-    impatient += "from bench.cli import main; sys.exit(main())"
-    second = place.start(sys.executable, "-c", impatient, *arguments, "--seeds", "0,1", **place.slowly(3))
+    second = place.start_impatient([*arguments, "--seeds", "0,1"], **place.slowly(3))
     killed = awaited(lambda: _heartbeat(place, "stopped", stage="evaluate", seed=1))
     os.kill(killed["pid"], signal.SIGKILL)
     os.kill(worker, signal.SIGCONT)

@@ -113,7 +113,7 @@ def test_resource_classes_are_arrays_of_their_own() -> None:
         },
     )
     arrays = arrays_of(DIAMOND, profile)
-    assert [(a.stage, a.resources) for a in arrays] == [
+    assert [(a.stage, a.name) for a in arrays] == [
         ("teacher", "default"), ("distill", "big"), ("distill", "small"), ("label", "default"), ("evaluate", "small"),
     ]  # fmt: skip
     assert arrays[3].after == After(all=(1, 2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import final
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from bench.api import AugmentationConfig, AugmentedBatch, Split
 from bench.kit.data.decoding import centre, decode
-from bench.kit.data.reading import Cut, CutCentre, CutView, cut_view, default_workers, read_batches
+from bench.kit.data.reading import Cut, cut_centre, cut_view, default_workers, read_batches
 from bench.kit.views import AugmentationStream, resized_crop, stream_of
 
 Device = torch.device | str
@@ -23,7 +24,7 @@ Rows = Callable[[int], slice]
 
 @final
 class Resident(Split):
-    """A split in memory: ``pixels`` uint8 (N, 3, H, W); a copy is kept on each device that asks for one."""
+    """A split in memory: ``pixels`` uint8 (N, 3, H, W); a copy is kept on each device of use."""
 
     def __init__(
         self,
@@ -32,9 +33,8 @@ class Resident(Split):
         extras: Mapping[str, Tensor] | None = None,
         channels: Tensor | None = None,
     ):
-        """
-        Args:
-            channels: uint8 (N, P, H, W), extra channels that are cut, flipped and mixed with the pixels.
+        """Args:
+        channels: uint8 (N, P, H, W), extra channels that are cut, flipped and mixed with the pixels.
         """
         super().__init__(labels)
         self.pixels, self.channels, self.extras = pixels, channels, extras or {}
@@ -104,10 +104,9 @@ class Files(Split):
     """A split that is read from image files, again in every epoch."""
 
     def __init__(self, paths: Sequence[Path], labels: Tensor, workers: int | None = None):
-        """
-        Args:
-            paths: one file an image.
-            workers: processes that read ahead (see :func:`bench.kit.data.reading.default_workers`).
+        """Args:
+        paths: one file per image.
+        workers: processes that read ahead; default :func:`bench.kit.data.reading.default_workers`.
         """
         super().__init__(labels)
         self.paths = paths
@@ -129,8 +128,9 @@ class Files(Split):
         stream = stream_of(config, len(self))
         batches = islice(stream.batches(epoch, batch_size), first, last)
         groups = [_chosen_rows(stream, indices, rows) for _, indices in batches]
-        cropped = self._read([some for some in groups if len(some)], CutView(stream.plan, stream.count, epoch), device)
-        nothing = torch.empty(0, 3, stream.plan.size, stream.plan.size, dtype=torch.uint8, device=device)
+        cut = partial(cut_view, config, len(self), epoch)
+        cropped = self._read([some for some in groups if len(some)], cut, device)
+        nothing = torch.empty(0, 3, config.size, config.size, dtype=torch.uint8, device=device)
         for batch, indices in enumerate(groups, first):
             pixels = next(cropped) if len(indices) else nothing
             yield stream.finish(pixels, self.labels[indices], indices, epoch, batch)
@@ -139,15 +139,13 @@ class Files(Split):
         self, size: int, device: Device, batch_size: int = 256, indices: Tensor | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         groups = _batches(len(self), indices, batch_size)
-        for chosen, pixels in zip(groups, self._read(groups, CutCentre(size), device), strict=True):
+        for chosen, pixels in zip(groups, self._read(groups, partial(cut_centre, size), device), strict=True):
             yield pixels, self.labels[chosen].to(device, non_blocking=True)
 
     def crops(self, config: AugmentationConfig, indices: Tensor, count: int, device: Device) -> Tensor:
-        stream = stream_of(config, len(self))
-
         def crops_of(index: int) -> Tensor:
             image = decode(self.paths[index]).float().div_(255)  # first, as RDED does: crops are not rounded
-            return torch.stack([cut_view(stream, image, index, epoch) for epoch in range(count)])
+            return torch.stack([cut_view(config, len(self), epoch, image, index) for epoch in range(count)])
 
         # threads: the calls are many and short, and decoding and resizing leave the interpreter to the others
         with ThreadPoolExecutor(max(1, self.workers)) as pool:

@@ -1,8 +1,8 @@
-"""Reads image files ahead of their use, in worker processes, a batch at a time.
+"""Reading image files in worker processes, batches ahead of their use.
 
-A worker decodes the images of a batch, cuts a square out of each and hands the batch over as uint8; what the
-device can do is left to it. On Linux workers are forked, also where this process itself was spawned: a fresh
-interpreter would import torch anew in every epoch.
+A worker decodes the images of a batch, cuts a square out of each and hands the batch over as uint8; the rest is left to
+the device. On Linux workers are forked, even where this process itself was spawned: a fresh interpreter would import
+torch anew in every epoch.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from bench.errors import UserError
 from bench.kit.data.decoding import centre, decode, processors
-from bench.kit.views import AugmentationConfig, AugmentationStream
+from bench.kit.views import AugmentationConfig, stream_of
 
 WORKERS_VARIABLE = "DISTILL_BENCH_WORKERS"
 MOST_WORKERS = 16  # more than that wait for the disk or for the device
@@ -30,9 +29,11 @@ _LINUX = sys.platform.startswith("linux")
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 _START = "fork" if _LINUX else None  # of workers; None: as the system does
 
+Cut = Callable[[Tensor, int], Tensor]  # a decoded image (3, H, W) and its index -> a square; picklable
+
 
 def default_workers() -> int:
-    """``$DISTILL_BENCH_WORKERS``, else one for each processor this process may use, 16 at most.
+    """Return ``$DISTILL_BENCH_WORKERS``, else the number of processors that this process may use, 16 at most.
 
     Raises:
         UserError: the variable is no number.
@@ -45,54 +46,35 @@ def default_workers() -> int:
     return int(chosen)
 
 
-class Cut(Protocol):
-    """What a worker does to a decoded image, uint8 (3, H, W); the results of a batch have one size."""
+def cut_view(config: AugmentationConfig, count: int, epoch: int, image: Tensor, index: int) -> Tensor:
+    """Cut and resize the view of image ``index`` of ``count`` in ``epoch``, before flip and mix.
 
-    def __call__(self, image: Tensor, index: int) -> Tensor: ...
+    Args:
+        image: (3, H, W).
 
-
-def cut_view(stream: AugmentationStream, image: Tensor, index: int, epoch: int) -> Tensor:
-    """What ``stream`` shows in ``epoch`` of image ``index``, before flip and mix: (3, S, S), of the dtype of
-    ``image``.
+    Returns:
+        (3, S, S), of the dtype of ``image``.
 
     Raises:
-        UserError: the stream's plan needs images in memory.
+        UserError: the augmentation needs images in memory.
     """
     from torchvision.transforms.v2 import functional as transforms  # here: it takes seconds
 
     height, width = image.shape[1:]
+    stream = stream_of(config, count)
     box = stream.boxes(epoch, torch.tensor([index]), torch.tensor([height]), torch.tensor([width]))
-    square = [stream.plan.size, stream.plan.size]
-    view: Tensor = transforms.resized_crop(image, *box[0].tolist(), square, antialias=stream.plan.antialias)
+    square = [config.size, config.size]
+    view: Tensor = transforms.resized_crop(image, *box[0].tolist(), square, antialias=config.antialias)
     return view
 
 
-class CutView:
-    """Cuts out and resizes what a stream of views shows of an image in one epoch."""
-
-    def __init__(self, plan: AugmentationConfig, count: int, epoch: int):
-        self.plan, self.count, self.epoch = plan, count, epoch
-        self._stream: AugmentationStream | None = None  # made in the worker: its caches cannot be pickled
-
-    def __call__(self, image: Tensor, index: int) -> Tensor:
-        if self._stream is None:
-            self._stream = AugmentationStream(self.plan, self.count)
-        return cut_view(self._stream, image, index, self.epoch)
-
-
-class CutCentre:
-    """The test-time view (see :func:`bench.kit.data.decoding.centre`)."""
-
-    def __init__(self, size: int):
-        self.size = size
-
-    def __call__(self, image: Tensor, index: int) -> Tensor:
-        return centre(image, self.size)
+def cut_centre(size: int, image: Tensor, index: int) -> Tensor:
+    """Make the test-time view of an image (see :func:`bench.kit.data.decoding.centre`)."""
+    return centre(image, size)
 
 
 class _Batches(TorchDataset[tuple[Tensor, str]]):
-    """Batch number -> its images, or none and what is wrong: an exception would come out of a worker with a
-    traceback around its message."""
+    """Batch number -> its images and "", or none and an error, as an exception of a worker would carry a traceback."""
 
     def __init__(self, paths: Sequence[Path], groups: Sequence[Tensor], cut: Cut):
         self.paths, self.groups, self.cut = paths, groups, cut
@@ -109,36 +91,35 @@ class _Batches(TorchDataset[tuple[Tensor, str]]):
 
 
 def _start_worker(_: int) -> None:
-    if _LINUX:  # a worker that outlived a killed parent would hold on to what it inherited, its leases too
+    if _LINUX:  # a worker that outlives a killed parent would keep what it inherited, leases too
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
 
 
 def _without_warning(loader: DataLoader[tuple[Tensor, str]]) -> Iterator[tuple[Tensor, str]]:
-    """Start a loader's workers deaf to SIGUSR2, a job's warning of its end (Slurm sends it to every process): that is
-    for the process that can save its work.
+    """Start a loader's workers with SIGUSR2 blocked: Slurm sends this warning of a job's end to every process, and only
+    this one can save its work.
 
-    What a thread blocks its children block from their first instruction on, forked or spawned; a handler set in the
-    worker would be there seconds later, after its imports. A warning that comes meanwhile waits for this thread, or
-    is taken by another.
+    Children inherit the signals that a thread blocks, forked or spawned; a handler set in the worker would come seconds
+    later, after its imports. A warning during the start waits for this thread, or is taken by another.
     """
-    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
     try:
         return iter(loader)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def read_batches(
     paths: Sequence[Path], groups: Sequence[Tensor], cut: Cut, device: torch.device, workers: int
 ) -> Iterator[Tensor]:
-    """The batches ``groups`` in their order, each uint8 (B, 3, S, S) on ``device``.
+    """Yield the batches ``groups`` in order, each uint8 (B, 3, S, S) on ``device``.
 
     Args:
-        groups: the indices into ``paths`` of each batch, int64 (B,) on the host.
-        workers: processes that read ahead; 0 reads here, when asked.
+        groups: the indices into ``paths`` per batch, int64 (B,) on the host.
+        workers: the number of processes; 0 reads in this one.
 
     Raises:
-        UserError: a file cannot be decoded, or the plan of ``cut`` cannot be followed with files.
+        UserError: a file cannot be decoded, or ``cut`` needs images in memory.
     """
     loader = DataLoader(
         _Batches(paths, groups, cut),

@@ -49,7 +49,7 @@ def build(
     std: Sequence[float],
     bn_momentum: float | None = None,
 ) -> Classifier:
-    """A classifier with random weights, drawn from torch's global stream.
+    """Build a classifier with random weights, drawn from torch's global stream.
 
     Args:
         arch: a name of :mod:`bench.api.architectures`.
@@ -119,7 +119,7 @@ def _timm(arch: str, classes: int, image_size: int) -> nn.Module:
 
 @torch.no_grad()
 def _tried(arch: str, net: nn.Module, image_size: int) -> nn.Module:
-    """``net``, after one image has gone through: other people's networks do not say which sizes they take."""
+    """Try a network on one image and return it: networks of other packages do not say which sizes they take."""
     try:
         net.eval()(torch.zeros(1, 3, image_size, image_size))
     except (AssertionError, RuntimeError, ValueError) as error:
@@ -131,7 +131,7 @@ def _tried(arch: str, net: nn.Module, image_size: int) -> nn.Module:
 
 
 def _small_resnet(depth: str, width: int, classes: int) -> nn.Module:
-    """ResNet for small images: conv1 3x3 stride 1, no max-pool (zeyuanyin/tiny-imagenet; RDED's "modified").
+    """Build a ResNet for small images: conv1 3x3 stride 1, no max-pool (zeyuanyin/tiny-imagenet; RDED's "modified").
 
     Parameter names are torchvision's, so that the field's checkpoints load.
     """

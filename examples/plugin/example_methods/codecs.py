@@ -1,6 +1,6 @@
 """A number format of stored labels: a byte per logit, in steps of a sixteenth."""
 
-from bench.api.label_codec import NumberFormat
+from bench.api.stored.codec import NumberFormat
 
 
 class Fixed8(NumberFormat):
