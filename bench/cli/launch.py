@@ -198,7 +198,7 @@ def _show_durations(out: Console, schedule: Schedule, store: Store, wall: float)
 
 
 def _show_results(out: Console, board: Board, cells: set[str]) -> None:
-    """The rows of a grid that are measured, best mean first."""
+    """Return the rows of a grid that are measured, best mean first."""
     from bench.format import accuracy, size
     from bench.report.rows import records
 
