@@ -46,7 +46,6 @@ class Segmentation(Classification):
     Config: ClassVar[type[Protocol]] = SegmentationProtocol
     metric: ClassVar[str] = "mean IoU"
     task: ClassVar[str] = TASK
-    extras: ClassVar[dict[str, Literal["input", "labels"]]] = {POINTS: "input", MASKS: "labels"}
     students: ClassVar[dict[str, str]] = {
         "promptable-wN": "encoder–decoder of width N that answers a click with a mask"
     }
@@ -146,6 +145,7 @@ def check_masks(labels: LabelSource, schedule: AugmentationSchedule, protocol: P
         UserError: labels of classes, of the largest logits alone, or stored for another schedule.
     """
     from bench.kit.labels.stored import StoredLabels
+    from methods.segmentation.teacher import MaskLabels
 
     if isinstance(labels, StoredLabels):
         theirs = labels.schedule()
@@ -156,7 +156,7 @@ def check_masks(labels: LabelSource, schedule: AugmentationSchedule, protocol: P
         check_codec(labels.layout.codec, protocol)
         if labels.layout.classes == logits:
             return
-    elif POINTS in labels.extras:
+    elif isinstance(labels, MaskLabels):
         return
     raise UserError(
         f"{protocol.name} learns masks, and these labels are of classes; use promptable's own: --labels native"

@@ -6,10 +6,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from bench.api import registry
-from bench.api.evaluator import Student
+from bench.api.plugins import Group
 from bench.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # name -> description; shown by `bench list students`
 SMALL = {
@@ -58,6 +63,23 @@ MULTIPLICATIONS = {
 _SIZED = re.compile(r"(convnet[1-8]|resnet(10|18|34|50)-small)-w[1-9]\d*|wrn(10|16|22|28|34|40)-[1-9]\d?")
 
 
+@dataclass(frozen=True)
+class Student:
+    """A network from another package, registered in the group ``bench.students`` under its name.
+
+    ``build(classes, image_size)`` makes the ``torch.nn.Module`` with random weights from torch's global stream; it maps
+    normalised float pixels (B, 3, S, S) to logits (B, classes). Import torch inside. Raise ``version`` when results
+    change: it is part of the identity of what was computed with the network.
+    """
+
+    title: str
+    build: Callable[[int, int], nn.Module]
+    version: int = 1
+
+
+STUDENTS: Group[Student] = Group("bench.students", "student", Student)
+
+
 def check(name: str) -> None:
     """Refuse a name that no architecture has.
 
@@ -71,9 +93,9 @@ def check(name: str) -> None:
         if not rest:
             raise UserError(f"student {name!r} names no model; expected {library}:NAME, e.g. {library}:resnet18")
         return
-    if name not in registry.STUDENTS:
+    if name not in STUDENTS:
         raise unknown("student", name, [*descriptions()])
-    registry.STUDENTS.get(name)
+    STUDENTS.get(name)
 
 
 def plugin(name: str) -> Student | None:
@@ -82,12 +104,12 @@ def plugin(name: str) -> Student | None:
     Raises:
         UserError: it cannot be used.
     """
-    return registry.STUDENTS.get(name) if not _built_in(name) and name in registry.STUDENTS else None
+    return STUDENTS.get(name) if not _built_in(name) and name in STUDENTS else None
 
 
 def descriptions() -> dict[str, str]:
     """All names and families of architectures with a line on each."""
-    return {**SMALL, **LARGE, **{name: student.title for name, student in registry.STUDENTS.usable.items()}, **FAMILIES}
+    return {**SMALL, **LARGE, **{name: student.title for name, student in STUDENTS.usable.items()}, **FAMILIES}
 
 
 def _built_in(name: str) -> bool:

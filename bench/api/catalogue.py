@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from bench.api import registry
 from bench.api.dataset import DatasetInfo
+from bench.api.plugins import Group
 from bench.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def default_data_root() -> Path:
         ) from None
 
 
-PLUGINS: registry.Group[type[DatasetPlugin]] = registry.Group("bench.datasets", "data set", DatasetPlugin, ["argument"])
+PLUGINS: Group[type[DatasetPlugin]] = Group("bench.datasets", "data set", DatasetPlugin, ["argument"])
 
 
 def names() -> tuple[str, ...]:

@@ -18,7 +18,6 @@ from bench.errors import UserError
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from bench.api.augmentation import AugmentationSchedule
     from bench.api.stored.codec import LabelCodec
@@ -60,20 +59,6 @@ class EvaluationTask:
     keep_predictions: Callable[[torch.Tensor, torch.Tensor], None] = lambda predicted, labels: None
 
 
-@dataclass(frozen=True)
-class Student:
-    """A network from another package, registered in the group ``bench.students`` under its name.
-
-    ``build(classes, image_size)`` makes the ``torch.nn.Module`` with random weights from torch's global stream; it maps
-    normalised float pixels (B, 3, S, S) to logits (B, classes). Import torch inside. Raise ``version`` when results
-    change: it is part of the identity of what was computed with the network.
-    """
-
-    title: str
-    build: Callable[[int, int], nn.Module]
-    version: int = 1
-
-
 class Evaluator(ABC):
     """Train students on synthetic images and test them."""
 
@@ -82,8 +67,6 @@ class Evaluator(ABC):
     Config: ClassVar[type[Protocol]]
     exclusive: ClassVar[bool] = False  # measures time, so that nothing should run at the same time
     task: ClassVar[str] = "classification"  # of the methods whose images and labels its students learn from
-    # extras of images that its students use, as input or as hard labels; others are not counted
-    extras: ClassVar[Mapping[str, Literal["input", "labels"]]] = MappingProxyType({})
     # networks of its own, name → description, which `check` knows; empty: its students are classifiers
     students: ClassVar[Mapping[str, str]] = MappingProxyType({})
     metric: ClassVar[str] = "top-1"  # what its headline ``top1`` is, as boards call it

@@ -23,8 +23,8 @@ Encoding = Literal["jpeg", "png"]  # of images on disk; JPEG is PIL's, at qualit
 class Images:
     """A synthetic set: ``pixels`` uint8 (N, 3, S, S) and hard ``labels`` int64 (N,), class-major, IPC per class.
 
-    ``extras`` are tensors with a row for each image that a plug-in wants kept with the images: rows (N, K) of whole
-    numbers, or uint8 maps (N, H, W).
+    ``extras`` are further tensors with a row for each image: rows (N, K) of whole numbers, which are input as the
+    pixels are, and uint8 maps (N, H, W), which are dense hard labels.
     """
 
     pixels: Tensor
@@ -65,7 +65,6 @@ class LabelSource(ABC):
     """
 
     kind: ClassVar[str]
-    extras: ClassVar[tuple[str, ...]] = ()  # of the images, which it labels by beside the pixels
     complete: bool = True  # does it know the logits of all classes, or only which are likely?
 
     def schedule(self) -> AugmentationSchedule | None:

@@ -121,7 +121,7 @@ def _launch(
     out: Console, arguments: argparse.Namespace, schedule: Schedule, options: Options, profile: Profile
 ) -> bool:
     """Work off a schedule; False if it was only submitted."""
-    from bench.execution import inline, local
+    from bench.execution import local
     from bench.slurm import queue
     from bench.store.artifacts import Store
 
@@ -139,7 +139,7 @@ def _launch(
         if cluster == "local":
             local.run(schedule, options, arguments.jobs or default_jobs(options.threads, schedule.grid), live)
         else:
-            inline.run(schedule, options, live)
+            local.run_inline(schedule, options, live)
     return True
 
 
@@ -197,7 +197,7 @@ def _show_durations(out: Console, schedule: Schedule, store: Store, wall: float)
 
 
 def _show_results(out: Console, board: Board, cells: set[str]) -> None:
-    """The rows of a grid that are measured, best mean first."""
+    """Return the rows of a grid that are measured, best mean first."""
     from bench.format import accuracy, size
     from bench.report.rows import records
 

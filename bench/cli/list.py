@@ -57,9 +57,11 @@ def _students() -> tuple[list[str], list[list[str]], list[str]]:
 
 
 def _labels() -> tuple[list[str], list[list[str]], list[str]]:
+    from bench.api.stored.codec import FORMATS
     from bench.planning.label_choices import EXPLAINED
 
-    return ["--labels", "description"], [[name, text] for name, text in EXPLAINED.items()], []
+    known = {**EXPLAINED, **{f"stored:{name}": numbers.title for name, numbers in FORMATS.usable.items()}}
+    return ["--labels", "description"], [[name, text] for name, text in known.items()], []
 
 
 def _protocols() -> tuple[list[str], list[list[str]], list[str]]:
@@ -77,7 +79,7 @@ def _suites() -> tuple[list[str], list[list[str]], list[str]]:
     found = {name: suite(name) for name in names()}
     lines = [[name, one.title, one.source, ", ".join(one.full.datasets or ())] for name, one in found.items()]
     lines.append([STORAGE, "Label bytes by arithmetic", "HeLlO (arXiv 2408.08201), Figure 1", str(SUITE.dataset)])
-    return ["--suite", "what it compares", "printed in", "data sets"], lines, []
+    return ["--suite", "title", "source", "data sets"], lines, []
 
 
 _TABLES = {

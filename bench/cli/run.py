@@ -77,7 +77,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def requests(arguments: argparse.Namespace) -> list[Request]:
-    """The requests of parsed arguments: one, or those of a suite.
+    """Return the requests of parsed arguments: one, or those of a suite.
 
     Raises:
         UserError: a name that nothing answers to, or flags that exclude each other.

@@ -9,7 +9,7 @@ Subclass one under a name that pytest collects and say which plug-in it tests::
 """
 
 from bench.conformance.method import MethodConformance
-from bench.conformance.plugins import EvaluatorConformance, StudentConformance
+from bench.conformance.plugins import CodecConformance, EvaluatorConformance, StudentConformance
 from bench.conformance.runner import Outcome, run
 
-__all__ = ["EvaluatorConformance", "MethodConformance", "Outcome", "StudentConformance", "run"]
+__all__ = ["CodecConformance", "EvaluatorConformance", "MethodConformance", "Outcome", "StudentConformance", "run"]

@@ -1,4 +1,4 @@
-"""The conformance suites of evaluators and students."""
+"""The conformance suites of evaluators, students and label codecs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from unittest import SkipTest
 import torch
 
 from bench.api import EvaluationTask, Evaluator, Images, Protocol, registry
+from bench.api.stored.codec import NumberFormat
+from bench.api.stored.layout import ITEM_BYTES
 from bench.conformance.data import SIDE, stripes
 from bench.kit import models
 
@@ -132,3 +134,46 @@ class StudentConformance:
             name for name, parameter in net.named_parameters() if parameter.requires_grad and parameter.grad is None
         ]
         assert not idle, f"no gradient reaches {idle[0]}"
+
+
+class CodecConformance:
+    """The tests of one number format of stored labels.
+
+    ``tolerance`` is the largest error of a logit, of logits with a standard deviation of 3.
+    """
+
+    codec: ClassVar[type[NumberFormat]]
+    tolerance: ClassVar[float] = 0.5
+
+    @classmethod
+    def setup_class(cls) -> None:
+        """Nothing to set up."""
+
+    @classmethod
+    def teardown_class(cls) -> None:
+        """Nothing to remove."""
+
+    def test_columns_are_what_is_encoded(self) -> None:
+        for width in (1, 7, 100):
+            parts, columns = self.codec().encode(self._logits(width)), self.codec().columns(width)
+            assert parts.keys() == columns.keys(), f"encode returns {sorted(parts)}, columns has {sorted(columns)}"
+            for name, (dtype, numbers) in columns.items():
+                assert tuple(parts[name].shape) == (5, numbers), f"{name} is {tuple(parts[name].shape)} for {width}"
+                assert parts[name].element_size() == ITEM_BYTES[dtype], f"{name} is {parts[name].dtype}, not {dtype}"
+
+    def test_rows_are_encoded_by_themselves(self) -> None:
+        """A batch may be cut anywhere."""
+        whole, half = self.codec().encode(self._logits(7)), self.codec().encode(self._logits(7)[:2])
+        assert all(torch.equal(whole[name][:2], part) for name, part in half.items()), "a row depends on its batch"
+
+    def test_logits_come_back(self) -> None:
+        for width in (1, 7, 100):
+            logits = self._logits(width)
+            decoded = self.codec().decode(self.codec().encode(logits), width)
+            assert decoded.dtype == torch.float32 and decoded.shape == logits.shape
+            error = float((decoded - logits).abs().max())
+            assert error <= self.tolerance, f"a logit comes back {error:.3g} off"
+
+    @staticmethod
+    def _logits(width: int) -> torch.Tensor:
+        return 3 * torch.randn(5, width, generator=torch.Generator().manual_seed(width))

@@ -1,7 +1,7 @@
-"""Run cells in a pool on this machine: ``jobs`` processes that live as long as the run, each with one cell at a time.
+"""Run cells on this machine: in a pool of processes that live as long as the run, or in this process.
 
-A process that dies (out of memory, killed) costs its cell alone: the cell is recorded as failed, and a new process
-takes its place. When the main process dies, its workers end by themselves.
+A process of the pool that dies (out of memory, killed) costs its cell alone: the cell is recorded as failed, and a new
+process takes its place. When the main process dies, its workers end by themselves.
 """
 
 from __future__ import annotations
@@ -67,6 +67,26 @@ def run(schedule: Schedule, options: Options, jobs: int, watcher: Watcher) -> No
                 _end(slot_pool)
 
 
+def run_inline(schedule: Schedule, options: Options, watcher: Watcher) -> None:
+    """Work off a schedule in this process, one cell after the other: for tests, tutorials and debuggers.
+
+    Raises:
+        UserError: from a cell; the run stops there.
+    """
+    while not schedule.over:
+        progressed = False
+        for cell in schedule.ready():
+            schedule.state[cell.id] = "running"
+            watcher.update(schedule)
+            outcome = _run(schedule.grid, cell, options)
+            schedule.settle(cell, outcome)
+            if progressed := outcome not in ("busy", "blocked"):
+                break  # children of this cell may be ready, and their stage may come first
+        watcher.update(schedule)
+        if not progressed:
+            time.sleep(_TICK)
+
+
 def _pool(slot: int, options: Options) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")  # fork and a threaded torch don't go together
     return ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(slot, options))
@@ -99,7 +119,7 @@ def _follow(sentinel: int) -> None:
 
 
 def _run(grid: Grid, cell: Cell, options: Options) -> str:
-    from bench.execution.worker import run_cell  # imports torch, in the worker alone
+    from bench.execution.worker import run_cell  # imports torch
 
     return run_cell(grid, cell, options)
 

@@ -20,7 +20,6 @@ from bench.api import (
     DatasetInfo,
     Distiller,
     EvaluationTask,
-    Evaluator,
     FrozenBackbone,
     GridPoint,
     LabelSource,
@@ -200,26 +199,20 @@ def evaluate(task: StageTask) -> Made:
             ),
         )
     )
-    result |= _bytes(task, evaluator)
+    result |= _bytes(task)
     result["label_parameters"] = source.parameters() if source is not None else None
     return Made(result, source.public() if source is not None else ())
 
 
-def _bytes(task: StageTask, evaluator: type[Evaluator]) -> dict[str, int | None]:
-    """Count what the student needs on disk: images with the extras that are its input, and labels.
-
-    Extras that are hard labels count where there are no other labels.
-    """
+def _bytes(task: StageTask) -> dict[str, int | None]:
+    """Count what the student needs on disk; dense labels lie with the images and count where there are no others."""
     made = {role: task.parents[role][0] for role in ("images", "labels") if role in task.parents}
     if "images" not in made:
         return {"image_bytes": None, "label_bytes": 0}
-    found = {"input": 0, "labels": 0, None: 0}
-    for path, facts in made["images"].files.items():
-        extra = images.extra_of(path)
-        found["input" if extra is None else evaluator.extras.get(extra)] += facts.bytes
+    dense = sum(facts.bytes for path, facts in made["images"].files.items() if images.is_label(path))
     return {
-        "image_bytes": found["input"],
-        "label_bytes": made["labels"].bytes if "labels" in made else found["labels"],
+        "image_bytes": made["images"].bytes - dense,
+        "label_bytes": made["labels"].bytes if "labels" in made else dense,
     }
 
 

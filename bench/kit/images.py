@@ -86,10 +86,10 @@ def load(folder: Path) -> EncodedImages:
     return EncodedImages(pixels, labels, extras, paths=tuple(paths))
 
 
-def extra_of(path: str) -> str | None:
-    """Return the extra that a file of the artifact belongs to, by its relative path; None for images."""
-    home, _, rest = path.partition("/")
-    return rest.partition("/")[0].removesuffix(".json") if home == EXTRAS else None
+def is_label(path: str) -> bool:
+    """Tell whether a file of the artifact, by its relative path, belongs to a map, which is a dense hard label."""
+    home, *rest = path.split("/")
+    return home == EXTRAS and len(rest) > 1
 
 
 def link(source: Path, target: Path) -> None:

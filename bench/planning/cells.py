@@ -137,6 +137,8 @@ class Cells:
         choice.codec.check(self.dataset.logits, schedule.epochs, self.dataset.name)
         fields: dict[str, Any] = {"codec": choice.detail}
         call = dict(fields)
+        if choice.codec.version != 1:  # of a number format of another package
+            fields["codec_version"] = choice.codec.version
         if choice.kind == "stored":  # the views are part of what is stored
             fields["schedule"] = schedule.non_default_fields()
             call["schedule"] = schedule.model_dump(mode="json")

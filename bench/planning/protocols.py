@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from bench.api import BaseConfig, DatasetInfo, Evaluator, Protocol, registry
+from bench.api.plugins import warn
 from bench.errors import UserError, unknown
 
 # one recipe for all methods, or each paper's own, whose names begin so
@@ -60,7 +61,7 @@ def all_protocols() -> dict[str, Protocol]:
             else:
                 reason = "" if found.setdefault(protocol.name, protocol) is protocol else "another has the same name"
             if reason:
-                registry.warn(f"protocol {path.name} of {registry.PROTOCOLS.origin(plugin)} is left out: {reason}")
+                warn(f"protocol {path.name} of {registry.PROTOCOLS.origin(plugin)} is left out: {reason}")
     return found
 
 

@@ -27,7 +27,6 @@ _WEIGHTS = "teacher.safetensors"
 class MaskLabels(LabelSource):
     """A promptable ``model`` that answers every view with the logits of its mask, row by row."""
 
-    extras: ClassVar[tuple[str, ...]] = (POINTS,)
     model: nn.Module
 
     def channels(self, images: Images) -> Tensor:

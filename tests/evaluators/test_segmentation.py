@@ -308,11 +308,11 @@ def test_stored_labels_of_classes_are_refused(tmp_path: Path) -> None:
     judge.net = models.build("convnet2-w8", CLASSES, SIDE, **SHOWN).eval().requires_grad_(False)  # type: ignore[arg-type]
     codec, order = LabelCodec.parse("fp16"), scenes().order_hash
     plain = without(made, "points", "masks")
-    for index, labelled in enumerate((plain, made)):
-        work = tmp_path / str(index)
+    for labelled, message in ((plain, "made for another image set"), (made, "these labels are of classes")):
+        work = tmp_path / message
         work.mkdir()
         found = store(judge, labelled, schedule, codec, order, work, CPU, lambda *_, **__: None)
-        refused("these labels are of classes", tmp_path / "w", labels=found)
+        refused(message, tmp_path / "w", labels=found)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.api import registry
-from bench.conformance import MethodConformance, StudentConformance, run
+from bench.api import architectures, registry
+from bench.api.stored.codec import FORMATS, LabelCodec
+from bench.api.stored.layout import label_columns
+from bench.conformance import CodecConformance, MethodConformance, StudentConformance, run
 from tests.conftest import Bench
 from tests.packages import install
 
@@ -31,7 +33,7 @@ def put(folder: Path) -> Path:
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The template is installed in this process."""
     monkeypatch.syspath_prepend(put(tmp_path / "outside"))
-    groups = (registry.METHODS, registry.STUDENTS)
+    groups = (registry.METHODS, architectures.STUDENTS, FORMATS)
     kept = [vars(group).copy() for group in groups]
     for group in groups:
         vars(group).pop("_points", None)
@@ -62,11 +64,21 @@ def test_its_student_passes() -> None:
     assert [outcome.reason for outcome in run(suite) if outcome.passed is False] == []
 
 
+@pytest.mark.usefixtures("installed")
+def test_its_codec_passes_and_goes_with_the_others() -> None:
+    suite = type("Suite", (CodecConformance,), {"codec": FORMATS.get("fixed8"), "tolerance": 4.0})
+    assert [outcome.reason for outcome in run(suite) if outcome.passed is False] == []
+    assert str(LabelCodec.parse("topk3+fixed8+prune4")) == "prune4+topk3+fixed8"
+    assert [column.row_bytes for column in label_columns(LabelCodec.parse("topk3+fixed8"), 10)] == [4, 3]
+
+
 def test_all_of_it_in_a_run(bench: Bench, tmp_path: Path) -> None:
     put(tmp_path / "outside")
-    words = ["--methods", "dm[iterations=2]", "--ipc", "1", "--seeds", "0", "--no-baselines", "--students", "tiny-mlp",
+    words = ["--methods", "herding", "--ipc", "1", "--seeds", "0", "--no-baselines",
+             "--students", "tiny-mlp", "--labels", "native,stored:prune2+topk3+fixed8,hard",
+             "--set", "teacher.epochs=9",
              "--protocol", "example-short", "--cluster", "inline", "--store", "s", "--out", "b"]  # fmt: skip
     done = bench("run", *words, env={"PYTHONPATH": "outside"})
     assert done.returncode == 0, done.stderr
     board = (tmp_path / "b" / "digits.md").read_text()
-    assert "tiny-mlp" in board and "DM" in board
+    assert "tiny-mlp" in board and "fixed8" in board

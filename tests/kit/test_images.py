@@ -97,7 +97,7 @@ def test_extras_are_files_of_their_own(tmp_path: Path) -> None:
         *(f"extras/{key}/{name}" for key in ("bits", "maps") for name in names),
         "extras/places.json",
     ]
-    assert [images.extra_of(file) for file in files] == [None] * 6 + ["bits"] * 6 + ["maps"] * 6 + ["places"]
+    assert [images.is_label(file) for file in files] == [False] * 6 + [True] * 12 + [False]  # maps are labels
     for name, bits in zip(names, before.extras["bits"], strict=True):
         with Image.open(tmp_path / "extras" / "bits" / name) as found:
             assert found.mode == "1"

@@ -28,7 +28,7 @@ from bench.kit.data.dataset import Resident
 from bench.kit.labels.codecs import codec_for
 from bench.kit.labels.online import OnlineTeacher
 from bench.kit.labels.static import StaticLabels, static_labels
-from bench.kit.labels.stored import StoredLabels
+from bench.kit.labels.stored import StoredLabels, images_digest
 from bench.kit.labels.storing import store
 from bench.kit.teachers import trajectory
 from bench.kit.teachers.trajectory import Network, Trajectory
@@ -426,7 +426,7 @@ READ_ALL = """
 import sys
 from pathlib import Path
 import torch
-from bench.kit.labels.stored import StoredLabels
+from bench.kit.labels.stored import StoredLabels, images_digest
 
 def resident():
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -568,3 +568,12 @@ def test_int8_weights_have_a_scale_for_each_output_channel(tmp_path: Path, teach
         for channel, steps, scale in zip(weights, small[name], small[name + ".scale"], strict=True):
             assert float(scale) == pytest.approx(float(channel.abs().max()) / 127)
             assert (steps.float() * scale - channel).abs().max() <= scale * 0.501
+
+
+def test_input_extras_make_another_image_set_and_dense_labels_do_not() -> None:
+    pixels, labels = torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.arange(4)
+    rows, maps = torch.arange(8).view(4, 2), torch.ones(4, 8, 8, dtype=torch.uint8)
+    made = Images(pixels, labels, {"points": rows, "masks": maps})
+    assert images_digest(made) == images_digest(Images(pixels, labels, {"points": rows}))
+    others = [Images(pixels, labels), made, Images(pixels, labels, {"points": rows + 1})]
+    assert len({images_digest(images) for images in others}) == 3

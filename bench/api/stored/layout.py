@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bench.api.augmentation import AugmentationSchedule
 from bench.api.seeds import seed_for
-from bench.api.stored.codec import LabelCodec
+from bench.api.stored.codec import FORMATS, NUMBERS, LabelCodec
 
 SHARD_BYTES = 64 * 2**20  # memory that writing or reading a shard may take
 
@@ -42,13 +42,22 @@ class Column:
 
 def label_columns(codec: LabelCodec, classes: int) -> tuple[Column, ...]:
     """Return the columns that store the labels of a view."""
-    kept = codec.keep + (codec.keep < classes and not codec.renorm) if codec.keep else classes
-    columns = [Column("logits", {"fp32": "F32", "fp16": "F16", "int8": "I8"}[codec.numbers], kept)]
+    width = stored_width(codec, classes)
+    if codec.numbers in NUMBERS:
+        columns = [Column("logits", {"fp32": "F32", "fp16": "F16", "int8": "I8"}[codec.numbers], width)]
+    else:
+        facts = FORMATS.get(codec.numbers)().columns(width)
+        columns = [Column(name, dtype, count) for name, (dtype, count) in facts.items()]
     if codec.numbers == "int8":
         columns.append(Column("range", "F16", 2))
     if codec.keep:
         columns.append(Column("indexes", index_dtype(classes), codec.keep))
     return tuple(columns)
+
+
+def stored_width(codec: LabelCodec, classes: int) -> int:
+    """Return the number of logits stored per view: the kept ones, and one that the others share."""
+    return codec.keep + (codec.keep < classes and not codec.renorm) if codec.keep else classes
 
 
 def index_dtype(classes: int) -> str:

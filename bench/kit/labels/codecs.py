@@ -9,8 +9,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from bench.api.stored.codec import LabelCodec
-from bench.api.stored.layout import index_dtype
+from bench.api.stored.codec import FORMATS, LabelCodec, NumberFormat
+from bench.api.stored.layout import index_dtype, stored_width
 
 Parts = dict[str, Tensor]  # by the names of bench.api.stored.layout, each (B, width)
 
@@ -79,6 +79,20 @@ class Int8(Codec):
         return torch.addcmul(offset, parts["logits"].float(), step)
 
 
+@final
+class OfPlugin(Codec):
+    """Rows of ``width`` logits in a number format of another package."""
+
+    def __init__(self, numbers: NumberFormat, width: int):
+        self.numbers, self.width = numbers, width
+
+    def encode(self, logits: Tensor) -> Parts:
+        return dict(self.numbers.encode(logits.float()))
+
+    def decode(self, parts: Parts) -> Tensor:
+        return self.numbers.decode(parts, self.width)
+
+
 class _Largest(Codec):
     """The ``keep`` largest logits of C, with their classes."""
 
@@ -137,7 +151,10 @@ _NUMBERS: dict[str, type[Codec]] = {"fp32": Fp32, "fp16": Fp16, "int8": Int8}
 
 def codec_for(spec: LabelCodec, classes: int) -> Codec:
     """Return the codec of a specification for ``classes`` logits."""
-    numbers = _NUMBERS[spec.numbers]()
+    if spec.numbers in _NUMBERS:
+        numbers: Codec = _NUMBERS[spec.numbers]()
+    else:
+        numbers = OfPlugin(FORMATS.get(spec.numbers)(), stored_width(spec, classes))
     if not spec.keep:
         return numbers
     return (Renorm if spec.renorm else TopK)(spec.keep, classes, numbers)

@@ -42,7 +42,7 @@ class MadeFor:
     @classmethod
     def of(cls, images: Images, order_hash: str, source: LabelSource) -> Self:
         """Describe the images that a source labels."""
-        return cls(images_digest(images, source.extras), order_hash, source.kind, source.extras)
+        return cls(images_digest(images), order_hash, source.kind)
 
     def facts(self) -> dict[str, Any]:
         """Return what is written of it into a ``source.json``, whose bytes count."""
@@ -65,7 +65,7 @@ class MadeFor:
                 f"these labels have another class order (sha256 {self.order_hash[:12]}, expected {order_hash[:12]}); "
                 "label the images again with this data set's teacher"
             )
-        if self.images != (found := images_digest(images, self.extras)):
+        if self.images != (found := images_digest(images)):
             raise UserError(
                 f"these labels were made for another image set (sha256 {self.images[:12]}, this one has {found[:12]}); "
                 "use the images they were made for, or label these again"
@@ -166,11 +166,14 @@ def shard_problem(folder: Path, layout: LabelLayout, shard: int) -> str:
     return "" if begins == header else "holds labels of another shape than source.json says"
 
 
-def images_digest(images: Images, extras: Sequence[str] = ()) -> str:
-    """SHA-256 (hex) of the shape, pixels and labels of images and of some of their extras, as loaded from files."""
+def images_digest(images: Images) -> str:
+    """SHA-256 (hex) of the shape, pixels and labels of images and of their extras that are input, as loaded from files.
+
+    Dense hard labels are no part of it: a student of other labels does without.
+    """
     digest = hashlib.sha256(str(tuple(images.pixels.shape)).encode())
-    present = [images.extras[name] for name in extras if name in images.extras]
-    for tensor in (images.pixels, images.labels, *present):
+    rows = [extra for _, extra in sorted(images.extras.items()) if extra.dim() == 2]
+    for tensor in (images.pixels, images.labels, *rows):
         digest.update(tensor.cpu().contiguous().numpy().data)
     return digest.hexdigest()
 

@@ -1,1 +1,1 @@
-"""Methods, a student and a protocol of another package, as a template."""
+"""Methods, a student, a label codec and a protocol of another package, as a template."""
