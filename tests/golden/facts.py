@@ -110,7 +110,7 @@ def schedules() -> dict[str, Any]:
         evaluator = evaluator_of(protocol)
         info = catalogue.dataset(next((d for d in protocol.datasets if d in catalogue.names()), "cifar10"))
         for ipc in (1, 10, 50):
-            schedule = evaluator.schedule(protocol, info, ipc * info.classes, seed=0)
+            schedule = evaluator.schedule(protocol, info, ipc=ipc, seed=0)
             fields = [schedule.epochs, schedule.batch_size, schedule.plan.min_scale, schedule.plan.mix]
             found[f"{name}, {info.name}, ipc {ipc}"] = fields
     for kind in ("cosine", "half_cosine", "half_linear", "step", "constant"):
