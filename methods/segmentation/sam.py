@@ -84,7 +84,7 @@ def load_official(model: Sam, state: dict[str, Tensor], file: Path) -> None:
 
 
 class _PromptEncoder(nn.Module):
-    """A point → two tokens: itself, and the stand-in for a box that is not given."""
+    """Encode a point as two tokens: itself, and the placeholder of a box that is not given."""
 
     def __init__(self, width: int):
         super().__init__()
