@@ -1,4 +1,4 @@
-"""How soft labels are stored, as it is written on the command line: ``prune10+topk10+fp16``.
+"""The codec of stored soft labels, as the command line has it: ``prune10+topk10+fp16``.
 
 Three choices, each optional, in any order: which batches are kept (``pruneN``), which logits of a view
 (``topkK``, ``renormK``), and as what numbers (``fp32``, ``fp16``, ``int8``). Torch-free: grids are planned with
@@ -19,7 +19,7 @@ KNOWN = ("fp32", "fp16", "int8", "topkK", "renormK", "pruneN", "coords")
 
 
 class LabelCodec(BaseConfig):
-    """What is kept of the logits of a schedule of views.
+    """The part of the logits of a schedule of views that is kept, and its number format.
 
     ``prune``: one batch in so many is kept, drawn at random, and a student's epochs draw from the kept ones (LPLD,
     soft-label-pruning-for-dataset-distillation). ``keep``: logits a view, the largest; 0: all. The other classes
