@@ -1,5 +1,6 @@
-"""Compare two cells, or two entries of a board: configuration, environment, artifacts and metrics. The first line names
-the likeliest reason why their numbers differ.
+"""Compare two cells, or two entries of a board: configuration, environment, artifacts and metrics.
+
+The first line names the likeliest reason why their numbers differ.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _view(word: str, place: Path) -> RunView:
-    """The run that a word of the command line names.
+    """Return the run that a word of the command line names.
 
     Raises:
         UserError: it names none or several, or its record can't be read.

@@ -1,5 +1,7 @@
-"""Write a distilled set as a folder that can be published: images by class, labels as safetensors, a data set card for
-the Hugging Face Hub and a manifest with the SHA-256 of every file. Nothing is sent anywhere.
+"""Write a distilled set as a folder that can be published.
+
+It holds images by class, labels as safetensors, a data set card for the Hugging Face Hub and a manifest with the
+SHA-256 of every file. Nothing is sent anywhere.
 """
 
 from __future__ import annotations

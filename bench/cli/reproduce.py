@@ -1,5 +1,7 @@
-"""Compute a row of a board again and hold the numbers against the recorded ones: the same to the last bit (same CPU,
-threads and versions), or inside the row's 95 % interval. The exit code is 1 where neither holds.
+"""Compute a row of a board again and hold the numbers against the recorded ones.
+
+They are the same to the last bit (same CPU, threads and versions), or inside the row's 95 % interval; else the exit
+code is 1.
 
 A row is named by the id of one of its cells or by words: a method, labels, ipcN, sN (the seed), a student.
 """
@@ -111,7 +113,7 @@ def _again(chosen: Chosen, arguments: argparse.Namespace) -> int:
 
 
 def _words(chosen: Chosen, arguments: argparse.Namespace) -> Sequence[str]:
-    """The words behind ``bench run`` that make the row again: its own command, and what only the user can know."""
+    """Return the words behind ``bench run`` that make the row again, with what only the user can know."""
     from bench.api import catalogue
     from bench.planning.protocols import all_protocols, unchanged
     from bench.report.command import command

@@ -1,5 +1,6 @@
-"""Show the record of one cell in full: its configuration, parents, results, time and failure. With --images, draw the
-distilled set that it is or was trained on.
+"""Show the record of one cell in full: its configuration, parents, results, time and failure.
+
+With --images, draw the distilled set that it is or was trained on.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def read_record(store: Store, word: str) -> Record:
-    """The record of the one cell that a word names, finished or failed.
+    """Return the record of the one cell that a word names, finished or failed.
 
     Raises:
         UserError: the word names none or several, or the record can't be read.
@@ -82,7 +83,7 @@ def read_record(store: Store, word: str) -> Record:
 
 
 def images_of(store: Store, record: Record) -> Path:
-    """The folder of a cell's images: its own, or those it was made from.
+    """Return the folder of a cell's images: its own, or those it was made from.
 
     Raises:
         UserError: it has none, or they are not in the store.

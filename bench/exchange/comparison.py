@@ -105,12 +105,12 @@ class Level:
 
 
 def compare(a: RunView, b: RunView) -> tuple[tuple[Change, ...], tuple[Level, ...]]:
-    """Changes of the row, and the levels that differ: the two runs first, every pair of cells once."""
+    """Return the changes of the row, and the levels that differ: the two runs first, every pair of cells once."""
     return changes(a.row, b.row, shared=a.kind != b.kind), tuple(_levels(a, b, (), set()))
 
 
 def changes(a: Flat, b: Flat, shared: bool = False) -> tuple[Change, ...]:
-    """The names whose values differ, in the order of ``a``, then ``b``; with ``shared`` those of names in both."""
+    """Return the changes in the order of ``a``, then ``b``; with ``shared`` those of names in both."""
     names = [name for name in dict.fromkeys([*a, *b]) if not shared or (name in a and name in b)]
     return tuple(Change(name, a.get(name), b.get(name)) for name in names if a.get(name) != b.get(name))
 

@@ -108,7 +108,7 @@ def read_manifest(folder: Path) -> SetManifest | None:
 
 
 def home(store: Path, name: str) -> Path:
-    """The folder of the imported set called ``name``.
+    """Return the folder of the imported set called ``name``.
 
     Raises:
         UserError: a name that no set can have.
@@ -122,7 +122,7 @@ def home(store: Path, name: str) -> Path:
 
 
 def kept(store: Path, name: str) -> ImportedSet | None:
-    """What a store knows of an imported set; None where it has none of this name.
+    """Return what a store knows of an imported set; None where it has none of this name.
 
     Raises:
         UserError: its ``set.json`` can't be read.
@@ -137,7 +137,7 @@ def kept(store: Path, name: str) -> ImportedSet | None:
 
 
 def importer() -> str:
-    """The name of the method that runs imported sets.
+    """Return the name of the method that runs imported sets.
 
     Raises:
         UserError: none is installed.
@@ -149,7 +149,7 @@ def importer() -> str:
 
 
 def settings(methods: Iterable[str], store: Path) -> dict[str, dict[str, Any]]:
-    """The settings of each imported set among ``methods``, by ``external:NAME``.
+    """Return the settings of each imported set among ``methods``, by ``external:NAME``.
 
     Raises:
         UserError: the store has no set of that name.

@@ -74,7 +74,7 @@ def export(store: Store, record: Record, to: Path, data_root: Path | None) -> Ex
 
 
 def _parts(store: Store, record: Record) -> tuple[Record, Record | None]:
-    """The records of a cell's images and labels, whose files are whole."""
+    """Return the records of a cell's images and labels, whose files are whole."""
     cell, parents = record.cell, record.cell.parents
     if cell.stage != "distill" and not (cell.stage == "evaluate" and "images" in parents):
         what = "the whole training set" if cell.stage == "evaluate" else f"a cell of stage {cell.stage}"
@@ -97,7 +97,7 @@ def _whole(store: Store, cell_id: str) -> Record:
 
 
 def _dataset(store: Store, cell: Cell, data_root: Path | None) -> tuple[Dataset | None, DatasetInfo, str]:
-    """The data set of a cell with its class names where its data is available, else its facts and why not."""
+    """Return the data set of a cell with its class names where its data is available, else its facts and why not."""
     grid = next((one.grid for one in grids.newest_first(store) if any(c.id == cell.id for c in one.grid.cells)), None)
     info = catalogue.dataset(cell.fields["dataset"]) if grid is None else grid.dataset
     name, root = (info.name, None) if grid is None else (grid.request.dataset, grid.request.data_root)
@@ -129,7 +129,7 @@ def _manifest(
 
 
 def data_facts(info: DatasetInfo, real: Dataset | None) -> DataFacts:
-    """The facts that a distilled set keeps of its data set."""
+    """Return the facts that a distilled set keeps of its data set."""
     order_hash = None if real is None else real.order_hash
     return DataFacts(
         name=info.name, title=info.title, version=info.version, fingerprint=info.fingerprint, order_hash=order_hash
@@ -153,7 +153,7 @@ def _label_facts(labels: Record, student: Record) -> LabelFacts:
 
 
 def _results(store: Store, images: str) -> pd.DataFrame | None:
-    """What students learned from these images; None where no grid of the store has any."""
+    """Return what students learned from these images; None where no grid of the store has any."""
     try:
         frame = load_results(store.root)
     except UserError:

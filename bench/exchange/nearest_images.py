@@ -61,7 +61,7 @@ def draw_grids(store: Store, dataset: str, data_root: Path | None = None, ipc: i
 
 
 def _image_cells(store: Store, grids: Sequence[Grid]) -> dict[tuple[str, int], tuple[int, str]]:
-    """(method, IPC) → its smallest finished seed, and the cell of its images."""
+    """Map (method, IPC) to its smallest finished seed, and the cell of its images."""
     finished = store.ids("cells")
     found: dict[tuple[str, int], tuple[int, str]] = {}
     for grid in reversed(grids):  # the newest last, so that it stays
@@ -116,7 +116,7 @@ def _spread(classes: int, most: int) -> list[int]:
 
 
 def _nearest(own: Tensor, candidates: Tensor) -> Tensor:
-    """The nearest of ``candidates`` (M, 3, S, S) to each of ``own`` (K, 3, S, S); of equally near ones the first."""
+    """Return the first nearest of ``candidates`` (M, 3, S, S) to each of ``own`` (K, 3, S, S)."""
     # in float64, sums of squares of bytes are exact, so every machine finds the same neighbour
     far = [(candidates.double() - image.double()).square().sum(dim=(1, 2, 3)) for image in own]
     return candidates[torch.stack([row.argmin() for row in far])]
@@ -127,7 +127,7 @@ def _distance(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _png(lines: Sequence[Pairs], side: int) -> bytes:
-    """A PNG with transparent gaps; every line has the same height, so that names can be set beside them."""
+    """Encode a PNG with transparent gaps; every line has the same height, so that names can be set beside them."""
     pitch, height = 2 * side + _WITHIN + _BETWEEN, side + 2 * _ABOVE
     grid = Image.new("RGBA", (max(map(len, lines)) * pitch - _BETWEEN, len(lines) * height))
     for row, line in enumerate(lines):

@@ -20,7 +20,7 @@ IGNORED = ("call.", "row.", "made from ")  # consequences of fields, and names f
 
 
 def reason(a: RunView, b: RunView, row: Sequence[Change], levels: Sequence[Level]) -> str:
-    """The reason for the differences that :func:`bench.exchange.comparison.compare` found."""
+    """Return the reason for the differences that :func:`bench.exchange.comparison.compare` found."""
     if a.stage != b.stage:
         return f"they are not of a kind: {a.id} is a {a.stage} cell, {b.id} a {b.stage} cell"
     for run in (a, b):
@@ -43,7 +43,7 @@ def reason(a: RunView, b: RunView, row: Sequence[Change], levels: Sequence[Level
 
 
 def _configuration(a: RunView, b: RunView, row: Sequence[Change], levels: Sequence[Level]) -> str:
-    """What is configured differently, where that explains it; empty: nothing that could be looked at."""
+    """Say what is configured differently, where that explains it; empty: nothing that could be looked at."""
     named = {change.name: change for change in row}
     if named and named.keys() <= {"seed", "student_seed"}:
         return _seeds(a, b, named)

@@ -72,7 +72,7 @@ def choose(words: Sequence[str], frame: pd.DataFrame) -> Chosen:
 
 
 def title(row: Any) -> str:
-    """The words that name a row."""
+    """Return the words that name a row."""
     return f"{row.dataset} {row.method} {row.labels!r} ipc{row.ipc or 'full'} {row.student} {row.protocol}"
 
 
@@ -93,7 +93,7 @@ def _nothing(fits: pd.DataFrame, frame: pd.DataFrame) -> UserError:
 
 
 def find(grid: Grid, wanted: Sequence[Any]) -> tuple[dict[str, Any], list[str]]:
-    """The cells of a grid that compute records again (id → record), and notes on cells whose identity changed.
+    """Return the cells of a grid that compute records again (id → record), and notes on cells whose identity changed.
 
     Raises:
         UserError: the grid has no such cell.

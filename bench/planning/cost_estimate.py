@@ -43,7 +43,7 @@ class Estimate:
     like: int = 0
 
     def lines(self, measured: Measured) -> list[str]:
-        """The lines that ``--dry-run`` prints."""
+        """Return the lines that ``--dry-run`` prints."""
         by_stage = ", ".join(f"{stage} {_number(hours)}" for stage, hours in self.hours.items() if hours)
         device = f"; students as measured on {measured.device}" if measured.device else ""
         total = _number(sum(self.hours.values()))
@@ -84,7 +84,7 @@ class LikeCells:
         self.known: dict[str, float | None] = {}
 
     def seconds(self, cell: Cell) -> float | None:
-        """The mean over the first ``most`` cells like this one; None: none is finished."""
+        """Return the mean over the first ``most`` cells like this one; None: none is finished."""
         if (key := _key(cell)) not in self.known:
             took = [*islice(self._took(key, _SEED.sub("", cell.prefix)), self.most)]
             self.known[key] = mean(took) if took else None
@@ -112,7 +112,7 @@ class _Stated:
         self.shown = cache(self._shown)
 
     def hours(self, cell: Cell) -> float | None:
-        """The hours of a cell; None: not known."""
+        """Return the hours of a cell; None: not known."""
         if cell.stage == "teacher":
             spec = TeacherSpec(**cell.call["settings"])
             seen = self.dataset.test_images if spec.file_sha256 else spec.epochs * self.dataset.train_images
@@ -163,8 +163,9 @@ class _Stated:
 
 
 def measured_on(boards: Path) -> Measured:
-    """What the efficiency boards in a folder say of student training at ImageNet size on an accelerator, each method
-    under its authors' recipe; of several devices, the first by name.
+    """Read student training at ImageNet size on an accelerator from the efficiency boards in a folder.
+
+    Each method is under its authors' recipe; of several devices, it is the first by name.
     """
     found: dict[str, dict[tuple[str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
     for path in sorted(boards.glob(f"*imagenet-1k.*{SUFFIX}")):

@@ -1,5 +1,6 @@
-"""Suites: the experiments of a paper as grids, with the trends that its authors report; TOML files in ``bench/suites``
-or a user's own. Torch-free.
+"""Suites: the experiments of a paper as grids, with the trends that its authors report. Torch-free.
+
+They are TOML files in ``bench/suites``, or a user's own.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ SMALL = {"form": "small"}  # marks the protocols of a small form, by their name
 
 
 class Form(BaseConfig):
-    """One form of a suite: the fields of a request, for each of several data sets. None: as a request has it, or in the
-    small form as the full one has it.
+    """One form of a suite: the fields of a request, for each of several data sets.
+
+    None: as a request has it, or in the small form as the full one has it.
     """
 
     datasets: tuple[str, ...] | None = None
@@ -43,7 +45,7 @@ class Form(BaseConfig):
     set: dict[str, dict[str, Any]] = Field(default_factory=dict)  # "hello" -> "epochs" -> value, as --set
 
     def given(self) -> dict[str, Any]:
-        """The fields that are set but ``set``, by the names of a request's, and ``datasets``."""
+        """Return the fields that are set but ``set``, by the names of a request's, and ``datasets``."""
         return {name: value for name, value in self if value is not None and name != "set"}
 
 
@@ -79,8 +81,9 @@ class Trend(BaseConfig):
 
 
 class Suite(BaseConfig):
-    """One experiment: ``full`` as its authors did it, the differences for data sets of ``small_images``, which have no
-    students of ImageNet size, and those of ``small``, for two cores.
+    """One experiment: ``full`` as its authors did it, and what differs in its other forms.
+
+    ``small_images`` is for data sets that have no students of ImageNet size, ``small`` for two cores.
     """
 
     title: str
@@ -92,7 +95,7 @@ class Suite(BaseConfig):
     trends: tuple[Trend, ...] = ()
 
     def requests(self, name: str, *, small: bool, given: Mapping[str, Any]) -> list[Request]:
-        """What to compute, one request per data set.
+        """Return what to compute, one request per data set.
 
         Args:
             given: the user's own fields of a request, which override the suite's; ``overrides`` are added to them.
@@ -130,7 +133,7 @@ class Suite(BaseConfig):
 
 
 def _overlaid(*layers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Settings of methods, later ones over earlier ones."""
+    """Overlay settings of methods, later ones over earlier ones."""
     found: dict[str, dict[str, Any]] = {}
     for layer in layers:
         for name, values in layer.items():
@@ -139,13 +142,13 @@ def _overlaid(*layers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, A
 
 
 def names() -> tuple[str, ...]:
-    """The names of all installed suites that are grids, sorted."""
+    """Return the names of all installed suites that are grids, sorted."""
     found = (entry.name for entry in files("bench.suites").iterdir())
     return tuple(sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml")))
 
 
 def name_of(text: str) -> str:
-    """The name of a suite that ``--suite`` gives by name or path: that of its boards."""
+    """Return the name of a suite that ``--suite`` gives by name or path: that of its boards."""
     return Path(text).stem if text.endswith(".toml") else text
 
 

@@ -21,13 +21,13 @@ REQUEST = ".request.json"  # ends the name of the file that keeps the request
 
 
 def render_csv(request: StorageRequest) -> str:
-    """A line per method, label choice and IPC; empty where a size is not known."""
+    """Render a line per method, label choice and IPC; empty where a size is not known."""
     heads = [field.name for field in dataclasses.fields(Size)]
     return csv_text(heads, [tuple(dataclasses.asdict(one).values()) for one in sizes(request)])
 
 
 def render_json(request: StorageRequest) -> str:
-    """The request, its sizes, the authors' own files, and what papers print."""
+    """Render the request, its sizes, the authors' own files, and what papers print."""
     facts = {
         "request": request.model_dump(mode="json"),
         "sizes": [dataclasses.asdict(one) for one in sizes(request)],
@@ -38,7 +38,7 @@ def render_json(request: StorageRequest) -> str:
 
 
 def render_page(request: StorageRequest) -> str:
-    """The tables as Markdown, below a heading and the figure."""
+    """Render the tables as Markdown, below a heading and the figure."""
     first, *others = tables(request)
     stem = file_stem(request)
     parts = [f"# {escape(first.title)}", _table(first), f"![Label bytes against images per class]({stem}.svg)"]
@@ -55,7 +55,7 @@ def _table(one: Table) -> str:
 
 
 def command(request: StorageRequest) -> str:
-    """The command line that asks for the same."""
+    """Return the command line that asks for the same."""
     words = ["python -m bench storage"]
     for field, value in request.model_dump(exclude_defaults=True).items():
         text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
@@ -64,7 +64,7 @@ def command(request: StorageRequest) -> str:
 
 
 def file_stem(request: StorageRequest) -> str:
-    """The common part of its files' names."""
+    """Return the common part of its files' names."""
     return slug(request.dataset or request.info().name)
 
 

@@ -55,7 +55,7 @@ class StorageRequest(BaseConfig):
         return self
 
     def info(self) -> DatasetInfo:
-        """The data set, or a synthetic one with as many classes.
+        """Return the data set, or a synthetic one with as many classes.
 
         Raises:
             UserError: no such data set or teacher, or an IPC above the smallest class.
@@ -98,7 +98,7 @@ class RequestedMethod:
 
     @classmethod
     def all(cls, request: StorageRequest) -> list[Self]:
-        """The methods of a request, in its order.
+        """Return the methods of a request, in its order.
 
         Raises:
             UserError: an unknown method, setting or label choice.
@@ -114,11 +114,11 @@ class RequestedMethod:
         return found
 
     def point(self, ipc: int) -> GridPoint:
-        """The grid point at an IPC; sizes do not depend on its seed."""
+        """Return the grid point at an IPC; sizes do not depend on its seed."""
         return GridPoint(dataset=self.dataset, ipc=ipc, seed=0)
 
     def schedule(self, ipc: int) -> tuple[str, AugmentationSchedule]:
-        """The name of the recipe, and the views it shows to a student."""
+        """Return the name of the recipe, and the views it shows to a student."""
         request, images = self.request, ipc * self.dataset.classes
         if request.dataset is None or (request.epochs and request.batch_size):
             name, epochs, batch = GIVEN, request.epochs or EPOCHS, request.batch_size or BATCH_SIZE
@@ -137,6 +137,6 @@ class RequestedMethod:
         return protocol.name, evaluator_of(protocol).schedule(protocol, self.dataset, ipc=ipc, seed=0)
 
     def teacher(self, ipc: int) -> TeacherSpec:
-        """The method's first teacher, which answers in its name, or the data set's."""
+        """Return the method's first teacher, which answers in its name, or the data set's."""
         spec = next(iter(self.method.teachers(self.point(ipc))), self.dataset.teacher)
         return spec.model_copy(update={"arch": self.request.teacher}) if self.request.teacher else spec

@@ -72,7 +72,7 @@ class NetworkSize(NamedTuple):
 
 @cache
 def network_size(arch: str, classes: int, image_size: int) -> NetworkSize:
-    """The size of a classifier, with files as :mod:`bench.kit.labels.online` writes them.
+    """Return the size of a classifier, with files as :mod:`bench.kit.labels.online` writes them.
 
     Raises:
         UserError: no such architecture, or it can't take images of this size.
@@ -102,7 +102,7 @@ def image_bytes(images: int, size: int) -> int:
 
 
 def sizes(request: StorageRequest) -> list[Size]:
-    """The sizes of a request, in the order of its methods, labels and IPC.
+    """Return the sizes of a request, in the order of its methods, labels and IPC.
 
     Raises:
         UserError: an unknown name, or labels that are not possible.
@@ -121,7 +121,7 @@ def sizes(request: StorageRequest) -> list[Size]:
 
 
 def effective(method: RequestedMethod, choice: LabelChoice) -> LabelChoice:
-    """The choice with "online" resolved to the teacher where the teacher answers."""
+    """Return the choice with "online" resolved to the teacher where the teacher answers."""
     if choice.kind == "online" and not labels_itself(method.method):
         return LabelChoice("teacher", "fp32")
     return choice
@@ -169,7 +169,7 @@ def _stored(schedule: AugmentationSchedule, classes: int, codec: LabelCodec) -> 
 
 
 def author_files(request: StorageRequest) -> list[AuthorFiles]:
-    """The label files of the authors' own code, of methods that store labels."""
+    """Return the label files of the authors' own code, of methods that store labels."""
     found = []
     for method in RequestedMethod.all(request):
         info, classes = method.method.info, method.dataset.classes

@@ -41,7 +41,7 @@ class SizeGroup(NamedTuple):
 
 
 def groups(found: Sequence[Size]) -> list[SizeGroup]:
-    """The sizes of all methods, grouped where they are printed the same; the heaviest first."""
+    """Return the sizes of all methods, grouped where they are printed the same; the heaviest first."""
     whole: dict[tuple[str, str], list[Size]] = {}
     for one in found:
         whole.setdefault((one.labels.partition(" of ")[0], one.method), []).append(one)
@@ -158,7 +158,7 @@ def _author_files(written: Sequence[AuthorFiles], ipcs: Sequence[int]) -> Table:
 
 
 def _models(request: StorageRequest, found: Sequence[Size]) -> Table:
-    """The models that answer online, and the frozen backbones behind them."""
+    """Return the models that answer online, and the frozen backbones behind them."""
     rows: dict[Any, tuple[str, ...]] = {}
     for method in RequestedMethod.all(request):
         spec = method.teacher(request.ipc[0])

@@ -8,6 +8,7 @@ start is made again from the class names by the public CLIP's text tower, so it 
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -143,7 +144,11 @@ def _tower(clip: str) -> tuple[nn.Module, int] | None:
             return CLIP(**config).visual, config["embed_dim"]
     if (known := open_clip.get_model_config(arch)) is None:
         return None
-    return open_clip.create_model(arch, pretrained=None, device="meta").visual, known["embed_dim"]
+    logging.disable(logging.WARNING)  # open_clip warns of a model without weights
+    try:
+        return open_clip.create_model(arch, pretrained=None, device="meta").visual, known["embed_dim"]
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def label_size(config: ProjectorConfig, clip: str, classes: int) -> LabelSize | None:

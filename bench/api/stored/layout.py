@@ -61,7 +61,7 @@ def stored_width(codec: LabelCodec, classes: int) -> int:
 
 
 def index_dtype(classes: int) -> str:
-    """The smallest type for a class number; numbers from 2^15 on wrap around in 16 bits."""
+    """Return the smallest type for a class number; numbers from 2^15 on wrap around in 16 bits."""
     return "U8" if classes <= 2**8 else "I16" if classes <= 2**16 else "I32"
 
 
@@ -111,12 +111,12 @@ class LabelLayout:
         return sum(self.size(shard) for shard in range(self.shards))
 
     def kept(self, shard: int) -> list[tuple[int, int]]:
-        """The (epoch, batch) pairs of a shard, in its order."""
+        """Return the (epoch, batch) pairs of a shard, in its order."""
         batches = self._batches(shard)
         return self._pairs(self._keys[batches.start : batches.stop])
 
     def place(self, epoch: int, batch: int) -> tuple[int, int, int]:
-        """The place of a batch: its shard, its first row there and the row after its last.
+        """Return the place of a batch: its shard, its first row there and the row after its last.
 
         Raises:
             ValueError: it was not kept, or is none of the schedule's.
@@ -130,8 +130,9 @@ class LabelLayout:
         return shard, int(self._first[at] - start), int(self._first[at + 1] - start)
 
     def replay(self, epoch: int) -> list[tuple[int, int]] | None:
-        """The (epoch, batch) pairs that a student sees in its epoch: drawn from the kept ones without replacement, the
-        smaller batch last; None where every batch was kept and comes in its own epoch.
+        """Return the (epoch, batch) pairs that a student sees in its epoch; None: those of that epoch, all kept.
+
+        They are drawn from the kept ones without replacement, the smaller batch last.
         """
         if self.codec.prune == 1:
             return None
@@ -143,7 +144,7 @@ class LabelLayout:
         return self._pairs(np.concatenate(drawn))
 
     def header(self, shard: int) -> bytes:
-        """The beginning of a shard's file, the length of the header included."""
+        """Return the beginning of a shard's file, the length of the header included."""
         rows, batches = self._rows(shard), len(self._batches(shard))
         return tensor_header((column.name, column.dtype, (rows if column in self.of_views else batches, column.width))
                              for column in self.columns)  # fmt: skip
@@ -160,7 +161,7 @@ class LabelLayout:
         return sorted(self.of_views + self.of_batches, key=lambda column: -ITEM_BYTES[column.dtype])
 
     def _batches(self, shard: int) -> range:
-        """The kept batches of a shard, as positions among all that are kept."""
+        """Return the kept batches of a shard, as positions among all that are kept."""
         return range(shard * self._per_shard, min((shard + 1) * self._per_shard, len(self)))
 
     def _rows(self, shard: int) -> int:
@@ -173,7 +174,7 @@ class LabelLayout:
 
 
 def tensor_header(tensors: Iterable[tuple[str, str, Sequence[int]]]) -> bytes:
-    """The beginning of a safetensors file that holds tensors of a name, dtype and shape in this order."""
+    """Return the beginning of a safetensors file that holds tensors of a name, dtype and shape in this order."""
     described, end = {}, 0
     for name, dtype, shape in tensors:
         start, end = end, end + ITEM_BYTES[dtype] * math.prod(shape)
@@ -189,7 +190,7 @@ def shard_name(shard: int) -> str:
 
 
 def _kept(schedule: AugmentationSchedule, prune: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The kept full batches and the kept smaller ones, each as epoch * batches + batch."""
+    """Return the kept full batches and the kept smaller ones, each as epoch * batches + batch."""
     keys = np.arange(schedule.epochs * schedule.batches)
     full = keys % schedule.batches < schedule.images // schedule.batch_size
     if prune == 1:

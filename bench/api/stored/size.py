@@ -23,24 +23,24 @@ FKD_INDEX_ENTRY_BYTES = 200
 
 
 def file_bytes(tensors: Iterable[tuple[str, str, Sequence[int]]]) -> int:
-    """The size of a safetensors file that ``save_file`` writes, from the name, dtype and shape of each tensor."""
+    """Return the size of a file that safetensors writes, from the name, dtype and shape of each tensor."""
     ordered = sorted(tensors, key=lambda one: (_ORDER.index(one[1]), one[0]))
     return len(tensor_header(ordered)) + sum(ITEM_BYTES[dtype] * math.prod(shape) for _, dtype, shape in ordered)
 
 
 def static_bytes(images: int, classes: int, codec: LabelCodec) -> int:
-    """The size of the file of static labels, one row per image, without ``source.json`` (some hundred bytes)."""
+    """Return the size of the file of static labels, one row per image, without ``source.json`` (some hundred bytes)."""
     columns = label_columns(codec, classes)
     return file_bytes((column.name, column.dtype, (images, column.width)) for column in columns)
 
 
 def logit_bytes(images: int, classes: int, epochs: int) -> int:
-    """The fp16 logits of every view alone, as papers state label sizes."""
+    """Return the fp16 logits of every view alone, as papers state label sizes."""
     return epochs * images * classes * 2
 
 
 def fkd_bytes(images: int, classes: int, epochs: int, batch_size: int, *, index: bool = False) -> int:
-    """The size of all batch files that SRe2L's relabelling writes (``index``: G_VBSM's, with image numbers)."""
+    """Return the size of all batch files that SRe2L's relabelling writes (``index``: G_VBSM's, with image numbers)."""
     views = epochs * images * (FKD_VIEW_BYTES + (FKD_INDEX_BYTES if index else 0))
     files = epochs * math.ceil(images / batch_size)
     container = FKD_FILE_BYTES + (FKD_INDEX_ENTRY_BYTES if index else 0)
