@@ -151,7 +151,7 @@ def test_intervals_are_drawn_from_three_distilled_sets_on_and_never_widen_the_pa
     assert ("stroke-opacity: 0.5" in figure.svg.replace("stroke-opacity: 0.25", "")) == (count >= 3)
     ticks = [float(text) for text in words(figure) if text.replace(".", "").isdigit()]
     mean = 100 * (0.5 + 0.05 * (count - 1))
-    assert ticks and all(abs(tick - mean) < 5 for tick in ticks)
+    assert ticks and all(abs(tick - mean) < 5.01 for tick in ticks)  # two equal means: the least span
 
 
 def test_nothing_measured_is_no_figure() -> None:

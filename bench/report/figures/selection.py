@@ -53,6 +53,7 @@ def drawings(rows: pd.DataFrame, records: pd.DataFrame) -> Iterator[Drawing]:
     looks = style.looks([*known["method"], *printed["method"]])
     found = sorted((part for _, part in known[known["ipc"].notna()].groupby(CHART)), key=lambda part: -len(part))
     varying = [name for name in CHART if known[name].nunique() > 1]
+    yield from _students(known[known["ipc"].notna()], looks)
     for place, part in enumerate(found):
         same = (known[CHART] == part[CHART].iloc[0]).all(axis=1)
         first = part.iloc[0]
@@ -67,7 +68,6 @@ def drawings(rows: pd.DataFrame, records: pd.DataFrame) -> Iterator[Drawing]:
         )
         for kind in kinds:
             yield from (one._replace(name=one.name + tail) for one in kind())
-    yield from _students(known[known["ipc"].notna()], looks)
 
 
 def _kind(labels: str) -> str:

@@ -35,6 +35,8 @@ MARKS: dict[str, dict[str, Any]] = {
 }
 SAID = ["labels", "ipc", "n", "mean", "low", "high"]  # columns that the text of a mark takes
 LONGEST = 24  # characters of a name in a figure
+TICKS = 6  # names on an axis of times
+SPAN = 10  # points that an axis of accuracies shows at least
 FEWEST = 3  # distilled sets behind an interval that is drawn
 NAMED = 12  # lines that are named beside their ends
 LETTER = 0.0158  # of the width of a figure, for a letter of such a name
@@ -111,9 +113,10 @@ def bars(axes: Axes, points: pd.DataFrame, across: str, look: Look) -> None:
 
 
 def accuracy_axis(axes: Axes, values: Sequence[float]) -> None:
-    """Scale the y-axis to means in percent: intervals may leave it."""
-    room = 0.05 * (max(values) - min(values)) + 0.5
-    axes.set_ylim(max(0.0, min(values) - room), min(100.6, max(values) + room))
+    """Scale the y-axis to means in percent: intervals may leave it, and small differences look small."""
+    low, high = min(values), max(values)
+    room = max(0.05 * (high - low) + 0.5, (SPAN - high + low) / 2)
+    axes.set_ylim(max(0.0, low - room), min(100.6, high + room))
 
 
 def bytes_axis(axes: Axes, values: Sequence[float], axis: str = "x") -> None:
@@ -145,8 +148,10 @@ def seconds_axis(axes: Axes, values: Sequence[float]) -> None:
     low, high = 0.8 * max(min(values), 0.1), 1.25 * max(*values, 1.0)
     axes.set_xscale("log")
     axes.set_xlim(low, high)
-    named = [step * unit for unit in (1, 60, 3600) for step in (1, 3, 10, 30)]
-    named = [second for second in named if low <= second <= high]
+    named: list[int] = []
+    for second in (step * unit for unit in (1, 60, 3600) for step in (1, 2, 3, 5, 10, 20, 30, 40)):
+        if low <= second <= high and (not named or second / named[-1] > (high / low) ** (1 / TICKS)):
+            named.append(second)
     axes.set_xticks(named, [duration(second) for second in named])
     axes.minorticks_off()
 
