@@ -12,21 +12,22 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from bench.version import __version__
+
 if TYPE_CHECKING:
-    from bench.cli.api import run
     from bench.errors import UserError
-    from bench.execution.evaluation import Result, evaluate
+    from bench.python_api.evaluation import Result, evaluate
+    from bench.python_api.running import run
     from bench.report.results import load_results
 
-__version__ = "0.1.0"
-__all__ = ["Result", "UserError", "evaluate", "load_results", "run"]
+__all__ = ["Result", "UserError", "__version__", "evaluate", "load_results", "run"]
 
 _HOMES = {
-    "Result": "bench.execution.evaluation",
+    "Result": "bench.python_api.evaluation",
     "UserError": "bench.errors",
-    "evaluate": "bench.execution.evaluation",
+    "evaluate": "bench.python_api.evaluation",
     "load_results": "bench.report.results",
-    "run": "bench.cli.api",
+    "run": "bench.python_api.running",
 }
 
 

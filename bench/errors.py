@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 class UserError(Exception):
     """Something the user can put right: the message is one line that says what is wrong, what was expected
-    and the next step. The command line prints it and exits with code 2."""
+    and the next step. The command line prints it and exits with code 2.
+    """
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

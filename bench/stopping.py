@@ -1,5 +1,4 @@
-"""A stop that was asked for: a job that is about to be preempted says so, and whoever computes stops where it next
-saved its work.
+"""Requested stops: before a preemption, computing stops where it next saved its work.
 
 ``ask`` is called by whoever gets the warning (a signal handler may call it); :class:`bench.kit.checkpoint.Checkpoint`
 is then due at once, saves, and raises :class:`Stopped`.
@@ -13,8 +12,10 @@ _asked = threading.Event()
 
 
 class Stopped(BaseException):
-    """Work was saved and left, because a stop was asked for. No :class:`Exception`: nothing should handle it but
-    who runs the cell."""
+    """Work was saved and left, because a stop was requested.
+
+    No :class:`Exception`: nothing should handle it but the worker of the cell.
+    """
 
 
 def ask() -> None:
@@ -23,7 +24,7 @@ def ask() -> None:
 
 
 def asked() -> bool:
-    """Was a stop asked for?"""
+    """Return whether a stop was requested."""
     return _asked.is_set()
 
 
@@ -31,12 +32,12 @@ def leave_if_asked() -> None:
     """Leave work that is saved.
 
     Raises:
-        Stopped: a stop was asked for.
+        Stopped: a stop was requested.
     """
     if asked():
         raise Stopped
 
 
 def forget() -> None:
-    """Take the wish back: for a process that goes on to other work."""
+    """Forget the request: for a process that goes on to other work."""
     _asked.clear()

@@ -18,16 +18,16 @@ from bench.kit.views.draws import Purpose, permutation, uniforms
 
 
 def class_order(classes: int, order_seed: int, student_seed: int) -> list[int]:
-    """The order in which the classes 0..classes-1 arrive, a function of these three numbers."""
+    """Return the order in which the classes 0..classes-1 arrive, a function of these three numbers."""
     draws = uniforms(seed_for("class-order", order_seed, student_seed), Purpose.ORDER, 0, 1, classes)
     return [int(index) for index in permutation(draws[0])]
 
 
 class ClassIncrementalSplit:
-    """The images of a split, sorted by the arrival of their classes and stable within a class; labels are places in
-    the class order.
+    """The images of a split, sorted by the arrival of their classes and stable within a class.
 
-    ``indices`` int64 (N,) are the images' places in the split; ``labels`` int64 (N,) are non-decreasing.
+    ``indices`` int64 (N,) are the images' places in the split; ``labels`` int64 (N,) are places in the class order,
+    non-decreasing.
     """
 
     def __init__(self, split: Split, order: Sequence[int]):
@@ -37,11 +37,11 @@ class ClassIncrementalSplit:
         self.labels = places[self.indices]
 
     def count(self, classes: int) -> int:
-        """The number of images of the first ``classes`` classes."""
+        """Return the number of images of the first ``classes`` classes."""
         return int((self.labels < classes).sum())
 
     def first(self, classes: int) -> Split:
-        """The images of the first ``classes`` classes, a prefix of those of more classes."""
+        """Return the images of the first ``classes`` classes, a prefix of those of more classes."""
         count = self.count(classes)
         indices, labels = self.indices[:count], self.labels[:count]
         if isinstance(self.split, Resident):
@@ -52,9 +52,10 @@ class ClassIncrementalSplit:
 
 @final
 class SeenLabels(LabelSource):
-    """The labels of a source for the images of a :class:`ClassIncrementalSplit`, without the logits of classes that
-    have not arrived. The others are not rescaled: their softmax is the source's own, given that the class is one of
-    them."""
+    """The labels of a source for a :class:`ClassIncrementalSplit`, without the logits of classes not yet seen.
+
+    The other logits are not rescaled: their softmax is the source's own, given that the class is one of them.
+    """
 
     kind: ClassVar[str] = "seen"
 
@@ -66,7 +67,8 @@ class SeenLabels(LabelSource):
         classes: int,
         device: torch.device,
     ):
-        """
+        """Keep the logits of the first ``classes`` classes.
+
         Args:
             source: labels any view with the logits of all classes.
             split: the images that the source was made for.

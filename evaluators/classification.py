@@ -29,7 +29,7 @@ class ClassificationProtocol(StudentProtocol):
     loss: Literal["kl", "mse"] = "kl"  # against soft labels; hard labels take cross entropy
     temperature: float = 20.0  # of kl
     squared_temperature: bool = False  # kl times T²: SRe2L on Tiny-ImageNet has it, SRe2L and RDED on ImageNet don't
-    ce_weight: float = 0.0  # of the cross entropy to the base image's own label, beside mse (G_VBSM, EDC)
+    ce_weight: float = 0.0  # of the cross entropy to the base image's own label, added to mse (G_VBSM, EDC)
     bn_momentum: float | None = None  # None: the architecture's own
 
 
@@ -49,6 +49,7 @@ class Classification(Evaluator):
         student = new_student(task, protocol)
         tests = TestImages(task.data.test, info.image_size, task.device)
         curve = train_classifier(student, train, schedule, tests, protocol, task)
+        task.keep_predictions(tests.predicted(), task.data.test.labels)
         return {
             "top1": curve[-1][1],
             "oracle_top1": max(top1 for _, top1 in curve),
@@ -65,7 +66,7 @@ class Classification(Evaluator):
 
 
 def training_images(task: EvaluationTask, protocol: ClassificationProtocol) -> tuple[Split, AugmentationSchedule]:
-    """The images that a student learns from, and the schedule of their views.
+    """Return the images that a student learns from, and the schedule of their views.
 
     Raises:
         UserError: the labels belong to other images or views.
@@ -82,8 +83,10 @@ def training_images(task: EvaluationTask, protocol: ClassificationProtocol) -> t
 
 
 def new_student(task: EvaluationTask, protocol: ClassificationProtocol) -> nn.Module:
-    """Build a student with random weights on the task's device. A student seed means the same initialisation (and, by
-    the schedule, the same views) for every method."""
+    """Build a student with random weights on the task's device.
+
+    A student seed means the same initialisation (and, by the schedule, the same views) for every method.
+    """
     import torch
 
     from bench.kit.models import build
@@ -137,7 +140,7 @@ def train_classifier(
 def student_loss(
     student: nn.Module, views: AugmentedBatch, step: int, task: EvaluationTask, protocol: ClassificationProtocol
 ) -> Tensor:
-    """The loss of a student on a batch: against soft labels where there are any, else cross entropy to the hard ones.
+    """Return the loss of a student on a batch, against soft labels where there are any, else against the hard ones.
 
     ``kl``: batch-mean KL(labels ‖ student) at a temperature, with or without T². ``mse``: mean squared error over all
     logits plus ``ce_weight`` times the cross entropy to the base image's unmixed label (``mse_gt`` of G_VBSM and EDC).

@@ -43,8 +43,8 @@ from bench.api import (
     Protocol,
 )
 from bench.api.augmentation import AugmentationSchedule
-from bench.api.label_codec import LabelCodec
 from bench.api.seeds import seed_for
+from bench.api.stored.codec import LabelCodec
 from bench.errors import UserError
 from evaluators.classification import Classification, ClassificationProtocol, new_student, train_classifier
 
@@ -82,6 +82,8 @@ class Continual(Classification):
         classes_seen(dataset.classes, protocol.steps)
 
     def evaluate(self, task: EvaluationTask) -> dict[str, Any]:
+        import torch
+
         from bench.kit.accuracy import TestImages
         from bench.kit.checkpoint import Checkpoint
         from bench.kit.data.dataset import Resident
@@ -98,9 +100,10 @@ class Continual(Classification):
         tests = TestImages(arriving.first(info.classes), info.image_size, task.device)
         schedules = [step_schedule(classes, memory.count(classes), protocol, task) for classes in seen]
         batches = [schedule.epochs * schedule.batches for schedule in schedules]
-        checkpoint, done = Checkpoint(task.work, "steps"), []
-        if found := checkpoint.load():
-            done = found[1]["steps"]
+        kept, done = Checkpoint(task.work, "steps"), []
+        predicted = torch.full((len(seen), len(arriving.indices)), -1)
+        if found := kept.load():
+            predicted, done = found[0]["predicted"], found[1]["steps"]
         for step in range(len(done), len(seen)):
             classes = seen[step]
             progress = partial_progress(task.progress, sum(batches[:step]), sum(batches))
@@ -110,8 +113,10 @@ class Continual(Classification):
             curve = train_classifier(student, memory.first(classes), schedules[step], seen_tests, protocol, own)
             parameters = sum(p.numel() for p in student.parameters())
             done.append({"classes": classes, "curve": curve, "parameters": parameters})
-            checkpoint.save({}, steps=done)
+            predicted[step, arriving.indices[: seen_tests.count]] = torch.tensor(order)[seen_tests.predicted()]
+            kept.save({"predicted": predicted}, steps=done)
             shutil.rmtree(own.work)
+        task.keep_predictions(predicted, task.data.test.labels)
         last = [one["curve"][-1][1] for one in done]
         views = [schedule.epochs * schedule.images * classes for schedule, classes in zip(schedules, seen, strict=True)]
         return {
@@ -128,7 +133,7 @@ class Continual(Classification):
         }
 
     def schedule(self, protocol: Protocol, dataset: DatasetInfo, *, ipc: int, seed: int) -> AugmentationSchedule:
-        """The views of the last step, whose student sees all images."""
+        """Return the views of the last step, whose student sees all images."""
         return super().schedule(protocol, dataset, ipc=ipc, seed=step_seed(seed, dataset.classes))
 
     def samples_seen(self, protocol: Protocol, dataset: DatasetInfo, *, ipc: int) -> int:
@@ -138,8 +143,9 @@ class Continual(Classification):
 
 
 def classes_seen(classes: int, steps: int) -> list[int]:
-    """The number of classes that have arrived at each of ``steps`` steps: equally many per step, the first steps one
-    more where the division leaves a remainder.
+    """Return the number of classes that have arrived at each of ``steps`` steps.
+
+    They are equally many per step, the first steps one more where the division leaves a remainder.
 
     Raises:
         UserError: there are fewer classes than steps.
@@ -150,13 +156,12 @@ def classes_seen(classes: int, steps: int) -> list[int]:
 
 
 def step_seed(seed: int, classes: int) -> int:
-    """The seed of the student that learns ``classes`` classes: another one per step, the same for any number of
-    steps."""
+    """Return the seed of the student that learns ``classes`` classes: another one per step, whatever their number."""
     return seed_for("continual-student", seed, classes)
 
 
 def step_schedule(classes: int, images: int, protocol: ContinualProtocol, task: EvaluationTask) -> AugmentationSchedule:
-    """The views of the student that learns from the ``images`` images of the first ``classes`` classes."""
+    """Return the views of the student that learns from the ``images`` images of the first ``classes`` classes."""
     info, seed = task.dataset.model_copy(update={"classes": classes}), step_seed(task.seed, classes)
     if task.images is None:
         return protocol.full_data_augmentation(info, images, seed)
@@ -166,7 +171,7 @@ def step_schedule(classes: int, images: int, protocol: ContinualProtocol, task: 
 def step_task(
     task: EvaluationTask, memory: ClassIncrementalSplit, order: list[int], classes: int, progress: Progress
 ) -> EvaluationTask:
-    """The task of one step: its classes are all classes, and its work folder is its own."""
+    """Return the task of one step: its classes are all classes, and its work folder is its own."""
     from evaluators.class_incremental import SeenLabels
 
     work = task.work / f"classes-{classes}"

@@ -59,7 +59,7 @@ class EfficiencyProtocol(ClassificationProtocol):
         return self._cut(super().full_data_augmentation(dataset, images, seed))
 
     def _cut(self, schedule: AugmentationSchedule) -> AugmentationSchedule:
-        """The schedule with just as many epochs as hold all iterations."""
+        """Return the schedule with just as many epochs as hold all iterations."""
         return schedule.model_copy(update={"epochs": -(-self.iterations // schedule.batches)})
 
 
@@ -105,12 +105,12 @@ class Efficiency(Classification):
 def images_of_blocks(
     schedule: AugmentationSchedule, protocol: EfficiencyProtocol, labels: LabelSource | None
 ) -> list[int]:
-    """The number of samples in each block: the last batch of an epoch may be shorter."""
+    """Return the number of samples in each block: the last batch of an epoch may be shorter."""
     sizes = []
     for step in range(protocol.untimed, protocol.iterations):
         epoch, batch = divmod(step, schedule.batches)
-        replay = None if labels is None else labels.replay(epoch)
-        sizes.append(len(schedule.rows(batch if replay is None else replay[batch][1])))
+        replayed = None if labels is None else labels.replayed_batches(epoch)
+        sizes.append(len(schedule.rows(batch if replayed is None else replayed[batch][1])))
     return [sum(sizes[first : first + protocol.steps]) for first in range(0, len(sizes), protocol.steps)]
 
 
@@ -150,7 +150,7 @@ class Stopwatch:
 
 
 def clock(device: torch.device) -> Callable[[], float]:
-    """A clock that synchronises the device before it reads the seconds."""
+    """Return a clock that synchronises the device before it reads the seconds."""
     import torch
 
     def now() -> float:

@@ -14,7 +14,7 @@ ByIpc = int | dict[int, int]  # one number, or a number from each IPC on: {1 = 3
 
 
 def by_ipc(value: ByIpc, ipc: int) -> int:
-    """The number for an IPC: that of the largest key not above it."""
+    """Return the number for an IPC: that of the largest key not above it."""
     if isinstance(value, int):
         return value
     return value[max((key for key in value if key <= ipc), default=min(value))]
@@ -55,7 +55,7 @@ class StudentProtocol(Protocol):
     tests: int = Field(10, ge=1)  # evenly spaced, the last one after the last epoch
 
     def augmentation(self, dataset: DatasetInfo, ipc: int, seed: int) -> AugmentationSchedule:
-        """The views of a synthetic set that a student of ``seed`` sees."""
+        """Return the views of a synthetic set that a student of ``seed`` sees."""
         images = ipc * dataset.classes
         return AugmentationSchedule(
             plan=self._views(dataset, self.shuffle, seed),
@@ -65,8 +65,10 @@ class StudentProtocol(Protocol):
         )
 
     def full_data_augmentation(self, dataset: DatasetInfo, images: int, seed: int) -> AugmentationSchedule:
-        """The views of ``images`` real training images that a student of ``seed`` sees; photographs are no mosaics of
-        patches, so none are shuffled."""
+        """Return the views of ``images`` real training images that a student of ``seed`` sees.
+
+        Photographs are no mosaics of patches, so none are shuffled.
+        """
         return AugmentationSchedule(
             plan=self._views(dataset, 1, seed),
             images=images,

@@ -81,7 +81,7 @@ class External(Distiller):
         return ()
 
     def depends_on(self, artifact: Artifact, point: GridPoint) -> Mapping[str, Any]:
-        """The same for every seed: these files are there already."""
+        """Depend on no seed: these files are there already."""
         return {"ipc": point.ipc} if artifact == "images" else {}
 
     def needs(self, artifact: Artifact, point: GridPoint) -> Sequence[Artifact]:
@@ -112,7 +112,7 @@ class External(Distiller):
         return source
 
     def _folder(self, what: str, wanted: str) -> Path:
-        """The folder of the images or labels, once its files are those that were imported."""
+        """Return the folder of the images or labels, if its files are those that were imported."""
         from bench.kit.images import files_digest
 
         folder = Path(self.config.folder) / what

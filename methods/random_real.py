@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from bench.api import Distiller, GridPoint, Images, MethodInfo, Task, TeacherSpec
+from bench.api import Distiller, GridPoint, Images, MethodCost, MethodInfo, Task
 
 
 class RandomReal(Distiller):
@@ -14,8 +14,8 @@ class RandomReal(Distiller):
         name="random_real", title="Random real", version=1, paper="", labels="hard", tasks=(), baseline=True
     )
 
-    def teachers(self, point: GridPoint) -> tuple[TeacherSpec, ...]:
-        return ()
+    def cost(self, point: GridPoint) -> MethodCost:
+        return MethodCost(distill=0.0)
 
     def distill(self, task: Task) -> Images:
         import torch

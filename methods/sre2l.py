@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from bench.api import DatasetInfo, Distiller, GridPoint, ImageBlock, MethodInfo, Task, affects
+from bench.api import DatasetInfo, Distiller, GridPoint, ImageBlock, MethodCost, MethodInfo, StudentCost, Task, affects
 from bench.errors import UserError
 from bench.kit.recovery.config import RecoveryAugmentation
 
@@ -36,12 +36,12 @@ _SMALL_SETS: dict[str, dict[str, Any]] = {
 
 
 class SRe2L(Distiller):
-    """Images: recovered from a teacher's batch norms, one image of each of 100 classes at a time. Labels: the
-    teacher's, stored for every view."""
+    """Images: recovered from a teacher's batch norms, one of each of 100 classes at a time. Labels: the teacher's."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="sre2l", title="SRe2L", version=1, paper="arXiv 2306.13092", labels="teacher", stored="fp16",
-        needs="a teacher with batch norms", shared=("distill",),
+        label_files="fkd", needs="a teacher with batch norms", shared=("distill",),
+        student_cost=StudentCost(batch_size=1024, seconds=0.75, mebibytes=20850),  # HeLlO, supplement, Table 6
     )  # fmt: skip
 
     class Config(RecoveryAugmentation):
@@ -59,8 +59,11 @@ class SRe2L(Distiller):
 
     @classmethod
     def for_dataset(cls, dataset: DatasetInfo, **overrides: Any) -> Self:
-        """The official settings of ImageNet-1K, Tiny-ImageNet and CIFAR. Assumed, because the authors give none: other
-        sets up to 32 px are run as CIFAR, up to 64 px as Tiny-ImageNet, larger ones as ImageNet-1K."""
+        """Configure it as the authors do for ImageNet-1K, Tiny-ImageNet and CIFAR.
+
+        Assumed, because the authors give none: other sets up to 32 px are run as CIFAR, up to 64 px as Tiny-ImageNet,
+        larger ones as ImageNet-1K.
+        """
         settings: dict[str, Any] = {}
         if dataset.image_size <= 64:
             settings = dict(_SMALL_SETS.get(dataset.name, _CIFAR if dataset.image_size <= 32 else _TINY))
@@ -73,6 +76,11 @@ class SRe2L(Distiller):
             raise UserError(
                 f"a flipped image of {point.dataset.name} may belong to another class; leave out --set sre2l.flip"
             )
+
+    def cost(self, point: GridPoint) -> MethodCost:
+        """29 hours for ImageNet-1K at IPC 50 on one RTX 4090 (DELT, arXiv 2411.19946, Table 5)."""
+        images = point.dataset.classes * point.ipc / 50_000
+        return MethodCost(distill=29.0 * images * self.config.iterations / 4000)
 
     def distill(self, task: Task) -> Iterator[ImageBlock]:
         import torch
@@ -109,15 +117,19 @@ class SRe2L(Distiller):
 
 
 def official_batches(ipc: int, classes: int, size: int) -> list[range]:
-    """List the classes of each batch as the official loops order them: for each image of a class, all classes in
-    blocks of ``size``; the last block may be smaller, where the official code stops with an error."""
+    """List the classes of each batch as the official loops order them: per image of a class, all classes in blocks.
+
+    The last block may be smaller than ``size``, where the official code stops with an error.
+    """
     blocks = [range(first, min(first + size, classes)) for first in range(0, classes, size)]
     return blocks * ipc
 
 
 class SRe2LLoss:
-    """Cross entropy (mean over the batch) + r_bn · Σ_l w_l (‖σ²_l − running‖₂ + ‖μ_l − running‖₂), over the inputs of
-    the batch norms, w = ``first_bn`` for the first of them and else 1, + tv · TV + l2 · mean norm of an image.
+    """Cross entropy (mean over the batch) + r_bn · distances of batch norms + tv · TV + l2 · mean norm of an image.
+
+    The distances are Σ_l w_l (‖σ²_l − running‖₂ + ‖μ_l − running‖₂) over the inputs of the batch norms; the first has
+    the weight ``first_bn``, the others 1.
 
     Args:
         net: the teacher's network, frozen, in eval mode, behind ``inputs``, which must be open.
@@ -150,8 +162,10 @@ class SRe2LLoss:
 
 
 def total_variation(views: Tensor) -> Tensor:
-    """Sum (G,) of the L2 norms, over a whole group (G, B, 3, S, S), of the differences between horizontal, vertical
-    and both diagonal neighbours (SRe2L, ``recover/utils.py``)."""
+    """Return the total variation (G,) of whole groups (G, B, 3, S, S) (SRe2L, ``recover/utils.py``).
+
+    It is the sum of the L2 norms of the differences between horizontal, vertical and both diagonal neighbours.
+    """
     from torch.linalg import vector_norm
 
     differences = (

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from bench.api import DatasetInfo, Images, LabelSource, catalogue
 from bench.api.augmentation import AugmentationConfig, AugmentationSchedule
-from bench.api.label_codec import LabelCodec
+from bench.api.stored.codec import LabelCodec
 from bench.kit.data.dataset import Resident
 from bench.kit.labels.stored import StoredLabels
 from bench.kit.labels.storing import store

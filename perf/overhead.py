@@ -19,7 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench.execution import inline, local
+from bench.execution import local
 from bench.execution.options import Options
 from bench.execution.scheduling import Schedule, prepare
 from bench.planning import plan
@@ -68,15 +68,15 @@ PARTS = {
     ("stages.py", "evaluate"): "the cell's own work: one image read",
     ("worker.py", "_look"): "is it done, are its parents whole",
     ("worker.py", "_settle"): "seeds of the global streams",
-    ("heart.py", "__enter__"): "heartbeat: begin",
-    ("heart.py", "__exit__"): "heartbeat: end",
-    ("store.py", "commit"): "commit: flush and rename",
-    ("store.py", "facts"): "digests of the files",
-    ("store.py", "draft"): "the draft's folder",
-    ("lease.py", "lease"): "lease",
+    ("heartbeat.py", "__enter__"): "heartbeat: begin",
+    ("heartbeat.py", "__exit__"): "heartbeat: end",
+    ("artifacts.py", "commit"): "commit: flush and rename",
+    ("artifacts.py", "facts"): "digests of the files",
+    ("artifacts.py", "draft"): "the draft's folder",
+    ("locks.py", "lease"): "lease",
     ("worker.py", "facts"): "facts of the run",
-    ("schedule.py", "settle"): "schedule: settle",
-    ("schedule.py", "ready"): "schedule: what is ready",
+    ("scheduling.py", "settle"): "schedule: settle",
+    ("scheduling.py", "ready"): "schedule: what is ready",
 }
 
 
@@ -113,7 +113,7 @@ def run(cells: int, jobs: int, store: Path, profile: bool) -> None:
     if jobs:
         local.run(schedule, options, jobs, Unwatched())
     else:
-        inline.run(schedule, options, Unwatched())
+        local.run_inline(schedule, options, Unwatched())
     profiler.disable()
     assert len(schedule.computed) == cells, schedule.counts("evaluate")
     if profile:
@@ -130,7 +130,7 @@ def table(profiler: cProfile.Profile, cells: int) -> None:
     for (file, name), what in PARTS.items():
         spent = sum(row[3] for (path, _, called), row in found.items() if called == name and Path(path).name == file)
         print(f"  {what:42} {1000 * spent / cells:8.2f}")
-    whole = sum(row[3] for (path, _, called), row in found.items() if called == "run" and path.endswith("inline.py"))
+    whole = sum(row[3] for (path, _, name), row in found.items() if name == "run_inline" and path.endswith("local.py"))
     print(f"  {'all':42} {1000 * whole / cells:8.2f}")
 
 

@@ -23,9 +23,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.api import Dataset, DatasetInfo, Task, TeacherSpec
+from bench.api import Dataset, DatasetInfo, TeacherSpec
 from bench.kit.clip.loading import ICON_CLIP, load_clip
 from bench.kit.data.dataset import Resident
+from bench.kit.running import RunningTask
 from bench.kit.views import AugmentedBatch
 from methods.hello import lora
 from methods.hello.config import Config
@@ -98,9 +99,9 @@ def real_steps(names: tuple[str, ...], teacher: nn.Module, device: torch.device)
     )
     times: list[float] = []
     with tempfile.TemporaryDirectory() as work:
-        task = Task(
+        task = RunningTask(
             dataset=info, ipc=10, seed=0, data=Dataset(info, names, names, split, split), teachers=(trajectory,),
-            device=device, work=Path(work), progress=lambda *_, **__: times.append(now(device)),
+            device=device, work=Path(work), on_progress=lambda *_, **__: times.append(now(device)),
         )  # fmt: skip
         train_projector(task, CONFIG, ICON_CLIP)
     steps = times[: IMAGES // BATCH]  # then comes the checkpoint

@@ -20,7 +20,9 @@ from torch.nn import functional as F
 from torchvision.transforms import v2 as transforms
 
 from bench.kit.models import Classifier, build
-from bench.kit.recovery import BatchNormInputs, GroupViews, noise, recover
+from bench.kit.recovery.augment import GroupViews
+from bench.kit.recovery.bn_statistics import BatchNormInputs
+from bench.kit.recovery.loop import noise, recover
 from methods.sre2l import SRe2L, SRe2LLoss
 
 BEST = 1e4
@@ -87,7 +89,7 @@ def sre2l(case: Case, device: torch.device) -> Steps:
     start = noise(seeds, case.batch, case.size, device)
 
     def steps(count: int) -> None:
-        views = GroupViews(config.views(), seeds, case.size, count, device)
+        views = GroupViews(config, seeds, case.size, count, device)
         with BatchNormInputs(net, case.groups) as inputs:
             recover(start, SRe2LLoss(net, inputs, labels, config), views, lr=config.lr, mean=MEAN, std=STD)
 

@@ -23,12 +23,13 @@ from torch.nn import functional as F
 from torchvision.transforms import v2 as transforms
 
 from bench.kit.models import build
-from bench.kit.recovery import GroupViews, noise, recover
+from bench.kit.recovery.augment import GroupViews
+from bench.kit.recovery.loop import noise, recover
 from methods.g_vbsm import GVBSM
 from methods.g_vbsm.config import IMAGENET_POOL, NARROW_POOL, SMALL_POOL
 from methods.g_vbsm.matching import Layout, Matcher, Targets
 from methods.g_vbsm.moments import ConvInputs, ConvMoments
-from methods.g_vbsm.recover import PoolLoss, recovery_views
+from methods.g_vbsm.recover import PoolLoss, augmentation
 
 CLASSES = 10
 
@@ -118,11 +119,10 @@ def g_vbsm(case: Case, device: torch.device) -> Steps:
 
     def steps(count: int) -> None:
         config = case.config(count)
-        views = GroupViews(recovery_views(config), [0], case.size, count, device)
+        views = GroupViews(augmentation(config), [0], case.size, count, device)
         with ExitStack() as opened:
             matchers = [
-                opened.enter_context(Matcher(net, layout, 1, patch=case.patch, alpha=config.alpha, init="zero"))
-                for net, layout in zip(nets, layouts, strict=True)
+                opened.enter_context(Matcher(net, layout, 1, config)) for net, layout in zip(nets, layouts, strict=True)
             ]
             loss = PoolLoss(matchers, labels, [0], config, 0)
             recover(start, loss, views, lr=config.lr, mean=MEAN, std=STD)

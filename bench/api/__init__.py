@@ -4,6 +4,7 @@ Modules named by entry points must import without torch: import torch and ``benc
 compute.
 """
 
+from bench.api.architectures import Student
 from bench.api.augmentation import AugmentationConfig, AugmentationSchedule, AugmentedBatch
 from bench.api.config import BaseConfig, affects
 from bench.api.dataset import (
@@ -16,9 +17,9 @@ from bench.api.dataset import (
     TeacherSpec,
     Trajectory,
 )
-from bench.api.evaluator import EvaluationTask, Evaluator, Protocol, Student
+from bench.api.evaluator import EvaluationTask, Evaluator, Protocol
 from bench.api.labels import ByteCount, FrozenBackbone, Images, LabelSize, LabelSource
-from bench.api.method import Distiller, MethodInfo
+from bench.api.method import Distiller, MethodCost, MethodInfo, StudentCost
 from bench.api.seeds import seed_for
 from bench.api.task import Checkpoint, ImageBlock, Progress, Task
 
@@ -41,12 +42,14 @@ __all__ = [
     "Images",
     "LabelSize",
     "LabelSource",
+    "MethodCost",
     "MethodInfo",
     "NetworkSpec",
     "Progress",
     "Protocol",
     "Split",
     "Student",
+    "StudentCost",
     "Task",
     "TeacherSpec",
     "Trajectory",

@@ -6,10 +6,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from bench.api import registry
-from bench.api.evaluator import Student
+from bench.api.plugins import Group
 from bench.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # name -> description; shown by `bench list students`
 SMALL = {
@@ -46,7 +51,33 @@ FAMILIES = {
     "timm:NAME": "any classifier of timm",
     "torchvision:NAME": "any classifier of torchvision",
 }
+# ms per image of training ResNet-18 at 224 px (HeLlO, arXiv 2408.08201, supplement Table 6: SRe2L's student, one A5000)
+STEP = 1e3 * 0.75 / 1024
+# 10^9 multiplications of one image at 224 px: torchvision's own figures; of CLIP's image towers, counted by torch
+MULTIPLICATIONS = {
+    "resnet18": 1.814, "resnet50": 4.089, "resnet101": 7.801, "mobilenet_v2": 0.301, "efficientnet_b0": 0.386,
+    "shufflenet_v2_x0_5": 0.040, "swin_v2_t": 5.940, "vgg11": 7.609, "vit_b_16": 17.564, "alexnet": 0.714,
+    "RN50": 6.111, "RN101": 9.771, "ViT-B-32": 4.409, "ViT-B-16": 17.563,
+}  # fmt: skip
+
 _SIZED = re.compile(r"(convnet[1-8]|resnet(10|18|34|50)-small)-w[1-9]\d*|wrn(10|16|22|28|34|40)-[1-9]\d?")
+
+
+@dataclass(frozen=True)
+class Student:
+    """A network from another package, registered in the group ``bench.students`` under its name.
+
+    ``build(classes, image_size)`` makes the ``torch.nn.Module`` with random weights from torch's global stream; it maps
+    normalised float pixels (B, 3, S, S) to logits (B, classes). Import torch inside. Raise ``version`` when results
+    change: it is part of the identity of what was computed with the network.
+    """
+
+    title: str
+    build: Callable[[int, int], nn.Module]
+    version: int = 1
+
+
+STUDENTS: Group[Student] = Group("bench.students", "student", Student)
 
 
 def check(name: str) -> None:
@@ -62,24 +93,36 @@ def check(name: str) -> None:
         if not rest:
             raise UserError(f"student {name!r} names no model; expected {library}:NAME, e.g. {library}:resnet18")
         return
-    if name not in registry.STUDENTS:
+    if name not in STUDENTS:
         raise unknown("student", name, [*descriptions()])
-    registry.STUDENTS.get(name)
+    STUDENTS.get(name)
 
 
 def plugin(name: str) -> Student | None:
-    """The network of another package that is called ``name``; None for those of this package.
+    """Return the network of another package that is called ``name``; None for those of this package.
 
     Raises:
         UserError: it cannot be used.
     """
-    return registry.STUDENTS.get(name) if not _built_in(name) and name in registry.STUDENTS else None
+    return STUDENTS.get(name) if not _built_in(name) and name in STUDENTS else None
 
 
 def descriptions() -> dict[str, str]:
     """All names and families of architectures with a line on each."""
-    return {**SMALL, **LARGE, **{name: student.title for name, student in registry.STUDENTS.usable.items()}, **FAMILIES}
+    return {**SMALL, **LARGE, **{name: student.title for name, student in STUDENTS.usable.items()}, **FAMILIES}
 
 
 def _built_in(name: str) -> bool:
     return name in SMALL or name in LARGE or bool(_SIZED.fullmatch(name))
+
+
+def network_hours(images: float, networks: tuple[str, ...], training: bool = False) -> float | None:
+    """Hours in which each network sees ``images`` at 224 px; None: a network is not known.
+
+    Networks take as long as their multiplications say, but none less than ResNet-18, because small ones wait for
+    memory; a forward pass takes a third of a training step.
+    """
+    if not networks or not set(networks) <= MULTIPLICATIONS.keys():
+        return None
+    weights = sum(max(1.0, MULTIPLICATIONS[name] / MULTIPLICATIONS["resnet18"]) for name in networks)
+    return images * weights * (1 if training else 1 / 3) * STEP / 3.6e6

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class AugmentationConfig(BaseConfig):
-    """What is done to each image before a student or a label model sees it, in this order:
+    """The augmentation of each image before a student or a label model sees it.
 
-    ShufflePatches(``shuffle``), the crop resized to ``size`` (bilinear), the horizontal flip, the mix.
+    In this order: ShufflePatches(``shuffle``), the crop resized to ``size`` (bilinear), the horizontal flip, the mix.
 
     ``crop``: ``"rrc"`` is torchvision's RandomResizedCrop with areas in (``min_scale``, ``max_scale``) and
     aspects in ``ratio``; ``"shift"`` resizes to ``size`` and then is RandomCrop with ``pad`` black pixels on
     each side; ``"none"`` resizes alone. ``mix`` draws one weight from Beta(``alpha``, ``alpha``) and one
-    permutation a batch.
+    permutation per batch.
     """
 
     size: int = Field(gt=0)
@@ -58,12 +58,15 @@ class AugmentationConfig(BaseConfig):
 
     @property
     def keeps_squares(self) -> bool:
-        """Does RandomResizedCrop leave square images whole? Where only the whole area will do, no other shape
-        fits and the fallback is the whole image (RDED relies on it below 128 pixels)."""
+        """True where RandomResizedCrop leaves square images whole.
+
+        Where only the whole area will do, no other shape fits and the fallback is the whole image (RDED relies on it
+        below 128 pixels).
+        """
         return self.min_scale == 1 and self.ratio[0] <= 1 <= self.ratio[1]
 
     def digest(self) -> str:
-        """SHA-256 (hex) of the chosen fields: equal digests make equal views of equal images."""
+        """Return the SHA-256 (hex) of the chosen fields: equal digests make equal views of equal images."""
         return hashlib.sha256(json.dumps(self.non_default_fields(), sort_keys=True).encode()).hexdigest()
 
 
@@ -81,15 +84,15 @@ class AugmentationSchedule(BaseConfig):
 
     @property
     def batches(self) -> int:
-        """Batches an epoch."""
+        """Batches per epoch."""
         return -(-self.images // self.batch_size)
 
     def rows(self, batch: int) -> range:
-        """The places in an epoch's order that a batch holds."""
+        """Return the places in an epoch's order that a batch holds."""
         return range(batch * self.batch_size, min((batch + 1) * self.batch_size, self.images))
 
     def differs(self, other: AugmentationSchedule) -> str:
-        """The first field that differs, by name and with both values, e.g. ``seed 5, expected 7``; empty: none."""
+        """Name the first field that differs, with both values, e.g. ``seed 5, expected 7``; empty: none."""
         mine, theirs = ({**s.plan.model_dump(), **s.model_dump(exclude={"plan"})} for s in (self, other))
         return next(
             (f"{name} {theirs[name]}, expected {mine[name]}" for name in mine if mine[name] != theirs[name]), ""

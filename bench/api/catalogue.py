@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from bench.api import registry
 from bench.api.dataset import DatasetInfo
+from bench.api.plugins import Group
 from bench.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -71,10 +71,15 @@ class DatasetPlugin(ABC):
 def default_data_root() -> Path:
     """Return ``$DISTILL_BENCH_DATA``, else ``~/.cache/distill-bench/data``."""
     chosen = os.environ.get(DATA_ROOT_VARIABLE)
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "distill-bench" / "data"
+    try:
+        return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "distill-bench" / "data"
+    except RuntimeError:
+        raise UserError(
+            f"this user has no home folder to hold data sets; name a folder by --data-root or ${DATA_ROOT_VARIABLE}"
+        ) from None
 
 
-PLUGINS: registry.Group[type[DatasetPlugin]] = registry.Group("bench.datasets", "data set", DatasetPlugin, ["argument"])
+PLUGINS: Group[type[DatasetPlugin]] = Group("bench.datasets", "data set", DatasetPlugin, ["argument"])
 
 
 def names() -> tuple[str, ...]:

@@ -12,13 +12,15 @@ Artifact = Literal["prepared", "images", "labels"]  # what a method makes
 
 @dataclass(frozen=True)
 class Affects:
-    """The marker that :func:`affects` makes."""
+    """A marker, made by :func:`affects`."""
 
     what: frozenset[str]
 
 
 def affects(*what: Artifact | Literal["speed"]) -> Affects:
-    """Mark a field by what it affects: ``batch_size: Annotated[int, affects("speed")] = 256``.
+    """Mark a field by what it affects.
+
+    For example ``batch_size: Annotated[int, affects("speed")] = 256``.
 
     A field without a marker affects the images, or what the class's ``unmarked`` says. One that affects what is
     prepared reaches the images through the identity of that; one that affects speed alone, or nothing by itself, is

@@ -1,4 +1,4 @@
-"""Data sets and teachers: what is known of them without reading an image, and what methods are given to use."""
+"""Data sets and teachers: facts known without reading an image, and the interfaces that methods use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class TeacherSpec(BaseConfig):
-    """Which training trajectory must exist before a method can start.
+    """A training trajectory that must exist before a method can start.
 
     The defaults are torchvision's recipe for ResNet-18 (``references/classification``): SGD .1, momentum .9, weight
     decay 1e-4, a tenth every 30 of 90 epochs, batches of 256.
@@ -45,7 +45,7 @@ class TeacherSpec(BaseConfig):
 
 
 class DatasetInfo(BaseConfig):
-    """What can be said of a data set without reading an image."""
+    """Facts on a data set that are known without reading an image."""
 
     name: str
     title: str
@@ -123,8 +123,9 @@ class Split(ABC):
     def centered(
         self, size: int, device: torch.device | str, batch_size: int = 256, indices: Tensor | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images in order, resized and centre-cropped as test images are: uint8 (B, 3, size, size), with labels
-        int64 (B,), both on ``device``.
+        """Yield images in order, resized and centre-cropped as test images are.
+
+        They are uint8 (B, 3, size, size), with labels int64 (B,), both on ``device``.
 
         Args:
             indices: int64 on the host, which images and in which order; all where it is None.
@@ -182,7 +183,7 @@ def order_hash(ids: Sequence[str]) -> str:
 
 
 class NetworkSpec(BaseConfig):
-    """What must be known to build a classifier again."""
+    """The description from which a classifier is built again."""
 
     arch: str
     classes: int
@@ -203,8 +204,10 @@ class Classifier(Protocol):
 
 
 class Trajectory(Protocol):
-    """A trained teacher: checkpoints of one architecture at the kept ``epochs``, which ascend; ``accuracy`` holds the
-    test accuracy of each (a fraction)."""
+    """A trained teacher: checkpoints of one architecture at the kept ``epochs``, which ascend.
+
+    ``accuracy`` holds the test accuracy of each (a fraction).
+    """
 
     @property
     def network(self) -> NetworkSpec: ...

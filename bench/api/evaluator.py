@@ -18,10 +18,9 @@ from bench.errors import UserError
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from bench.api.augmentation import AugmentationSchedule
-    from bench.api.label_codec import LabelCodec
+    from bench.api.stored.codec import LabelCodec
 
 
 class Protocol(BaseConfig):
@@ -39,8 +38,10 @@ class Protocol(BaseConfig):
 
 @dataclass(frozen=True)
 class EvaluationTask:
-    """The inputs of one evaluation: ``images`` to train on (None: the whole real training set) and their ``labels``
-    (None: hard labels)."""
+    """The inputs of one evaluation.
+
+    ``images`` to train on (None: the whole real training set) and their ``labels`` (None: hard labels).
+    """
 
     dataset: DatasetInfo
     data: Dataset
@@ -53,20 +54,9 @@ class EvaluationTask:
     device: torch.device
     work: Path
     progress: Progress
-
-
-@dataclass(frozen=True)
-class Student:
-    """A network from another package, registered in the group ``bench.students`` under its name.
-
-    ``build(classes, image_size)`` makes the ``torch.nn.Module`` with random weights from torch's global stream; it maps
-    normalised float pixels (B, 3, S, S) to logits (B, classes). Import torch inside. Raise ``version`` when results
-    change: it is part of the identity of what was computed with the network.
-    """
-
-    title: str
-    build: Callable[[int, int], nn.Module]
-    version: int = 1
+    # takes the predicted class of every test image, int64 (images,) or (steps, images), -1 where a step has none,
+    # and the true class, int64 (images,)
+    keep_predictions: Callable[[torch.Tensor, torch.Tensor], None] = lambda predicted, labels: None
 
 
 class Evaluator(ABC):
@@ -107,16 +97,19 @@ class Evaluator(ABC):
 
     @abstractmethod
     def schedule(self, protocol: Protocol, dataset: DatasetInfo, *, ipc: int, seed: int) -> AugmentationSchedule:
-        """The views of a synthetic set that a student of ``seed`` sees; torch-free, because stored labels are planned
-        with it."""
+        """Return the views of a synthetic set that a student of ``seed`` sees.
+
+        Torch-free, because stored labels are planned with it.
+        """
 
     def samples_seen(self, protocol: Protocol, dataset: DatasetInfo, *, ipc: int) -> int:
-        """The number of training samples over all epochs and students; torch-free, because costs are estimated with
-        it."""
+        """Count the training samples over all epochs and students; torch-free, to estimate costs."""
         schedule = self.schedule(protocol, dataset, ipc=ipc, seed=0)
         return schedule.epochs * schedule.images
 
     @abstractmethod
     def evaluate(self, task: EvaluationTask) -> dict[str, Any]:
-        """Train and test one student; return its metrics as plain JSON values, among them the headline ``top1`` (a
-        fraction)."""
+        """Train and test one student, and return its metrics as plain JSON values.
+
+        Among them is the headline ``top1`` (a fraction).
+        """

@@ -1,4 +1,4 @@
-"""Synthetic images, and label sources: what answers a batch of augmented images with soft labels."""
+"""Synthetic images, and the sources of soft labels for batches of augmented images."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class FrozenBackbone:
 
 @dataclass(frozen=True)
 class ByteCount:
-    """What a student needs on disk, measured on the files.
+    """The bytes that a student needs on disk, measured on the files.
 
     ``images``: the encoded images. ``labels``: everything beyond images and hard labels (stored tensors with
-    their headers, or the weights of the label model). ``public``: frozen public bases, named and counted apart.
+    their headers, or the weights of the label model). ``public``: frozen backbones, named and counted apart.
     """
 
     images: int = 0
@@ -58,7 +58,7 @@ class ByteCount:
 
 
 class LabelSource(ABC):
-    """Answers a batch of augmented images with soft labels.
+    """A source of soft labels for batches of augmented images.
 
     A *stored* source dictates the views its labels were made for; an *online* one labels any view. A source is
     saved as a folder that holds a ``source.json`` with its ``kind`` and nothing that is not counted.
@@ -68,11 +68,11 @@ class LabelSource(ABC):
     complete: bool = True  # does it know the logits of all classes, or only which are likely?
 
     def schedule(self) -> AugmentationSchedule | None:
-        """The views the labels belong to; None where they are free."""
+        """Return the views that the labels belong to; None: any."""
         return None
 
-    def replay(self, epoch: int) -> Sequence[tuple[int, int]] | None:
-        """Which (epoch, batch) of the schedule a student sees in its epoch; None: all batches of that epoch."""
+    def replayed_batches(self, epoch: int) -> Sequence[tuple[int, int]] | None:
+        """List the (epoch, batch) of the schedule that a student sees in its epoch; None: all batches of that epoch."""
         return None
 
     def check(self, images: Images, order_hash: str) -> None:  # noqa: B027 — online sources label any image
@@ -84,8 +84,7 @@ class LabelSource(ABC):
 
     @abstractmethod
     def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
-        """Logits (B, C), float32, for the augmented batch ``views`` of training step ``step``; C is the ``logits`` of
-        the data set."""
+        """Return logits float32 (B, C) for the augmented batch of a training step; C is ``DatasetInfo.logits``."""
 
     def channels(self, images: Images) -> Tensor | None:
         """Return extra channels uint8 (N, P, S, S) of the images that it labels, which become ``views.channels``."""
@@ -105,23 +104,24 @@ class LabelSource(ABC):
         """Read back what :meth:`save` wrote.
 
         Raises:
-            UserError: a named public base is not to be had.
+            UserError: a named frozen backbone is not available.
         """
 
     def public(self) -> tuple[FrozenBackbone, ...]:
-        """The public bases this source stands on."""
+        """List the frozen backbones that this source builds on."""
         return ()
 
     def parameters(self) -> int | None:
-        """How many numbers of a model it stores, the public bases' left out; None where it stores answers, or where
-        nobody counts."""
+        """Count the stored parameters of its model, without frozen backbones; None: not known, or no model."""
         return None
 
 
 @dataclass(frozen=True)
 class LabelSize:
-    """What a method's own label model stores, said without building it: so many ``numbers`` of ``width`` bytes each.
-    ``public`` are the parameters of the frozen public base that answers with it; they are counted apart."""
+    """The stored size of a method's own label model: ``numbers`` elements of ``width`` bytes.
+
+    ``public`` are the parameters of the frozen backbone beside it; they are counted apart.
+    """
 
     numbers: int
     width: int = 4

@@ -18,8 +18,32 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class MethodCost:
+    """Hours of a method's stages at 224 px on one grid point, and the networks that answer a view; None: not known."""
+
+    prepare: float | None = None
+    distill: float | None = None
+    label: float | None = None
+    label_networks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StudentCost:
+    """The printed cost of training ResNet-18 at 224 px under a method's own labels."""
+
+    batch_size: int
+    seconds: float  # per iteration
+    mebibytes: int
+
+    @property
+    def milliseconds_per_image(self) -> float:
+        """Milliseconds per image shown."""
+        return 1e3 * self.seconds / self.batch_size
+
+
+@dataclass(frozen=True)
 class MethodInfo:
-    """What `bench list methods` shows of a method, and what planning must know of it."""
+    """The facts on a method that `bench list methods` shows and that plans are made with."""
 
     name: str
     title: str
@@ -28,6 +52,8 @@ class MethodInfo:
     labels: str  # the board's word for who labels: "teacher", "projector", "ensemble"; "hard" where nobody does
     tasks: tuple[str, ...] = ("classification",)  # of the data sets that it is for; empty: any
     stored: str = ""  # the codec in which the method stores its labels ("fp16"); empty: they are given online
+    label_files: str = ""  # the format in which the authors' code writes labels: "fkd", or "fkd+index" (image numbers)
+    student_cost: StudentCost | None = None  # as printed, under the method's own labels
     baseline: bool = False  # does it come along with every run?
     needs: str = ""
     shared: tuple[str, ...] = ()  # stages whose work several processes can share: of prepare, distill and label
@@ -64,8 +90,8 @@ class Distiller:
         """
 
     def teachers(self, point: GridPoint) -> tuple[TeacherSpec, ...]:
-        """Name the trajectories this method needs; none where it needs no teacher."""
-        return (point.dataset.teacher,)
+        """Name the trajectories this method needs: by default the data set's teacher, and none for hard labels."""
+        return () if self.info.labels == "hard" else (point.dataset.teacher,)
 
     def images_from(self, point: GridPoint) -> Distiller | None:
         """Return the configured method whose images these are, e.g. ``RDED(self.config.images)``; None: its own.
@@ -84,8 +110,10 @@ class Distiller:
         return type(self).distill is not Distiller.distill
 
     def needs(self, artifact: Artifact, point: GridPoint) -> Sequence[Artifact]:
-        """Name the method's other artifacts that making ``artifact`` takes: they arrive as ``task.prepared``,
-        ``task.images`` and ``task.labels``."""
+        """Name the method's other artifacts that making ``artifact`` takes.
+
+        They arrive as ``task.prepared``, ``task.images`` and ``task.labels``.
+        """
         return ("prepared",) if artifact == "images" else ()
 
     def depends_on(self, artifact: Artifact, point: GridPoint) -> Mapping[str, Any]:
@@ -97,9 +125,12 @@ class Distiller:
         return None
 
     def label_size(self, point: GridPoint) -> LabelSize | None:
-        """Say what the method's own label model stores; None where only building it would tell, or where it is the
-        teacher."""
+        """Say what the method's own label model stores; None where only building it would tell."""
         return None
+
+    def cost(self, point: GridPoint) -> MethodCost:
+        """State the accelerator time of the method's stages at ImageNet size, as printed or by passes of networks."""
+        return MethodCost()
 
     def encoding(self, point: GridPoint) -> Encoding:
         """Say how the method's authors publish images."""

@@ -1,4 +1,4 @@
-"""What a method is given to compute with, and the blocks it may yield."""
+"""The task that a method is given, and the blocks that it may yield."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from bench.api.labels import Images, LabelSource
 from bench.api.seeds import seed_for
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
     from torch import Tensor, nn
 
@@ -22,14 +20,16 @@ T = TypeVar("T")
 
 
 class Progress(typing.Protocol):
-    """How long work says where it is; cheap to call once per step."""
+    """A callback for the progress of long work; cheap to call once per step."""
 
     def __call__(self, done: int, total: int, **metrics: float) -> None: ...
 
 
 class Checkpoint(typing.Protocol):
-    """Where unfinished work is kept. A loop that draws everything random from counter-based streams needs no more than
-    its tensors and a step to go on to the same bits::
+    """A place for unfinished work.
+
+    A loop that draws everything random from counter-based streams needs no more than its tensors and a step to go on
+    to the same bits::
 
         first, tensors = 0, start()
         if found := task.checkpoint.load():
@@ -44,8 +44,10 @@ class Checkpoint(typing.Protocol):
         """Return whether it is time to save; cheap enough to ask after every step."""
 
     def save(self, tensors: Mapping[str, Tensor], /, **facts: Any) -> None:
-        """Keep tensors and plain JSON facts instead of those kept before; leaves by an exception where a stop was
-        asked for, which must pass."""
+        """Keep tensors and plain JSON facts instead of those kept before.
+
+        Where a stop was requested, it leaves by an exception, which must pass.
+        """
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Return what was kept last; None where there is nothing, or nothing whole."""
@@ -80,7 +82,6 @@ class Task(GridPoint, ABC):
     data: Dataset
     teachers: tuple[Trajectory, ...] = ()
     device: torch.device
-    work: Path  # a scratch folder that outlives a kill
     prepared: Mapping[str, Tensor] = field(default_factory=dict)
     images: Images | None = None
     labels: LabelSource | None = None
@@ -109,12 +110,12 @@ class Task(GridPoint, ABC):
     @property
     @abstractmethod
     def state(self) -> Mapping[str, Tensor]:
-        """What the block before was yielded with; empty before the first."""
+        """The state that the block before was yielded with; empty before the first."""
 
     @property
     @abstractmethod
     def checkpoint(self) -> Checkpoint:
-        """Where unfinished work is kept: that of the block in work, or of the stage where there are no blocks."""
+        """The checkpoint of the block in work, or of the stage where there are no blocks."""
 
     @abstractmethod
     def progress(self, done: int, total: int, **metrics: float) -> None:
@@ -123,12 +124,14 @@ class Task(GridPoint, ABC):
     @property
     @abstractmethod
     def processes(self) -> int:
-        """How many processes share the stage; 1 inside blocks that are independent."""
+        """The number of processes that share the stage; 1 inside blocks that are independent."""
 
     @abstractmethod
     def share(self, count: int) -> slice:
-        """Return the part of ``count`` things that falls to this process: contiguous, the first process's the
-        largest; empty where there are fewer things than processes."""
+        """Return the part of ``count`` things that falls to this process.
+
+        It is contiguous, the first process's is the largest, and it is empty where there are fewer things.
+        """
 
     @abstractmethod
     def all_reduce(self, tensor: Tensor) -> Tensor:

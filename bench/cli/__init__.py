@@ -1,4 +1,4 @@
-"""The command line: one file a verb. Nothing here imports torch; verbs that compute do so in what they call."""
+"""The command line: one module per verb. None imports torch itself; what computes imports it when called."""
 
 from __future__ import annotations
 
@@ -9,42 +9,29 @@ from collections.abc import Sequence
 from importlib import import_module
 from keyword import iskeyword
 
-from bench import __version__
+from bench.cli import screen
 from bench.cli.parser import Parser
 from bench.errors import UserError
+from bench.version import __version__
 
 VERBS = (
-    "run",
-    "status",
-    "logs",
-    "retry",
-    "cancel",
-    "report",
-    "published",
-    "storage",
-    "list",
-    "show",
-    "diff",
-    "reproduce",
-    "export",
-    "import",
-    "check",
-    "data",
-    "doctor",
+    *("run", "status", "logs", "retry", "cancel", "report", "published", "storage", "list", "show", "diff"),
+    *("reproduce", "export", "import", "check", "data", "doctor"),
 )
 
 _EPILOG = """examples:
   python -m bench run --methods hello,rded --ipc 1,10,50             the main job, on digits, offline
-  python -m bench run --methods rded --ipc 10 --dry-run               what would be computed
+  python -m bench run --methods rded --ipc 10 --dry-run               the plan
   python -m bench run --methods hello --ipc 10 --dataset imagenet-1k --data-root /data --cluster slurm
-  python -m bench status --watch                                      what is done, running, queued and failed
-  python -m bench retry --memory 64                                   what failed, again, with more memory on Slurm
-  python -m bench report --check                                      do the boards follow from the records?
+  python -m bench status --watch                                      progress, and what failed
+  python -m bench retry --memory 64                                   failed cells again, with more memory on Slurm
+  python -m bench report --check                                      check that the boards follow from the records
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 fine, 1 something failed, 2 the user can put it right."""
+    """Run one command and return the exit code: 0 success, 1 failure, 2 an error the user can fix."""
+    screen.prepare_output()
     parser = Parser(
         prog="bench",
         description="Dataset distillation weighed by what it really stores: accuracy against bytes of labels.",
@@ -58,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verb = verbs.add_parser(
             name,
             help=module.HELP,
-            description=module.__doc__,
+            description=(module.__doc__ or "").strip(),
             epilog=module.EXAMPLES,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )

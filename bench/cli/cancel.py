@@ -1,6 +1,7 @@
 """Cancel Slurm tasks of this store: by cell, by stage, or by a glob over the ids of cells.
 
-What a cancelled task had saved is kept, and its cells are simply to do: bench run goes on with them."""
+Checkpoints of a cancelled task are kept, and its cells are to do again: bench run resumes them.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +9,12 @@ import argparse
 
 from bench.cli import options as flags
 from bench.cli import screen
-from bench.cli.naming import named
+from bench.cli.naming import select
 from bench.errors import UserError
 
 HELP = "cancel Slurm tasks by cell, stage or glob"
 EXAMPLES = """examples:
-  python -m bench cancel evaluate                      all students that wait or run
+  python -m bench cancel evaluate                      all students that are queued or running
   python -m bench cancel 'hello-*-ipc50-*' teacher
   python -m bench cancel --all
 """
@@ -21,14 +22,14 @@ _MOST = 20  # lines
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of ``bench cancel``."""
+    """Add the arguments of ``bench cancel``."""
     parser.add_argument("what", nargs="*", metavar="WHAT", help="a cell's id or its beginning, a stage, or a glob")
     parser.add_argument("--all", action="store_true", help="everything of this store that is queued or running")
     flags.store_flag(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """``bench cancel``."""
+    """Run ``bench cancel``."""
     from bench.slurm import journal, queue
     from bench.store.artifacts import Store
 
@@ -36,29 +37,26 @@ def execute(arguments: argparse.Namespace) -> int:
         raise UserError("bench cancel: name cells, a stage or a glob, or --all for everything; see bench cancel --help")
     out = screen.console()
     store = Store(flags.existing_store(arguments.store))
-    submitted = [task for run in journal.newest_first(store) for task in run.submitted()]
+    submitted = [task for run in journal.newest_first(store) for task in run.tasks()]
     queued = queue.queued() if submitted else {}
     if queued is None:
         raise UserError("Slurm doesn't answer (squeue fails), so nothing is cancelled; try again")
-    there = [task for task in submitted if task.job in queued]
-    if not there:
-        out.print(f"nothing of {store.root} is in Slurm's queue; a run without Slurm is stopped by Ctrl-C")
+    tasks = [task for task in submitted if task.job in queued]
+    if not tasks:
+        out.print(f"nothing of {store.root} is in Slurm's queue; Ctrl-C stops a run without Slurm")
         return 0
-    if arguments.all:
-        chosen = there
-    else:
-        wanted = named(arguments.what, {cell: task.stage for task in there for cell in task.cells})
-        chosen = [task for task in there if wanted & set(task.cells)]
-    queue.cancel([task.job for task in chosen])
-    for folder in {task.run for task in chosen}:
-        journal.Journal(folder).note("cancelled", jobs=[task.job for task in chosen if task.run == folder])
-    for task in chosen[:_MOST]:
+    if arguments.what:
+        wanted = select(arguments.what, {cell: task.stage for task in tasks for cell in task.cells})
+        tasks = [task for task in tasks if wanted & set(task.cells)]
+    queue.cancel([task.job for task in tasks])
+    for folder in {task.folder for task in tasks}:
+        journal.Journal(folder).append("cancelled", jobs=[task.job for task in tasks if task.folder == folder])
+    for task in tasks[:_MOST]:
         first, others = (task.cells[0] if task.cells else task.stage), len(task.cells) - 1
         packed = f" and {others} more of the same task" if others > 0 else ""
         out.print(f"cancelled job {task.job} ({queued[task.job].state.lower()}): {first}{packed}", markup=False)
-    if len(chosen) > _MOST:
-        out.print(f"… and {len(chosen) - _MOST} more jobs")
-    cells = sum(len(task.cells) for task in chosen)
-    cancelled, again = screen.plural(len(chosen), "job"), screen.plural(cells, "cell")
-    out.print(f"{cancelled} cancelled, {again} to do again; bench run goes on with them")
+    if len(tasks) > _MOST:
+        out.print(f"… and {len(tasks) - _MOST} more jobs")
+    cells = sum(len(task.cells) for task in tasks)
+    out.print(f"{screen.plural(len(tasks), 'job')} cancelled, {screen.plural(cells, 'cell')} to do again by bench run")
     return 0

@@ -1,6 +1,7 @@
 """Describe a data set: where it is, how many images it has, its class order; or say where to get it and put it.
 
-With ``--source`` a data set that can be built is built first: icons-100, from the npm package @iconify/json."""
+With ``--source`` a data set that can be built is built first: icons-100, from the npm package @iconify/json.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ def execute(arguments: argparse.Namespace) -> int:
     out = screen.console()
     if arguments.source is not None:
         plugin = catalogue.plugin(arguments.name)
-        with screen.work_bar(out, f"building {arguments.name}") as progress:
+        with screen.progress_bar(out, f"building {arguments.name}") as progress:
             plugin.build(arguments.source, plugin.root(arguments.data_root), progress)
     described = describe(arguments.name, arguments.data_root)
     for name, text in described.items():

@@ -1,83 +1,90 @@
-"""Why are two numbers not the same? Two cells, or two entries of a board, side by side: configuration, environment,
-artifacts and metrics. The first line names the likeliest reason."""
+"""Compare two cells, or two entries of a board: configuration, environment, artifacts and metrics.
+
+The first line names the likeliest reason why their numbers differ.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.cli import options as flags
 from bench.cli import screen
-from bench.cli.naming import one
+from bench.cli.naming import select_one
 from bench.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bench.exchange.comparison import Change, Level, Side
+    from bench.exchange.comparison import Change, Level, RunView
 
-HELP = "why two numbers are not the same"
+HELP = "explain why two numbers differ"
 EXAMPLES = """examples:
   python -m bench diff hello-projector-digits-ipc10-convnet3-w32-s0 hello-projector-digits-ipc10-convnet3-w32-s1
   python -m bench diff CELL CELL --store-b /shared/you/bench     the same cell in two stores
   python -m bench diff CELL leaderboards/digits.records.jsonl:CELL   mine and the board's
 """
-_SUFFIX = ".records.jsonl"
-_MOST = 20  # changes shown of a kind
-_SHOWN = 44  # characters of a value
+_MOST = 20  # changes shown per kind
+_LONGEST = 44  # characters of a value
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of ``bench diff``."""
+    """Add the arguments of ``bench diff``."""
     what = "the id of a cell, or its beginning; or FILE.records.jsonl:CELL, an entry of a board"
     parser.add_argument("a", metavar="A", help=what)
     parser.add_argument("b", metavar="B", nargs="?", help="another one (default: the same in --store-b)")
     flags.store_flag(parser)
-    parser.add_argument("--store-b", type=Path, metavar="PATH", help="where B lies (default: where A does)")
+    parser.add_argument("--store-b", type=Path, metavar="PATH", help="the store of B (default: that of A)")
     parser.add_argument("--json", action="store_true", help="everything that differs, for programs")
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """``bench diff``."""
-    from bench.exchange.diff import compare
+    """Run ``bench diff``."""
+    from bench.exchange.comparison import compare
+    from bench.exchange.reason import reason
 
     if arguments.b is None and arguments.store_b is None:
-        raise UserError("bench diff needs two cells, or one and --store-b, where it lies too; see bench diff --help")
-    a = _side(arguments.a, arguments.store)
-    b = _side(arguments.a if arguments.b is None else arguments.b, arguments.store_b or arguments.store)
-    found = compare(a, b)
-    out = screen.console()
+        raise UserError("bench diff needs two cells, or one and --store-b, where it also is; see bench diff --help")
+    a = _view(arguments.a, arguments.store)
+    b = _view(arguments.a if arguments.b is None else arguments.b, arguments.store_b or arguments.store)
+    row, levels = compare(a, b)
+    why, out = reason(a, b, row, levels), screen.console()
     if arguments.json:
-        out.print(json.dumps(asdict(found), indent=1, default=str), markup=False, soft_wrap=True)
+        facts = {"reason": why, "row": [asdict(one) for one in row], "levels": [asdict(one) for one in levels]}
+        out.print(json.dumps(facts, indent=1, default=str), markup=False, soft_wrap=True)
         return 0
-    out.print(f"{found.reason}\n", markup=False)
+    out.print(f"{why}\n", markup=False)
     out.print(f"A  {a.id}\nB  {b.id}", markup=False)
-    _table(out, "row", found.row)
-    for level in found.levels:
+    _table(out, "row", row)
+    for level in levels:
         _show(out, level)
     return 0
 
 
-def _side(word: str, place: Path) -> Side:
-    """The outcome that a word of the command line names.
+def _view(word: str, place: Path) -> RunView:
+    """Return the run that a word of the command line names.
 
     Raises:
         UserError: it names none or several, or its record can't be read.
     """
     from bench.cli.show import read_record
-    from bench.exchange.comparison import of_entry, of_record
-    from bench.report_legacy.entries import read_jsonl
+    from bench.exchange.comparison import RunView
     from bench.store.artifacts import Damaged, Store
+    from bench.store.entries import SUFFIX, read_jsonl
 
     file, colon, name = word.rpartition(":")
-    if colon and file.endswith(_SUFFIX):
-        entries = {entry.cell: entry for entry in read_jsonl(Path(file)).entries}
-        return of_entry(entries[one(name, entries, file)])
-    if word.endswith(_SUFFIX):
-        raise UserError(f"{word} has many entries; say which: {word}:CELL")
+    if colon and file.endswith(SUFFIX):
+        loaded = read_jsonl(Path(file))
+        if loaded.left_out and not loaded.entries:
+            raise UserError(f"{file} has no records: {loaded.left_out[0].why}")
+        entries = {entry.cell: entry for entry in loaded.entries}
+        return RunView.of_entry(entries[select_one(name, entries)])
+    if word.endswith(SUFFIX):
+        raise UserError(f"{word} has many entries; name one: {word}:CELL")
     store = Store(flags.existing_store(place))
 
     def lookup(cell_id: str) -> Any:
@@ -86,7 +93,7 @@ def _side(word: str, place: Path) -> Side:
         except Damaged:
             return None
 
-    return of_record(read_record(store, word), lookup)
+    return RunView.of_record(read_record(store, word), lookup)
 
 
 def _show(out: Console, level: Level) -> None:
@@ -101,7 +108,7 @@ def _show(out: Console, level: Level) -> None:
     _table(out, "metric", level.metrics, delta=True)
 
 
-def _table(out: Console, title: str, found: Any, delta: bool = False) -> None:
+def _table(out: Console, title: str, found: Sequence[Change], delta: bool = False) -> None:
     from rich.text import Text
 
     if not found:
@@ -117,7 +124,7 @@ def _table(out: Console, title: str, found: Any, delta: bool = False) -> None:
 
 def _value(value: Any) -> str:
     text = "·" if value is None else str(value)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def _delta(change: Change) -> str:

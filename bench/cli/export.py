@@ -1,5 +1,8 @@
-"""Write a distilled set as a folder that can be published: images by class, labels as safetensors, a data set card for
-the Hugging Face Hub and a manifest with the SHA-256 of every file. Nothing is sent anywhere."""
+"""Write a distilled set as a folder that can be published.
+
+It holds images by class, labels as safetensors, a data set card for the Hugging Face Hub and a manifest with the
+SHA-256 of every file. Nothing is sent anywhere.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pathlib import Path
 from bench.cli import options as flags
 from bench.cli import screen
 
-HELP = "a distilled set as a folder to publish"
+HELP = "export a distilled set as a folder to publish"
 EXAMPLES = """examples:
   python -m bench export rded-digits-ipc10-s0 --to rded-digits-10       the images of a distill cell
   python -m bench export sre2l-stored-fp16-digits-ipc10 --to sre2l-10   of an evaluate cell, with the labels it used
@@ -18,15 +21,15 @@ EXAMPLES = """examples:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of ``bench export``."""
+    """Add the arguments of ``bench export``."""
     parser.add_argument("cell", metavar="CELL", help="the id of a distill or evaluate cell, or its beginning")
-    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="a folder that isn't there, or is empty")
+    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="a new or empty folder")
     flags.store_flag(parser)
     flags.data_root_flag(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """``bench export``."""
+    """Run ``bench export``."""
     from bench.cli.show import read_record
     from bench.store.artifacts import Store
 

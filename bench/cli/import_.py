@@ -1,7 +1,8 @@
-"""Take a distilled set of others into the store, where it runs as the method external:NAME under the same protocols.
+"""Import a released distilled set into the store, where it runs as the method external:NAME under the same protocols.
 
 DIR is what bench export wrote (its digests are verified), or a folder of images for each class of a data set: folders
-named by class ids, names or numbers, as many images in each, of the size at which the data set is used."""
+named by class ids, names or numbers, as many images in each, of the size at which the data set is used.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from pathlib import Path
 from bench.cli import options as flags
 from bench.cli import screen
 
-HELP = "take in a released distilled set, as method external:NAME"
+HELP = "import a released distilled set, as method external:NAME"
 EXAMPLES = """examples:
   python -m bench import rded-digits-10                                   what bench export wrote
   python -m bench import ~/released/ipc10 --dataset cifar10 --name theirs  folders of images by class
@@ -21,57 +22,41 @@ EXAMPLES = """examples:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of ``bench import``."""
+    """Add the arguments of ``bench import``."""
     parser.add_argument("folder", type=Path, metavar="DIR", help="the distilled set")
-    parser.add_argument("--name", metavar="NAME", help="what to call it (default: as the folder)")
-    parser.add_argument("--dataset", metavar="NAME", help="whose stand-in it is (default: as its manifest says)")
+    parser.add_argument("--name", metavar="NAME", help="its name (default: that of the folder)")
+    parser.add_argument("--dataset", metavar="NAME", help="the data set it stands for (default: as its manifest says)")
     flags.store_flag(parser)
     flags.data_root_flag(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """``bench import``."""
+    """Run ``bench import``."""
+    from bench.exchange.distilled_set import importer
     from bench.exchange.importing import import_set
+    from bench.planning.protocols import all_protocols
     from bench.store.artifacts import Store
 
-    store = Store(arguments.store)
-    taken = import_set(arguments.folder, store, arguments.name, arguments.dataset, arguments.data_root)
-    known, out = taken.known, screen.console()
-    if taken.already:
-        out.print(f"external:{known.name} is there already, the same to the last bit")
+    made = import_set(arguments.folder, Store(arguments.store), arguments.name, arguments.dataset, arguments.data_root)
+    known, out = made.known, screen.console()
+    method, labels = f"{importer()}:{known.name}", known.labels
+    if made.already:
+        out.print(f"{method} is there already, the same to the last bit", markup=False)
     else:
-        out.print(f"external:{known.name} is in {taken.folder}: {known.data.name}, IPC {known.ipc}", markup=False)
-    if taken.left:
-        out.print(taken.left, markup=False)
-    dataset = arguments.dataset or known.data.name
-    choices, protocol = "teacher,hard", "common"
-    students = "0,1,2"
-    if known.labels is not None:
-        choices = "native,teacher,hard"
-        if known.labels.schedule is not None:
-            out.print(
-                f"its own labels (native) belong to the views of protocol {known.labels.protocol}, student seed "
-                f"{known.labels.student_seed}, alone",
-                markup=False,
-            )
-            students, protocol = str(known.labels.student_seed), _as_asked(known.labels.protocol or protocol)
+        out.print(f"{method} is in {made.folder}: {known.data.name}, IPC {known.ipc}", markup=False)
+    if made.left:
+        out.print(made.left, markup=False)
+    choices, protocol, students = "teacher,hard" if labels is None else "native,teacher,hard", "common", "0,1,2"
+    if labels is not None and labels.schedule is not None:
+        protocol, students = labels.protocol or protocol, str(labels.student_seed)
+        out.print(
+            f"its own labels (native) belong to the views of protocol {protocol}, student seed {students}, alone",
+            markup=False,
+        )
+        protocol = protocol if protocol in all_protocols() else f"{protocol}.toml"
     words = [
-        "--methods",
-        f"external:{known.name}",
-        "--dataset",
-        dataset,
-        "--ipc",
-        str(known.ipc),
-        "--protocol",
-        protocol,
-    ]
-    words += ["--seeds", "0", "--student-seeds", students, "--labels", choices, "--store", str(arguments.store)]
+        "--methods", method, "--dataset", arguments.dataset or known.data.name, "--ipc", str(known.ipc), "--protocol",
+        protocol, "--seeds", "0", "--student-seeds", students, "--labels", choices, "--store", str(arguments.store),
+    ]  # fmt: skip
     out.print(f"run it: python -m bench run {shlex.join(words)}", markup=False)
     return 0
-
-
-def _as_asked(protocol: str) -> str:
-    """What ``--protocol`` takes for a protocol of this name."""
-    from bench.planning.protocols import all_protocols
-
-    return protocol if protocol in all_protocols() else f"{protocol}.toml"

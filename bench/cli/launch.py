@@ -1,4 +1,4 @@
-"""From a planned grid to its board: what ``bench run`` and ``bench retry`` share."""
+"""Compute a planned grid and write its boards: the part that ``bench run`` and ``bench retry`` share."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
+
 from bench.cli import options as common
-from bench.cli import screen
+from bench.cli import plan_tables, screen
 from bench.cli.parser import positive
 from bench.errors import UserError
 from bench.store.cell import STAGES, Stage
@@ -21,31 +23,34 @@ if TYPE_CHECKING:
     from bench.execution.options import Options
     from bench.execution.scheduling import Schedule
     from bench.planning.grid import Grid
+    from bench.report.publish import Board
     from bench.slurm.profile import Profile
     from bench.store.artifacts import Store
 
+MOST_RESULTS = 40  # rows on the screen
+
 
 def flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """The flags that say where and how to compute."""
+    """Add the flags that say where and how to compute."""
     group = parser.add_argument_group("where and how to compute it")
     common.store_flag(group)
-    group.add_argument("--out", type=Path, default=Path("leaderboards"), metavar="DIR", help="default: leaderboards")
+    group.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="boards (default: results)")
     group.add_argument(
         "--cluster",
         choices=("auto", "inline", "local", "slurm"),
         default="auto",
         help="auto (default): Slurm where a cluster answers, else local; inline: in this process",
     )
-    group.add_argument("--profile", metavar="NAME", help="what Slurm is asked for: a TOML file; see bench doctor")
+    group.add_argument("--profile", metavar="NAME", help="the resources to request from Slurm: see bench doctor --help")
     group.add_argument("--detach", action="store_true", help="on Slurm: submit, and don't wait")
     group.add_argument(
         "--jobs",
         type=positive,
         metavar="N",
-        help="cells at a time (default: one a core or accelerator, or one where time is measured; on Slurm as the "
-        "profile says)",
+        help="maximum parallel cells (default: one per core or accelerator, or one where time is measured; on Slurm "
+        "the profile's throttle)",
     )
-    group.add_argument("--threads", type=positive, default=1, help="CPU threads a cell (default: 1)")
+    group.add_argument("--threads", type=positive, default=1, help="CPU threads per cell (default: 1)")
     group.add_argument("--device", default="auto", help="cpu, cuda, … (default: an accelerator where there is one)")
     return group
 
@@ -59,36 +64,36 @@ def compute(
     only: set[str] | None = None,
     profile: Profile | None = None,
 ) -> int:
-    """Compute what is not done of a grid and write its board; 1 when a cell failed.
+    """Compute the cells of a grid that are not done and write its boards; 1 if a cell failed.
 
     Args:
         arguments: those of :func:`flags`, and ``data_root``.
-        only: the ids of the cells to compute, with what they stand on; None: all.
+        only: the ids of the cells to compute, with their ancestors; None: all.
         profile: instead of the one that ``--profile`` names.
     """
-    from bench.api import catalogue
     from bench.execution.environment import code
     from bench.execution.options import Options
     from bench.execution.scheduling import prepare
     from bench.planning import manifest
     from bench.planning.grid import ancestors
-    from bench.report_legacy.boards import write_boards
+    from bench.report import publish
     from bench.slurm.profile import load
     from bench.store.artifacts import Store
 
     profile = profile or load(arguments.profile)
     store = Store(arguments.store)
-    manifest.keep(store, grid)
+    whole = grid
     if only is not None:
         needed = ancestors([cell for cell in grid.cells if cell.id in only], grid)
         grid = grid.model_copy(update={"cells": tuple(cell for cell in grid.cells if cell.id in needed)})
     schedule = prepare(grid, store, force)
+    manifest.keep(store, whole)  # what could not be scheduled is on no board
     for line in schedule.remade:
         out.print(f"damaged: {line}; it is made again")
-    show_plan(out, schedule)
+    plan_tables.show_cells(out, schedule)
     options = Options(
         store=store.root,
-        data_root=catalogue.root_of(grid.request.dataset, arguments.data_root).absolute(),
+        data_root=_data_root(grid, arguments.data_root),
         device=arguments.device,
         threads=arguments.threads,
         code=code(),
@@ -96,170 +101,132 @@ def compute(
     started = time.monotonic()
     if not schedule.over and not _launch(out, arguments, schedule, options, profile):
         return 0
-    for path in write_boards(store, grid.dataset.name, arguments.out, grid.request.suite):
-        out.print(f"wrote {path}")
-    _show_times(out, schedule, store, time.monotonic() - started)
+    _show_durations(out, schedule, store, time.monotonic() - started)
+    for path, change, board in publish.update(publish.of_grid(store, grid), arguments.out):
+        _show_results(out, board, {cell.id for cell in grid.cells})
+        out.print(f"\nwrote {path}: {change}", markup=False)
     return _show_failures(out, schedule, store)
 
 
-def show_what_would_be_done(out: Console, grid: Grid, arguments: argparse.Namespace) -> None:
-    """The plan of a grid, and the job arrays it would become, changing nothing."""
-    from bench.execution.scheduling import Schedule, survey
-    from bench.store.artifacts import Store
+def _data_root(grid: Grid, given: Path | None) -> Path | None:
+    """Return the absolute folder of the data, for tasks that run elsewhere; None where there is none."""
+    from bench.api import catalogue
 
-    store = Store(arguments.store) if (arguments.store / "cells").is_dir() else None
-    if store is not None:
-        schedule = survey(grid, store, check_files=False)
-    else:
-        schedule = Schedule(grid, dict.fromkeys((cell.id for cell in grid.cells), "todo"))
-    show_plan(out, schedule)
-    _show_hours(out, schedule, store, arguments.out)
-    if arguments.cluster == "slurm" or arguments.profile:
-        _show_arrays(out, schedule, arguments)
-
-
-def _show_hours(out: Console, schedule: Schedule, store: Store | None, boards: Path) -> None:
-    from bench.planning.cost_estimate import estimate, in_words, measured_on
-    from bench.report_legacy.boards import folder
-
-    measured = measured_on(folder(boards, "efficiency"))
-    if (found := estimate(schedule, store, measured)) is not None:
-        for line in in_words(found, measured):
-            out.print(line, markup=False)
-
-
-def _show_arrays(out: Console, schedule: Schedule, arguments: argparse.Namespace) -> None:
-    from bench.slurm.profile import load
-    from bench.slurm.submit import arrays_of, tasks_in_queue
-    from bench.store.artifacts import Store
-
-    store, profile = Store(arguments.store), load(arguments.profile)
-    in_queue = tasks_in_queue(store)
-    rows = []
-    for number, array in enumerate(arrays_of(schedule, store, profile, arguments.jobs, in_queue), start=1):
-        asked = profile.resources_of(array.resources, array.stage)
-        tasks = f"{len(array.packs)} × {array.processes}" if array.processes > 1 else str(len(array.packs))
-        after = [f"{index + 1}, task by task" for index in array.after.each]
-        after += [str(index + 1) for index in array.after.all] + [f"job {job}" for job in array.after.jobs]
-        rows.append(
-            [
-                str(number), array.stage, array.resources, tasks, str(array.at_a_time or ""),
-                str(sum(map(len, array.packs))), str(asked.minutes), "; ".join(after),
-            ]
-        )  # fmt: skip
-    numbers = ["array", "tasks", "at once", "cells", "minutes"]
-    out.print(f"\njob arrays ({sum(c.id in in_queue for c in schedule.grid.cells)} cells are in the queue already):")
-    out.print(screen.table(["array", "stage", "class", *numbers[1:], "after"], rows, right=numbers))
+    try:
+        return catalogue.root_of(grid.request.dataset, given).absolute()
+    except UserError:  # without a home folder; a data set that needs one says so when it is read
+        return None
 
 
 def _launch(
     out: Console, arguments: argparse.Namespace, schedule: Schedule, options: Options, profile: Profile
 ) -> bool:
-    """Work a schedule off; False: it was only submitted."""
-    from bench.execution import inline, local
-    from bench.slurm import launcher, queue
+    """Work off a schedule; False if it was only submitted."""
+    from bench.execution import local
+    from bench.slurm import queue
     from bench.store.artifacts import Store
 
-    store = Store(options.store)
     cluster = arguments.cluster
+    if cluster == "slurm" and not queue.available():
+        raise UserError("--cluster slurm: no Slurm answers here (sinfo fails); use --cluster local")
     if cluster == "auto":
-        cluster = "slurm" if queue.answers() else "local"
-    if cluster != "slurm" and (arguments.detach or arguments.profile):
-        flag = "--detach" if arguments.detach else f"--profile {arguments.profile}"
-        raise UserError(
-            f"{flag} is for Slurm, and this run is {cluster}: none answers here (sinfo), or --cluster said so"
-        )
+        cluster = "slurm" if queue.available() else "local"
     if cluster == "slurm":
-        if arguments.cluster == "slurm" and not queue.answers():
-            raise UserError("--cluster slurm: no Slurm answers here (sinfo fails); use --cluster local")
-        submission = launcher.begin(schedule, options, profile, arguments.out, arguments.jobs)
-        if submission.folder is not None:
-            out.print(f"submitted {submission.submitted} tasks to Slurm; their logs are in {submission.folder}")
-        else:
-            out.print(f"{len(submission.tasks)} cells are in Slurm's queue already")
-        if arguments.detach:
-            out.print(f"bench status --store {store.root} --watch follows them; the last job writes the boards")
-            return False
-        with screen.LiveRun(store, out, ctrl_c="leaves; the jobs go on") as live:
-            launcher.follow(schedule, options, submission, live)
-        return True
-    with screen.LiveRun(store, out) as live:
+        return _launch_on_slurm(out, arguments, schedule, options, profile)
+    if arguments.detach or arguments.profile:
+        flag = "--detach" if arguments.detach else f"--profile {arguments.profile}"
+        raise UserError(f"{flag} is for Slurm, but this run is {cluster}: none answers (sinfo), or --cluster says so")
+    with screen.LiveRun(Store(options.store), out) as live:
         if cluster == "local":
             local.run(schedule, options, arguments.jobs or default_jobs(options.threads, schedule.grid), live)
         else:
-            inline.run(schedule, options, live)
+            local.run_inline(schedule, options, live)
+    return True
+
+
+def _launch_on_slurm(
+    out: Console, arguments: argparse.Namespace, schedule: Schedule, options: Options, profile: Profile
+) -> bool:
+    from bench.slurm import follow, submit
+    from bench.store.artifacts import Store
+
+    submission = submit.submit(schedule, options, profile, arguments.out, arguments.jobs)
+    if submission.folder is not None:
+        out.print(f"submitted {submission.submitted} tasks to Slurm; their logs are in {submission.folder}")
+        if submission.warning:
+            out.print(submission.warning, markup=False)
+    else:
+        out.print(f"{len(submission.tasks)} cells are in Slurm's queue already")
+    if arguments.detach:
+        out.print(f"bench status --store {options.store} --watch follows them; the last job writes the boards")
+        return False
+    with screen.LiveRun(Store(options.store), out, ctrl_c="leaves; the jobs go on") as live:
+        follow.follow(schedule, options, submission, live)
     return True
 
 
 def default_jobs(threads: int, grid: Grid) -> int:
-    """How many cells are computed at a time on this machine."""
+    """Return the maximum number of parallel cells on this machine."""
     from bench.api import registry
 
     if any(registry.evaluator(name).exclusive for name in {cell.by for cell in grid.stage("evaluate")}):
         return 1
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible:
+    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
         return len(visible.split(","))
     if (accelerators := len(list(Path("/proc/driver/nvidia/gpus").glob("*")))) > 0:
         return accelerators
     return max(1, len(os.sched_getaffinity(0)) // threads)
 
 
-def show_plan(out: Console, schedule: Schedule) -> None:
-    rows = []
-    for stage in STAGES:
-        counts = schedule.counts(stage)
-        rows.append([stage, str(counts.total()), str(counts["done"]), str(counts.total() - counts["done"])])
-    numbers = ("cells", "done", "to do")
-    rows.append(["total", *(str(sum(int(row[i]) for row in rows)) for i in (1, 2, 3))])
-    out.print(screen.table(["stage", *numbers], rows, right=numbers))
-    if to_store := _bytes_to_store(schedule):
-        out.print(f"stored labels to write: {screen.human_bytes(to_store)}")
-
-
-def _bytes_to_store(schedule: Schedule) -> int:
-    """What the stored labels that are still to do will weigh."""
-    from bench.api.augmentation import AugmentationSchedule
-    from bench.api.label_bytes import stored_bytes
-    from bench.api.label_codec import LabelCodec
-
-    return sum(
-        stored_bytes(
-            AugmentationSchedule(**cell.call["schedule"]),
-            schedule.grid.dataset.logits,
-            LabelCodec.parse(cell.call["codec"]),
-        )
-        for cell in schedule.grid.stage("label")
-        if cell.by == "stored" and schedule.state[cell.id] != "done"
-    )
-
-
-def _show_times(out: Console, schedule: Schedule, store: Store, wall: float) -> None:
+def _show_durations(out: Console, schedule: Schedule, store: Store, wall: float) -> None:
     if not schedule.computed:
         if not any(state in ("failed", "blocked") for state in schedule.state.values()):
             out.print("nothing to do: every cell was done before")
         return
-    rows, total = [], 0.0
+    computed, rows, total = set(schedule.computed), [], 0.0
     for stage in STAGES:
-        mine = set(schedule.computed) & {cell.id for cell in schedule.grid.stage(stage)}
-        records = [record for cell_id in mine if (record := store.record(cell_id)) is not None]
-        seconds = [record.run.seconds for record in records]
+        cells = [cell.id for cell in schedule.grid.stage(stage) if cell.id in computed]
+        seconds = [record.run.seconds for cell_id in cells if (record := store.record(cell_id)) is not None]
         if seconds:
             total += sum(seconds)
             rows.append([stage, str(len(seconds)), f"{sum(seconds):.1f}", f"{max(seconds):.1f}"])
-    rows.append(["all", str(len(schedule.computed)), f"{total:.1f}", ""])
+    rows.append(["all", str(len(computed)), f"{total:.1f}", ""])
     numbers = ("cells", "seconds", "longest")
-    out.print("\nwhere the time went (seconds of the cells, side by side with --jobs):")
+    out.print("\nwhere the time went (seconds of the cells, which run in parallel with --jobs):")
     out.print(screen.table(["stage", *numbers], rows, right=numbers))
-    out.print(f"{screen.duration(wall)} on the clock")
+    out.print(f"{screen.duration(wall)} in all")
+
+
+def _show_results(out: Console, board: Board, cells: set[str]) -> None:
+    """Return the rows of a grid that are measured, best mean first."""
+    from bench.format import accuracy, size
+    from bench.report.rows import records
+
+    if board.rows is None:
+        return
+    rows = board.rows[board.rows["cells"].map(lambda own: bool(cells & set(own))) & (board.rows["n"] > 0)]
+    rows = rows.sort_values(["protocol", "ipc", "student", "top1_mean"], ascending=[True, True, True, False])
+    lines = [
+        [escape(one.method), escape(one.labels), "full data" if one.ipc is None else str(one.ipc), escape(one.student),
+         str(one.n), accuracy(one.top1_mean, one.top1_std), size(one.label_bytes)]
+        for one in records(rows)
+    ]  # fmt: skip
+    right = ("IPC", "n", f"{rows['metric'].iloc[0]} %" if len(rows) else "", "label bytes")
+    if lines:
+        out.print()
+        shown = lines if len(lines) <= MOST_RESULTS else lines[:MOST_RESULTS]
+        out.print(screen.table(["method", "labels", "IPC", "student", *right[1:]], shown, right=right))
+        if len(lines) > MOST_RESULTS:
+            out.print(f"… and {len(lines) - MOST_RESULTS} more rows on the board")
 
 
 def _show_failures(out: Console, schedule: Schedule, store: Store) -> int:
     failed = [cell.id for cell in schedule.grid.cells if schedule.state[cell.id] == "failed"]
     for cell_id in failed:
         record = store.failure(cell_id)
-        out.print(f"failed: {cell_id}: {record.error if record else 'no record'}; see bench show {cell_id}")
+        error = record.error if record else "no record"
+        out.print(f"failed: {cell_id}: {error}; see bench show {cell_id}", markup=False)
     blocked = sum(state == "blocked" for state in schedule.state.values())
     if failed:
-        out.print(f"{len(failed)} failed, {blocked} waiting for them; run the same command to try again")
+        out.print(f"{len(failed)} failed, {blocked} depend on them; run the same command to try again")
     return 1 if failed else 0

@@ -14,7 +14,7 @@ EXAMPLES = """examples:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of ``bench list``."""
+    """Add the arguments of ``bench list``."""
     parser.add_argument("what", choices=tuple(_TABLES))
 
 
@@ -57,9 +57,11 @@ def _students() -> tuple[list[str], list[list[str]], list[str]]:
 
 
 def _labels() -> tuple[list[str], list[list[str]], list[str]]:
+    from bench.api.stored.codec import FORMATS
     from bench.planning.label_choices import EXPLAINED
 
-    return ["--labels", "description"], [[name, text] for name, text in EXPLAINED.items()], []
+    known = {**EXPLAINED, **{f"stored:{name}": numbers.title for name, numbers in FORMATS.usable.items()}}
+    return ["--labels", "description"], [[name, text] for name, text in known.items()], []
 
 
 def _protocols() -> tuple[list[str], list[list[str]], list[str]]:
@@ -71,13 +73,12 @@ def _protocols() -> tuple[list[str], list[list[str]], list[str]]:
 
 
 def _suites() -> tuple[list[str], list[list[str]], list[str]]:
-    from bench.planning.suites import WEIGHED, names, suite
-    from bench.storage_calculator import claims
-    from bench.storage_calculator.asked import SUITE
+    from bench.planning.suites import STORAGE, names, suite
+    from bench.storage_calculator.request import SUITE
 
     found = {name: suite(name) for name in names()}
     lines = [[name, one.title, one.source, ", ".join(one.full.datasets or ())] for name, one in found.items()]
-    lines.append([WEIGHED, "What labels weigh", claims.SOURCE, str(SUITE.dataset)])
+    lines.append([STORAGE, "Label bytes by arithmetic", "HeLlO (arXiv 2408.08201), Figure 1", str(SUITE.dataset)])
     return ["--suite", "title", "source", "data sets"], lines, []
 
 

@@ -1,8 +1,8 @@
-"""The cells that the words of a command line name."""
+"""The selection of cells by words of the command line."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 
 from bench.errors import UserError, unknown
@@ -11,58 +11,58 @@ from bench.store.cell import STAGES
 _FEW = 20  # names that an error may list
 
 
-def named(words: Iterable[str], cells: Mapping[str, str]) -> set[str]:
-    """The cells that words name: each an id or its beginning, a glob over ids, or a stage.
+def select(words: Iterable[str], cells: Mapping[str, str]) -> set[str]:
+    """Return the cells that match the words: ids, beginnings of one id, globs over ids, or stages.
 
     Args:
-        cells: id -> stage of those to choose from.
+        cells: id → stage of those to choose from.
 
     Raises:
-        UserError: a word names none, or is the beginning of several.
+        UserError: a word matches none, or is the beginning of several.
     """
     found: set[str] = set()
     for word in words:
-        if word in cells:
-            fitting = {word}
-        elif word in STAGES:
-            fitting = {cell_id for cell_id, stage in cells.items() if stage == word}
+        if word in STAGES:
+            found |= (matching := {cell_id for cell_id, stage in cells.items() if stage == word})
         elif set(word) & set("*?["):
-            fitting = {cell_id for cell_id in cells if fnmatchcase(cell_id, word)}
+            found |= (matching := {cell_id for cell_id in cells if fnmatchcase(cell_id, word)})
         else:
-            fitting = {cell_id for cell_id in cells if cell_id.startswith(word)}
-            if len(fitting) > 1:
-                first = ", ".join(sorted(fitting)[:3]) + (f" and {len(fitting) - 3} more" if len(fitting) > 3 else "")
-                raise UserError(f"{word!r} is the beginning of {first}; write more of it, or {word}* for all of them")
-        if not fitting:
-            raise _no_cell(word, cells)
-        found |= fitting
+            found |= (matching := {select_one(word, cells, also=STAGES)})
+        if not matching:
+            raise _no_match(word, cells, STAGES)
     return found
 
 
-def _no_cell(word: str, cells: Mapping[str, str]) -> UserError:
-    error = unknown("cell or stage", word, {*cells, *STAGES})
-    if len(cells) <= _FEW:
-        return error
-    return UserError(str(error).partition("; known:")[0] + f"; expected one of {len(cells)} ids, a glob or a stage")
-
-
-def one(word: str, known: Iterable[str], place: object) -> str:
-    """The one cell that a word names: an id or its beginning.
+def select_one(word: str, known: Iterable[str], also: Iterable[str] = ()) -> str:
+    """Return the one cell whose id is the word or begins with it.
 
     Args:
         known: the ids to choose from.
-        place: where they lie, for people.
+        also: other words that the caller accepts.
 
     Raises:
-        UserError: the word names none, or is the beginning of several.
+        UserError: the word matches none, or is the beginning of several.
     """
     ids = set(known)
-    fitting = [word] if word in ids else sorted(name for name in ids if word and name.startswith(word))
-    if not fitting:
-        if len(ids) <= _FEW:
-            raise unknown("cell", word, ids)
-        raise UserError(f"no cell of {place} begins with {word!r}; bench status lists grids")
-    if len(fitting) > 1:
-        more = f" and {len(fitting) - 3} more" if len(fitting) > 3 else ""
-        raise UserError(f"{word!r} is the beginning of {', '.join(fitting[:3])}{more}; write more of it")
-    return fitting[0]
+    matching = [word] if word in ids else sorted(name for name in ids if word and name.startswith(word))
+    if not matching:
+        raise _no_match(word, ids, also)
+    if len(matching) > 1:
+        glob = f", or {word}* for all of them" if also else ""
+        raise UserError(f"{word!r} is the beginning of {shorten(matching)}; write more of it{glob}")
+    return matching[0]
+
+
+def shorten(ids: Collection[str]) -> str:
+    """Return the first three of the ids, and the number of the others."""
+    rest = len(ids) - 3
+    return ", ".join(sorted(ids)[:3]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _no_match(word: str, ids: Collection[str], also: Iterable[str]) -> UserError:
+    kind = "cell or stage" if also else "cell"
+    error = unknown(kind, word, {*ids, *also})
+    if len(ids) <= _FEW:
+        return error
+    globs = ", a glob or a stage" if also else "; bench status lists grids"
+    return UserError(str(error).partition("; known:")[0] + f"; expected one of {len(ids)} ids{globs}")

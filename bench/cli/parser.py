@@ -45,7 +45,7 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def numbers(what: str) -> Callable[[str], tuple[int, ...]]:
-    """A type for lists of whole numbers, ``1,10,50``."""
+    """Return an argument type for lists of whole numbers, ``1,10,50``."""
 
     def parse(text: str) -> tuple[int, ...]:
         try:
@@ -60,7 +60,7 @@ def numbers(what: str) -> Callable[[str], tuple[int, ...]]:
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 on."""
+    """Parse a whole number from 1 on."""
     try:
         number = int(text)
     except ValueError:

@@ -1,8 +1,9 @@
 """Set the papers' numbers beside ours: measured, published, and the difference in points.
 
 Measured is what the boards and the store hold under a paper's own recipe (protocols official-…), with the method's own
-labels: mean ± standard deviation (seeds) of the last epoch, where papers print their best. Δ is measured − published,
-± half the 95 % interval of what was measured. Below stand the commands that measure what is missing."""
+labels: mean ± standard deviation (sets) of the last epoch, where papers print their best. Δ is measured − published,
+with the 95 % interval of what was measured. What is missing comes with the command that measures it.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +23,8 @@ from bench.cli import screen
 from bench.errors import UserError, unknown
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
-
-    from bench.report_legacy.board import Row
-    from bench.report_legacy.published_file import Published
-    from bench.report_legacy.published_table import Number
 
 HELP = "measured, published, Δ: the papers' numbers beside ours"
 EXAMPLES = """examples:
@@ -36,7 +34,6 @@ EXAMPLES = """examples:
   python -m bench published --json                                     all of it, for programs
 """
 WIDEST = 100  # columns of the table
-NONE = "–"
 COLUMNS = ("method", "student", "IPC", "published †", "by", "label bytes", "measured", "Δ")
 
 
@@ -53,125 +50,130 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """``bench published``."""
-    from bench.report_legacy.published import load
-    from bench.report_legacy.published_table import numbers
+    from bench.report.papers.published import beside, load
 
-    every = load()
-    for kind, wanted in (("dataset", arguments.dataset), ("method", arguments.method)):
-        known = {getattr(one, kind) for one in every}
-        if wanted is not None and wanted not in known:
-            raise unknown(f"{kind} with published numbers", wanted, known)
-    fits = [one for one in every if arguments.dataset in (None, one.dataset) and arguments.method in (None, one.method)]
-    if not fits:
+    frame = load()
+    for name in ("dataset", "method"):
+        wanted = getattr(arguments, name)
+        if wanted is not None and wanted not in set(frame[name]):
+            raise unknown(f"{name} with published numbers", wanted, set(frame[name]))
+    for name in ("dataset", "method"):
+        if (wanted := getattr(arguments, name)) is not None:
+            frame = frame[frame[name] == wanted]
+    if frame.empty:
         raise UserError(f"nothing is published of {arguments.method} on {arguments.dataset}; leave out one of them")
-    found = numbers(fits)
-    measured = _measured(arguments.store, arguments.boards)
+    found = beside(frame, _measured(arguments.store, arguments.boards))
     out = screen.console()
     if arguments.json:
-        out.print(json.dumps([_facts(one, measured) for one in found], indent=2, ensure_ascii=False), markup=False)
+        out.print(json.dumps(_facts(found, frame), indent=2, ensure_ascii=False), markup=False)
     else:
-        _show(found, measured, out)
+        _show(found, frame, out)
     return 0
 
 
-def _measured(place: Path | None, boards: Path) -> list[Row]:
-    """The rows of a store and, where it has none of the kind, of the boards."""
-    from bench.report_legacy.board import make_rows
-    from bench.report_legacy.boards import SUITES
-    from bench.report_legacy.collect import collect
-    from bench.report_legacy.entries import read_jsonl
-    from bench.store.artifacts import Store
+def _measured(place: Path | None, boards: Path) -> pd.DataFrame:
+    """The rows of a store and of the boards; what both have, the boards' records stand for."""
+    from bench.report.results import load_results, to_frame
+    from bench.report.rows import pool
 
-    entries = []
     root = Path(os.environ.get(flags.STORE_VARIABLE, ".bench")) if place is None else flags.existing_store(place)
-    if (root / "cells").is_dir():
-        entries = collect(Store(root), suite=None)
-    for path in sorted([*boards.glob("*.records.jsonl"), *boards.glob(f"{SUITES}/*/*.records.jsonl")]):
-        there = {entry.row for entry in entries}
-        kept = read_jsonl(path)
-        entries += [entry for entry in kept.entries if entry.row not in there]
-        for one in kept.left_out:
-            sys.stderr.write(f"bench: {path}: left out: {one}\n")
-    return make_rows(entries)
+    sources = [root] if (root / "cells").is_dir() else []
+    sources += [boards] if any(boards.glob("**/*.records.jsonl")) else []
+    frame = load_results(sources) if sources else to_frame([])
+    for line in frame.attrs["left_out"]:
+        sys.stderr.write(f"bench: left out: {line}\n")
+    return pool(frame[frame["metric"] != "cost"].drop_duplicates("cell", keep="last"))
 
 
-def _facts(number: Number, rows: list[Row]) -> dict[str, Any]:
-    from bench.report_legacy.published import commands, obstacle
-    from bench.report_legacy.published_table import delta, measured_beside
+def _facts(found: pd.DataFrame, frame: pd.DataFrame) -> list[dict[str, Any]]:
+    from bench.report.papers.published import SETTING, commands, obstacle
+    from bench.report.rows import records
 
-    first, row = number.first, measured_beside(number, rows)
-    difference = None if row is None else delta(number, row)
-    asked = commands(number.rows)
-    return {
-        "dataset": first.dataset,
-        "method": first.method,
-        "variant": first.variant or None,
-        "ipc": first.ipc,
-        "student": first.student,
-        "teacher": first.teacher or None,
-        "published": first.printed,
-        "published_top1": first.top1,
-        "published_std": first.std,
-        "sources": list(dict.fromkeys(one.source for one in number.rows)),
-        "protocols": sorted({one.protocol for one in number.rows if one.protocol}),
-        "unchecked": all(one.unchecked for one in number.rows),
-        "notes": list(dict.fromkeys(one.note for one in number.rows if one.note)),
-        "label_bytes_computed": number.label_bytes,
-        "storage_printed": number.storage or None,
-        "measured": None if row is None else _percentages(row),
-        "delta": None if difference is None else round(difference, 4),
-        "command": asked[0][0] if asked else None,
-        "obstacle": obstacle(first) or None,
+    facts = []
+    for one in records(found):
+        own = frame[(frame[SETTING] == [getattr(one, name) for name in SETTING]).all(axis=1)]
+        asked = commands(own[own["value"] == one.value])
+        facts.append(
+            {
+                "dataset": one.dataset,
+                "method": one.method,
+                "variant": one.variant or None,
+                "ipc": one.ipc,
+                "student": one.student,
+                "teacher": one.teacher or None,
+                "published": one.printed,
+                "published_top1": one.value,
+                "published_std": one.std,
+                "sources": list(one.source_ids),
+                "protocols": sorted(one.protocols),
+                "unchecked": bool(one.unchecked),
+                "notes": list(one.notes),
+                "label_bytes_computed": one.label_bytes,
+                "storage_printed": "; ".join(one.storages) or None,
+                "measured": _percentages(one),
+                "delta": None if one.delta is None else round(one.delta, 4),
+                "command": asked[0] if asked else None,
+                "obstacle": obstacle(one) or None,
+            }
+        )
+    return facts
+
+
+def _percentages(one: Any) -> dict[str, Any] | None:
+    if one.measured_protocol is None:
+        return None
+    names = {
+        "top1": "top1_mean",
+        "std": "top1_std",
+        "low": "top1_low",
+        "high": "top1_high",
+        "oracle_top1": "oracle_mean",
     }
+    values = {name: getattr(one, f"measured_{column}") for name, column in names.items()}
+    shown = {name: None if value is None else round(100 * value, 4) for name, value in values.items()}
+    return {
+        "protocol": one.measured_protocol, "n": int(one.measured_n), **shown, "label_bytes": one.measured_label_bytes,
+    }  # fmt: skip
 
 
-def _percentages(row: Row) -> dict[str, Any]:
-    top1, oracle = row.top1, row.oracle.mean
-    facts = {"top1": top1.mean, "std": top1.std, "ci95": top1.ci95, "oracle_top1": oracle}
-    shown = {name: None if value is None else round(100 * value, 4) for name, value in facts.items()}
-    return {"protocol": row.protocol, "n": top1.n, **shown, "label_bytes": row.label_bytes}
+def _show(found: pd.DataFrame, frame: pd.DataFrame, out: Console) -> None:
+    from bench.report.papers.published import SETTING, commands
+    from bench.report.rows import records
 
-
-def _show(found: list[Number], rows: list[Row], out: Console) -> None:
-    from bench.report_legacy.published import commands
-    from bench.report_legacy.published_table import measured_beside
-
-    missing: list[Published] = []
-    for dataset in dict.fromkeys(number.first.dataset for number in found):
-        lines = []
-        for number in (one for one in found if one.first.dataset == dataset):
-            row = measured_beside(number, rows)
-            lines.append(_line(number, row))
-            missing += number.rows if row is None else ()
+    for dataset in dict.fromkeys(found["dataset"]):
+        lines = [_line(one) for one in records(found[found["dataset"] == dataset])]
         out.print(f"{dataset}", markup=False)
         right = ["IPC", "published †", "label bytes", "measured", "Δ"]
         out.print(screen.table(COLUMNS, lines, right=right), width=min(WIDEST, out.width))
         out.print()
     out.print(
-        "† printed by others; label bytes are computed from their recipe (≈: of which something is left open; –: it\n"
+        "† printed by others; label bytes are computed from their recipe (≈: of which something is left open; —: it\n"
         "does not say enough); ?: not compared with its source. ‡: the recipe behind the published number is unknown.",
         markup=False,
     )
+    missing = frame.merge(found.loc[found["measured_protocol"].isna(), [*SETTING, "value"]], on=[*SETTING, "value"])
     if asked := commands(missing):
         out.print("\nTo measure what is missing:", markup=False)
-    for command, _ in asked:
+    for command in asked:
         out.print(_wrapped(command), markup=False)
 
 
 def _wrapped(command: str) -> str:
     """A command over several lines, each flag beside its value."""
     joined = re.sub(r"(--\S+) ", "\\1\0", command)
-    lines = textwrap.wrap(joined, WIDEST - 6, break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(joined, 94, break_long_words=False, break_on_hyphens=False)
     return " \\\n    ".join(lines).replace("\0", " ")
 
 
-def _line(number: Number, row: Row | None) -> list[str]:
-    from bench.report_legacy.published_table import delta_text, measured_text
-    from bench.report_legacy.wording import plain
+def _line(one: Any) -> list[str]:
+    from bench.format import NONE, plain, points
+    from bench.report.papers.published import label_text, measured_text, printed_text
 
-    first = number.first
-    method = f"{first.method}, {first.variant}" if first.variant else first.method
-    by = ", ".join(dict.fromkeys(one.source for one in number.rows))
-    ours = (NONE, NONE) if row is None else (measured_text(row), delta_text(number, row))
-    cells = (method, first.student, str(first.ipc), number.text, by, number.label_text or NONE, *ours)
-    return [escape(plain(cell)) for cell in cells]
+    method = f"{one.method}, {one.variant}" if one.variant else one.method
+    delta = NONE if one.delta is None else points(one.delta / 100)
+    if one.measured_top1_low is not None:  # half of the interval
+        delta += f" ± {50 * (one.measured_top1_high - one.measured_top1_low):.1f}"
+    if one.delta is not None and not one.known:
+        delta += " ‡"
+    texts = (printed_text(one), ", ".join(one.source_ids), label_text(one), measured_text(one), delta)
+    return [escape(plain(cell)) for cell in (method, one.student, str(one.ipc), *texts)]

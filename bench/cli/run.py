@@ -1,14 +1,15 @@
 """Compute a grid of methods, images per class (IPC), seeds and students, and write its leaderboard.
 
-What is done already is not done again: a second run of the same grid does no work, and a run that was stopped,
-killed or lost its machine goes on where it was."""
+Finished cells are not computed again: a second run of the same grid does no work, and a run that was stopped, killed
+or lost its machine resumes.
+"""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING
 
-from bench.cli import launch, screen, storage
+from bench.cli import launch, plan_tables, screen, storage
 from bench.cli import options as flags
 from bench.errors import UserError
 from bench.store.cell import STAGES
@@ -32,10 +33,10 @@ EXAMPLES = """examples:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``bench run``."""
+    """Add the flags of ``bench run``."""
     flags.grid_flags(parser)
     parser.add_argument(
-        "--suite", metavar="NAME", help="the grid of a paper's experiment; flags given beside it hold instead"
+        "--suite", metavar="NAME", help="the grid of a paper's experiment, or a TOML file; explicit flags override it"
     )
     parser.add_argument("--small", action="store_true", help="the suite with fewer seeds and epochs, for two cores")
     group = launch.flags(parser)
@@ -46,18 +47,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         choices=STAGES,
         default=[],
         metavar="STAGE",
-        help="compute the cells of a stage again; what stands on them follows if they come out another",
+        help="compute the cells of a stage again, and their descendants if their content changed",
     )
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """``bench run``; 1 when a cell failed."""
+    """Run ``bench run``; 1 if a cell failed."""
     from bench.api import catalogue
     from bench.planning.plan import plan
-    from bench.planning.suites import WEIGHED
+    from bench.planning.suites import STORAGE
 
     out = screen.console()
-    if arguments.suite == WEIGHED:
+    if arguments.suite == STORAGE:
         storage.run(flags.given(arguments), out, arguments.out, small=arguments.small, dry_run=arguments.dry_run)
         return 0
     grids = [plan(request) for request in requests(arguments)]
@@ -69,23 +70,23 @@ def execute(arguments: argparse.Namespace) -> int:
         if len(grids) > 1:
             out.print(f"{grid.dataset.name}:", markup=False)
         if arguments.dry_run:
-            launch.show_what_would_be_done(out, grid, arguments)
+            plan_tables.show_plan(out, grid, arguments)
         else:
             worst = max(worst, launch.compute(out, grid, arguments, force=arguments.force))
     return worst
 
 
 def requests(arguments: argparse.Namespace) -> list[Request]:
-    """The requests of parsed arguments: one, or those of a suite.
+    """Return the requests of parsed arguments: one, or those of a suite.
 
     Raises:
         UserError: a name that nothing answers to, or flags that exclude each other.
     """
-    from bench.planning.suites import suite
+    from bench.planning.suites import name_of, suite
 
     if arguments.suite:
         given = flags.given(arguments)
-        return suite(arguments.suite).requests(arguments.suite, small=arguments.small, given=given)
+        return suite(arguments.suite).requests(name_of(arguments.suite), small=arguments.small, given=given)
     if arguments.small:
         raise UserError("--small is a form of a suite; name one with --suite, see bench list suites")
     return [flags.request(arguments)]

@@ -1,4 +1,4 @@
-"""What people see while they wait and when it is over: the only place that writes to the screen."""
+"""Output for people: tables, progress and numbers in words. The only place that knows the terminal."""
 
 from __future__ import annotations
 
@@ -7,41 +7,69 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from bench.store.cell import STAGES
 
 if TYPE_CHECKING:
+    from bench.execution.heartbeat import CellProgress
     from bench.execution.scheduling import Schedule
-    from bench.slurm.status import Beat
     from bench.store.artifacts import Store
 
 LINE_EVERY = 60.0  # seconds between two lines in a log
-_LOG_WIDTH = 160  # columns of a table where nobody's screen sets them
-_MOST_RUNNING = 20  # cells shown at work
+_MIN_WIDTH = 40  # columns; COLUMNS below that is ignored
+_LOG_WIDTH = 160  # columns without a terminal
+_MOST_RUNNING = 20  # running cells shown
+_BAR = 16  # columns
+_MAX_NAME, _MAX_WORD = 24, 10  # characters that a narrow screen doesn't break, in the first column and others
 
 Counts = Mapping[str, Mapping[str, int]]  # stage -> state -> cells
-_WORDS = {"todo": "to do"}
 _COLOURS = {"done": "green", "running": "cyan", "failed": "red", "blocked": "yellow"}
 
 
+def prepare_output() -> None:
+    """Replace characters that the encoding of the output lacks, and ignore a COLUMNS that is no usable width."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    columns = os.environ.get("COLUMNS", "")
+    if not (columns.isdecimal() and int(columns) >= _MIN_WIDTH):
+        os.environ.pop("COLUMNS", None)
+
+
 def console() -> Console:
-    """Standard output; colours and boxes only where a person looks (rich heeds NO_COLOR)."""
-    if sys.stdout.isatty():
-        return Console(highlight=False)
-    return Console(highlight=False, soft_wrap=True, width=int(os.environ.get("COLUMNS") or _LOG_WIDTH))
+    """Return standard output; styled only on a terminal (rich heeds NO_COLOR)."""
+    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", _LOG_WIDTH))
+    return Console(highlight=False, soft_wrap=True, width=width)
+
+
+class _Table(Table):
+    """A plain table whose lines are longer than the screen rather than to break words."""
+
+    def __init__(self) -> None:
+        super().__init__(box=None, pad_edge=False, header_style="bold", show_edge=False)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        least = sum((column.min_width or 0) + 2 for column in self.columns)
+        return super().__rich_console__(console, options.update_width(max(options.max_width, least)))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> Table:
-    """A plain table; ``right`` names the columns that hold numbers."""
-    made = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
-    for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    """Return a plain table, whose words are not broken; ``right`` names the columns that hold numbers."""
+    made = _Table()
+    for index, column in enumerate(columns):
+        texts = [column, *(row[index] for row in rows)]
+        most = _MAX_NAME if index == 0 else _MAX_WORD
+        words = [word[:most] for text in texts for word in text.split()]
+        justify: Literal["left", "right"] = "right" if column in right else "left"
+        made.add_column(column, justify=justify, overflow="fold", min_width=max(map(len, words)))
     for row in rows:
         made.add_row(*row)
     return made
@@ -63,7 +91,8 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+    days = f"{hours // 24} d {hours % 24} h" if hours >= 48 else ""
+    return days or (f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s")
 
 
 def plural(count: int, what: str) -> str:
@@ -71,46 +100,27 @@ def plural(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def time_left(seconds: float | None) -> str:
-    """125 → ``2 min left``; nothing where nothing is known."""
-    if seconds is None:
-        return ""
-    if seconds < 60:
-        return f"{seconds:.0f} s left"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min left"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min left" if hours < 48 else f"{hours // 24} d {hours % 24} h left"
-
-
-def bar(width: int, done: int, running: int, total: int) -> Text:
-    """``████▒▒░░░░``: full only when everything is done."""
-    full = width * done // max(1, total)
-    begun = width * (done + running) // max(1, total) - full
-    drawn = Text().append("█" * full, style=_COLOURS["done"]).append("▒" * begun, style=_COLOURS["running"])
-    return drawn.append("░" * (width - full - begun), style="dim")
-
-
-def stages(counts: Counts, states: Sequence[str]) -> Table:
-    """A line a stage: a bar, and how many of its cells are in each of ``states``."""
-    made = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
-    made.add_column("stage", no_wrap=True)
-    made.add_column("", no_wrap=True)
-    for state in states:
-        made.add_column(_WORDS.get(state, state), justify="right", no_wrap=True)
+def stage_table(counts: Counts, states: Sequence[str], width: int) -> Table:
+    """Return a table with a line per stage: a bar, and the number of cells in each state that occurs."""
+    shown = [state for state in states if any(found.get(state) for found in counts.values())]
+    headers = ["to do" if state == "todo" else state for state in shown]
+    bars = _BAR + sum(len(text) + 1 for text in ["evaluate", *headers]) <= width
+    made = _Table()
+    made.add_column("stage", min_width=max(map(len, STAGES)))
+    if bars:
+        made.add_column("", min_width=_BAR)
+    for text in headers:
+        made.add_column(text, justify="right", min_width=len(text))
     for stage, found in counts.items():
-        numbers = [
-            Text(str(count), style=_COLOURS.get(state, "")) if (count := found.get(state, 0)) else Text("·", "dim")
-            for state in states
-        ]
-        drawn = bar(16, found.get("done", 0), found.get("running", 0), sum(found.values()))
-        made.add_row(stage, drawn, *numbers)
+        numbers = [Text(str(found.get(state) or "·"), _COLOURS.get(state, "")) for state in shown]
+        total = sum(found.values())
+        bar = [ProgressBar(total=max(1, total), completed=found.get("done", 0), width=_BAR)] if bars else []
+        made.add_row(stage, *bar, *numbers)
     return made
 
 
 def summary(counts: Counts) -> str:
-    """The same on one line."""
+    """Return the same in one line."""
     parts = []
     for stage, found in counts.items():
         if total := sum(found.values()):
@@ -119,31 +129,35 @@ def summary(counts: Counts) -> str:
     return "  ".join(parts)
 
 
-class AtWork(NamedTuple):
-    """A running cell, as it is shown."""
+class Running(NamedTuple):
+    """A running cell."""
 
     cell: str
-    beat: Beat | None
-    note: str = ""  # where it runs, or why nothing is known of it
+    progress: CellProgress | None
+    note: str = ""  # where it runs, or why its progress is unknown
 
 
-def at_work(cells: Sequence[AtWork], width: int) -> Text:
-    """How far running cells are: a line each, or two where ``width`` columns don't hold one."""
+def running_table(cells: Sequence[Running], width: int) -> Table:
+    """Return a table with a line per running cell: bar, percentage, time left; two on a narrow screen."""
     longest = max((len(one.cell) for one in cells), default=0)
-    wide = 48 + longest + max((len(one.note) for one in cells), default=0) <= width
-    lines = Text()
+    wide = longest + 40 + max((len(one.note) for one in cells), default=0) <= width
+    made = Table.grid(padding=(0, 1))
+    made.add_column(min_width=1)
     for one in cells:
-        fraction = one.beat.fraction if one.beat else 0.0
-        lines.append("\n" if lines else "").append(f"  {one.cell:{longest}}  " if wide else f"  {one.cell}\n      ")
-        lines.append(bar(10, int(1000 * fraction), 0, 1000))
-        left = time_left(one.beat.seconds_left if one.beat else None)
-        lines.append(f" {fraction:4.0%}  {left:16}  {one.note}".rstrip())
-    return lines
+        fraction = one.progress.fraction if one.progress else 0.0
+        seconds = one.progress.seconds_left if one.progress else None
+        facts = [f"{fraction:4.0%}", "" if seconds is None else f"{duration(seconds)} left", one.note]
+        if wide:
+            made.add_row("", one.cell, ProgressBar(total=1.0, completed=fraction, width=10), *facts)
+        else:
+            made.add_row("", one.cell)
+            made.add_row("", "  " + "  ".join(filter(None, facts)))
+    return made
 
 
 @contextmanager
-def work_bar(out: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar for one long piece of work; yields the function that moves it."""
+def progress_bar(out: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar on a terminal; yield the function that moves it."""
     from rich.progress import Progress
 
     with Progress(console=out, disable=not out.is_terminal) as bar:
@@ -151,23 +165,17 @@ def work_bar(out: Console, what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-class LiveRun:
-    """Follows a run: bars on a terminal, one line a minute in a log.
+class LiveDisplay:
+    """Output that changes: in place on a terminal, a line per minute in a log."""
 
-    Args:
-        ctrl_c: what Ctrl-C does.
-    """
+    def __init__(self, out: Console):
+        from rich.live import Live
 
-    def __init__(self, store: Store, out: Console, ctrl_c: str = "stops, and nothing is lost"):
-        self.store, self.out, self.ctrl_c = store, out, ctrl_c
-        self.live = None
-        if out.is_terminal:
-            from rich.live import Live
+        self.out, self.started = out, time.monotonic()
+        self.live = Live(console=out, auto_refresh=False, transient=True) if out.is_terminal else None
+        self._last_line = self.started
 
-            self.live = Live(console=out, refresh_per_second=4, transient=True)
-        self.started = self.last_line = time.monotonic()
-
-    def __enter__(self) -> LiveRun:
+    def __enter__(self) -> Self:
         if self.live:
             self.live.start()
         return self
@@ -176,36 +184,52 @@ class LiveRun:
         if self.live:
             self.live.stop()
 
-    def update(self, schedule: Schedule) -> None:
-        """Show where a run is."""
+    def show(self, render: Callable[[], RenderableType], line: Callable[[], str]) -> None:
+        """Show what ``render`` returns, or in a log from time to time what ``line`` returns."""
         if self.live:
-            self.live.update(self._picture(schedule))
-        elif time.monotonic() - self.last_line >= LINE_EVERY:
-            self.last_line = time.monotonic()
-            self.out.print(self._line(schedule))
+            self.live.update(render(), refresh=True)
+        elif time.monotonic() - self._last_line >= LINE_EVERY:
+            self._last_line = time.monotonic()
+            self.out.print(line())
+
+
+class LiveRun(LiveDisplay):
+    """The display of a run.
+
+    Args:
+        ctrl_c: the effect of Ctrl-C.
+    """
+
+    def __init__(self, store: Store, out: Console, ctrl_c: str = "stops, and nothing is lost"):
+        super().__init__(out)
+        self.store, self.ctrl_c = store, ctrl_c
+
+    def update(self, schedule: Schedule) -> None:
+        """Show the state of a run."""
+        self.show(lambda: self._render(schedule), lambda: self._line(schedule))
 
     def _line(self, schedule: Schedule) -> str:
         cells, more = self._running(schedule)
-        now = [f"{one.cell} {one.beat.fraction:.0%}" if one.beat else one.cell for one in cells]
+        now = [f"{one.cell} {one.progress.fraction:.0%}" if one.progress else one.cell for one in cells]
         now += [f"and {more} more"] if more else []
-        spent = duration(time.monotonic() - self.started)
-        return f"{spent:>12}  {summary(_counts(schedule))}  now: {'; '.join(now) or 'nothing'}"
+        elapsed = duration(time.monotonic() - self.started)
+        return f"{elapsed:>12}  {summary(_counts(schedule))}  now: {'; '.join(now) or 'nothing'}"
 
-    def _running(self, schedule: Schedule) -> tuple[list[AtWork], int]:
-        """The first of the running cells, and how many more there are; heartbeats are read of those alone."""
-        from bench.slurm.status import read_beat
+    def _running(self, schedule: Schedule) -> tuple[list[Running], int]:
+        """Return the first running cells, whose heartbeats alone are read, and the number of the others."""
+        from bench.execution import heartbeat
 
         count = sum(found.get("running", 0) for found in _counts(schedule).values())
         running = (cell.id for cell in schedule.grid.cells if schedule.state[cell.id] == "running")
         shown = list(islice(running, min(count, _MOST_RUNNING)))
-        return [AtWork(cell_id, read_beat(self.store, cell_id)) for cell_id in shown], count - len(shown)
+        return [Running(cell_id, heartbeat.read(self.store, cell_id)) for cell_id in shown], count - len(shown)
 
-    def _picture(self, schedule: Schedule) -> RenderableType:
-        counts = {stage: found for stage, found in _counts(schedule).items() if found}
+    def _render(self, schedule: Schedule) -> RenderableType:
         cells, more = self._running(schedule)
-        parts: list[RenderableType] = [stages(counts, ("done", "running", "failed", "blocked", "todo"))]
+        states = ("done", "running", "failed", "blocked", "todo")
+        parts: list[RenderableType] = [stage_table(_counts(schedule), states, self.out.width)]
         if cells:
-            parts.append(at_work(cells, self.out.width))
+            parts.append(running_table(cells, self.out.width))
         if more:
             parts.append(f"  … and {more} more")
         parts.append(f"{duration(time.monotonic() - self.started)} so far; Ctrl-C {self.ctrl_c}")
@@ -213,4 +237,4 @@ class LiveRun:
 
 
 def _counts(schedule: Schedule) -> dict[str, Mapping[str, int]]:
-    return {stage: schedule.counts(stage) for stage in STAGES}
+    return {stage: counts for stage in STAGES if (counts := schedule.counts(stage))}

@@ -1,5 +1,7 @@
-"""Show the record of one cell in full: what it was made from, what came out, how long it took, what failed. Of a
-distilled set, or of what was learned from one, --images draws the pictures."""
+"""Show the record of one cell in full: its configuration, parents, results, time and failure.
+
+With --images, draw the distilled set that it is or was trained on.
+"""
 
 from __future__ import annotations
 
@@ -11,30 +13,30 @@ from typing import TYPE_CHECKING
 
 from bench.cli import options as flags
 from bench.cli import screen
-from bench.cli.naming import one
+from bench.cli.naming import select_one
 from bench.errors import UserError
 
 if TYPE_CHECKING:
     from bench.store.artifacts import Store
     from bench.store.record import Record
 
-HELP = "the record of one cell, and its images"
+HELP = "show the record of one cell, and its images"
 EXAMPLES = """examples:
   python -m bench show hello-projector-digits-ipc10-convnet3-w32-s0-1f0c2ab9d4
-  python -m bench show hello-projector-digits-ipc10       any beginning that only one cell has
-  python -m bench show rded-digits-ipc10-s0 --images rded.png   the distilled images, a line a class
+  python -m bench show hello-projector-digits-ipc10       a beginning that only one cell has
+  python -m bench show rded-digits-ipc10-s0 --images rded.png   the distilled images, a line per class
 """
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of ``bench show``."""
+    """Add the arguments of ``bench show``."""
     parser.add_argument("cell", metavar="CELL", help="the id of a cell, or its beginning")
     parser.add_argument("--images", type=Path, metavar="FILE.png", help="draw the cell's images into this file")
     flags.store_flag(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """``bench show``."""
+    """Run ``bench show``."""
     from bench.store.artifacts import Store
 
     store = Store(flags.existing_store(arguments.store))
@@ -63,14 +65,14 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def read_record(store: Store, word: str) -> Record:
-    """The record of the one cell that a word names, finished or failed.
+    """Return the record of the one cell that a word names, finished or failed.
 
     Raises:
         UserError: the word names none or several, or the record can't be read.
     """
     from bench.store.artifacts import Damaged
 
-    cell_id = one(word, store.ids("cells") | store.ids("failures"), store.root)
+    cell_id = select_one(word, store.ids("cells") | store.ids("failures"))
     try:
         record = store.record(cell_id) or store.failure(cell_id)
     except Damaged as damage:
@@ -81,14 +83,14 @@ def read_record(store: Store, word: str) -> Record:
 
 
 def images_of(store: Store, record: Record) -> Path:
-    """The folder of a cell's images: its own, or those it was made from.
+    """Return the folder of a cell's images: its own, or those it was made from.
 
     Raises:
         UserError: it has none, or they are not in the store.
     """
     cell_id = record.id if record.cell.stage == "distill" else record.cell.parents.get("images")
     if cell_id is None:
-        raise UserError(f"{record.id} has no images: expected a cell of distill, or one that stands on images")
+        raise UserError(f"{record.id} has no images: expected a cell of distill, or one made from images")
     if not store.folder(cell_id).is_dir():
         raise UserError(f"the images {cell_id} are not in {store.root}; bench run makes them")
     return store.folder(cell_id)

@@ -1,53 +1,81 @@
-"""Two outcomes that may be compared: a cell's record with its ancestry, or an entry of a board, which knows less."""
+"""Two runs side by side: what was asked, where it ran, what came out.
+
+A run is a cell with its ancestry, or an entry of a board, which knows less. Where two cells are made from different
+ones, their ancestry is followed down to the cells whose own configuration differs: those decide.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from bench.report_legacy.entries import Entry
+from bench.store.entries import Entry
 from bench.store.record import Record
 
-Flat = dict[str, Any]
-Lookup = Callable[[str], "Side | None"]
+Flat = Mapping[str, Any]
 
-# what a board's row is called in an answer; the order is that of weight
+# the place of a run on a board, the weightiest first
 ROW = {
-    "dataset": "the data set",
-    "method": "the method",
-    "labels": "the labels",
-    "ipc": "the images per class",
-    "protocol": "the protocol",
-    "protocol_version": "the protocol's version",
-    "student": "the student",
-    "student_seed": "the student's seed",
-    "seed": "the seed",
-}
+    "dataset": "the data set", "method": "the method", "labels": "the labels", "ipc": "the images per class",
+    "protocol": "the protocol", "protocol_version": "the protocol's version", "student": "the student",
+    "student_seed": "the student's seed", "seed": "the seed",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Side:
-    """One outcome. ``own`` is what was asked of the cell itself, flat; ``made`` its files, path -> digest."""
+class RunView:
+    """What is known of one run; ``configuration`` is its own, without that of its parents."""
 
     id: str
-    kind: str  # "cell" or "entry": two of a kind have the same keys
+    kind: Literal["cell", "entry"]
     stage: str
     state: str
-    own: Flat
+    configuration: Flat
     row: Flat
     parents: Mapping[str, str]  # role -> id
-    inputs: Mapping[str, str]  # parent id -> digest of what was read
     environment: Mapping[str, str]
-    made: Mapping[str, str]
     metrics: Flat
-    content: str | None  # digest of results and files
-    parent: Lookup = field(repr=False)
+    inputs: Mapping[str, str] = field(default_factory=dict)  # parent id -> digest of what was read
+    files: Mapping[str, str] = field(default_factory=dict)  # path -> digest
+    content: str | None = None  # digest of results and files
+    parent: Callable[[str], RunView | None] = field(default=lambda _: None, repr=False)
+
+    @classmethod
+    def of_record(cls, record: Record, lookup: Callable[[str], Record | None]) -> RunView:
+        """View a cell; ``lookup`` finds the records of its parents."""
+
+        def parent(cell_id: str) -> RunView | None:
+            found = lookup(cell_id)
+            return None if found is None else cls.of_record(found, lookup)
+
+        cell = record.cell
+        own = {"stage": cell.stage, "computed by": cell.by, "version": cell.version}
+        return cls(
+            record.id, "cell", cell.stage, record.state,
+            configuration={**own, **flat(cell.fields, "fields."), **flat(cell.call, "call.")},
+            row=_row(cell.row), parents=cell.parents, environment=record.run.environment,
+            metrics=flat(record.result) | {"seconds": record.run.seconds, "peak_memory": record.run.peak_memory},
+            inputs=record.inputs, files={path: facts.sha256[:16] for path, facts in record.files.items()},
+            content=record.content if record.state == "done" else None, parent=parent,
+        )  # fmt: skip
+
+    @classmethod
+    def of_entry(cls, entry: Entry) -> RunView:
+        """View an entry of a board."""
+        facts = entry.model_dump(mode="json")
+        metrics = {name: facts[name] for name in ("top1", "oracle_top1", "image_bytes", "label_bytes", "peak_memory")}
+        return cls(
+            entry.cell, "entry", "evaluate", entry.state,
+            configuration=flat(entry.changed, "changed.") | {name: facts[name] for name in ("epochs", "images")},
+            row=_row(facts), parents=entry.parents, environment=entry.environment,
+            metrics={**metrics, **flat(list(entry.curve), "curve"), "seconds": entry.seconds.get("evaluate")},
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Change:
-    """A value that is not the same on both sides; None where a side has none."""
+    """A value that differs; None where a run has none."""
 
     name: str
     a: Any
@@ -55,16 +83,15 @@ class Change:
 
     @property
     def delta(self) -> float | None:
-        """b - a of two numbers."""
-        numbers = (int, float)
-        if isinstance(self.a, bool) or not isinstance(self.a, numbers) or not isinstance(self.b, numbers):
+        """B - a of two numbers."""
+        if any(isinstance(one, bool) or not isinstance(one, int | float) for one in (self.a, self.b)):
             return None
         return float(self.b - self.a)
 
 
 @dataclass(frozen=True)
 class Level:
-    """What differs at one place of the ancestry; ``path`` is the roles that lead there, empty for the two."""
+    """The differences at one place of the ancestry; ``path`` is the roles that lead there, empty for the two runs."""
 
     path: tuple[str, ...]
     a: str
@@ -74,72 +101,64 @@ class Level:
     environment: tuple[Change, ...]
     artifacts: tuple[Change, ...]
     metrics: tuple[Change, ...]
-    absent: str = ""  # why nobody could look further
+    absent: str = ""  # why the comparison ends here
 
 
-def of_record(record: Record, lookup: Callable[[str], Record | None]) -> Side:
-    """A cell's side; ``lookup`` finds the records of its parents."""
+def compare(a: RunView, b: RunView) -> tuple[tuple[Change, ...], tuple[Level, ...]]:
+    """Return the changes of the row, and the levels that differ: the two runs first, every pair of cells once."""
+    return changes(a.row, b.row, shared=a.kind != b.kind), tuple(_levels(a, b, (), set()))
 
-    def parent(cell_id: str) -> Side | None:
-        found = lookup(cell_id)
-        return None if found is None else of_record(found, lookup)
 
-    cell = record.cell
-    own = {"stage": cell.stage, "computed by": cell.by, "version": cell.version}
-    return Side(
-        id=record.id,
-        kind="cell",
-        stage=cell.stage,
-        state=record.state,
-        own={**own, **flat(cell.fields, "fields."), **flat(cell.call, "call.")},
-        row=_row(cell.row),
-        parents=cell.parents,
-        inputs=record.inputs,
-        environment=record.run.environment,
-        made={path: facts.sha256[:16] for path, facts in record.files.items()},
-        metrics=flat(record.result) | {"seconds": record.run.seconds, "peak_memory": record.run.peak_memory},
-        content=record.content if record.state == "done" else None,
-        parent=parent,
+def changes(a: Flat, b: Flat, shared: bool = False) -> tuple[Change, ...]:
+    """Return the changes in the order of ``a``, then ``b``; with ``shared`` those of names in both."""
+    names = [name for name in dict.fromkeys([*a, *b]) if not shared or (name in a and name in b)]
+    return tuple(Change(name, a.get(name), b.get(name)) for name in names if a.get(name) != b.get(name))
+
+
+def _levels(a: RunView, b: RunView, path: tuple[str, ...], seen: set[tuple[str, str]]) -> Iterator[Level]:
+    seen.add((a.id, b.id))
+    absent: list[str] = []
+    below: list[Level] = []
+    for role in sorted(a.parents.keys() & b.parents.keys()):
+        one, other = a.parents[role], b.parents[role]
+        if (one == other and a.inputs.get(one) == b.inputs.get(other)) or (one, other) in seen:
+            continue
+        mine, theirs = a.parent(one), b.parent(other)
+        if mine is not None and theirs is not None:
+            below += _levels(mine, theirs, (*path, role), seen)
+        elif one != other:
+            absent.append(one if mine is None else other)
+    mixed = a.kind != b.kind
+    mine_from, theirs_from = (
+        {f"made from {role}": parent for role, parent in sorted(run.parents.items())} for run in (a, b)
     )
+    yield Level(
+        path, a.id, b.id, a.stage,
+        configuration=changes(a.configuration, b.configuration, mixed) + changes(mine_from, theirs_from, mixed),
+        environment=changes(a.environment, b.environment),
+        artifacts=() if mixed else changes(a.files, b.files),
+        metrics=changes(a.metrics, b.metrics, mixed),
+        absent=f"{', '.join(absent)} can't be looked at: not in the store" if absent else "",
+    )  # fmt: skip
+    yield from below
 
 
-def of_entry(entry: Entry) -> Side:
-    """The side of an entry of a board."""
-    facts = entry.model_dump(mode="json")
-    metrics = {name: facts[name] for name in ("top1", "oracle_top1", "image_bytes", "label_bytes", "peak_memory")}
-    return Side(
-        id=entry.cell,
-        kind="entry",
-        stage="evaluate",
-        state=entry.state,
-        own=flat(entry.changed, "changed.") | {name: facts[name] for name in ("epochs", "images")},
-        row=_row(facts),
-        parents=entry.parents,
-        inputs={},
-        environment=entry.environment,
-        made={},
-        metrics={**metrics, **flat(list(entry.curve), "curve"), "seconds": entry.seconds.get("evaluate")},
-        content=None,
-        parent=lambda _: None,
-    )
-
-
-def _row(facts: Mapping[str, Any]) -> Flat:
+def _row(facts: Mapping[str, Any]) -> dict[str, Any]:
     found = {name: facts[name] for name in ROW if name in facts}
     if found and found.get("student_seed") is None:
-        found["student_seed"] = found["seed"]  # one student a set, of its seed
+        found["student_seed"] = found["seed"]  # one student per set, with its seed
     return found
 
 
-def flat(value: Any, start: str = "") -> Flat:
+def flat(value: Any, start: str = "") -> dict[str, Any]:
     """Nested plain values as one level: ``{"plan": {"seed": 1}}`` → ``{"plan.seed": 1}``; lists by position."""
     if isinstance(value, Mapping):
-        pairs: Iterator[tuple[str, Any]] = ((f"{start}{key}", inner) for key, inner in value.items())
-    elif isinstance(value, (list, tuple)):
-        pairs = ((f"{start}[{index}]", inner) for index, inner in enumerate(value))
+        pairs = [(f"{start}{key}", inner) for key, inner in value.items()]
+    elif isinstance(value, list | tuple):
+        pairs = [(f"{start}[{index}]", inner) for index, inner in enumerate(value)]
     else:
         return {start.rstrip("."): value}
-    found: Flat = {}
+    found: dict[str, Any] = {}
     for name, inner in pairs:
         found |= flat(inner, f"{name}." if isinstance(inner, Mapping) else name)
     return found

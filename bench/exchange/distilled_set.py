@@ -1,7 +1,7 @@
-"""What ``manifest.json`` of an exported set says, and what the benchmark remembers of an imported one; torch-free.
+"""The manifest of an exported set, and what a store keeps of an imported one; torch-free.
 
-An imported set lies in ``STORE/imported/NAME/``: ``images/`` as in an images artifact, ``labels/`` as in a labels
-artifact where it brought its own, and ``set.json``, written last. A grid names it as the method ``external:NAME``.
+An imported set is ``STORE/imported/NAME/``: ``images/`` as in an images artifact, ``labels/`` as in a labels artifact
+where it brought its own, and ``set.json``, written last. A grid names it as the method ``external:NAME``.
 """
 
 from __future__ import annotations
@@ -11,40 +11,36 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from bench.api import BaseConfig, registry
 from bench.errors import UserError, unknown
 from bench.store.record import FileFacts
 
-MANIFEST, REMEMBERED = "manifest.json", "set.json"
+MANIFEST, KEPT = "manifest.json", "set.json"
 IMAGES, LABELS = "images", "labels"  # folders of an imported set
-METHOD = "external"  # the plug-in that runs imported sets
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
 
-class _Facts(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ClassFolder(_Facts):
+class ClassFolder(BaseConfig):
     """A class of an exported set. The folders' names sort in the order of the classes."""
 
     index: int
-    id: str | None  # None: the data set was not to be had when it was exported
+    id: str | None  # None: the data set was not available when it was exported
     name: str | None  # in words
     folder: str
 
 
-class LabelFacts(_Facts):
+class LabelFacts(BaseConfig):
     """Soft labels that come with images."""
 
     kind: str
     schedule: dict[str, Any] | None = None  # of labels stored for the views of a schedule
-    protocol: str | None = None  # whose views those are, and which student's
+    protocol: str | None = None  # that shows those views, to which student
     student_seed: int | None = None
 
 
-class DataFacts(_Facts):
+class DataFacts(BaseConfig):
     """The data set that a distilled set stands for."""
 
     name: str
@@ -54,7 +50,7 @@ class DataFacts(_Facts):
     order_hash: str | None = None  # SHA-256 of the class ids; None: not known
 
 
-class SetManifest(_Facts):
+class SetManifest(BaseConfig):
     """``manifest.json`` of an exported set."""
 
     format: Literal["distill-bench set"] = "distill-bench set"
@@ -72,12 +68,12 @@ class SetManifest(_Facts):
     files: dict[str, FileFacts]  # relative path -> facts, of all files but this one
 
 
-class ImportedSet(_Facts):
-    """``set.json``: what must be known of an imported set to plan with it."""
+class ImportedSet(BaseConfig):
+    """``set.json``: what planning needs to know of an imported set."""
 
     schema_version: Literal[1] = 1
     name: str
-    title: str  # what it is, as far as it said so itself
+    title: str  # as it says itself
     data: DataFacts
     ipc: int = Field(ge=1)
     side: int = Field(ge=1)
@@ -87,7 +83,7 @@ class ImportedSet(_Facts):
 
 
 def read_manifest(folder: Path) -> SetManifest | None:
-    """The manifest of an exported set; None where the folder has none of ours.
+    """Read the manifest of an exported set; None where the folder has none of ours.
 
     Raises:
         UserError: it has one that can't be read.
@@ -95,12 +91,11 @@ def read_manifest(folder: Path) -> SetManifest | None:
     path = folder / MANIFEST
     try:
         text = path.read_bytes()
+        return SetManifest.model_validate_json(text)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}") from None
-    try:
-        return SetManifest.model_validate_json(text)
     except ValidationError as error:
         if b"distill-bench set" not in text:
             return None  # somebody else's manifest
@@ -113,10 +108,10 @@ def read_manifest(folder: Path) -> SetManifest | None:
 
 
 def home(store: Path, name: str) -> Path:
-    """The folder of the imported set called ``name``.
+    """Return the folder of the imported set called ``name``.
 
     Raises:
-        UserError: no set can be called that.
+        UserError: a name that no set can have.
     """
     if not _NAME.fullmatch(name):
         raise UserError(
@@ -126,13 +121,13 @@ def home(store: Path, name: str) -> Path:
     return store / "imported" / name
 
 
-def remembered(store: Path, name: str) -> ImportedSet | None:
-    """What is known of an imported set; None where there is none of this name.
+def kept(store: Path, name: str) -> ImportedSet | None:
+    """Return what a store knows of an imported set; None where it has none of this name.
 
     Raises:
         UserError: its ``set.json`` can't be read.
     """
-    path = home(store, name) / REMEMBERED
+    path = home(store, name) / KEPT
     try:
         return ImportedSet.model_validate_json(path.read_bytes())
     except FileNotFoundError:
@@ -141,8 +136,20 @@ def remembered(store: Path, name: str) -> ImportedSet | None:
         raise UserError(f"{path}: {str(error).splitlines()[0]}; remove its folder and import the set again") from None
 
 
+def importer() -> str:
+    """Return the name of the method that runs imported sets.
+
+    Raises:
+        UserError: none is installed.
+    """
+    for name in registry.method_names():
+        if registry.method(name).info.imported:
+            return name
+    raise UserError("no installed method runs imported sets; install distill-bench again")
+
+
 def settings(methods: Iterable[str], store: Path) -> dict[str, dict[str, Any]]:
-    """What the method ``external:NAME`` must be told of each imported set among ``methods``.
+    """Return the settings of each imported set among ``methods``, by ``external:NAME``.
 
     Raises:
         UserError: the store has no set of that name.
@@ -150,28 +157,20 @@ def settings(methods: Iterable[str], store: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for method in methods:
         family, colon, name = method.partition(":")
-        if family != METHOD or not colon:
+        if not colon or family not in registry.method_names() or not registry.method(family).info.imported:
             continue
-        known = remembered(store, name)
-        if known is None:
-            places = sorted(path.parent.name for path in (store / "imported").glob(f"*/{REMEMBERED}"))
-            if not places:
+        if (known := kept(store, name)) is None:
+            there = sorted(path.parent.name for path in (store / "imported").glob(f"*/{KEPT}"))
+            if not there:
                 raise UserError(f"--methods {method}: {store} has no imported set; bench import DIR brings one")
-            raise unknown("imported set", method, (f"{METHOD}:{place}" for place in places))
-        found[method] = _settings(known, home(store, name))
+            raise unknown("imported set", method, (f"{family}:{one}" for one in there))
+        facts: dict[str, Any] = {
+            "set": known.name, "folder": str(home(store, name).absolute()), "stands_for": known.data.name,
+            "ipc": known.ipc, "images": known.images,
+        }  # fmt: skip
+        if known.data.order_hash:
+            facts["order_hash"] = known.data.order_hash
+        if own := known.labels:
+            facts |= {"labels": own.kind, "labels_digest": known.labels_digest, "schedule": own.schedule}
+        found[method] = facts
     return found
-
-
-def _settings(known: ImportedSet, folder: Path) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "set": known.name,
-        "folder": str(folder.absolute()),
-        "stands_for": known.data.name,
-        "ipc": known.ipc,
-        "images": known.images,
-    }
-    if known.data.order_hash:
-        facts["order_hash"] = known.data.order_hash
-    if known.labels:
-        facts |= {"labels": known.labels.kind, "labels_digest": known.labels_digest, "schedule": known.labels.schedule}
-    return facts

@@ -16,16 +16,18 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from bench.api import Dataset, DatasetInfo, MethodInfo, catalogue, registry
 from bench.errors import UserError
-from bench.exchange.card import Measured, card
+from bench.exchange.card import card
 from bench.exchange.distilled_set import LABELS, MANIFEST, ClassFolder, DataFacts, LabelFacts, SetManifest
 from bench.kit import data
 from bench.planning import manifest as grids
+from bench.report.results import load_results
 from bench.store.artifacts import Damaged, Store, write_atomically
 from bench.store.cell import Cell
 from bench.store.record import Record
@@ -33,7 +35,7 @@ from bench.store.record import Record
 
 @dataclass(frozen=True)
 class Exported:
-    """Where a set lies now, how many images and bytes it has, and what could not be said of it."""
+    """The folder of a set, how many images and bytes it has, and what is not known of it."""
 
     folder: Path
     images: int
@@ -45,38 +47,24 @@ def export(store: Store, record: Record, to: Path, data_root: Path | None) -> Ex
     """Write the images of a distill or evaluate cell, with the labels of the latter, into a new folder.
 
     Raises:
-        UserError: the cell has no images, an artifact is damaged, or the folder is there and not empty.
+        UserError: the cell has no images, an artifact is damaged, or the folder exists and is not empty.
     """
     images, labels = _parts(store, record)
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise UserError(f"{to} is there already and not empty; export to another folder")
     real, info, note = _dataset(store, images.cell, data_root)
-    folders = _class_folders(images, real)
+    facts = _manifest(record, images, labels, info, real)
     try:
         to.absolute().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=to.absolute().parent, prefix=f".{to.name}.") as place:
             draft = Path(place) / "set"
-            for one in folders:
+            for one in facts.classes:
                 source = store.folder(images.id) / f"{one.index:05d}"
                 shutil.copytree(source, draft / "train" / one.folder, copy_function=shutil.copyfile)
             if labels is not None:
                 shutil.copytree(store.folder(labels.id), draft / LABELS, copy_function=shutil.copyfile)
                 (draft / LABELS / "record.json").unlink()
-            method = _method(images.cell.by)
-            facts = SetManifest(
-                method=method.name,
-                title=method.title,
-                paper=method.paper,
-                settings={key: value for key, value in images.cell.fields.items() if key != "dataset"},
-                cell=images.id,
-                data=_facts(info, real),
-                ipc=images.result["images"] // len(folders),
-                side=images.result["side"],
-                classes=folders,
-                labels=None if labels is None else _label_facts(labels, record),
-                files={},
-            )
-            (draft / "README.md").write_text(card(facts, _measured(store, images.id)), encoding="utf-8")
+            (draft / "README.md").write_text(card(facts, _results(store, images.id)), encoding="utf-8")
             facts = facts.model_copy(update={"files": store.facts(draft)})
             write_atomically(draft / MANIFEST, facts.model_dump_json(indent=1) + "\n")
             draft.rename(to)
@@ -86,18 +74,15 @@ def export(store: Store, record: Record, to: Path, data_root: Path | None) -> Ex
 
 
 def _parts(store: Store, record: Record) -> tuple[Record, Record | None]:
-    """The records of a cell's images and labels, whose files are whole."""
-    if record.cell.stage == "distill":
-        images, labels = record, None
-    elif record.cell.stage == "evaluate" and "images" in record.cell.parents:
-        images = _whole(store, record.cell.parents["images"])
-        labels = _whole(store, record.cell.parents["labels"]) if "labels" in record.cell.parents else None
-    else:
-        what = "the whole training set" if record.cell.stage == "evaluate" else f"a cell of stage {record.cell.stage}"
+    """Return the records of a cell's images and labels, whose files are whole."""
+    cell, parents = record.cell, record.cell.parents
+    if cell.stage != "distill" and not (cell.stage == "evaluate" and "images" in parents):
+        what = "the whole training set" if cell.stage == "evaluate" else f"a cell of stage {cell.stage}"
         raise UserError(f"{record.id} is {what}; expected a distill cell, or an evaluate cell with distilled images")
     if record.state != "done":
         raise UserError(f"{record.id} failed, so there is nothing to export; bench retry computes it again")
-    return _whole(store, images.id), labels
+    images = _whole(store, record.id if cell.stage == "distill" else parents["images"])
+    return images, _whole(store, parents["labels"]) if cell.stage == "evaluate" and "labels" in parents else None
 
 
 def _whole(store: Store, cell_id: str) -> Record:
@@ -112,65 +97,66 @@ def _whole(store: Store, cell_id: str) -> Record:
 
 
 def _dataset(store: Store, cell: Cell, data_root: Path | None) -> tuple[Dataset | None, DatasetInfo, str]:
-    """The data set of a cell with its class names where its data is to be had, else its facts and why not."""
+    """Return the data set of a cell with its class names where its data is available, else its facts and why not."""
     grid = next((one.grid for one in grids.newest_first(store) if any(c.id == cell.id for c in one.grid.cells)), None)
     info = catalogue.dataset(cell.fields["dataset"]) if grid is None else grid.dataset
-    asked, root = (info.name, None) if grid is None else (grid.request.dataset, grid.request.data_root)
+    name, root = (info.name, None) if grid is None else (grid.request.dataset, grid.request.data_root)
     try:
-        return data.load(info, catalogue.root_of(asked, data_root or root)), info, ""
+        return data.load(info, catalogue.root_of(name, data_root or root)), info, ""
     except UserError as problem:
         return None, info, f"the classes go by their numbers, since their names are with the data: {problem}"
 
 
-def _facts(info: DatasetInfo, real: Dataset | None) -> DataFacts:
+def _manifest(
+    record: Record, images: Record, labels: Record | None, info: DatasetInfo, real: Dataset | None
+) -> SetManifest:
+    by, numbers = images.cell.by, sorted({int(path.partition("/")[0]) for path in images.files})
+    installed = by in registry.method_names()
+    method = registry.method(by).info if installed else MethodInfo(name=by, title=by, version=1, paper="", labels="")
+    return SetManifest(
+        method=method.name,
+        title=method.title,
+        paper=method.paper,
+        settings={key: value for key, value in images.cell.fields.items() if key != "dataset"},
+        cell=images.id,
+        data=data_facts(info, real),
+        ipc=images.result["images"] // len(numbers),
+        side=images.result["side"],
+        classes=tuple(_class_folder(number, real) for number in numbers),
+        labels=None if labels is None else _label_facts(labels, record),
+        files={},
+    )
+
+
+def data_facts(info: DatasetInfo, real: Dataset | None) -> DataFacts:
+    """Return the facts that a distilled set keeps of its data set."""
+    order_hash = None if real is None else real.order_hash
     return DataFacts(
-        name=info.name,
-        title=info.title,
-        version=info.version,
-        fingerprint=info.fingerprint,
-        order_hash=None if real is None else real.order_hash,
+        name=info.name, title=info.title, version=info.version, fingerprint=info.fingerprint, order_hash=order_hash
     )
 
 
-def _class_folders(images: Record, real: Dataset | None) -> tuple[ClassFolder, ...]:
-    numbers = sorted({int(path.partition("/")[0]) for path in images.files})
-    if real is None:
-        return tuple(ClassFolder(index=n, id=None, name=None, folder=f"{n:05d}") for n in numbers)
-    return tuple(
-        ClassFolder(index=n, id=real.ids[n], name=real.names[n], folder=_folder(n, real.names[n])) for n in numbers
-    )
-
-
-def _folder(number: int, name: str) -> str:
+def _class_folder(number: int, real: Dataset | None) -> ClassFolder:
     """``00003-ankle-boot``: a name for any file system."""
-    words = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60]
-    return f"{number:05d}-{words}".rstrip("-")
-
-
-def _method(name: str) -> MethodInfo:
-    if name in registry.method_names():
-        return registry.method(name).info
-    return MethodInfo(name=name, title=name, version=1, paper="", labels="")  # it is installed elsewhere
+    name = None if real is None else real.names[number]
+    words = re.sub(r"[^a-z0-9]+", "-", (name or "").lower()).strip("-")[:60]
+    folder = f"{number:05d}-{words}".rstrip("-")
+    return ClassFolder(index=number, id=None if real is None else real.ids[number], name=name, folder=folder)
 
 
 def _label_facts(labels: Record, student: Record) -> LabelFacts:
-    schedule, row = labels.result.get("schedule"), student.cell.row
+    kind, schedule = labels.result["kind"], labels.result.get("schedule")
     if schedule is None:
-        return LabelFacts(kind=labels.result["kind"])
-    return LabelFacts(
-        kind=labels.result["kind"],
-        schedule=schedule,
-        protocol=row["protocol"],
-        student_seed=student.cell.fields["seed"],
-    )
+        return LabelFacts(kind=kind)
+    seed = student.cell.fields["seed"]
+    return LabelFacts(kind=kind, schedule=schedule, protocol=student.cell.row["protocol"], student_seed=seed)
 
 
-def _measured(store: Store, images: str) -> Sequence[Measured]:
-    """What students learned from these images, by protocol, student and labels."""
-    found: dict[tuple[str, int, str, str], list[float]] = {}
-    for record in store.records():
-        row = record.cell.row
-        if record.state == "done" and row and record.cell.parents.get("images") == images:
-            key = (row["protocol"], row["protocol_version"], row["student"], row["labels"])
-            found.setdefault(key, []).append(record.result["top1"])
-    return [Measured(*key, tuple(sorted(values))) for key, values in sorted(found.items())]
+def _results(store: Store, images: str) -> pd.DataFrame | None:
+    """Return what students learned from these images; None where no grid of the store has any."""
+    try:
+        frame = load_results(store.root)
+    except UserError:
+        return None
+    own = frame["parents"].map(lambda parents: parents.get("images") == images)
+    return frame[own.astype(bool) & frame["top1"].notna()].drop_duplicates("cell").sort_values("top1")

@@ -1,9 +1,8 @@
-"""A distilled set as one picture: a line of images for each class, drawn from the encoded files, without torch."""
+"""A distilled set as one picture: a line of images per class, drawn from the encoded files, without torch."""
 
 from __future__ import annotations
 
-import os
-import tempfile
+import io
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,19 +10,20 @@ from PIL import Image, ImageDraw, ImageFont
 
 from bench.errors import UserError
 from bench.kit.data.image_folders import UNREADABLE, unreadable
+from bench.store.artifacts import write_atomically
 
-MOST_CLASSES, MOST_EACH = 100, 20  # lines and columns of a sheet that still opens in any viewer
+MOST_CLASSES, MOST_EACH = 100, 20  # lines and columns of a picture that still opens in any viewer
 _SMALLEST_TILE = 48  # px; smaller images are enlarged by a whole factor, so that their pixels stay square
 _GAP = 2
 _BACK, _INK = (255, 255, 255), (90, 90, 90)
 
 
 class Drawn(NamedTuple):
-    """What a sheet shows of a set."""
+    """How much of a set a picture shows."""
 
     classes: int
     of_classes: int
-    each: int  # images of a class
+    each: int  # images per class
     of_each: int
 
     def __str__(self) -> str:
@@ -33,10 +33,7 @@ class Drawn(NamedTuple):
 
 
 def draw(folder: Path, target: Path) -> Drawn:
-    """Draw the images of a distilled set into a PNG file, atomically.
-
-    Args:
-        folder: an images artifact, a folder for each class.
+    """Draw the images of an images artifact (a folder per class) into a PNG file, atomically.
 
     Raises:
         UserError: an image can't be read, or ``target`` can't be written.
@@ -44,22 +41,27 @@ def draw(folder: Path, target: Path) -> Drawn:
     classes = [sorted(home.iterdir()) for home in sorted(folder.iterdir()) if home.is_dir()]
     longest = max(map(len, classes))
     drawn = Drawn(min(len(classes), MOST_CLASSES), len(classes), min(longest, MOST_EACH), longest)
-    shown = [files[:MOST_EACH] for files in classes[:MOST_CLASSES]]
-    tiles = [[_read(path) for path in files] for files in shown]
+    tiles = [[_read(path) for path in files[:MOST_EACH]] for files in classes[:MOST_CLASSES]]
     side = max(max(tile.size) for line in tiles for tile in line)
     factor = -(-_SMALLEST_TILE // side)
-    step = side * factor + _GAP
-    font = ImageFont.load_default()
+    step, font = side * factor + _GAP, ImageFont.load_default()
     margin = round(max(font.getlength(str(number)) for number in range(len(tiles)))) + 2 * _GAP + 2
-    sheet = Image.new("RGB", (margin + drawn.each * step, len(tiles) * step + _GAP), _BACK)
-    pen = ImageDraw.Draw(sheet)
+    grid = Image.new("RGB", (margin + drawn.each * step, len(tiles) * step + _GAP), _BACK)
+    pen = ImageDraw.Draw(grid)
     for row, line in enumerate(tiles):
         top = _GAP + row * step
         pen.text((margin - _GAP - 2, top + side * factor // 2), str(row), fill=_INK, font=font, anchor="rm")
         for column, tile in enumerate(line):
             enlarged = tile.resize((tile.width * factor, tile.height * factor), Image.Resampling.NEAREST)
-            sheet.paste(enlarged, (margin + column * step, top))
-    _write(sheet, target)
+            grid.paste(enlarged, (margin + column * step, top))
+    encoded = io.BytesIO()
+    grid.save(encoded, format="png", optimize=True)
+    try:
+        if not target.absolute().parent.is_dir():
+            raise FileNotFoundError(2, "No such file or directory")
+        write_atomically(target, encoded.getvalue())
+    except OSError as error:
+        raise UserError(f"{target} can't be written: {error.strerror}; name another file") from None
     return drawn
 
 
@@ -69,17 +71,3 @@ def _read(path: Path) -> Image.Image:
             return image.convert("RGB")
     except (*UNREADABLE, Image.DecompressionBombError) as error:
         raise unreadable(path, error) from error
-
-
-def _write(sheet: Image.Image, target: Path) -> None:
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(dir=target.absolute().parent, prefix=f".{target.name}.")
-        with os.fdopen(handle, "wb") as stream:
-            sheet.save(stream, format="png", optimize=True)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(target)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise UserError(f"{target} can't be written: {error.strerror}; name another file") from None

@@ -1,10 +1,11 @@
-"""Sheets of distilled images, each beside the real training image of its class that it is nearest to."""
+"""Grids of distilled images, each beside the nearest real training image of its class."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -18,25 +19,26 @@ from bench.kit import images
 from bench.kit.data.decoding import centre
 from bench.planning import manifest
 from bench.planning.grid import Grid
-from bench.report_legacy.pictures import Pictures, Sheet
+from bench.report.image_grid import ImageGrid, ImageGrids
 from bench.store.artifacts import Store
 
 USUAL_IPC = 10
 LARGEST_SIDE = 48  # px; larger images are shown smaller
-BUDGET = 300_000  # characters of all sheets of a data set: pages are kept in git
-LAYOUTS = ((10, 3), (8, 3), (8, 2), (6, 2), (8, 1), (4, 1))  # classes and images a class, until the budget holds
-_WITHIN, _BETWEEN = 1, 5  # px between the two of a pair, and between pairs
-_LINE = 1  # px above and below a line
+BUDGET = 300_000  # characters of all grids of a data set: pages are kept in git
+LAYOUTS = ((10, 3), (8, 3), (8, 2), (6, 2), (8, 1), (4, 1))  # classes and images per class, until the budget holds
+_WITHIN, _BETWEEN, _ABOVE = 1, 5, 1  # px between the two of a pair, between pairs, above and below a line
+
+Pairs = list[tuple[Tensor, Tensor]]  # a distilled and the nearest real image, each (3, S, S)
 
 
-def draw_pictures(store: Store, dataset: str, data_root: Path | None = None, ipc: int | None = None) -> Pictures | None:
-    """Draw the sheets of a data set from the images artifacts of a store; None where it holds none.
+def draw_grids(store: Store, dataset: str, data_root: Path | None = None, ipc: int | None = None) -> ImageGrids | None:
+    """Draw the grids of a data set from the images artifacts of a store; None where it holds none.
 
-    A sheet shows the first seed of a method's distilled set, as the newest grid asked for it. Distances are Euclidean,
-    over the pixels as they are shown, among all training images of the class.
+    A grid shows the first seed of a method's distilled set, as the newest plan has it. Distances are Euclidean, over
+    the pixels as they are shown, among all training images of the class.
 
     Args:
-        data_root: as for planning; None: where the newest grid of the data set found it.
+        data_root: as for planning; None: where the newest plan of the data set found it.
         ipc: images per class; None: 10, or the largest there is where nobody made 10.
 
     Raises:
@@ -59,61 +61,52 @@ def draw_pictures(store: Store, dataset: str, data_root: Path | None = None, ipc
 
 
 def _image_cells(store: Store, grids: Sequence[Grid]) -> dict[tuple[str, int], tuple[int, str]]:
-    """(method, IPC) → its smallest seed that is done, and the cell that made its images there."""
+    """Map (method, IPC) to its smallest finished seed, and the cell of its images."""
     finished = store.ids("cells")
     found: dict[tuple[str, int], tuple[int, str]] = {}
-    for grid in reversed(grids):  # the newest last, so that it stands
+    for grid in reversed(grids):  # the newest last, so that it stays
         made: dict[tuple[str, int], tuple[int, str]] = {}
         for student in grid.stage("evaluate"):
             row, cell = student.row, student.parents.get("images")
             if cell is not None and cell in finished:
-                place = row["method"], row["ipc"]
-                made[place] = min(made.get(place, (row["seed"], cell)), (row["seed"], cell))
+                key = row["method"], row["ipc"]
+                made[key] = min(made.get(key, (row["seed"], cell)), (row["seed"], cell))
         found |= made
     return found
 
 
 def _draw(
     store: Store, info: DatasetInfo, data_root: Path | None, ipc: int, shared: dict[str, tuple[list[str], int]]
-) -> Pictures:
-    """Draw with fewer images until the sheets are small enough; ``shared``: cell -> its methods and seed."""
+) -> ImageGrids:
+    """Draw with fewer images until the grids are small enough; ``shared``: cell → its methods and seed."""
     real = load_data(info, data_root)
     sets = {cell: images.load(store.folder(cell)) for cell in shared}
     side = min(LARGEST_SIDE, *(made.pixels.shape[-1] for made in sets.values()))
-    drawn: dict[
-        int, dict[str, list[tuple[Tensor, Tensor]]]
-    ] = {}  # class -> cell -> distilled and nearest, (K, 3, S, S)
 
-    def pairs(label: int) -> dict[str, list[tuple[Tensor, Tensor]]]:
-        if label not in drawn:
-            indices = (real.train.labels == label).nonzero().flatten()
-            candidates = torch.cat([batch for batch, _ in real.train.centered(side, "cpu", indices=indices)])
-            drawn[label] = {}
-            for cell, made in sets.items():
-                own = centre(made.pixels[made.labels == label][: LAYOUTS[0][1]], side)
-                drawn[label][cell] = list(zip(own, _nearest(own, candidates), strict=True))
-        return drawn[label]
+    @cache
+    def pairs(label: int) -> dict[str, Pairs]:
+        indices = (real.train.labels == label).nonzero().flatten()
+        candidates = torch.cat([batch for batch, _ in real.train.centered(side, "cpu", indices=indices)])
+        shown = {cell: centre(made.pixels[made.labels == label][: LAYOUTS[0][1]], side) for cell, made in sets.items()}
+        return {cell: list(zip(own, _nearest(own, candidates), strict=True)) for cell, own in shown.items()}
 
     for most, each in LAYOUTS:
         chosen = _spread(len(real.ids), most)
-        sheets = []
+        grids = []
         for cell, (methods, seed) in shared.items():
             lines = [pairs(label)[cell][:each] for label in chosen]
-            distance = round(_distance(pair for line in lines for pair in line), 2)
+            distance = torch.stack([_distance(*pair) for line in lines for pair in line]).mean()
             png = base64.b64encode(_png(lines, side)).decode()
-            sheets.append(Sheet(methods=tuple(methods), seed=seed, cell=cell, distance=distance, png=png))
-        if sum(len(sheet.png) for sheet in sheets) <= BUDGET:
+            grids.append(
+                ImageGrid(methods=tuple(methods), seed=seed, cell=cell, distance=round(float(distance), 2), png=png)
+            )
+        if sum(len(grid.png) for grid in grids) <= BUDGET:
             break
-    return Pictures(
-        dataset=info.name,
-        ipc=ipc,
-        classes=tuple(real.names[label] for label in chosen),
-        of_classes=len(real.ids),
-        each=min(each, ipc),
-        side=side,
-        of_side=max(made.pixels.shape[-1] for made in sets.values()),
-        sheets=tuple(sorted(sheets, key=lambda sheet: sheet.methods)),
-    )
+    return ImageGrids(
+        dataset=info.name, ipc=ipc, classes=tuple(real.names[label] for label in chosen), of_classes=len(real.ids),
+        each=min(each, ipc), side=side, of_side=max(made.pixels.shape[-1] for made in sets.values()),
+        sheets=tuple(sorted(grids, key=lambda grid: grid.methods)),
+    )  # fmt: skip
 
 
 def _spread(classes: int, most: int) -> list[int]:
@@ -123,31 +116,27 @@ def _spread(classes: int, most: int) -> list[int]:
 
 
 def _nearest(own: Tensor, candidates: Tensor) -> Tensor:
-    """The nearest of ``candidates`` (M, 3, S, S) to each of ``own`` (K, 3, S, S); of equally near ones the first."""
-    # In doubles sums of squares of bytes are exact, so every machine finds the same neighbour.
+    """Return the first nearest of ``candidates`` (M, 3, S, S) to each of ``own`` (K, 3, S, S)."""
+    # in float64, sums of squares of bytes are exact, so every machine finds the same neighbour
     far = [(candidates.double() - image.double()).square().sum(dim=(1, 2, 3)) for image in own]
     return candidates[torch.stack([row.argmin() for row in far])]
 
 
-def _distance(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
-    roots = [(one.double() - other.double()).square().mean().sqrt() for one, other in pairs]
-    return float(torch.stack(roots).mean())
+def _distance(one: Tensor, other: Tensor) -> Tensor:
+    return (one.double() - other.double()).square().mean().sqrt()
 
 
-def _png(lines: Sequence[Sequence[tuple[Tensor, Tensor]]], side: int) -> bytes:
-    """A PNG whose gaps are transparent; every line has the same height, so that names stand beside them."""
-    pitch, height = 2 * side + _WITHIN + _BETWEEN, side + 2 * _LINE
-    width = max(map(len, lines)) * pitch - _BETWEEN
-    sheet = torch.zeros(4, len(lines) * height, width, dtype=torch.uint8)
+def _png(lines: Sequence[Pairs], side: int) -> bytes:
+    """Encode a PNG with transparent gaps; every line has the same height, so that names can be set beside them."""
+    pitch, height = 2 * side + _WITHIN + _BETWEEN, side + 2 * _ABOVE
+    grid = Image.new("RGBA", (max(map(len, lines)) * pitch - _BETWEEN, len(lines) * height))
     for row, line in enumerate(lines):
         for column, pair in enumerate(line):
             for place, image in enumerate(pair):
-                top, left = row * height + _LINE, column * pitch + place * (side + _WITHIN)
-                area = sheet[:, top : top + side, left : left + side]
-                area[:3], area[3] = image, 255
-    colourless = bool((sheet[0] == sheet[1]).all() and (sheet[0] == sheet[2]).all())
-    channels = sheet[[0, 3]] if colourless else sheet
+                tile = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+                grid.paste(tile, (column * pitch + place * (side + _WITHIN), row * height + _ABOVE))
+    if all(torch.equal(image[:1].expand(3, -1, -1), image) for line in lines for pair in line for image in pair):
+        grid = grid.convert("LA")
     encoded = io.BytesIO()
-    pixels = channels.permute(1, 2, 0).contiguous().numpy()
-    Image.fromarray(pixels).save(encoded, format="png", optimize=True)
+    grid.save(encoded, format="png", optimize=True)
     return encoded.getvalue()

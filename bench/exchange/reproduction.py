@@ -1,51 +1,49 @@
-"""A row of a committed board, run again: which of its cells, and how the numbers compare. Torch-free."""
+"""A row of a board, computed again: which of its cells, and how the numbers compare."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
 
 from bench.errors import UserError, unknown
 from bench.planning.grid import Grid
-from bench.planning.protocols import unchanged
-from bench.report_legacy.board import Row
-from bench.report_legacy.entries import Entry
-from bench.store.cell import Cell
+from bench.report.rows import pool, records
 from bench.store.record import Record
 
-_SCALE = re.compile(r"ipc(\d+|full)")
-_SEED = re.compile(r"s(?:eed)?(\d+)")
-_NAMES = ("method", "labels", "student", "protocol", "dataset")  # of an entry, which a word may name
-_HARDWARE = ("cpu", "device", "accelerator", "threads", "processes")
-_NOT_VERSIONS = (*_HARDWARE, "commit", "local_edits", "distill-bench", "code_drift", "python")
+_IPC, _SEED = re.compile(r"ipc(\d+|full)"), re.compile(r"s(?:eed)?(\d+)")
+_NAMES = ["base", "method", "labels", "student", "protocol", "dataset"]  # what a word may name
+_SAME = ("method", "labels", "ipc", "student", "seed", "protocol")  # of cells that stand for one another
+IGNORED = ("commit", "local_edits", "distill-bench", "code_drift", "python")  # facts that do not change bits
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A row, and those of its done cells that are to be run again."""
+    """A row (of :func:`bench.report.rows.records`), and its finished records."""
 
-    row: Row
-    entries: tuple[Entry, ...]
+    row: Any
+    records: list[Any]
 
 
 @dataclass(frozen=True)
 class Again:
-    """A number of the board beside the one that was measured now (fractions), and whether all bits are the same."""
+    """A recorded number beside the one that was measured now (fractions), and whether all bits are the same."""
 
-    entry: Entry
+    record: Any
     measured: float
     same_bits: bool
 
     @property
     def delta(self) -> float:
         """Measured - recorded."""
-        assert self.entry.top1 is not None
-        return self.measured - self.entry.top1
+        return self.measured - float(self.record.top1)
 
 
-def choose(words: Sequence[str], rows: Sequence[Row]) -> Chosen:
-    """The row that words name: the id of a cell or its beginning, or names as they stand on the board.
+def choose(words: Sequence[str], frame: pd.DataFrame) -> Chosen:
+    """Choose the row that words name: the id of a cell or its beginning, or names as the board has them.
 
     ``hello projector ipc10 s0``: a method, labels, a student, a protocol or a data set by name, ``ipc10`` (or
     ``ipcfull``), and the distillation seeds ``s0``.
@@ -53,129 +51,104 @@ def choose(words: Sequence[str], rows: Sequence[Row]) -> Chosen:
     Raises:
         UserError: they name no row, several, or one without a number.
     """
-    if len(words) == 1 and not any(_fits(words[0], entry) for row in rows for entry in row.entries):
-        found = [(row, [e for e in row.entries if e.cell.startswith(words[0])]) for row in rows]
-    else:
-        found = [(row, [e for e in row.entries if all(_fits(word, e) for word in words)]) for row in rows]
-    found = [(row, entries) for row, entries in found if entries]
-    if not found:
-        raise _nothing(words, rows)
-    if exact := [pair for pair in found if pair[0].method in words]:  # hello alone is not hello[conv_rank=4]
-        found = exact
+    frame = frame[frame["metric"] != "cost"]  # costs are no accuracy
+    fits = pd.DataFrame({word: _fits(word, frame) for word in words})
+    cells = fits.all(axis=1)
+    if len(words) == 1 and not cells.any():
+        cells = frame["cell"].str.startswith(words[0])
+    if not cells.any():
+        raise _nothing(fits, frame)
+    chosen = frame[cells]
+    found = [row for row in records(pool(frame)) if set(row.cells) & set(chosen["cell"])]
+    found = [row for row in found if row.method in words] or found  # "hello" is not "hello[conv_rank=4]"
     if len(found) > 1:
-        shown = "; ".join(title(row) for row, _ in found[:3]) + (f"; {len(found) - 3} more" if len(found) > 3 else "")
-        raise UserError(f"{' '.join(words)} names {len(found)} rows: {shown}; say more of one")
-    row, entries = found[0]
-    done = tuple(entry for entry in entries if entry.state == "done")
-    if not done:
+        shown = "; ".join(title(row) for row in found[:3]) + (f"; {len(found) - 3} more" if len(found) > 3 else "")
+        raise UserError(f"{' '.join(words)} names {len(found)} rows: {shown}; name more of one")
+    row = found[0]
+    done = chosen[chosen["cell"].isin(row.cells) & (chosen["state"] == "done")]
+    if done.empty:
         raise UserError(f"{title(row)} has no number to reproduce: {row.states}")
-    return Chosen(row, done)
+    return Chosen(row, records(done))
 
 
-def title(row: Row) -> str:
-    """The words that name a row."""
-    scale = "ipcfull" if row.ipc is None else f"ipc{row.ipc}"
-    return f"{row.dataset} {row.method} {row.labels!r} {scale} {row.student} {row.protocol}"
+def title(row: Any) -> str:
+    """Return the words that name a row."""
+    return f"{row.dataset} {row.method} {row.labels!r} ipc{row.ipc or 'full'} {row.student} {row.protocol}"
 
 
-def _fits(word: str, entry: Entry) -> bool:
-    if scale := _SCALE.fullmatch(word):
-        return scale[1] == ("full" if entry.ipc is None else str(entry.ipc))
+def _fits(word: str, frame: pd.DataFrame) -> pd.Series:
+    if scale := _IPC.fullmatch(word):
+        return frame["ipc"].isna() if scale[1] == "full" else frame["ipc"].eq(int(scale[1])).fillna(False)
     if seed := _SEED.fullmatch(word):
-        return int(seed[1]) == entry.seed
-    return word == entry.base or any(getattr(entry, name) == word for name in _NAMES)
+        return frame["seed"].eq(int(seed[1]))
+    return frame[_NAMES].eq(word).any(axis=1)
 
 
-def _nothing(words: Sequence[str], rows: Sequence[Row]) -> UserError:
-    entries = [entry for row in rows for entry in row.entries]
-    for word in words:
-        if not any(_fits(word, entry) for entry in entries):
-            scales = {"ipcfull" if entry.ipc is None else f"ipc{entry.ipc}" for entry in entries}
-            known = {str(getattr(entry, name)) for entry in entries for name in _NAMES}
-            known |= {entry.base for entry in entries}
-            return unknown("word of a row", word, known | scales | {f"s{entry.seed}" for entry in entries})
-    return UserError(f"no row of the boards is all of {', '.join(words)}; bench report shows them")
+def _nothing(fits: pd.DataFrame, frame: pd.DataFrame) -> UserError:
+    if wrong := [word for word in fits if not fits[word].any()]:
+        known = {str(name) for column in _NAMES for name in frame[column].unique()}
+        known |= {f"ipc{'full' if pd.isna(ipc) else ipc}" for ipc in frame["ipc"].unique()}
+        return unknown("word of a row", wrong[0], known | {f"s{seed}" for seed in frame["seed"].unique()})
+    return UserError(f"no row of the boards is all of {', '.join(fits)}; bench report shows them")
 
 
-def find(grid: Grid, entries: Iterable[Entry]) -> tuple[dict[str, Entry], list[str]]:
-    """The cells of a grid that make entries again: id -> entry; and what to say of cells whose identity changed.
+def find(grid: Grid, wanted: Sequence[Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the cells of a grid that compute records again (id → record), and notes on cells whose identity changed.
 
     Raises:
         UserError: the grid has no such cell.
     """
-    students = grid.stage("evaluate")
-    ids = {cell.id for cell in students}
-    found: dict[str, Entry] = {}
-    notes = []
-    for entry in entries:
-        if entry.cell in ids:
-            found[entry.cell] = entry
-            continue
-        same = next((cell for cell in students if _stands_for(cell, entry)), None)
-        if same is None:
+    students = {cell.id: cell for cell in grid.stage("evaluate")}
+    places = {_place(cell.row.get("student_seed", cell.row["seed"]), **cell.row): cell.id for cell in students.values()}
+    found, notes = {}, []
+    for one in wanted:
+        cell_id = one.cell if one.cell in students else places.get(_place(**one._asdict()))
+        if cell_id is None:
             raise UserError(
-                f"{entry.cell} can't be planned from what its entry says: there is no such row in the grid of "
+                f"{one.cell} can't be planned from what its entry says: there is no such row in the grid of "
                 f"{', '.join(grid.request.methods)} here; bench diff shows what an entry knows"
             )
-        found[same.id] = entry
-        notes.append(f"{entry.cell} is {same.id} here: a version, a default or the data has changed since")
+        found[cell_id] = one
+        if cell_id != one.cell:
+            notes.append(f"{one.cell} is {cell_id} here: a version, a default or the data has changed since")
     return found, notes
 
 
-def _stands_for(cell: Cell, entry: Entry) -> bool:
-    row = cell.row
-    names = ("method", "labels", "ipc", "student", "seed", "protocol")
-    return all(row[name] == getattr(entry, name) for name in names) and row.get("student_seed") == entry.student_seed
+def _place(student_seed: int, **row: Any) -> tuple[Any, ...]:
+    return (*(row[name] for name in _SAME), student_seed)
 
 
-def again(record: Record, entry: Entry) -> Again:
-    """What was measured now beside what the board says."""
+def again(record: Record, recorded: Any) -> Again:
+    """Hold what was measured now against what the board says."""
     result = record.result
     curve = tuple((int(epoch), float(top1)) for epoch, top1 in result.get("curve", ()))
-    same = result["top1"] == entry.top1 and result["oracle_top1"] == entry.oracle_top1
-    same = same and result["image_bytes"] == entry.image_bytes and result["label_bytes"] == entry.label_bytes
-    return Again(entry, result["top1"], same and (not entry.curve or curve == entry.curve))
+    names = ("top1", "oracle_top1", "image_bytes", "label_bytes")
+    same = all(result[name] == getattr(recorded, name) for name in names)
+    return Again(recorded, result["top1"], same and (not recorded.curve or curve == tuple(recorded.curve)))
 
 
-def verdict(row: Row, results: Sequence[Again], here: dict[str, str]) -> tuple[str, bool]:
+def verdict(row: Any, results: Sequence[Again], here: Mapping[str, str]) -> tuple[str, bool]:
     """One sentence, and whether the row was reproduced: to the last bit, or within its 95 % interval.
 
-    The interval is half as wide as the board says on either side; Δ is the mean over the cells that were run again.
+    Δ is the mean over the cells that were computed again.
     """
     if all(one.same_bits for one in results):
         return "reproduced to the last bit", True
     delta = sum(one.delta for one in results) / len(results)
-    said = f"Δ {100 * delta:+.2f} points"
-    why = _why_other_bits(results, here)
-    if row.top1.ci95 is None:
+    said, why = f"Δ {100 * delta:+.2f} points", _why(results[0].record.environment, here)
+    if row.top1_low is None:
         return f"{said}; the row has one distilled set, so no interval to hold it against; {why}", True
-    inside = abs(delta) <= row.top1.ci95
+    inside = bool(row.top1_low <= row.top1_mean + delta <= row.top1_high)
+    bounds = " to ".join(f"{100 * (bound - row.top1_mean):+.2f}" for bound in (row.top1_low, row.top1_high))
     where = "inside" if inside else "outside"
-    return (
-        f"{said}, {where} the recorded 95 % interval of ± {100 * row.top1.ci95:.2f} (n = {row.top1.n}); {why}",
-        inside,
-    )
+    return f"{said}, {where} the recorded 95 % interval of {bounds} (n = {row.n}); {why}", inside
 
 
-def _why_other_bits(results: Sequence[Again], here: dict[str, str]) -> str:
+def _why(recorded: Mapping[str, str], here: Mapping[str, str]) -> str:
     """Bits are the same on the same kind of CPU with the same number of threads and the same versions."""
-    recorded = results[0].entry.environment
-    names = [name for name in dict.fromkeys([*recorded, *here]) if name in _HARDWARE or name not in _NOT_VERSIONS]
+    names = [name for name in dict.fromkeys([*recorded, *here]) if name not in IGNORED]
     other = [f"{name} {recorded.get(name, 'none')} → {here.get(name, 'none')}" for name in names
              if recorded.get(name) != here.get(name)]  # fmt: skip
     if other:
         return "computed elsewhere: " + ", ".join(other)
     return "the CPU, the threads and the versions are the recorded ones, so the code or the data is another"
-
-
-def checked_protocol(row: Row, known: Collection[str], given: bool) -> None:
-    """Refuse a row whose protocol is nobody's here.
-
-    Raises:
-        UserError: it came from a file of somebody's own.
-    """
-    if not given and unchanged(row.protocol) not in known:
-        raise UserError(
-            f"protocol {row.protocol!r} is none of this installation's (bench list protocols), so it came from a file; "
-            "name it with --protocol FILE.toml"
-        )

@@ -1,4 +1,4 @@
-"""Where a cell was computed: noted in its record, never part of its identity."""
+"""The environment of a computation: noted in records, never part of an identity."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import bench
+from bench.version import __version__
 
 _PACKAGES = ("torch", "torchvision", "timm", "open_clip_torch", "numpy")
 
 
 def _git(*arguments: str) -> str | None:
-    root = Path(bench.__file__).parents[1]
+    root = Path(__file__).parents[2]
     try:
         done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -36,8 +36,8 @@ def _cpu() -> str:
 
 @cache
 def code() -> dict[str, str]:
-    """Which code runs here: version, commit, and a hash of local edits."""
-    facts = {"distill-bench": bench.__version__}
+    """Return the version, commit, and a hash of the local edits of the code that runs here."""
+    facts = {"distill-bench": __version__}
     if commit := _git("rev-parse", "--short=12", "HEAD"):
         facts["commit"] = commit
         if edits := _git("diff", "HEAD", "--", "*.py", "*.toml"):
@@ -47,7 +47,7 @@ def code() -> dict[str, str]:
 
 @cache
 def environment(device: str, threads: int) -> dict[str, str]:
-    """The facts that may explain a difference: code, versions, CPU, device."""
+    """Return the facts that may explain a difference: code, versions, CPU, device."""
     facts = {**code(), "python": platform.python_version(), "cpu": _cpu()}
     for package in _PACKAGES:
         try:
@@ -56,7 +56,7 @@ def environment(device: str, threads: int) -> dict[str, str]:
             continue
     facts["device"] = device
     facts["threads"] = str(threads)
-    torch = sys.modules.get("torch")  # not loaded where a launcher notes a death
+    torch = sys.modules.get("torch")  # not loaded by a launcher that records a death
     if device.startswith("cuda") and torch is not None and torch.cuda.is_available():
         facts["accelerator"] = torch.cuda.get_device_name(device)
     return facts

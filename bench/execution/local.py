@@ -1,7 +1,7 @@
-"""A bounded queue on this machine: ``jobs`` processes that live as long as the run, one cell each at a time.
+"""Run cells on this machine: in a pool of processes that live as long as the run, or in this process.
 
-A process that dies (out of memory, killed) costs its cell alone: it is noted as failed, and a new process takes
-its place. When this process dies, its workers end by themselves.
+A process of the pool that dies (out of memory, killed) costs its cell alone: the cell is recorded as failed, and a new
+process takes its place. When the main process dies, its workers end by themselves.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
 
-from bench.execution import Watcher
+from bench.execution.heartbeat import record_death
 from bench.execution.options import Options
-from bench.execution.scheduling import Schedule
+from bench.execution.scheduling import Schedule, Watcher
 from bench.planning.grid import Grid
 from bench.store.artifacts import Store
 from bench.store.cell import Cell
 
 _TICK = 0.5  # seconds between two looks
-_BUSY_PAUSE = 2.0  # seconds before a cell that another run holds is tried again
+_BUSY_PAUSE = 2.0  # seconds before another try at a cell that another run computes
 
 
 def run(schedule: Schedule, options: Options, jobs: int, watcher: Watcher) -> None:
-    """Work off a schedule with at most ``jobs`` cells at a time.
+    """Work off a schedule with at most ``jobs`` parallel cells.
 
     Raises:
-        UserError: from a cell; the others in flight are let go, what is finished is kept.
+        UserError: from a cell; the others in flight are abandoned, finished cells are kept.
     """
     slots: list[ProcessPoolExecutor | None] = [None] * jobs
     running: dict[Future[str], tuple[int, Cell]] = {}
     resting: dict[str, float] = {}  # busy cells -> when to try again
-    asked = schedule.grid.model_copy(update={"cells": ()})  # a worker gets its cell alone: grids may be large
+    empty = schedule.grid.model_copy(update={"cells": ()})  # a worker gets its cell alone: grids may be large
     try:
         while not schedule.over:
             now = time.monotonic()
@@ -45,7 +45,7 @@ def run(schedule: Schedule, options: Options, jobs: int, watcher: Watcher) -> No
                 pool = slots[slot] or _pool(slot, options)
                 slots[slot] = pool
                 schedule.state[cell.id] = "running"
-                running[pool.submit(_run, asked, cell, options)] = (slot, cell)
+                running[pool.submit(_run, empty, cell, options)] = (slot, cell)
             watcher.update(schedule)
             done, _ = wait(running, timeout=_TICK, return_when=FIRST_COMPLETED) if running else (set(), set())
             if not running:
@@ -67,6 +67,26 @@ def run(schedule: Schedule, options: Options, jobs: int, watcher: Watcher) -> No
                 _end(slot_pool)
 
 
+def run_inline(schedule: Schedule, options: Options, watcher: Watcher) -> None:
+    """Work off a schedule in this process, one cell after the other: for tests, tutorials and debuggers.
+
+    Raises:
+        UserError: from a cell; the run stops there.
+    """
+    while not schedule.over:
+        progressed = False
+        for cell in schedule.ready():
+            schedule.state[cell.id] = "running"
+            watcher.update(schedule)
+            outcome = _run(schedule.grid, cell, options)
+            schedule.settle(cell, outcome)
+            if progressed := outcome not in ("busy", "blocked"):
+                break  # children of this cell may be ready, and their stage may come first
+        watcher.update(schedule)
+        if not progressed:
+            time.sleep(_TICK)
+
+
 def _pool(slot: int, options: Options) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")  # fork and a threaded torch don't go together
     return ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(slot, options))
@@ -82,7 +102,7 @@ def _end(pool: ProcessPoolExecutor) -> None:
 
 
 def _begin(slot: int, options: Options) -> None:
-    """In the worker process: follow the parent in death, leave Ctrl-C to it, take an accelerator of one's own."""
+    """Initialise a worker process: end with the parent, leave Ctrl-C to it, and use an accelerator of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -99,13 +119,11 @@ def _follow(sentinel: int) -> None:
 
 
 def _run(grid: Grid, cell: Cell, options: Options) -> str:
-    from bench.execution.worker import run_cell  # imports torch, in the worker alone
+    from bench.execution.worker import run_cell  # imports torch
 
     return run_cell(grid, cell, options)
 
 
 def _died(cell: Cell, options: Options) -> str:
-    from bench.execution.failures import note_death
-
-    note_death(Store(options.store), cell, "the worker process died (killed, or out of memory)")
+    record_death(Store(options.store), cell, "the worker process died (killed, or out of memory)")
     return "failed"

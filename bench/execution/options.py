@@ -1,4 +1,4 @@
-"""How to compute, as against what: none of it enters an identity."""
+"""Options of a computation that no identity depends on."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Options(BaseModel):
-    """What a worker must know beside its cell."""
+    """Options of a worker: places, device, threads."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     store: Path
     data_root: Path | None = None
     device: str = "auto"  # "auto": an accelerator where there is one
-    threads: int = 1  # results are the same to the last bit for the same number of CPU threads
-    code: dict[str, str] | None = None  # which code asked for it, where that may be another one than computes
+    threads: int = 1  # bit-equal results need the same number of CPU threads
+    code: dict[str, str] | None = None  # of the process that requested it, which may differ from the one that computes

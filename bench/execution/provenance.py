@@ -1,4 +1,4 @@
-"""Whose code computes a cell: distribution, version, a digest of the source, and all settings."""
+"""The code behind a cell: distribution, version, a digest of the source, and all settings."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import bench
 from bench.api import BaseConfig, TeacherSpec, registry
 from bench.planning.protocols import read_settings
 from bench.store.cell import Cell
 from bench.store.record import PluginFacts
+from bench.version import __version__
 
 
 def plugins(cell: Cell) -> tuple[PluginFacts, ...]:
@@ -21,19 +21,19 @@ def plugins(cell: Cell) -> tuple[PluginFacts, ...]:
     if cell.stage == "evaluate":
         evaluator = registry.evaluator(cell.by)
         config: BaseConfig = read_settings(evaluator.Config, cell.fields["protocol"], cell.id)
-        where = _installed(registry.EVALUATORS, cell.by, evaluator.__module__)
+        where = _installed("bench.evaluators", cell.by, evaluator.__module__)
         return (PluginFacts(kind="evaluator", name=cell.by, **where, settings=config.model_dump(mode="json")),)
     if cell.by in registry.method_names():
         method = registry.method(cell.by)
         config = read_settings(method.Config, cell.call["settings"], cell.id)
-        where = _installed(registry.METHODS, cell.by, method.__module__)
+        where = _installed("bench.methods", cell.by, method.__module__)
         return (PluginFacts(kind="method", name=cell.by, **where, settings=config.model_dump(mode="json")),)
     settings = cell.call
     if cell.stage == "teacher":
         settings = read_settings(TeacherSpec, cell.call["settings"], cell.id).model_dump(mode="json")
     return (
         PluginFacts(
-            kind="harness", name=cell.by, distribution="distill-bench", version=bench.__version__,
+            kind="harness", name=cell.by, distribution="distill-bench", version=__version__,
             source=source_digest("bench"), settings=settings,
         ),
     )  # fmt: skip

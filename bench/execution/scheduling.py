@@ -1,4 +1,4 @@
-"""What is to be done in a grid, and in which order: the state that every launcher works off."""
+"""The schedule of a grid: the state of every cell, and which may start. All launchers work it off."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from bench.planning.grid import Grid, levels
 from bench.store.artifacts import Damaged, Store
@@ -19,7 +19,7 @@ State = Literal["todo", "running", "done", "failed", "blocked"]
 
 
 def finished(store: Store, cell: Cell) -> bool:
-    """Is the cell done, and made from what its parents hold now?
+    """Check that the cell is done, and was made from the present content of its parents.
 
     Raises:
         Damaged: its record or a parent's can't be read.
@@ -35,8 +35,10 @@ def finished(store: Store, cell: Cell) -> bool:
 
 
 class States(dict[str, State]):
-    """The state of every cell of a grid, by id. Setting one keeps count, so that nobody has to go through the grid to
-    know what could start and how far it is: launchers ask after every cell."""
+    """The state of every cell of a grid, by id.
+
+    Setting one updates the counts and the ready cells, which launchers query after every cell: no pass over the grid.
+    """
 
     def __init__(self, grid: Grid, states: Mapping[str, State]):
         super().__init__(states)
@@ -45,14 +47,14 @@ class States(dict[str, State]):
         self.children: dict[str, list[Cell]] = {cell.id: [] for cell in grid.cells}
         self.missing: dict[str, int] = {}  # cell -> how many of its parents are not done
         self.counts: dict[Stage, Counter[State]] = {stage: Counter() for stage in STAGES}
-        self.ready: list[int] = []  # places of the cells that could start, in order
+        self.ready: list[int] = []  # places of the cells that may start, in order
         for place, cell in enumerate(grid.cells):
             parents = set(cell.parents.values())
             for parent in parents:
                 self.children[parent].append(cell)
             self.missing[cell.id] = sum(self[parent] != "done" for parent in parents)
             self.counts[cell.stage][self[cell.id]] += 1
-            if self._could_start(cell):
+            if self._may_start(cell):
                 self.ready.append(place)
 
     def __setitem__(self, cell_id: str, state: State) -> None:
@@ -68,37 +70,37 @@ class States(dict[str, State]):
                 self.missing[child.id] += change
                 self._enlist(child)
 
-    def _could_start(self, cell: Cell) -> bool:
+    def _may_start(self, cell: Cell) -> bool:
         return self[cell.id] == "todo" and not self.missing[cell.id]
 
     def _enlist(self, cell: Cell) -> None:
         place = self.places[cell.id]
         at = bisect_left(self.ready, place)
         listed = at < len(self.ready) and self.ready[at] == place
-        if self._could_start(cell) and not listed:
+        if self._may_start(cell) and not listed:
             self.ready.insert(at, place)
-        elif listed and not self._could_start(cell):
+        elif listed and not self._may_start(cell):
             del self.ready[at]
 
 
 @dataclass
 class Schedule:
-    """The cells of a grid by state. Cells run in the order of the stages; within one, in the order of the plan."""
+    """The cells of a grid by state. Cells run in the order of the stages; within a stage, in the order of the plan."""
 
     grid: Grid
     state: dict[str, State]  # of every cell; becomes States
     computed: list[str] = field(default_factory=list)  # in this run, by this process
-    remade: list[str] = field(default_factory=list)  # one line for each damaged artifact that is made again
+    remade: list[str] = field(default_factory=list)  # one line per damaged artifact that is made again
 
     def __post_init__(self) -> None:
         self._states = self.state = States(self.grid, self.state)
 
     def ready(self) -> list[Cell]:
-        """The cells that could start now: to do, with every parent done."""
+        """Return the cells that may start now: to do, with every parent done."""
         return [self.grid.cells[place] for place in self._states.ready]
 
     def settle(self, cell: Cell, outcome: str) -> None:
-        """Note how a cell ended; what stands on a failed one is blocked."""
+        """Set the outcome of a cell; the descendants of a failed one are blocked."""
         match outcome:
             case "done":
                 self.computed.append(cell.id)
@@ -108,7 +110,7 @@ class Schedule:
             case "failed":
                 self.state[cell.id] = "failed"
                 self._block(cell)
-            case _:  # busy: somebody else is at it; blocked: a parent went away. Look again later
+            case _:  # busy: computed by another process; blocked: a parent disappeared. Try again later
                 self.state[cell.id] = "todo"
 
     def _block(self, cell: Cell) -> None:
@@ -119,12 +121,14 @@ class Schedule:
 
     @property
     def over(self) -> bool:
-        """Is nothing left to do or running?"""
+        """Nothing is running or to do."""
         return not any(counts["todo"] or counts["running"] for counts in self._states.counts.values())
 
     def waves(self) -> list[tuple[Stage, list[Cell]]]:
-        """List the cells that are to do, in groups of one stage that stand on earlier groups alone: stored labels come
-        after the label model that answers."""
+        """Return the cells to do, in groups of one stage that depend on earlier groups alone.
+
+        Stored labels come after the label model that computes them.
+        """
         todo = [cell for cell in self.grid.cells if self.state[cell.id] == "todo"]
         level = levels(todo)
         groups: dict[tuple[tuple[int, int], Stage], list[Cell]] = {}
@@ -134,16 +138,25 @@ class Schedule:
         return [(key[1], groups[key]) for key in order]
 
     def counts(self, stage: Stage) -> Counter[str]:
-        """How many cells of a stage are in which state."""
+        """Count the cells of a stage by state."""
         return Counter({state: count for state, count in self._states.counts[stage].items() if count})
 
 
+class Watcher(Protocol):
+    """Observer of a run."""
+
+    def update(self, schedule: Schedule) -> None:
+        """Show the state of a run; called about twice a second."""
+
+
 def survey(grid: Grid, store: Store, check_files: bool) -> Schedule:
-    """Hold a grid against a store, changing nothing. A cell is done when its record says so, all its parents are done,
-    and it was made from what they hold; every record is read once.
+    """Compare a grid with a store, changing nothing.
+
+    A cell is done if its record says so, all its parents are done, and it was made from their present content. Every
+    record is read once.
 
     Args:
-        check_files: read every file of the finished artifacts and compare digests; damaged ones are to do.
+        check_files: also compare the digest of every file of the finished artifacts; damaged ones are to do.
     """
     states: dict[str, State] = dict.fromkeys((cell.id for cell in grid.cells), "todo")
     contents: dict[str, str] = {}  # of the cells that are done
@@ -167,14 +180,14 @@ def survey(grid: Grid, store: Store, check_files: bool) -> Schedule:
 
 
 def _made_from(record: Record, cell: Cell, contents: Mapping[str, str]) -> bool:
-    """Was a cell made from what its parents hold now? ``contents`` has the parents that are done."""
+    """Check that the cell was made from the present ``contents`` of its parents, which holds those that are done."""
     return all(parent in contents and record.inputs.get(parent) == contents[parent] for parent in cell.parents.values())
 
 
 def prepare(grid: Grid, store: Store, force: Iterable[Stage] = ()) -> Schedule:
-    """Make a store ready for a run: forced stages and damaged artifacts are removed, and what is left of kills.
+    """Prepare a store for a run: remove the artifacts of forced stages, damaged ones, and the remains of killed runs.
 
-    A forced or damaged cell is computed again; what stands on it is computed again only if it comes out another.
+    A forced or damaged cell is computed again; its descendants only if its content changed.
     """
     for stage in STAGES:
         if stage in force:
@@ -198,4 +211,4 @@ def _discard(store: Store, cell: Cell) -> None:
         if ours:
             store.discard(cell.id)
             shutil.rmtree(store.root / "work" / cell.id, ignore_errors=True)
-            store.sweep(cell.id)
+            store.remove_stale_drafts(cell.id)

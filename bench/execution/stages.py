@@ -1,4 +1,4 @@
-"""What each of the five stages does: teacher → prepare → distill → label → evaluate.
+"""The five stages: teacher → prepare → distill → label → evaluate.
 
 Each function reads the artifacts of its parents, writes its own into the draft folder, and returns the numbers
 for the record.
@@ -28,7 +28,7 @@ from bench.api import (
     registry,
 )
 from bench.api.augmentation import AugmentationSchedule
-from bench.api.label_codec import LabelCodec
+from bench.api.stored.codec import LabelCodec
 from bench.kit import data, images, labels, running
 from bench.kit.accuracy import TestImages
 from bench.kit.labels.online import OnlineTeacher
@@ -40,6 +40,7 @@ from bench.kit.teachers.trajectory import Trajectory
 from bench.planning.cells import TEACHER
 from bench.planning.grid import Grid
 from bench.planning.protocols import read_settings
+from bench.store import predictions
 from bench.store.cell import Cell
 from bench.store.record import Record
 
@@ -74,7 +75,7 @@ class Made:
 
 @lru_cache(maxsize=2)
 def load_data(info: DatasetInfo, data_root: Path | None) -> Dataset:
-    """A data set, read once in the life of a process."""
+    """Read a data set, once in the life of a process."""
     return data.load(info, data_root)
 
 
@@ -87,7 +88,7 @@ def make_teacher(task: StageTask) -> Made:
 
 
 def _method(task: StageTask) -> Distiller:
-    """The method of a cell, configured as it was planned."""
+    """Configure the method of a cell as it was planned."""
     kind = registry.method(task.cell.by)
     return kind(read_settings(kind.Config, task.cell.call["settings"], f"the settings of {task.cell.by}"))
 
@@ -153,7 +154,7 @@ def make_labels(task: StageTask) -> Made:
 
 
 def _store_labels(task: StageTask) -> Made:
-    """A label model's answers for certain images: for every view of a schedule, or one an image."""
+    """Store a label model's labels of certain images: for every view of a schedule, or one per image."""
     made_for = images.load(task.parents["images"][1])
     model, codec = _label_source(task), LabelCodec.parse(task.cell.call["codec"])
     order_hash = load_data(task.dataset, task.data_root).order_hash
@@ -169,7 +170,7 @@ def _store_labels(task: StageTask) -> Made:
 
 
 def _label_source(task: StageTask) -> LabelSource:
-    """The labels among the parents of a cell."""
+    """Load the labels among the parents of a cell."""
     record, folder = task.parents["labels"]
     own = registry.method(record.cell.by).label_kinds if record.cell.by in registry.method_names() else {}
     return labels.load(folder, task.device, own)
@@ -193,6 +194,9 @@ def evaluate(task: StageTask) -> Made:
             device=task.device,
             work=task.work,
             progress=task.progress,
+            keep_predictions=lambda predicted, truth: predictions.save(
+                predicted.numpy(), truth.numpy(), task.draft / predictions.FILE
+            ),
         )
     )
     result |= _bytes(task)

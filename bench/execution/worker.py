@@ -49,14 +49,14 @@ def run_cell(grid: Grid, cell: Cell, options: Options) -> Outcome:
     """
     store = Store(options.store)
     with lease(store.root, cell.id) if distributed.is_main() else nullcontext(False) as ours:
-        outcome = distributed.broadcast_object(_look(store, cell) if ours else "busy")
+        outcome = distributed.broadcast_object(_outcome_before(store, cell) if ours else "busy")
         if outcome is not None:
             return outcome
         return _compute(store, grid, cell, options)
 
 
-def _look(store: Store, cell: Cell) -> Outcome | None:
-    """Why there is nothing to compute; None: there is."""
+def _outcome_before(store: Store, cell: Cell) -> Outcome | None:
+    """Say why there is nothing to compute; None: there is."""
     try:
         if finished(store, cell):
             return "already"
@@ -135,7 +135,7 @@ def _compute(store: Store, grid: Grid, cell: Cell, options: Options) -> Outcome:
 
 @contextmanager
 def _draft(store: Store, cell: Cell) -> Iterator[Path]:
-    """Where to write the artifact; what the helpers of a team write is thrown away."""
+    """Make a folder to write the artifact in; what other than the main process writes is thrown away."""
     if distributed.is_main():
         with store.draft(cell.id) as draft:
             yield draft
@@ -145,15 +145,15 @@ def _draft(store: Store, cell: Cell) -> Iterator[Path]:
 
 
 def _heartbeat(store: Store, cell: Cell) -> Heartbeat | nullcontext[Progress]:
-    return Heartbeat(store, cell.id) if distributed.is_main() else nullcontext(_unheard)
+    return Heartbeat(store, cell.id) if distributed.is_main() else nullcontext(_ignore_progress)
 
 
-def _unheard(done: int, total: int, **metrics: float) -> None:
-    """The progress of a team's helpers, which is that of the first."""
+def _ignore_progress(done: int, total: int, **metrics: float) -> None:
+    """Ignore the progress of other than the main process: it is the same."""
 
 
 def _is_full_disk(error: Exception) -> bool:
-    """safetensors' errors have no errno, only its number in words."""
+    """Recognise a full disk, also by its number in the text of an error without errno, as of safetensors."""
     full = (errno.ENOSPC, errno.EDQUOT)
     return getattr(error, "errno", None) in full or any(f"(os error {number})" in str(error) for number in full)
 
@@ -168,12 +168,12 @@ def _failed(store: Store, cell: Cell, error: Exception, facts: RunFacts) -> Outc
 
 
 def team_member(options: Options) -> AbstractContextManager[None]:
-    """This process as one of several that share cells, as the environment says (see :mod:`bench.kit.distributed`)."""
+    """Join the processes that share cells, as the environment says (see :mod:`bench.kit.distributed`)."""
     return distributed.joined(device_for(options))
 
 
 def device_for(options: Options) -> torch.device:
-    """Where this process computes.
+    """Choose the device on which this process computes.
 
     Raises:
         UserError: there is no such device here.
@@ -187,7 +187,7 @@ def device_for(options: Options) -> torch.device:
 
 
 def _seed(cell: Cell, threads: int) -> None:
-    """Leave nothing to chance: what draws from a global stream draws the same in every run of a cell."""
+    """Seed the global random streams, so that they give the same in every run of a cell."""
     seed = int.from_bytes(cell.id[-8:].encode(), "big") % 2**32
     random.seed(seed)
     np.random.seed(seed)
@@ -197,7 +197,7 @@ def _seed(cell: Cell, threads: int) -> None:
 
 
 def _environment(device: torch.device, options: Options) -> dict[str, str]:
-    """Where it was computed, and what else may explain a difference."""
+    """Collect what may explain a difference: the environment, the processes, and code that has changed."""
     facts = dict(environment(str(device), options.threads))
     if distributed.size() > 1:
         facts["processes"] = str(distributed.size())

@@ -17,8 +17,9 @@ from bench.kit.views import AugmentedBatch
 
 
 class TestImages:
-    """A test split at one size, kept on the device as uint8 where it is small enough, else read again each time;
-    of several processes each has its share of the images, and all must ask together.
+    """A test split at one size, kept on the device as uint8 where it is small enough, else read again each time.
+
+    Of several processes each has its share of the images, and all must ask together.
 
     Args:
         limit: at most this many images, evenly spread over the split.
@@ -29,6 +30,7 @@ class TestImages:
     def __init__(self, split: Split, size: int, device: torch.device, limit: int | None = None):
         self.split, self.size, self.device = split, size, device
         self.count = len(split) if limit is None else min(limit, len(split))
+        self.answers: list[Tensor] = []  # of the last test: the class of the largest logit, batch by batch
         own = distributed.share(self.count)
         self.begin = own.start
         self.chosen = (torch.arange(self.count) * len(split) // self.count)[own]
@@ -41,7 +43,7 @@ class TestImages:
             yield from self.split.centered(self.size, self.device, indices=self.chosen)
 
     def first(self, count: int) -> TestImages:
-        """The first ``count`` of these images, not read again where they are kept."""
+        """Return the first ``count`` of these images, not read again where they are kept."""
         part = copy(self)
         part.count = count
         part.chosen = self.chosen[: max(0, count - self.begin)]
@@ -54,7 +56,7 @@ class TestImages:
         return part
 
     def top1(self, model: nn.Module) -> float:
-        """The share of images whose largest logit is their class; ``model`` is put in eval mode for it."""
+        """Return the share of images whose largest logit is their class; ``model`` is put in eval mode for it."""
         training = model.training
         model.eval()
         share = self.share_right(model)
@@ -62,7 +64,7 @@ class TestImages:
         return share
 
     def top1_of_labels(self, source: LabelSource) -> float:
-        """The same for an online label source, asked for each image as it is."""
+        """Return the same for an online label source, asked for each image as it is."""
 
         def answer(pixels: Tensor) -> Tensor:
             nobody = torch.zeros(len(pixels), dtype=torch.int64, device=pixels.device)
@@ -72,9 +74,19 @@ class TestImages:
 
     @torch.inference_mode()
     def share_right(self, answer: Callable[[Tensor], Tensor]) -> float:
-        """``answer`` maps float pixels (B, 3, S, S) in [0, 1] to logits (B, C)."""
+        """Return the share of right answers; ``answer`` maps float pixels (B, 3, S, S) in [0, 1] to logits (B, C)."""
         right = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.answers = []
         for pixels, labels in self.resident if self.resident is not None else self._read():
             inputs = pixels.float().div_(255).to(memory_format=torch.channels_last)
-            right += (answer(inputs).argmax(1) == labels).sum()
+            predicted = answer(inputs).argmax(1)
+            self.answers.append(predicted)
+            right += (predicted == labels).sum()
         return int(distributed.all_reduce(right)) / self.count
+
+    def predicted(self) -> Tensor:
+        """Return the predicted class of every image in the last test, int64 (count,) on the host; all ranks ask."""
+        every = torch.zeros(self.count, dtype=torch.int64, device=self.device)
+        if self.answers:
+            every[self.begin : self.begin + len(self.chosen)] = torch.cat(self.answers)
+        return distributed.all_reduce(every).cpu()

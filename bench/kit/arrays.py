@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bench.api import AugmentedBatch, DatasetInfo, Images, LabelSource
-from bench.api.label_codec import LabelCodec
+from bench.api.stored.codec import LabelCodec
 from bench.errors import UserError
 from bench.kit.labels.codecs import codec_for
 from bench.kit.labels.static import StaticLabels
@@ -68,7 +68,7 @@ def _bytes(pixels: Tensor, value_range: tuple[float, float] | None) -> Tensor:
 def static_source(
     labels: Tensor, soft: Soft | None, info: DatasetInfo, made_for: MadeFor, device: torch.device
 ) -> StaticLabels:
-    """A label source of one soft label per image, stored in fp16 where ``labels`` are half precision, else in fp32.
+    """Return a label source of one soft label per image, in fp16 where ``labels`` are half precision, else in fp32.
 
     Args:
         labels: (N, C) in the order of the images.
@@ -106,9 +106,10 @@ class CallableLabels(LabelSource):
 
     @torch.no_grad()
     def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
-        """
+        """Call the function.
+
         Raises:
-            InvalidResult: the function returned something else than finite float32 logits.
+            InvalidResult: it returned something else than finite float32 logits.
         """
         logits = self.function(views.pixels)
         check_logits(logits, len(views), self.classes, self.who)

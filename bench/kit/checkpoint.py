@@ -46,8 +46,11 @@ class Checkpoint:
         self._saved = time.monotonic()
 
     def due(self) -> bool:
-        """Return whether it is time to save: ``every`` seconds after the last save (before the first: since this object
-        was made), and at once when this process was asked to stop. Cheap enough to ask after every step."""
+        """Return whether it is time to save; cheap enough to ask after every step.
+
+        It is so ``every`` seconds after the last save (before the first: since this object was made), and at once
+        when this process was asked to stop.
+        """
         return stopping.asked() or time.monotonic() - self._saved >= self.every
 
     def save(self, tensors: Mapping[str, Tensor], /, **facts: Any) -> None:
@@ -67,7 +70,8 @@ class Checkpoint:
             os.fsync(stream.fileno())
         temporary.replace(self.path)
         self._saved = time.monotonic()
-        stopping.leave_if_asked()
+        if stopping.asked():
+            raise stopping.Stopped
 
     def discard(self) -> None:
         """Remove what was kept."""
@@ -91,7 +95,7 @@ class Checkpoint:
 
     @property
     def _writes(self) -> bool:
-        """Is this the process that keeps what is equal on all of them?"""
+        """True in the process that keeps what is equal on all of them."""
         return not self.shared or distributed.is_main()
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -111,8 +115,11 @@ class Checkpoint:
 
 
 def training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Everything a training loop changes, as flat tensors: trainable parameters, buffers, optimizer moments, and where
-    torch's global random streams are (dropout and stochastic depth draw from them)."""
+    """Collect all that a training loop changes, as flat tensors.
+
+    These are trainable parameters, buffers, optimizer moments, and the states of torch's global random streams
+    (dropout and stochastic depth draw from them).
+    """
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     buffers = {name for name, _ in model.named_buffers()}
     tensors = {f"model.{name}": t for name, t in model.state_dict().items() if name in trained | buffers}
@@ -140,7 +147,7 @@ def restore_training(model: nn.Module, optimizer: torch.optim.Optimizer, tensors
 
 
 def _streams(model: nn.Module) -> dict[str, Any]:
-    """Who keeps the random streams of the host and of the device a model is on."""
+    """Return the keepers of the random streams of the host and of the device a model is on."""
     device = next(model.parameters()).device
     return {"cpu": torch} if device.type == "cpu" else {"cpu": torch, device.type: torch.get_device_module(device)}
 

@@ -1,4 +1,4 @@
-"""Several processes at one cell: torch's own process group, used so that without a group all of this is nothing.
+"""Several processes at one cell, by torch's process group; without a group all of this does nothing.
 
 Every rank runs the same code and calls these functions in the same order; each does its share of the work and ends up
 with the same result. Only the first rank writes what is equal on all of them.
@@ -19,13 +19,14 @@ from torch import Tensor
 _T = TypeVar("_T")
 
 # Not a guard: a rank that ends takes the others with it. It must be longer than one may wait for another's share.
-_PATIENCE = timedelta(days=2)
+_TIMEOUT = timedelta(days=2)
 
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[None]:
-    """This process as a member of the group that MASTER_ADDR, MASTER_PORT, RANK and WORLD_SIZE describe, for the
-    time of the context; a group of one is none.
+    """Join the group that MASTER_ADDR, MASTER_PORT, RANK and WORLD_SIZE describe, for the time of the context.
+
+    A group of one is none.
 
     After an error the group is left to the end of the process, which is what tells the others.
 
@@ -37,35 +38,37 @@ def joined(device: torch.device) -> Iterator[None]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
     yield
     dist.destroy_process_group()
 
 
 def size() -> int:
-    """How many processes share the work."""
+    """Return the number of processes that share the work."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this is, from 0."""
+    """Return the number of this process, from 0."""
     return dist.get_rank() if size() > 1 else 0
 
 
 def is_main() -> bool:
-    """Is this the rank that writes what is equal on all of them?"""
+    """Return whether this is the rank that writes what is equal on all of them."""
     return rank() == 0
 
 
 def rank_suffix(name: str) -> str:
-    """A name for what this rank keeps for itself in a folder that all share: the first's is the name as it is."""
+    """Name what this rank keeps for itself in a shared folder; the first's name stays as it is."""
     return name if is_main() else f"{name}-{rank()}"
 
 
 def share(count: int, member: int | None = None) -> slice:
-    """The part of ``count`` things that falls to a rank (None: to this one): contiguous, in the order of the ranks,
-    no part larger than another by more than one, the first rank's the largest; empty where there are fewer things
-    than ranks."""
+    """Return the part of ``count`` things that falls to a rank (None: to this one).
+
+    Parts are contiguous, in the order of the ranks, and differ by one thing at most, the first rank's being the
+    largest; they are empty where there are fewer things than ranks.
+    """
     member = rank() if member is None else member
     each, more = divmod(count, size())
     start = member * each + min(member, more)
@@ -73,29 +76,31 @@ def share(count: int, member: int | None = None) -> slice:
 
 
 def all_reduce(tensor: Tensor) -> Tensor:
-    """The sum of all ranks' tensors of one shape, in place and returned; the same bits on all of them."""
+    """Add up all ranks' tensors of one shape, in place, and return the sum: the same bits on all of them."""
     if size() > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
 def wait() -> None:
-    """Until all ranks are here."""
+    """Wait until all ranks are here."""
     all_reduce(torch.zeros(()))
 
 
 def broadcast_object(value: _T) -> _T:
-    """What the first rank gave, to all: anything plain, or tensors on the host."""
-    told = [value]
+    """Hand what the first rank gave to all: anything plain, or tensors on the host."""
+    values = [value]
     if size() > 1:
-        dist.broadcast_object_list(told, 0, device=torch.device("cpu"))
-    return told[0]
+        dist.broadcast_object_list(values, 0, device=torch.device("cpu"))
+    return values[0]
 
 
 @torch.no_grad()
 def broadcast(tensors: Iterable[Tensor]) -> None:
-    """Make tensors, in place, what they are on the first rank: two kinds of processor may draw or compute the same
-    numbers with other last bits."""
+    """Make tensors, in place, what they are on the first rank.
+
+    Two kinds of processor may draw or compute the same numbers with other last bits.
+    """
     if size() > 1:
         for tensor in tensors:
             plain = tensor.detach().contiguous()
@@ -104,7 +109,7 @@ def broadcast(tensors: Iterable[Tensor]) -> None:
 
 
 def backward(loss: Tensor, parameters: Sequence[Tensor], part: float) -> None:
-    """Gradients of the mean loss of a batch whose rows are shared out: the same bits on all ranks.
+    """Compute gradients of the mean loss of a batch whose rows are shared out: the same bits on all ranks.
 
     They travel together, once. The graphs of all ranks must be alike, so that the same parameters have gradients.
 

@@ -14,7 +14,7 @@ _WARMUP_START = 0.01
 
 
 def lr_factor(schedule: Schedule, epoch: int, epochs: int, warmup: int = 0) -> float:
-    """The factor on the base learning rate in epoch ``epoch`` (from 0) of ``epochs``.
+    """Return the factor on the base learning rate in epoch ``epoch`` (from 0) of ``epochs``.
 
     The first ``warmup`` epochs rise linearly from a hundredth and the schedule runs over those that are left, as in
     torchvision's reference trainer.
@@ -41,8 +41,10 @@ def lr_factor(schedule: Schedule, epoch: int, epochs: int, warmup: int = 0) -> f
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Parameters in two groups: weights of more than one dimension decay, biases and norms do not (the
-    ``get_parameters`` of SRe2L, G_VBSM and RDED)."""
+    """Split the parameters into two groups: weights of more than one dimension decay, biases and norms do not.
+
+    This is the ``get_parameters`` of SRe2L, G_VBSM and RDED.
+    """
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     decayed = [p for name, p in trained if "weight" in name and p.ndim > 1]
     others = [p for name, p in trained if not ("weight" in name and p.ndim > 1)]
@@ -50,15 +52,15 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object
 
 
 def sgd(model: nn.Module, lr: float, momentum: float, weight_decay: float, nesterov: bool) -> torch.optim.Optimizer:
-    """SGD with decay on every parameter (torchvision's recipe), in the fused form."""
+    """Make SGD with decay on every parameter (torchvision's recipe), in the fused form."""
     trained = [p for p in model.parameters() if p.requires_grad]
     return torch.optim.SGD(trained, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True)
 
 
 class WeightAverage:
-    """An exponential moving average of a model's weights, as EDC tests its students
-    (shaoshitong/EDC, ``train_FKD_parallel.py``): it starts at the first weights, and buffers are the model's own.
+    """An exponential moving average of a model's weights, as EDC tests its students.
 
+    It starts at the first weights, and buffers are the model's own (shaoshitong/EDC, ``train_FKD_parallel.py``).
     ``averaged`` is the model that holds it.
     """
 
@@ -69,13 +71,13 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """After each step: decay times the average + (1 - decay) times the weights."""
+        """Move the average, after each step: decay times the average + (1 - decay) times the weights."""
         mine, theirs = self._pairs
         torch._foreach_lerp_(mine, theirs, 1 - self.decay)
 
     @torch.no_grad()
     def take_buffers(self) -> None:
-        """Before the average is tested: statistics of batch norms are not averaged, but the model's last."""
+        """Copy the model's buffers before a test: statistics of batch norms are not averaged."""
         for mine, theirs in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
             mine.copy_(theirs)
 

@@ -19,7 +19,7 @@ def reset(device: torch.device) -> None:
 
 
 def host() -> int:
-    """The most bytes of this process that were resident at a time."""
+    """Return the most bytes of this process that were resident at a time."""
     with suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text().splitlines()
         return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
@@ -27,5 +27,5 @@ def host() -> int:
 
 
 def accelerator(device: torch.device) -> int | None:
-    """The most bytes of tensors that lay on ``device`` at a time; None where nobody counts them."""
+    """Return the most bytes of tensors that lay on ``device`` at a time; None where nobody counts them."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None

@@ -11,7 +11,6 @@ from typing import Any, TypeVar, cast, final
 import torch
 from torch import Tensor
 
-from bench import stopping
 from bench.api import Distiller, ImageBlock, Images, LabelSource, Progress, Task
 from bench.kit import distributed
 from bench.kit.checkpoint import Checkpoint
@@ -31,12 +30,7 @@ class _Blocks:
         self.current: int | None = None
         self.told = False  # did the block in work say how far it is?
         self.state: Mapping[str, Tensor] = {}
-        self.checkpoint = Checkpoint(work)
-
-    @property
-    def writes(self) -> bool:
-        """Does this process save the blocks it has made?"""
-        return self.independent or distributed.is_main()
+        self.checkpoint = Checkpoint(work, shared=True)
 
     def todo(self) -> list[int]:
         """List the items to do; where blocks build on one another, those from the first missing one on."""
@@ -58,7 +52,7 @@ class _Blocks:
         """Keep the block in work."""
         assert self.current is not None
         index, self.current, self.state = self.current, None, state
-        if self.writes:
+        if self.independent or distributed.is_main():
             self._file(index).save({**tensors, **{f"state.{name}": value for name, value in state.items()}})
         self.checkpoint.discard()
 
@@ -88,6 +82,7 @@ def _split(tensors: Mapping[str, Tensor], prefix: str) -> tuple[dict[str, Tensor
 class RunningTask(Task):
     """A task whose blocks, checkpoints and shares are kept in its work folder and its process group."""
 
+    work: Path  # a scratch folder that outlives a kill
     on_progress: Progress
     _blocks: list[_Blocks] = field(default_factory=list, init=False, repr=False)  # at most one: those in work
 
@@ -100,8 +95,6 @@ class RunningTask(Task):
             yield agreed[index]
             if blocks.current is not None:
                 raise InvalidResult(f"item {index + 1} of {len(agreed)} came without a block")
-            if blocks.writes:
-                stopping.leave_if_asked()
 
     @property
     def state(self) -> Mapping[str, Tensor]:
@@ -140,15 +133,16 @@ class RunningTask(Task):
         for block in made:
             if not isinstance(block, kind):
                 raise InvalidResult(f"{who} yielded {type(block).__name__}, expected {kind.__name__}")
-            if not self._blocks or (index := (blocks := self._blocks[0]).current) is None:
+            blocks = self._blocks[0] if self._blocks else None
+            if blocks is None or blocks.current is None:
                 raise InvalidResult(f"{who} yielded a block outside of task.blocks")
             if not blocks.told:
-                self.on_progress(index - blocks.mine.start + 1, len(blocks.mine))
+                self.on_progress(blocks.current - blocks.mine.start + 1, len(blocks.mine))
             if isinstance(block, ImageBlock):
                 blocks.save({"pixels": block.pixels, "labels": block.labels}, block.state)
             else:
                 blocks.save(cast("dict[str, Tensor]", block), {})
-        if not self._blocks:
+        if not self._blocks or not self._blocks[0].names:
             raise InvalidResult(f"{who} yielded no block")
         distributed.wait()  # the folder is shared
         return [_split(self._blocks[0].read(index), "state")[0] for index in range(len(self._blocks[0].names))]
@@ -181,10 +175,19 @@ def distill(method: Distiller, task: RunningTask) -> Images:
     made: Any = method.distill(task)
     if isinstance(made, Iterator):
         blocks = task.saved(made, ImageBlock, method.info.name)
-        labels = torch.cat([block["labels"] for block in blocks])
-        order = labels.argsort(stable=True)
-        made = Images(torch.cat([block["pixels"] for block in blocks])[order], labels[order])
+        made = _by_class(blocks)
     return check_images(made, task.dataset, task.ipc, method.info.name)
+
+
+def _by_class(blocks: list[dict[str, Tensor]]) -> Images:
+    """Put blocks together, stably sorted by class; each is let go once it is copied."""
+    labels, order = torch.cat([block["labels"] for block in blocks]).sort(stable=True)
+    places = order.argsort()
+    pixels = torch.empty(len(labels), *blocks[0]["pixels"].shape[1:], dtype=blocks[0]["pixels"].dtype)
+    for count in [len(block["labels"]) for block in blocks]:
+        here, places = places[:count], places[count:]
+        pixels[here] = blocks.pop(0)["pixels"]
+    return Images(pixels, labels)
 
 
 def label_model(method: Distiller, task: RunningTask) -> LabelSource:

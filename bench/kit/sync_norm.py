@@ -1,4 +1,4 @@
-"""Batch norms of a network whose batch is shared out among processes: they see all of it.
+"""Batch norms that see the whole batch, whose rows several processes share.
 
 torch's SyncBatchNorm works on GPUs only and takes the place of the modules; this is one path for all devices, exact
 for uneven and empty shares, and the modules stay, so that names, types and state are those of a single process.
@@ -51,8 +51,10 @@ def _forward(norm: _BatchNorm, x: Tensor) -> Tensor:
 
 
 class _Normalise(torch.autograd.Function):
-    """(x - mean) / sqrt(variance + eps) * weight + bias by the moments (C,) of all ranks' x (B, C, ...), B >= 0;
-    also returns mean, biased variance and the number of values a channel, which have no gradient."""
+    """(x - mean) / sqrt(variance + eps) * weight + bias by the moments (C,) of all ranks' x (B, C, ...), B >= 0.
+
+    It also returns mean, biased variance and the number of values per channel, which have no gradient.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:

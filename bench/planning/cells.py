@@ -1,11 +1,11 @@
-"""The cells of a grid, stage by stage: what each is made from and what decides its result."""
+"""The cells of a grid, stage by stage: their inputs and their identities."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-from bench.api import AugmentationSchedule, DatasetInfo, Distiller, GridPoint, TeacherSpec
+from bench.api import AugmentationSchedule, DatasetInfo, Distiller, GridPoint, TeacherSpec, architectures
 from bench.api.config import Artifact
 from bench.errors import UserError
 from bench.planning.label_choices import LabelChoice
@@ -48,7 +48,7 @@ class Cells:
                 stage="teacher",
                 by=TEACHER,
                 version=TEACHER_VERSION,
-                fields={**self.identity, "config": spec.identity()},
+                fields={**self.identity, "config": spec.identity(), **network_version("arch", spec.arch)},
                 prefix=f"teacher-{self.dataset.name}-{spec.arch}",
                 call={"settings": spec.non_default_fields()},
             )
@@ -133,10 +133,12 @@ class Cells:
         }
 
     def stored_labels(self, choice: LabelChoice, schedule: AugmentationSchedule, images: Cell, model: Cell) -> Cell:
-        """Plan a label model's answers to certain images: for every view of a schedule, or one per image."""
+        """Plan the stored labels of certain images: for every view of a schedule, or one per image."""
         choice.codec.check(self.dataset.logits, schedule.epochs, self.dataset.name)
         fields: dict[str, Any] = {"codec": choice.detail}
         call = dict(fields)
+        if choice.codec.version != 1:  # of a number format of another package
+            fields["codec_version"] = choice.codec.version
         if choice.kind == "stored":  # the views are part of what is stored
             fields["schedule"] = schedule.non_default_fields()
             call["schedule"] = schedule.model_dump(mode="json")
@@ -151,11 +153,17 @@ class Cells:
         )
 
 
+def network_version(role: str, name: str) -> dict[str, int]:
+    """Return what a network of another package adds to an identity: its version, unless it is the first."""
+    network = architectures.plugin(name)
+    return {f"{role}_version": network.version} if network is not None and network.version != 1 else {}
+
+
 def labels_itself(method: Distiller) -> bool:
-    """Does a method have a label model of its own?"""
+    """Return whether a method has a label model of its own."""
     return type(method).label_model is not Distiller.label_model
 
 
 def prepares(method: Distiller) -> bool:
-    """Does a method prepare something?"""
+    """Return whether a method prepares something."""
     return type(method).prepare is not Distiller.prepare

@@ -1,4 +1,4 @@
-"""What was asked for, and the cells that answer it."""
+"""The request of a user, and the grid of cells that answers it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.store.cell import STAGES, Cell, Stage, digest
 
 
 class Request(BaseModel):
-    """What the user asked for."""
+    """A user's request."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

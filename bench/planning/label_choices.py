@@ -1,4 +1,4 @@
-"""Which labels a grid weighs, as it is written on the command line: ``native,stored:topk10,teacher:int8,hard``."""
+"""The labels of a grid, as written on the command line: ``native,stored:topk10,teacher:int8,hard``."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.api import MethodInfo
-from bench.api.label_codec import LabelCodec
+from bench.api.stored.codec import LabelCodec
 from bench.errors import UserError, unknown
 
 # what can be written -> what it is; shown by `bench list labels`
 EXPLAINED = {
     "native": "as the method's authors give labels",
-    "online": "the method's own label model (teacher, projector, ensemble) answers every view",
-    "teacher:fp32": "the method's teacher answers every view; also teacher:fp16 and teacher:int8",
+    "online": "the method's own label model (teacher, projector, ensemble) labels every view",
+    "teacher:fp32": "the method's teacher labels every view; also teacher:fp16 and teacher:int8",
     "stored:fp16": "the label model's logits, stored for every view of the protocol; also fp32 and int8",
-    "stored:topkK": "the K largest logits of a view; the other classes share the rest (marginal smoothing)",
+    "stored:topkK": "the K largest logits of each view; the other classes share the rest (marginal smoothing)",
     "stored:renormK": "the K largest logits alone (marginal re-normalisation)",
     "stored:pruneN": "one batch of views in N, drawn at random and used again",
     "stored:A+B+C": "any of them together, e.g. stored:prune10+topk10+int8; +coords adds FKD's crop coordinates",
-    "static:fp16": "one stored answer an image for all its views; topkK and number formats as above",
+    "static:fp16": "one stored label per image for all its views; topkK and number formats as above",
     "hard": "no soft labels",
 }
 KNOWN = tuple(EXPLAINED)
@@ -31,8 +31,8 @@ Kind = Literal["online", "stored", "static", "teacher", "hard"]
 class LabelChoice:
     """One way to label a method's images.
 
-    ``online``: the method's own label model answers every view. ``stored``: its answers, kept for every view of the
-    schedule. ``static``: one answer an image, for all its views. ``teacher``: the method's first teacher, online,
+    ``online``: the method's own label model labels every view. ``stored``: its labels, kept for every view of the
+    schedule. ``static``: one label per image, for all its views. ``teacher``: the method's first teacher, online,
     its weights stored as ``detail`` says. ``hard``: none. ``detail`` is a codec or a precision.
     """
 
@@ -41,23 +41,23 @@ class LabelChoice:
 
     @property
     def codec(self) -> LabelCodec:
-        """Of stored and static labels."""
+        """The codec of stored and static labels."""
         return LabelCodec.parse(self.detail)
 
-    def title(self, labeller: str) -> str:
-        """The board's word for these labels of a method whose own label model is called ``labeller``."""
+    def title(self, label_model: str) -> str:
+        """Return the board's word for these labels of a method whose own label model is called ``label_model``."""
         if self.kind == "online":
-            return labeller
+            return label_model
         if self.kind == "teacher":
             return "teacher" if self.detail == "fp32" else f"teacher:{self.detail}"
         if self.kind == "hard":
             return "hard"
         name = f"{self.kind}:{self.detail}"
-        return name if labeller == "teacher" else f"{name} of {labeller}"
+        return name if label_model == "teacher" else f"{name} of {label_model}"
 
 
 def parse(text: str, method: MethodInfo) -> LabelChoice:
-    """What one entry of ``--labels`` means for a method; ``native`` is how its authors give labels.
+    """Parse one entry of ``--labels`` for a method; ``native`` is how its authors give labels.
 
     Raises:
         UserError: an unknown word, codec or precision.

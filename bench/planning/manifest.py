@@ -29,11 +29,20 @@ def keep(store: Store, grid: Grid) -> Path:
 
 
 def newest_first(store: Store) -> list[Manifest]:
-    """All readable manifests of a store; one of another schema is passed over."""
-    found = []
-    for path in (store.root / "grids").glob("*.json"):
+    """All readable manifests of a store."""
+    return sorted(_read(store)[0], key=lambda manifest: manifest.asked, reverse=True)
+
+
+def unreadable(store: Store) -> list[str]:
+    """One line for every manifest that can't be read, cut off or of another schema: its cells are on no board."""
+    return _read(store)[1]
+
+
+def _read(store: Store) -> tuple[list[Manifest], list[str]]:
+    found, wrong = [], []
+    for path in sorted((store.root / "grids").glob("*.json")):
         try:
             found.append(Manifest.model_validate_json(path.read_bytes()))
         except (OSError, ValidationError):
-            continue
-    return sorted(found, key=lambda manifest: manifest.asked, reverse=True)
+            wrong.append(f"grids/{path.name} can't be read: cut off, or of another release; run its grid again")
+    return found, wrong

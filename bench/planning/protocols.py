@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from bench.api import BaseConfig, DatasetInfo, Evaluator, Protocol, registry
+from bench.api.plugins import warn
 from bench.errors import UserError, unknown
 
 # one recipe for all methods, or each paper's own, whose names begin so
@@ -33,11 +34,13 @@ def read_settings(model: type[S], values: dict[str, Any], where: str) -> S:
         place = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise unknown(f"key in {where}", place, _keys(model, first["loc"][:-1])) from None
+        if first["type"] == "missing":
+            raise UserError(f"{where}: {place} is missing") from None
         raise UserError(f"{where}: {place}: {first['msg']}, not {first['input']!r}") from None
 
 
 def _keys(model: Any, path: tuple[int | str, ...]) -> list[str]:
-    """The dotted names of the fields beside an unknown one."""
+    """List the dotted names of the fields beside an unknown one."""
     for part in path:
         model = model.model_fields[str(part)].annotation
     return [".".join([*map(str, path), name]) for name in model.model_fields]
@@ -58,12 +61,12 @@ def all_protocols() -> dict[str, Protocol]:
             else:
                 reason = "" if found.setdefault(protocol.name, protocol) is protocol else "another has the same name"
             if reason:
-                registry.warn(f"protocol {path.name} of {registry.PROTOCOLS.origin(plugin)} is left out: {reason}")
+                warn(f"protocol {path.name} of {registry.PROTOCOLS.origin(plugin)} is left out: {reason}")
     return found
 
 
 def evaluator_of(protocol: Protocol) -> Evaluator:
-    """The evaluator that trains and tests under a protocol.
+    """Make the evaluator that trains and tests under a protocol.
 
     Raises:
         UserError: no evaluator is called that.
@@ -107,8 +110,9 @@ def choose(wanted: str, dataset: DatasetInfo, method: str) -> Protocol:
 
 
 def changed(protocol: Protocol, changes: dict[str, Any]) -> Protocol:
-    """Set some fields of a protocol and say so in its name: ``common[epochs=30]``. Another evaluator reads the same
-    fields as its own: ``official-rded[evaluator=efficiency]``.
+    """Set some fields of a protocol and say so in its name: ``common[epochs=30]``.
+
+    Another evaluator reads the same fields as its own: ``official-rded[evaluator=efficiency]``.
 
     Raises:
         UserError: an unknown field, a value of the wrong kind, or an evaluator that has no use for the fields.
@@ -122,7 +126,7 @@ def changed(protocol: Protocol, changes: dict[str, Any]) -> Protocol:
 
 
 def in_brackets(changes: dict[str, Any]) -> str:
-    """The text in brackets behind a name: ``small,epochs=1:100 10:40``."""
+    """Write the text in brackets behind a name: ``small,epochs=1:100 10:40``."""
     shown = [f"{key}={_in_short(value)}" for key, value in sorted(changes.items()) if key != "form"]
     return ",".join([*([str(changes["form"])] if "form" in changes else []), *shown])
 
@@ -133,7 +137,7 @@ def _in_short(value: Any) -> str:
 
 
 def unchanged(name: str) -> str:
-    """The name of a protocol without its changes."""
+    """Return the name of a protocol without its changes."""
     return name.partition("[")[0]
 
 

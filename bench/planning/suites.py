@@ -1,5 +1,7 @@
-"""Suites: the experiments of a paper as grids, TOML files in ``bench/suites`` or by path, each with the trends that
-its authors report. Torch-free."""
+"""Suites: the experiments of a paper as grids, with the trends that its authors report. Torch-free.
+
+They are TOML files in ``bench/suites``, or a user's own.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,16 @@ from bench.planning.plan import shared_settings
 from bench.planning.protocols import read_settings
 from bench.planning.variants import read
 
-WEIGHED = "storage"  # the suite that is arithmetic, without a grid: bench.storage_calculator
-LARGE_IMAGES = 128  # px from which on students of ImageNet size are what is meant
-SMALL = {"form": "small"}  # what marks the protocols of a small form, by their name
+STORAGE = "storage"  # the suite that is arithmetic, without a grid: bench.storage_calculator
+LARGE_IMAGES = 128  # px from which on students of ImageNet size are meant
+SMALL = {"form": "small"}  # marks the protocols of a small form, by their name
 
 
-class Asked(BaseConfig):
-    """What one form of a suite asks for: the fields of a request, for each of several data sets. None: as a request
-    has it, or in the small form as the full one has it."""
+class Form(BaseConfig):
+    """One form of a suite: the fields of a request, for each of several data sets.
+
+    None: as a request has it, or in the small form as the full one has it.
+    """
 
     datasets: tuple[str, ...] | None = None
     methods: tuple[str, ...] | None = None
@@ -41,12 +45,12 @@ class Asked(BaseConfig):
     set: dict[str, dict[str, Any]] = Field(default_factory=dict)  # "hello" -> "epochs" -> value, as --set
 
     def given(self) -> dict[str, Any]:
-        """The fields that were said but ``set``, by the names of a request's; ``datasets`` beside them."""
+        """Return the fields that are set but ``set``, by the names of a request's, and ``datasets``."""
         return {name: value for name, value in self if value is not None and name != "set"}
 
 
 class Which(BaseConfig):
-    """Rows of a board: by the method as it was asked for (``hello[adapt=head]``) and, where it matters, more."""
+    """Rows of a board: by the method as it is requested (``hello[adapt=head]``) and, where it matters, more."""
 
     method: str
     labels: str | None = None
@@ -77,27 +81,38 @@ class Trend(BaseConfig):
 
 
 class Suite(BaseConfig):
-    """One experiment: ``full`` as its authors did it, what differs in it for data sets of ``small_images``, which know
-    no students of ImageNet size, and what differs in ``small``, which two cores can do."""
+    """One experiment: ``full`` as its authors did it, and what differs in its other forms.
+
+    ``small_images`` is for data sets that have no students of ImageNet size, ``small`` for two cores.
+    """
 
     title: str
-    source: str  # where it is printed
-    about: str
-    full: Asked
-    small_images: Asked = Asked()
-    small: Asked
+    source: str = ""  # where it is printed
+    about: str = ""
+    full: Form
+    small_images: Form = Form()
+    small: Form = Form()
     trends: tuple[Trend, ...] = ()
 
     def requests(self, name: str, *, small: bool, given: Mapping[str, Any]) -> list[Request]:
-        """What to compute, a request a data set.
+        """Return what to compute, one request per data set.
 
         Args:
-            given: what the user asks for otherwise: fields of a request; ``overrides`` are added to the suite's.
+            given: the user's own fields of a request, which override the suite's; ``overrides`` are added to them.
+
+        Raises:
+            UserError: nothing names a data set, or methods.
         """
         datasets = (self.small.datasets if small else None) or self.full.datasets or ()
         if "dataset" in given:
             datasets = (given["dataset"],)
+        for field, flag, there in (("datasets", "dataset", datasets), ("methods", "methods", self._methods(small))):
+            if not there and flag not in given:
+                raise UserError(f"suite {name} names no {field}; add full.{field}, or --{flag}")
         return [self._request(name, dataset, small, given) for dataset in datasets]
+
+    def _methods(self, small: bool) -> tuple[str, ...]:
+        return (self.small.methods if small else None) or self.full.methods or ()
 
     def _request(self, name: str, dataset: str, small: bool, given: Mapping[str, Any]) -> Request:
         layers = [self.full]
@@ -105,21 +120,20 @@ class Suite(BaseConfig):
             layers.append(self.small_images)
         if small:
             layers.append(self.small)
-        asked: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         for layer in layers:
-            asked |= layer.given()
-        asked |= given
-        asked.pop("datasets", None)
-        concerned = {*shared_settings(), *(read(method).method for method in asked["methods"])}
+            fields |= layer.given()
+        fields |= given
+        fields.pop("datasets", None)
+        concerned = {*shared_settings(), *(read(method).method for method in fields["methods"])}
         theirs = [{part: layer.set[part] for part in layer.set if part in concerned} for layer in layers]
         # last, so that nothing given takes the mark away
         overrides = _overlaid(*theirs, given.get("overrides", {}), {"protocol": SMALL} if small else {})
-        suite_name = Path(name).stem if name.endswith(".toml") else name
-        return Request(**{**asked, "dataset": dataset, "overrides": overrides, "suite": suite_name})
+        return Request(**{**fields, "dataset": dataset, "overrides": overrides, "suite": name})
 
 
 def _overlaid(*layers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Settings of methods, later ones over earlier ones."""
+    """Overlay settings of methods, later ones over earlier ones."""
     found: dict[str, dict[str, Any]] = {}
     for layer in layers:
         for name, values in layer.items():
@@ -128,31 +142,34 @@ def _overlaid(*layers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, A
 
 
 def names() -> tuple[str, ...]:
-    """The names of all suites that are grids, sorted."""
-    return tuple(sorted(entry.name.removesuffix(".toml") for entry in files("bench.suites").iterdir()
-                        if entry.name.endswith(".toml")))  # fmt: skip
+    """Return the names of all installed suites that are grids, sorted."""
+    found = (entry.name for entry in files("bench.suites").iterdir())
+    return tuple(sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml")))
+
+
+def name_of(text: str) -> str:
+    """Return the name of a suite that ``--suite`` gives by name or path: that of its boards."""
+    return Path(text).stem if text.endswith(".toml") else text
 
 
 @cache
-def suite(name: str) -> Suite:
-    """Read the suite called ``name``, or the TOML file at the path ``name``.
+def suite(text: str) -> Suite:
+    """Read the suite called ``text``, or the TOML file at that path.
 
     Raises:
-        UserError: there is none, its file is broken, or a file has the name of a suite of this package.
+        UserError: there is none, its file is broken (where, and what was expected), or its name is taken.
     """
-    if name.endswith(".toml"):
-        return _from_path(Path(name))
-    if name not in names():
-        raise unknown("suite", name, (*names(), WEIGHED))
-    file = files("bench.suites") / f"{name}.toml"
-    return read_settings(Suite, tomllib.loads(file.read_text(encoding="utf-8")), f"{name}.toml")
-
-
-def _from_path(path: Path) -> Suite:
-    if path.stem in (*names(), WEIGHED):
-        raise UserError(f"{path}: {path.stem} is a suite of this package, whose boards it would share; rename the file")
+    if not text.endswith(".toml"):
+        if text not in names():
+            raise unknown("suite", text, (*names(), STORAGE))
+        source = files("bench.suites").joinpath(f"{text}.toml").read_text(encoding="utf-8")
+        return read_settings(Suite, tomllib.loads(source), f"{text}.toml")
+    if name_of(text) in (*names(), STORAGE):
+        raise UserError(f"{text}: {name_of(text)} is the name of an installed suite; name the file otherwise")
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"the suite file {path} can't be read: {error}") from None
-    return read_settings(Suite, values, path.name)
+        values = tomllib.loads(Path(text).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"the suite file {text} can't be read: {error.strerror}") from None
+    except ValueError as error:  # neither UTF-8 nor TOML
+        raise UserError(f"the suite file {text} can't be read: {error}") from None
+    return read_settings(Suite, values, text)

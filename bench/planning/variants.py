@@ -1,5 +1,4 @@
-"""Methods with settings of their own in brackets: ``hello[conv_rank=4]``, as boards name them and requests ask for
-them. Torch-free."""
+"""Methods with settings of their own in brackets, ``hello[conv_rank=4]``, as boards and requests name them."""
 
 from __future__ import annotations
 
@@ -13,14 +12,14 @@ _OPEN, _CLOSE = "[{(", "]})"
 
 
 class Variant(NamedTuple):
-    """A method and what differs from its own settings."""
+    """A method, and its settings that differ from the usual."""
 
     method: str
     settings: dict[str, Any]
 
 
 def read(text: str) -> Variant:
-    """``hello[conv_rank=4,init=random]`` → the method and its settings; values are JSON, or else plain text.
+    """Read ``hello[conv_rank=4,init=random]``: the method and its settings; values are JSON, or else plain text.
 
     Raises:
         UserError: a text of another form.
@@ -40,7 +39,7 @@ def read(text: str) -> Variant:
 
 
 def shown(method: str, settings: Mapping[str, Any], others: Mapping[str, Any] | None = None) -> str:
-    """The board's name: the settings in brackets, sorted, and then ``others`` as they come; none, no brackets."""
+    """Write the board's name: settings in brackets, sorted, then ``others`` as they come; none, no brackets."""
     both = [*sorted(settings.items()), *(others or {}).items()]
     inner = ",".join(f"{key}={value}" for key, value in both)
     return f"{method}[{inner}]" if inner else method
@@ -61,7 +60,7 @@ def split(text: str) -> list[str]:
 
 
 def plain_value(text: str) -> Any:
-    """A value as people type it: JSON, or else plain text."""
+    """Read a value as people type it: JSON, or else plain text."""
     try:
         return json.loads(text)
     except ValueError:

@@ -1,0 +1,1 @@
+"""The report: records → one DataFrame → comparisons, tables, figures, pages and published boards."""

@@ -1,2 +1,1 @@
-"""What knows of Slurm: profiles of clusters, the arrays of a run and their submission, the journal of what was
-submitted, the task that runs in an array, and the questions put to squeue, sacct and scontrol."""
+"""Execution on Slurm: profiles, job arrays, submission, the tasks, and queries to squeue, sacct and scontrol."""

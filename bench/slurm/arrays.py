@@ -1,7 +1,7 @@
-"""The job arrays of a run: a pure function of what is to do, the profile, and what Slurm allows.
+"""The job arrays of a run: a pure function of the schedule, the profile, and Slurm's limits.
 
-An array holds the cells of one stage and one resource class that stand on earlier arrays alone. Short cells are
-packed: a task computes several, one after the other, each with a record of its own.
+An array holds the cells of one stage and one resource class that depend on earlier arrays alone. Short cells are
+packed: a task computes several, one after the other, each with its own record.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.execution.scheduling import Schedule
-from bench.slurm.profile import Profile
+from bench.slurm.profile import Profile, Resources
 from bench.store.cell import Cell
 
 Pack = tuple[str, ...]  # the ids of the cells that one task computes, in order
@@ -18,10 +18,10 @@ Pack = tuple[str, ...]  # the ids of the cells that one task computes, in order
 
 @dataclass(frozen=True)
 class After:
-    """What must be over before an array starts.
+    """The dependencies of an array.
 
-    ``each``: arrays (by index) of which task i waits for task i alone, and needs its success (aftercorr).
-    ``all``: arrays of which every task must have ended, in whatever way (afterany): the task looks for itself.
+    ``each``: arrays (by index) whose task i must succeed before task i starts (aftercorr).
+    ``all``: arrays of which every task must have ended, with any outcome (afterany): the task checks its parents.
     ``jobs``: ids of jobs that an earlier submission left in the queue.
     """
 
@@ -29,94 +29,103 @@ class After:
     all: tuple[int, ...] = ()
     jobs: tuple[str, ...] = ()
 
+    def in_sbatch(self, submitted: Sequence[str]) -> str | None:
+        """Return the value of ``--dependency``, given the job ids of the earlier arrays."""
+        each = [submitted[index] for index in self.each]
+        every = [submitted[index] for index in self.all] + sorted({job.partition("_")[0] for job in self.jobs})
+        kinds = {"aftercorr": each, "afterany": every}
+        return ",".join(":".join([kind, *jobs]) for kind, jobs in kinds.items() if jobs) or None
+
 
 @dataclass(frozen=True)
 class Array:
     """One call of sbatch. An array of one task is submitted as a plain job."""
 
     stage: str
-    resources: str  # the name of the resource class
-    processes: int
-    packs: tuple[Pack, ...]
-    after: After
-    at_a_time: int | None  # tasks; None: no limit of ours
+    name: str  # of the resource class
+    resources: Resources
+    packs: tuple[Pack, ...]  # an empty pack: a job that computes no cell
+    processes: int = 1  # per task
+    after: After = After()
+    max_parallel: int | None = None  # tasks; None: unlimited
 
 
 def plan_arrays(
     schedule: Schedule,
     profile: Profile,
     *,
-    longest: int,
-    at_a_time: int | None,
-    shared: Callable[[Cell], bool],
+    max_tasks: int,
+    max_parallel: int | None,
+    shareable: Callable[[Cell], bool],
     seconds: Callable[[Cell], float | None],
     in_queue: Mapping[str, str],
 ) -> list[Array]:
-    """The arrays of everything that is to do, in the order of their submission.
+    """Return the arrays of all cells to do, in the order of submission.
 
     Args:
-        longest: the most tasks that Slurm allows in an array.
-        at_a_time: the most tasks of a stage and resource class that may run; None: the profile's throttle.
-        shared: can several processes share the work of a cell?
-        seconds: what a cell is expected to take; None where nothing is known.
-        in_queue: cell id → job id of what is submitted already: left out here, and waited for.
+        max_tasks: the most tasks per array that Slurm allows.
+        max_parallel: the most running tasks of a stage and resource class; None: the profile's throttle.
+        shareable: whether several processes can share a cell.
+        seconds: the expected duration of a cell; None if unknown.
+        in_queue: cell id → job id of the cells submitted before: left out, and depended on.
     """
-    most = min(longest, profile.max_array or longest)
-    throttle = at_a_time or profile.throttle
+    most = min(max_tasks, profile.max_array or max_tasks)
+    throttle = max_parallel or profile.throttle
     arrays: list[Array] = []
-    home: dict[str, tuple[int, int]] = {}  # cell id -> array and task
+    place: dict[str, tuple[int, int]] = {}  # cell id -> array and task
     for stage, wave in schedule.waves():
         groups: dict[tuple[str, int], list[Cell]] = {}
         for cell in wave:
             if cell.id not in in_queue:
                 name = profile.of_cell(cell)
-                processes = profile.resources_of(name, stage).processes if shared(cell) else 1
+                processes = profile.resources_of(name, stage).processes if shareable(cell) else 1
                 groups.setdefault((name, processes), []).append(cell)
         for (name, processes), cells in groups.items():
-            size = profile.resources_of(name, stage).pack
-            packs = _packs(cells, 1 if processes > 1 else size, seconds, profile.pack_minutes * 60)
+            resources = profile.resources_of(name, stage)
+            packs = _packs(cells, 1 if processes > 1 else resources.pack, seconds, profile.pack_minutes * 60)
             chunks = [packs[start : start + most] for start in range(0, len(packs), most)]
             share = None if throttle is None else max(1, throttle // len(chunks))
             for chunk in chunks:
                 ids = tuple(tuple(cell.id for cell in pack) for pack in chunk)
-                arrays.append(Array(stage, name, processes, ids, _after(chunk, arrays, home, in_queue), share))
+                after = _after(chunk, arrays, place, in_queue)
+                arrays.append(Array(stage, name, resources, ids, processes, after, share))
                 for task, pack in enumerate(ids):
-                    home |= dict.fromkeys(pack, (len(arrays) - 1, task))
+                    place |= dict.fromkeys(pack, (len(arrays) - 1, task))
     return arrays
 
 
 def _packs(
-    cells: Sequence[Cell], size: int | None, seconds: Callable[[Cell], float | None], longest: float
+    cells: Sequence[Cell], size: int | None, seconds: Callable[[Cell], float | None], max_seconds: float
 ) -> list[list[Cell]]:
-    """Cells in packs of ``size``; of None, in packs that are expected to take up to ``longest`` seconds."""
+    """Pack cells by ``size``; if None, by expected duration, up to ``max_seconds`` per pack."""
     if size is not None:
         return [list(cells[start : start + size]) for start in range(0, len(cells), size)]
     packs: list[list[Cell]] = []
-    room = 0.0
+    left = 0.0
     for cell in cells:
-        takes = seconds(cell)
-        if takes is None or takes > room:
+        expected = seconds(cell)
+        if expected is None or expected > left:
             packs.append([])
-            room = longest
+            left = max_seconds
         packs[-1].append(cell)
-        room = 0.0 if takes is None else room - takes
+        left = 0.0 if expected is None else left - expected
     return packs
 
 
 def _after(
     packs: Sequence[Sequence[Cell]],
     arrays: Sequence[Array],
-    home: Mapping[str, tuple[int, int]],
+    place: Mapping[str, tuple[int, int]],
     in_queue: Mapping[str, str],
 ) -> After:
     parents = [{parent for cell in pack for parent in cell.parents.values()} for pack in packs]
-    places = [{home[parent] for parent in needed if parent in home} for needed in parents]
+    places = [{place[parent] for parent in needed if parent in place} for needed in parents]
     each: list[int] = []
     every: list[int] = []
     for index in sorted({array for needed in places for array, _ in needed}):
-        mine = [{task for array, task in needed if array == index} for needed in places]
-        matched = all(tasks == {number} for number, tasks in enumerate(mine))
-        several = len(packs) == len(arrays[index].packs) > 1  # one task is a plain job, which has no task 0
+        tasks = [{task for array, task in needed if array == index} for needed in places]
+        matched = all(found == {number} for number, found in enumerate(tasks))
+        several = len(packs) == len(arrays[index].packs) > 1  # an array of one task is a plain job without task 0
         (each if matched and several else every).append(index)
     waiting = {in_queue[parent] for needed in parents for parent in needed if parent in in_queue}
     return After(tuple(each), tuple(every), tuple(sorted(waiting)))

@@ -1,4 +1,4 @@
-"""A short job for each kind of node that a profile asks for, submitted as the arrays of a run are."""
+"""Check one node of each kind that a profile requests, by a short job that is submitted as the arrays of a run are."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
@@ -16,191 +16,179 @@ from bench.errors import UserError
 from bench.execution.environment import code
 from bench.execution.options import Options
 from bench.slurm import queue
-from bench.slurm.doctor import Check, classes
+from bench.slurm.arrays import Array
+from bench.slurm.doctor import Check
 from bench.slurm.journal import Journal, Run
-from bench.slurm.node_check import FACTS, HELLO, REPLY, UNSEEN, Facts, Probe, read_file
+from bench.slurm.node_check import FACTS, HELLO, REPLY, UNSEEN, Facts, NodeCheck, read_file
 from bench.slurm.profile import Profile, Resources
-from bench.slurm.sbatch import send
+from bench.slurm.sbatch import call_sbatch
 from bench.store.artifacts import Store, write_atomically
 from bench.store.locks import lease
 
 _MINUTES = 10  # time limit of the job
-_AT_WORK = 420.0  # seconds in which a job that has begun must answer: the probe's own limits, and a margin
+_RUNNING = 420.0  # seconds in which a job that started must answer: the limits of its checks, and a margin
 _TICK = 0.5
-_MOST_SKEW = 10.0  # seconds between two clocks: heartbeats are taken for stale after sixty
+_MAX_SKEW = 10.0  # seconds between two clocks: heartbeats count as stale after sixty
 _ORDINARY = ("None", "Resources", "Priority", "Dependency", "BeginTime", "JobArrayTaskLimit")  # reasons to wait
 
 
 @dataclass
-class Visit:
-    """What came of one job."""
+class _Exchange:
+    """The messages exchanged with one job."""
 
     job: str
-    said: float | None = None  # when the node said hello, by its clock
-    seen: float | None = None  # when that was seen here, by ours
+    sent: float | None = None  # when the node wrote hello, by its clock
+    seen: float | None = None  # when that became visible here, by our clock
     facts: Facts | None = None
     reason: str = ""  # why it still waits
 
 
-def nodes(store: Store, profile: Profile, patience: float, tell: Callable[[str], None]) -> Iterator[tuple[str, Check]]:
-    """Visit a node of each distinct kind; yields the names of the resource classes, and a finding.
+def check_nodes(
+    store: Store, profile: Profile, max_wait: float, on_wait: Callable[[str], None]
+) -> Iterator[tuple[str, Check]]:
+    """Check a node of each distinct kind; yield the names of its resource classes with each finding.
 
     Args:
-        patience: seconds for which each job may wait in the queue.
-        tell: is told what we are waiting for, about twice a second.
+        max_wait: seconds for which each job may wait in the queue.
+        on_wait: called with a line about the job about twice a second.
     """
     kinds: dict[tuple[str | None, str | None, str | None], list[tuple[str, Resources]]] = {}
-    for name, one in classes(profile).items():
+    for name, one in profile.classes().items():
         kinds.setdefault((one.partition, one.gres, one.constraint), []).append((name, one))
     for same in kinds.values():
-        names, asked = ", ".join(name for name, _ in same), same[0][1]
-        for check in _visit(store, profile, asked, patience, tell):
+        names, resources = ", ".join(name for name, _ in same), same[0][1]
+        for check in _check_node(store, profile, resources, max_wait, on_wait):
             yield names, check
 
 
-def _visit(
-    store: Store, profile: Profile, asked: Resources, patience: float, tell: Callable[[str], None]
+def _check_node(
+    store: Store, profile: Profile, resources: Resources, max_wait: float, on_wait: Callable[[str], None]
 ) -> Iterator[Check]:
-    run = Run(
-        asked=datetime.now(UTC).isoformat(timespec="seconds"),
-        grid="doctor",
-        dataset="",
-        options=Options(store=store.root),
-        profile=profile.name,
-        out=store.root,
-    )
-    here = Journal.begin(store, run)
-    lock = f"doctor-{here.token}"
-    well = False  # nothing is left to be looked into
+    options = Options(store=store.root)
+    here = Journal.create(store, Run(grid="doctor", dataset="", options=options, profile=profile.name, out=store.root))
+    lock = here.folder.name
+    keep = True  # the folder, for its log
     try:
         with lease(store.root, lock):
-            probe = Probe(str(here.folder), str(store.root), lock)
-            brief = asked.model_copy(update={"minutes": _MINUTES})
+            brief = Array("doctor", "", resources.model_copy(update={"minutes": _MINUTES}), packs=((),))
             try:
-                (job,) = send(here, profile, brief, "doctor", [probe], None)
+                (job,) = call_sbatch(here, profile, brief, [NodeCheck(str(here.folder), str(store.root), lock)])
             except UserError as error:
-                well = True  # no log was left to be read
+                keep = False
                 reason = str(error).rpartition("in the queue: ")[2].partition("; bench doctor")[0]
-                yield Check("job", False, f"sbatch refuses it: {reason}", "does the profile ask for what is there?")
+                yield Check("job", False, f"sbatch refuses it: {reason}", "does the cluster have what is requested?")
                 return
-            visit = _wait(here, Visit(job), patience, tell)
-        found = _conclude(visit, asked, here)
-        well = all(check.ok is not False for check in found)
+            exchange = _exchange(here, _Exchange(job), max_wait, on_wait)
+        found = _conclude(exchange, resources, here)
+        keep = any(check.ok is False for check in found)
         yield from found
     finally:
         (store.root / "leases" / f"{lock}.lock").unlink(missing_ok=True)
-        if well:
+        if not keep:
             shutil.rmtree(here.folder, ignore_errors=True)
 
 
-def _wait(here: Journal, visit: Visit, patience: float, tell: Callable[[str], None]) -> Visit:
-    """Exchange words with the job until it has answered, is gone, or takes too long; it is cancelled then."""
+def _exchange(here: Journal, exchange: _Exchange, max_wait: float, on_wait: Callable[[str], None]) -> _Exchange:
+    """Exchange files with the job until it has answered, is gone, or takes too long; it is cancelled then."""
     slurm = queue.ThrottledSlurm(every=2.0)
-    began = at_work = gone = time.monotonic()
+    began = started = gone = time.monotonic()
     try:
         while True:
             now = time.monotonic()
-            if visit.seen is None and (hello := read_file(here.folder / HELLO)) is not None:
-                visit.said, visit.seen = float(hello["time"]), time.time()
-                write_atomically(here.folder / REPLY, json.dumps({"time": visit.seen}))
+            if exchange.seen is None and (hello := read_file(here.folder / HELLO)) is not None:
+                exchange.sent, exchange.seen = float(hello["time"]), time.time()
+                write_atomically(here.folder / REPLY, json.dumps({"time": exchange.seen}))
             if (facts := read_file(here.folder / FACTS)) is not None:
-                try:
-                    visit.facts = Facts.model_validate(facts)
-                except ValidationError:  # of another version of this code; the next check says so
-                    return visit
-                return visit
+                with suppress(ValidationError):  # of another version of this code
+                    exchange.facts = Facts.model_validate(facts)
+                return exchange
             queued = slurm.queued()
-            entry = queued.get(visit.job) if queued is not None else None
-            if entry is not None and not entry.at_work:
-                visit.reason, at_work, gone = entry.reason, now, now
-                if now - began >= patience:
-                    return visit
-                tell(f"job {visit.job} waits in the queue ({entry.reason}), {now - began:.0f} s")
+            entry = queued.get(exchange.job) if queued is not None else None
+            exchange.reason = entry.reason if entry is not None and not entry.running else ""
+            if entry is not None and not entry.running:
+                started = gone = now
+                if now - began >= max_wait:
+                    return exchange
+                on_wait(f"job {exchange.job} waits in the queue ({entry.reason}), {now - began:.0f} s")
             else:
-                visit.reason = ""
-                tell(f"job {visit.job} is on its way, {now - began:.0f} s")
+                on_wait(f"job {exchange.job} has started, {now - began:.0f} s")
                 if entry is not None or queued is None:
                     gone = now
-                if now - gone >= UNSEEN or now - at_work >= _AT_WORK:
-                    return visit
+                if now - gone >= UNSEEN or now - started >= _RUNNING:
+                    return exchange
             time.sleep(_TICK)
     finally:
-        if visit.facts is None:
-            queue.cancel([visit.job])
+        if exchange.facts is None:
+            queue.cancel([exchange.job])
 
 
-def _conclude(visit: Visit, asked: Resources, here: Journal) -> list[Check]:
-    if visit.facts is not None and visit.said is not None and visit.seen is not None:
-        return judge(visit.facts, visit.said, visit.seen, wants_accelerator="gpu" in (asked.gres or ""))
-    if visit.reason:
-        ordinary = visit.reason in _ORDINARY
-        advice = "--wait MINUTES waits longer" if ordinary else "squeue(1), JOB REASON CODES, says what that means"
-        return [Check("job", None if ordinary else False, f"it did not start: {visit.reason}", advice)]
-    end = queue.ended([visit.job]).get(visit.job)
-    said = _last_line(here, visit.job)
-    found = [f"job {visit.job} gave no answer", end.why if end else "", said]
-    advice = f"does the node see {here.folder}? Its log is there" if not said else f"its log is in {here.folder}"
+def _conclude(exchange: _Exchange, resources: Resources, here: Journal) -> list[Check]:
+    job = exchange.job
+    if exchange.facts is not None and exchange.sent is not None and exchange.seen is not None:
+        return interpret(exchange.facts, exchange.sent, exchange.seen, wants_gpu="gpu" in (resources.gres or ""))
+    if exchange.reason:
+        ordinary = exchange.reason in _ORDINARY
+        advice = "--wait MINUTES waits longer" if ordinary else "squeue(1) explains it, see JOB REASON CODES"
+        return [Check("job", None if ordinary else False, f"it did not start: {exchange.reason}", advice)]
+    end = queue.ended([job]).get(job)
+    try:
+        last = (here.folder / f"{job}_0_log.err").read_text(errors="replace").strip().rpartition("\n")[2]
+    except OSError:
+        last = ""
+    found = [f"job {job} gave no answer", end.why if end else "", last]
+    advice = f"its log is in {here.folder}" if last else f"does the node see {here.folder}? Its log is there"
     return [Check("job", False, "; ".join(filter(None, found)), advice)]
 
 
-def _last_line(here: Journal, job: str) -> str:
-    try:
-        lines = (here.folder / f"{job}_0_log.err").read_text(errors="replace").strip().splitlines()
-    except OSError:
-        return ""
-    return lines[-1] if lines else ""
-
-
-def judge(facts: Facts, said: float, seen: float, wants_accelerator: bool) -> list[Check]:
-    """What the facts of a node mean.
+def interpret(facts: Facts, sent: float, seen: float, wants_gpu: bool) -> list[Check]:
+    """Turn the facts of a node into findings.
 
     Args:
-        said, seen: when the node said hello by its clock, and when that was seen here by ours; the reply carried
-            the second.
+        sent: when the node wrote hello, by its clock.
+        seen: when that became visible here, by our clock.
     """
-    checks = [Check("job", True, f"ran on {facts.host}")]
     mine, theirs = {"python": platform.python_version(), **code()}, {"python": facts.python, **facts.code}
-    if mine == theirs:
-        checks.append(Check("code", True, f"python {facts.python} and distill-bench as here"))
-    else:
-        odd = [f"{key} {theirs.get(key)} there, {mine.get(key)} here" for key in {**mine, **theirs}]
-        differing = [
-            text for key, text in zip({**mine, **theirs}, odd, strict=True) if mine.get(key) != theirs.get(key)
-        ]
-        checks.append(Check("code", False, "; ".join(differing), "install it where all nodes see it, and once"))
+    differing = [
+        f"{key} {theirs.get(key)} there, {mine.get(key)} here"
+        for key in {**mine, **theirs}
+        if mine.get(key) != theirs.get(key)
+    ]
     torch = facts.torch
+    no_gpu = wants_gpu and not torch.accelerators
+    torch_found = f"{torch.version} finds no accelerator, though gres requests one" if no_gpu else str(torch)
+    torch_advice = "is it a build for this driver? nvidia-smi on the node shows the version"
     if torch.error:
-        checks.append(Check("torch", False, torch.error, 'setup = ["module load …"] in the profile, or another build'))
-    elif wants_accelerator and not torch.accelerators:
-        advice = "is it a build for this driver? nvidia-smi on the node says which that is"
-        checks.append(Check("torch", False, f"{torch.version} sees no accelerator, though gres asks for one", advice))
-    else:
-        there = f"{torch.accelerators} × {torch.name}" if torch.accelerators else "no accelerator"
-        checks.append(Check("torch", True, f"{torch.version}, {there}"))
-    if facts.heard is None:
-        advice = "the store must lie on a file system that all nodes share"
-        checks.append(Check("store", False, "a file written here is not seen there", advice))
-    else:
-        checks.append(Check("store", True, "written there and read here, written here and read there"))
-    if facts.held:
-        checks.append(Check("locks", True, "a lock held here is held there"))
-    else:
-        advice = "cells may be computed twice: Lustre needs -o flock (not localflock), NFS its lock service"
-        checks.append(Check("locks", False, "a lock held here can be taken there", advice))
-    if facts.scontrol:
-        checks.append(Check("scontrol", True, "answers there, so a preempted task can queue itself again"))
-    else:
-        advice = "preempted tasks can't queue themselves again there; bench retry submits them"
-        checks.append(Check("scontrol", False, "not found there, or gets no answer", advice))
-    checks.append(_clocks(facts, said, seen))
-    return checks
+        torch_found, torch_advice = torch.error, 'setup = ["module load …"] in the profile, or another build'
+    checks = [
+        Check("job", True, f"ran on {facts.host}"),
+        _either(
+            "code", not differing, f"python {facts.python} and distill-bench as here", "; ".join(differing),
+            "install it once, where all nodes see it",
+        ),
+        _either("torch", not torch.error and not no_gpu, torch_found, torch_found, torch_advice),
+        _either(
+            "store", facts.replied is not None, "files written there are visible here, and the reverse",
+            "a file written here is not visible there", "the store must be on a file system that all nodes share",
+        ),
+        _either(
+            "locks", facts.held, "a lock held here is held there", "a lock held here can be taken there",
+            "cells may be computed twice: Lustre needs -o flock (not localflock), NFS its lock service",
+        ),
+        _either(
+            "scontrol", facts.scontrol, "answers there, so a preempted task can queue itself again",
+            "not found there, or gets no answer",
+            "preempted tasks can't queue themselves again there; bench retry submits them",
+        ),
+    ]  # fmt: skip
+    # hello came late here and the reply late there, by unknown times: the difference of the clocks lies in between
+    least, most = sent - seen, (facts.replied if facts.replied is not None else float("inf")) - seen
+    off = f"{least:.0f} s ahead" if least > 0 else f"{-most:.0f} s behind"
+    clock = _either(
+        "clock", least <= _MAX_SKEW and most >= -_MAX_SKEW, f"differs from ours by {least:.1f} to {most:.1f} s",
+        f"the node's is {off}", "running cells look dead or never stale: it needs NTP",
+    )  # fmt: skip
+    return [*checks, clock]
 
 
-def _clocks(facts: Facts, said: float, seen: float) -> Check:
-    """Hello came to us late and the reply to the node, by unknown times: the clocks differ by between ``said - seen``
-    and ``heard - seen`` seconds (theirs minus ours)."""
-    least, most = said - seen, (facts.heard if facts.heard is not None else float("inf")) - seen
-    if least > _MOST_SKEW or most < -_MOST_SKEW:
-        by = f"{least:.0f} s ahead" if least > 0 else f"{-most:.0f} s behind"
-        return Check("clock", False, f"the node's is {by}", "running cells look dead or never stale: it needs NTP")
-    return Check("clock", True, f"differs from ours by between {least:.1f} and {most:.1f} s")
+def _either(name: str, ok: bool, good: str, bad: str, advice: str) -> Check:
+    return Check(name, True, good) if ok else Check(name, False, bad, advice)

@@ -1,4 +1,4 @@
-"""One call of sbatch, through submitit: what a profile asks for in the words of both."""
+"""One call of sbatch through submitit, with the resources of a profile."""
 
 from __future__ import annotations
 
@@ -8,61 +8,47 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 
 from bench.errors import UserError
-from bench.slurm import queue
 from bench.slurm.arrays import Array
 from bench.slurm.journal import Journal
-from bench.slurm.profile import Profile, Resources
+from bench.slurm.profile import Profile
 
 
-def job_name(here: Journal, stage: str) -> str:
-    """The name of a submission's jobs of a stage, which no other submission has."""
-    return f"{queue.PREFIX}{stage}-{here.token}"
-
-
-def send(
-    here: Journal,
-    profile: Profile,
-    resources: Resources,
-    stage: str,
-    calls: list[Callable[[], None]],
-    dependency: str | None,
-    array: Array | None = None,
+def call_sbatch(
+    journal: Journal, profile: Profile, array: Array, calls: list[Callable[[], None]], dependency: str | None = None
 ) -> list[str]:
-    """Submit one array, or a plain job of one call, noting it before and after; the job ids of its tasks.
+    """Submit an array, with journal entries before and after; return the job ids of its tasks.
 
     Args:
-        calls: what its tasks do, as submitit carries it.
-        dependency: as sbatch takes it.
-        array: of cells; None: a job of our own.
+        calls: the work of each task, which submitit pickles.
+        dependency: the value of ``--dependency``.
 
     Raises:
         UserError: sbatch refuses it.
     """
     import submitit
 
-    run = here.run()
+    run, stage, resources = journal.run(), array.stage, array.resources
     assert run is not None
-    packs = array.packs if array is not None else ((),)
-    processes = array.processes if array is not None else 1
+    gpus = any(array.packs) and run.options.device.startswith("cuda") and resources.gres is None
     cpus = max(run.options.threads, resources.cpus or 1)
     # not AutoExecutor: it takes None for "not given", and a wckey that is given at all, even an empty one,
     # makes some clusters refuse the job (submitit issues 1632 and 1758)
-    executor = submitit.SlurmExecutor(here.folder, max_num_timeout=profile.requeues)
+    executor = submitit.SlurmExecutor(journal.folder, max_num_timeout=profile.requeues)
     executor.update_parameters(
-        job_name=job_name(here, stage),
+        job_name=journal.job_name(stage),
         partition=resources.partition,
         account=resources.account,
         qos=resources.qos,
         constraint=resources.constraint,
         gres=resources.gres,
-        gpus_per_node=processes if run.options.device.startswith("cuda") and resources.gres is None else None,
+        gpus_per_node=array.processes if gpus else None,
         time=resources.minutes,
         mem=f"{round(resources.memory_gb * 1024)}M" if resources.memory_gb else None,
-        ntasks_per_node=processes,
+        ntasks_per_node=array.processes,
         cpus_per_task=cpus,
-        # Slurm >= 22.05 doesn't inherit the first; without the second a team waits for a member that died
+        # Slurm >= 22.05 doesn't inherit the first; without the second, processes wait for one that died
         srun_args=[f"--cpus-per-task={cpus}", "--kill-on-bad-exit=1"],
-        array_parallelism=(array.at_a_time if array is not None else None) or len(calls),
+        array_parallelism=array.max_parallel or len(calls),
         dependency=dependency,
         setup=list(profile.setup) or None,
         signal_delay_s=profile.warning_of(resources),
@@ -70,26 +56,26 @@ def send(
         # a dependency that can't be met any more (a failed task under aftercorr) would wait for ever
         additional_parameters={"requeue": True, "kill-on-invalid-dep": "yes"},
     )
-    here.note("submitting", stage=stage, resources=array.resources if array is not None else None, tasks=len(calls))
+    journal.append("submitting", stage=stage, resources=array.name, tasks=len(calls))
     try:
-        with _outside_of_jobs(), redirect_stderr(io.StringIO()), executor.batch():  # submitit prints what sbatch says
-            made = [executor.submit(call) for call in calls]
+        with _outside_of_jobs(), redirect_stderr(io.StringIO()), executor.batch():  # submitit prints sbatch's messages
+            jobs = [executor.submit(call) for call in calls]
     except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise UserError(
             f"Slurm refused the {stage} jobs ({len(calls)}), and nothing of this call is left in the queue: {reason}; "
-            "bench doctor says what the cluster takes, a --profile or SBATCH_PARTITION, SBATCH_ACCOUNT, … asks for it"
+            "bench doctor shows what the cluster accepts, a --profile or SBATCH_PARTITION, SBATCH_ACCOUNT, … chooses"
         ) from None
-    names = [str(job.job_id) for job in made]
-    here.note("submitted", stage=stage, job=names[0].partition("_")[0], packs=packs, after=dependency)
+    names = [str(job.job_id) for job in jobs]
+    journal.append("submitted", stage=stage, job=names[0].partition("_")[0], packs=array.packs, after=dependency)
     return names
 
 
 @contextmanager
 def _outside_of_jobs() -> Iterator[None]:
-    """Inside a job (an interactive one, say), hide its variables: they would shape the jobs submitted from it.
+    """Hide the variables of the surrounding job (an interactive one, say), which would shape the jobs submitted here.
 
-    Where Slurm is and what the user asks of sbatch stays; submitit's own function hides that as well.
+    SLURM_CONF and the user's own SBATCH variables stay; submitit's function hides them as well.
     """
     import submitit
 

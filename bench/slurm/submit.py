@@ -1,101 +1,117 @@
-"""Submitting a run: all of its arrays in one go, each after what it stands on, and a last job for the boards.
+"""Submission of a run: all of its arrays in one go, each after those it depends on, and a last job for the boards.
 
-All or nothing: when sbatch refuses one, those before it are taken back. Submissions to the same store take turns,
-and what an earlier one left in the queue is waited for, not submitted again. So a cell is in the queue once.
+All or nothing: if sbatch refuses one, those before it are cancelled. Submissions to the same store take turns, and
+cells that an earlier one left in the queue are waited for, not submitted again: no cell is in the queue twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
 from bench.api import registry
 from bench.errors import UserError
-from bench.execution.durations import expected_seconds
+from bench.execution.options import Options
 from bench.execution.scheduling import Schedule
+from bench.planning.cost_estimate import LikeCells
 from bench.slurm import journal, queue
-from bench.slurm.arrays import Array, plan_arrays
+from bench.slurm.arrays import After, Array, plan_arrays
 from bench.slurm.journal import ArrayPlan, Journal, Run
-from bench.slurm.profile import REPORT, Profile
-from bench.slurm.sbatch import job_name, send
-from bench.slurm.task import Task, report
+from bench.slurm.profile import REPORT, Profile, Resources
+from bench.slurm.sbatch import call_sbatch
+from bench.slurm.task import Report, Task
 from bench.store.artifacts import Store, write_atomically
 from bench.store.cell import Cell
 from bench.store.record import Record
 
-_PATIENCE = 0.75  # of the time after a warning, for saving; the rest is for queueing the task again
+_SAVING = 0.75  # share of the time after a warning; in the rest the task is queued again
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What is in the queue now: by this call, and before it."""
+    """The tasks of a grid that are in the queue, from this call and from earlier ones."""
 
     tasks: dict[str, str]  # cell id -> job id
-    failures: dict[str, Record | None]  # of old: no answer to this submission
-    folder: Path | None = None  # of this call; None: it had nothing to submit
+    failures: dict[str, Record | None]  # from before the submission
+    folder: Path | None = None  # of this call; None if it had nothing to submit
     submitted: int = 0  # tasks of this call
+    warning: str | None = None
 
 
-def submit(schedule: Schedule, run: Run, profile: Profile, at_a_time: int | None) -> Submission:
-    """Submit what is to do.
+def submit(
+    schedule: Schedule, options: Options, profile: Profile, out: Path, max_parallel: int | None = None
+) -> Submission:
+    """Submit all cells that are to do and not yet in the queue.
 
     Args:
-        run: what was asked for; kept beside the logs.
-        at_a_time: most tasks of a stage and resource class at a time; None: as the profile says.
+        out: where the last job writes the boards.
+        max_parallel: the most running tasks of a stage and resource class; None: the profile's throttle.
 
     Raises:
         UserError: Slurm doesn't answer, or refuses a job; nothing of this call is left in the queue then.
     """
-    store = Store(run.options.store)
+    store, grid = Store(options.store), schedule.grid
+    run = Run(
+        grid=grid.id,
+        dataset=grid.dataset.name,
+        options=options,
+        profile=profile.name,
+        out=out.absolute(),
+        suite=grid.request.suite,
+    )
     with FileLock(store.root / "leases" / "submission.lock"):
         in_queue = tasks_in_queue(store)
-        arrays = arrays_of(schedule, store, profile, at_a_time, in_queue)
-        cells = {cell.id: cell for cell in schedule.grid.cells}
-        waiting = {cell_id: job for cell_id, job in in_queue.items() if cell_id in cells}
-        failures = {cell_id: store.failure(cell_id) for cell_id in store.ids("failures") & cells.keys()}
+        arrays = arrays_of(schedule, store, profile, max_parallel, in_queue)
+        ids = {cell.id for cell in grid.cells}
+        tasks = {cell_id: job for cell_id, job in in_queue.items() if cell_id in ids}
+        failures = {cell_id: store.failure(cell_id) for cell_id in store.ids("failures") & ids}
         if not arrays:
-            return Submission(waiting, failures)
-        here = Journal.begin(store, run)
+            return Submission(tasks, failures)
+        here = Journal.create(store, run)
+        name = profile.class_of(REPORT)
+        every = After(all=tuple(range(len(arrays))), jobs=tuple(tasks.values()))
+        last = Array(REPORT, name, profile.resources_of(name, REPORT), packs=((),), after=every)
         jobs: list[str] = []
-        tasks: dict[str, str] = {}
         try:
-            for number, array in enumerate(arrays):
-                resources = profile.resources_of(array.resources, array.stage)
-                mine = tuple(cells[cell_id] for pack in array.packs for cell_id in pack)
-                plan = ArrayPlan(
-                    grid=schedule.grid.model_copy(update={"cells": mine}),
-                    packs=array.packs,
-                    options=run.options,
-                    processes=array.processes,
-                    patience=_PATIENCE * profile.warning_of(resources),
-                )
-                path = here.folder / f"array-{number}.json"
-                write_atomically(path, plan.model_dump_json() + "\n")
-                calls: list[Callable[[], None]] = [Task(str(path), index) for index in range(len(array.packs))]
-                after = _dependency(array, jobs)
-                names = send(here, profile, resources, array.stage, calls, after, array)
+            for number, array in enumerate([*arrays, last]):
+                calls: list[Callable[[], None]] = [Report(str(here.folder / "run.json"))]
+                if array is not last:
+                    plan = _write_plan(here.folder / f"array-{number}.json", array, schedule, options, profile)
+                    calls = [Task(str(plan), index) for index in range(len(array.packs))]
+                names = call_sbatch(here, profile, array, calls, array.after.in_sbatch(jobs))
                 jobs.append(names[0].partition("_")[0])
                 for name, pack in zip(names, array.packs, strict=True):
                     tasks |= dict.fromkeys(pack, name)
-            last = profile.resources_of(profile.class_of(REPORT), REPORT)
-            earlier = {job.partition("_")[0] for job in waiting.values()}
-            after = "afterany:" + ":".join(sorted({*jobs, *earlier}))
-            jobs += send(here, profile, last, REPORT, [_Report(str(here.folder / "run.json"))], after)
         except BaseException:  # Ctrl-C too
-            # by name: sbatch may have taken a job whose number we never got to know
-            for stage in {array.stage for array in arrays} | {REPORT}:
-                queue.cancel_named(job_name(here, stage))
-            here.note("cancelled", jobs=jobs)
+            # by name: sbatch may have accepted a job whose number never reached us
+            for stage in {array.stage for array in [*arrays, last]}:
+                queue.cancel_named(here.job_name(stage))
+            here.append("cancelled", jobs=jobs)
             raise
-    return Submission({**waiting, **tasks}, failures, here.folder, sum(len(array.packs) for array in arrays))
+    warning = accelerator_warning([array.resources for array in arrays], options.device)
+    return Submission(tasks, failures, here.folder, sum(len(array.packs) for array in arrays), warning)
+
+
+def _write_plan(path: Path, array: Array, schedule: Schedule, options: Options, profile: Profile) -> Path:
+    ids = {cell_id for pack in array.packs for cell_id in pack}
+    cells = tuple(cell for cell in schedule.grid.cells if cell.id in ids)
+    plan = ArrayPlan(
+        grid=schedule.grid.model_copy(update={"cells": cells}),
+        packs=array.packs,
+        options=options,
+        processes=array.processes,
+        save_seconds=_SAVING * profile.warning_of(array.resources),
+    )
+    write_atomically(path, plan.model_dump_json() + "\n")
+    return path
 
 
 def tasks_in_queue(store: Store) -> dict[str, str]:
-    """Cell id → job id of everything of a store that is pending or running.
+    """Return the pending and running tasks of a store: cell id → job id.
 
     Raises:
         UserError: Slurm doesn't answer.
@@ -107,45 +123,41 @@ def tasks_in_queue(store: Store) -> dict[str, str]:
 
 
 def arrays_of(
-    schedule: Schedule, store: Store, profile: Profile, at_a_time: int | None, in_queue: dict[str, str]
+    schedule: Schedule, store: Store, profile: Profile, max_parallel: int | None, in_queue: Mapping[str, str]
 ) -> list[Array]:
-    """The arrays that a submission would make now."""
+    """Return the arrays that a submission would make now."""
     return plan_arrays(
         schedule,
         profile,
-        longest=queue.max_array(),
-        at_a_time=at_a_time,
-        shared=can_be_shared,
-        seconds=expected_seconds(schedule, store),
+        max_tasks=queue.max_array_tasks(),
+        max_parallel=max_parallel,
+        shareable=shareable,
+        seconds=LikeCells(store).seconds,
         in_queue=in_queue,
     )
 
 
-def can_be_shared(cell: Cell) -> bool:
-    """Can several processes share the work of a cell? Teachers always; the rest as its method says."""
+def shareable(cell: Cell) -> bool:
+    """Check that several processes can share the cell: always a teacher, others if their method declares it."""
     if cell.stage == "teacher":
         return True
     return cell.by in registry.method_names() and cell.stage in registry.method(cell.by).info.shared
 
 
-@dataclass(frozen=True)
-class _Report:
-    """The last job, as submitit carries it."""
-
-    run: str
-
-    def __call__(self) -> None:
-        report(self.run)
-
-    def checkpoint(self) -> Any:
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self)
-
-
-def _dependency(array: Array, jobs: list[str]) -> str | None:
-    parts = ["aftercorr:" + ":".join(jobs[index] for index in array.after.each)] if array.after.each else []
-    every = [*(jobs[index] for index in array.after.all), *sorted({job.partition("_")[0] for job in array.after.jobs})]
-    if every:
-        parts.append("afterany:" + ":".join(every))
-    return ",".join(parts) or None
+def accelerator_warning(requested: Iterable[Resources], device: str) -> str | None:
+    """Return a line if ``--device auto`` leaves all tasks without an accelerator; None if one is requested."""
+    wanted = list(requested)
+    by_user = any(name in os.environ for name in ("SBATCH_GRES", "SBATCH_GPUS", "SBATCH_GPUS_PER_NODE"))
+    if device != "auto" or by_user or not wanted or any(one.gres for one in wanted):
+        return None
+    gpus = queue.partitions()
+    names = {name for one in wanted for name in (one.partition or "").split(",")}
+    found = [
+        f"partition {name.rstrip('*')} has {', '.join(dict.fromkeys(offered))}"
+        for name, offered in gpus.items()
+        if offered and (name.rstrip("*") in names or ("" in names and name.endswith("*")))
+    ]
+    return (
+        f"no task requests an accelerator, so all will compute on CPUs{''.join(f'; {one}' for one in found)}; "
+        'gres = "gpu:1" in the profile or --device cuda requests one, --device cpu confirms'
+    )

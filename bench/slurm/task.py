@@ -1,9 +1,9 @@
-"""What runs in a task of an array: the cells of one pack, and what happens when its end is announced.
+"""The work of Slurm tasks: the cells of one pack, and the reaction to the warning before a task's end.
 
-The cells are computed in a thread, so that the main thread is free to answer Slurm's warning (USR2) at once: it asks
-for a stop, waits until the work is saved, and lets submitit queue the task again. The computing thread blocks the
-signal, and processes started from it inherit that: whatever workers a data loader or a plug-in has, forked or
-spawned, the warning reaches the main process alone.
+Cells are computed in a thread, so that the main thread can react to Slurm's warning (USR2) at once: it asks for a
+stop, waits until the work is saved, and lets submitit queue the task again. The computing thread blocks the signal,
+and processes started from it inherit that: the warning reaches the main process alone, whatever workers a data loader
+or a plug-in has, forked or spawned.
 """
 
 from __future__ import annotations
@@ -17,59 +17,81 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench import stopping
 from bench.errors import UserError
-from bench.execution.failures import note_death
-from bench.execution.heartbeat import log
+from bench.execution.heartbeat import log, record_death
 from bench.slurm.journal import ArrayPlan, Run
 from bench.store.artifacts import Store
 from bench.store.cell import Cell
 
-_PAUSE = 2.0  # seconds before looking again at a cell that somebody else computes
+_PAUSE = 2.0  # seconds before another try at a cell that somebody else computes
 
 
 class Task:
-    """A task of an array, as submitit carries it: a path and a number, looked up where it runs.
+    """Compute the cells of a task of an array; submitit pickles the path of the array's plan and the task's number.
 
-    It ends with an exit code other than 0 when one of its cells fails or stands on one that failed.
+    The exit code is not 0 if a cell fails or depends on one that failed.
     """
 
     def __init__(self, plan: str, index: int):
         self.plan, self.index = plan, index
         self._thread: threading.Thread | None = None
-        self._patience = 0.0
+        self._save_seconds = 0.0
 
     def __call__(self) -> None:
-        _speak()
+        _log_to_stdout()
         plan = ArrayPlan.model_validate_json(Path(self.plan).read_bytes())
-        self._patience = plan.patience
-        wrong: list[str] = []
-        self._thread = threading.Thread(target=_compute, args=(plan, self.index, wrong), name="cells", daemon=True)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})  # threads inherit the mask they are started under
+        self._save_seconds = plan.save_seconds
+        errors: list[str] = []
+        self._thread = threading.Thread(target=_compute, args=(plan, self.index, errors), name="cells", daemon=True)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})  # a thread inherits the mask of its creator
         self._thread.start()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
         self._thread.join()
-        if wrong:
-            raise SystemExit("; ".join(wrong))
+        if errors:
+            raise SystemExit("; ".join(errors))
 
     def checkpoint(self) -> Any:
         """Save and stop; submitit calls this from its signal handler, and then queues the task again.
 
-        What is not saved in time is lost, and gone on with from the last regular checkpoint.
+        Work that is not saved in time is lost since the last regular checkpoint.
         """
-        from submitit.helpers import DelayedSubmission
-
         stopping.ask()
         if self._thread is not None:
-            self._thread.join(self._patience)
-        return DelayedSubmission(Task(self.plan, self.index))
+            self._thread.join(self._save_seconds)
+        return _delayed(Task(self.plan, self.index))
 
 
-def _speak() -> None:
-    """What the cells say goes to the task's log."""
+@dataclass(frozen=True)
+class Report:
+    """Write the boards of a submission's data set from the records: its last job."""
+
+    run: str  # the path of run.json
+
+    def __call__(self) -> None:
+        from bench.report import publish
+
+        run = Run.model_validate_json(Path(self.run).read_bytes())
+        boards = publish.from_store(Store(run.options.store))
+        for _ in publish.update((board for board in boards if board.is_of(run.dataset, run.suite)), run.out):
+            pass
+
+    def checkpoint(self) -> Any:
+        """Start again."""
+        return _delayed(self)
+
+
+def _delayed(call: Any) -> Any:
+    from submitit.helpers import DelayedSubmission
+
+    return DelayedSubmission(call)
+
+
+def _log_to_stdout() -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.addHandler(handler)
@@ -77,23 +99,23 @@ def _speak() -> None:
     log.propagate = False  # the root's handlers are submitit's
 
 
-def _compute(plan: ArrayPlan, index: int, wrong: list[str]) -> None:
+def _compute(plan: ArrayPlan, index: int, errors: list[str]) -> None:
     cells = {cell.id: cell for cell in plan.grid.cells}
     cell_id = ""
     try:
-        with _team(plan):
+        with _process_group(plan):
             for cell_id in plan.packs[index]:
-                if (problem := _one(plan, cells[cell_id])) is not None:
-                    wrong.append(f"{cell_id}: {problem}")
+                if (error := _compute_cell(plan, cells[cell_id])) is not None:
+                    errors.append(f"{cell_id}: {error}")
     except stopping.Stopped:
-        log.info("stopped; what was done is saved")
-    except BaseException as error:  # nobody hears of it in a thread
+        log.info("stopped; all work is saved")
+    except BaseException as error:  # a thread's exceptions reach nobody
         log.critical("%s", cell_id, exc_info=error)
-        wrong.append(f"{type(error).__name__}: {error}")
+        errors.append(f"{type(error).__name__}: {error}")
 
 
-def _one(plan: ArrayPlan, cell: Cell) -> str | None:
-    """Compute a cell; what went wrong, in a line."""
+def _compute_cell(plan: ArrayPlan, cell: Cell) -> str | None:
+    """Compute a cell; return the error in one line, or None."""
     from bench.execution.worker import run_cell  # imports torch
 
     try:
@@ -101,15 +123,15 @@ def _one(plan: ArrayPlan, cell: Cell) -> str | None:
             if stopping.asked():
                 raise stopping.Stopped
             time.sleep(_PAUSE)
-    except UserError as error:  # elsewhere it stops the run; here nobody looks but at the records
-        note_death(Store(plan.options.store), cell, str(error))
+    except UserError as error:  # elsewhere it stops the run; here only the record reaches the user
+        record_death(Store(plan.options.store), cell, str(error))
         return str(error)
     return None if outcome in ("done", "already") else outcome
 
 
 @contextmanager
-def _team(plan: ArrayPlan) -> Iterator[None]:
-    """Join the processes of this task, where there are several."""
+def _process_group(plan: ArrayPlan) -> Iterator[None]:
+    """Join the other processes of this task, if there are any."""
     if plan.processes == 1:
         yield
         return
@@ -118,22 +140,16 @@ def _team(plan: ArrayPlan) -> Iterator[None]:
     from bench.execution.worker import team_member
 
     TorchDistributedEnvironment().export(overwrite=True)
-    os.environ["MASTER_ADDR"] = "127.0.0.1"  # all are on one node, whose name in Slurm need not be one in the network
+    os.environ["MASTER_ADDR"] = "127.0.0.1"  # all are on one node, whose name in Slurm may not resolve
     os.environ["MASTER_PORT"] = str(_port(plan.options.store))
     with team_member(plan.options):
         yield
 
 
 def _port(store: Path) -> int:
-    """Where the processes of a task meet: the same for all of them, and another when it is begun again. submitit's
-    follows from the job's number alone, so that a port that is taken would be met at every start."""
+    """Return the port of a task's process group: the same for all its processes, another after a restart.
+
+    submitit's follows from the job's number alone, so that a port in use would be met again at every restart.
+    """
     start = " ".join([str(store), *(os.environ.get(f"SLURM_{name}", "0") for name in ("JOB_ID", "RESTART_COUNT"))])
-    return 20_000 + zlib.crc32(start.encode()) % 12_000  # below those that Linux gives away by itself
-
-
-def report(run: str) -> None:
-    """The last job of a submission: the boards of its data set, from the records."""
-    from bench.report_legacy.boards import write_boards
-
-    asked = Run.model_validate_json(Path(run).read_bytes())
-    write_boards(Store(asked.options.store), asked.dataset, asked.out, asked.suite)
+    return 20_000 + zlib.crc32(start.encode()) % 12_000  # below Linux's ephemeral ports

@@ -1,1 +1,1 @@
-"""The calculator: what images, labels, teachers and projectors weigh, by arithmetic alone. Torch-free."""
+"""Bytes of images, labels, teachers and projectors by arithmetic; networks are counted on torch's meta device."""

@@ -3,10 +3,10 @@
 ::
 
     STORE/cells/ID/        artifact files and record.json; a folder here is complete, or damaged from outside
-    STORE/drafts/ID.XXXX/  an artifact that is being written, or removed; few, so that sweeping them up is cheap
+    STORE/drafts/ID.XXXX/  an artifact that is being written, or removed; few, so that removing stale ones is cheap
     STORE/work/ID/         checkpoints of unfinished work; outlives a kill, removed when the cell is done
-    STORE/failures/ID.json what went wrong the last time
-    STORE/grids/ID.json    the grids that were asked for
+    STORE/failures/ID.json the failure of the last attempt
+    STORE/grids/ID.json    the requested grids
     STORE/leases/ STORE/heartbeats/
     STORE/format.json      the number of this layout and of the identities in it
 
@@ -58,7 +58,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, as hex."""
+    """Return the SHA-256 of a file, as hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -80,7 +80,7 @@ def _flush(path: Path) -> None:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """Every file of an artifact by its relative path, record.json left out."""
+    """List every file of an artifact by its relative path, record.json left out."""
     start = len(f"{folder}/")
     paths = sorted(f"{place}/{name}" for place, _, names in os.walk(folder) for name in names)
     found = {path[start:]: Path(path) for path in paths}
@@ -108,7 +108,7 @@ class Store:
             raise UserError(f"the store {root} can't be used: {error.strerror}; choose another with --store") from None
 
     def _format(self) -> int:
-        """The format of the store: what it says, 1 where older releases have left cells, or else ours, noted now."""
+        """Read the format of the store: 1 where an older release has left cells; in a new store ours is noted."""
         marker = self.root / "format.json"
         try:
             return int(json.loads(marker.read_bytes())["format"])
@@ -121,11 +121,11 @@ class Store:
             return 0  # nobody's
 
     def folder(self, cell_id: str) -> Path:
-        """Where the finished artifact of a cell lies."""
+        """Return the folder of the finished artifact of a cell."""
         return self.root / "cells" / cell_id
 
     def ids(self, kind: Literal["cells", "failures", "heartbeats"]) -> set[str]:
-        """The cells that have an artifact, a failure or a heartbeat: one look for a whole grid."""
+        """List the cells that have an artifact, a failure or a heartbeat: one look for a whole grid."""
         with os.scandir(self.root / kind) as entries:
             names = [entry.name for entry in entries if not entry.name.startswith(".")]
         if kind == "cells":
@@ -133,13 +133,13 @@ class Store:
         return {name.removesuffix(".json") for name in names if name.endswith(".json")}
 
     def work(self, cell_id: str) -> Path:
-        """The scratch folder of a cell, made if need be."""
+        """Return the scratch folder of a cell, made if need be."""
         folder = self.root / "work" / cell_id
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def record(self, cell_id: str) -> Record | None:
-        """The record of a finished cell; None where there is none.
+        """Read the record of a finished cell; None where there is none.
 
         Raises:
             Damaged: the folder is there but its record can't be read.
@@ -159,14 +159,14 @@ class Store:
         return record
 
     def failure(self, cell_id: str) -> Record | None:
-        """What went wrong the last time this cell was tried; None where nothing did."""
+        """Read what went wrong the last time this cell was tried; None where nothing did."""
         try:
             return Record.parse((self.root / "failures" / f"{cell_id}.json").read_bytes())
         except (OSError, ValueError):
             return None
 
     def records(self) -> Iterator[Record]:
-        """Every readable record, finished and failed, in the order of the ids."""
+        """Yield every readable record, finished and failed, in the order of the ids."""
         finished = self.ids("cells")
         for cell_id in sorted(finished):
             try:
@@ -181,7 +181,7 @@ class Store:
                 yield failed
 
     def verify(self, record: Record) -> None:
-        """Hold every file of an artifact against its digest.
+        """Compare every file of an artifact with its digest.
 
         Raises:
             Damaged: a file is missing, added or changed.
@@ -196,25 +196,25 @@ class Store:
 
     @contextmanager
     def draft(self, cell_id: str) -> Iterator[Path]:
-        """A temp folder to write an artifact in; it is removed on the way out unless :meth:`commit` took it.
+        """Make a temp folder to write an artifact in; it is removed on the way out unless :meth:`commit` took it.
 
         The caller holds the lease of the cell, so drafts that are there already are those of killed workers.
         """
-        self.sweep(cell_id)
+        self.remove_stale_drafts(cell_id)
         folder = Path(tempfile.mkdtemp(dir=self.root / "drafts", prefix=f"{cell_id}."))
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def sweep(self, cell_id: str) -> None:
+    def remove_stale_drafts(self, cell_id: str) -> None:
         """Remove the drafts of a cell, of whoever holds no lease on it any more."""
         for draft in (self.root / "drafts").glob(f"{glob.escape(cell_id)}.*"):
             shutil.rmtree(draft, ignore_errors=True)
 
     @staticmethod
     def facts(folder: Path) -> dict[str, FileFacts]:
-        """Size and digest of every file under ``folder``, by relative path."""
+        """Return size and digest of every file under ``folder``, by relative path."""
         return {
             name: FileFacts(bytes=path.stat().st_size, sha256=sha256_of(path)) for name, path in _files(folder).items()
         }
@@ -239,25 +239,6 @@ class Store:
         """Remove an artifact; atomic for whoever looks at the same time."""
         folder = self.folder(cell_id)
         if folder.exists():
-            grave = Path(tempfile.mkdtemp(dir=self.root / "drafts", prefix=f"{cell_id}.old."))
-            folder.rename(grave / "artifact")
-            shutil.rmtree(grave, ignore_errors=True)
-
-    def beat(self, cell_id: str, facts: dict[str, object]) -> None:
-        """Note the progress of a running cell; for people only, so it isn't flushed."""
-        path = self.root / "heartbeats" / f"{cell_id}.json"
-        temporary = path.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps(facts), encoding="utf-8")
-        temporary.replace(path)
-
-    def heartbeat(self, cell_id: str) -> dict[str, object] | None:
-        """The last progress of a running cell."""
-        try:
-            found: dict[str, object] = json.loads((self.root / "heartbeats" / f"{cell_id}.json").read_bytes())
-            return found
-        except (OSError, ValueError):
-            return None
-
-    def still(self, cell_id: str) -> None:
-        """The cell is no longer running: forget its heartbeat."""
-        (self.root / "heartbeats" / f"{cell_id}.json").unlink(missing_ok=True)
+            trash = Path(tempfile.mkdtemp(dir=self.root / "drafts", prefix=f"{cell_id}.old."))
+            folder.rename(trash / "artifact")
+            shutil.rmtree(trash, ignore_errors=True)

@@ -2,7 +2,7 @@
 
 The id of a cell is a readable prefix and the first ten hex digits of the BLAKE2b hash of what decides its
 result: the stage, who computes it and in which version, the fields that differ from their defaults, and the ids
-of its parents. Where files lie, which device computes and which run asked for it are not part of it.
+of its parents. Where files lie, which device computes and which run requested it are not part of it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=F
 
 
 def canonical(value: Any) -> str:
-    """The one JSON text of a plain value: sorted keys, no spaces, no NaN."""
+    """Write the one JSON text of a plain value: sorted keys, no spaces, no NaN."""
     return _CANONICAL.encode(value)
 
 
 def digest(value: Any) -> str:
-    """Ten hex digits (40 bits) of the BLAKE2b hash of a plain value."""
+    """Return ten hex digits (40 bits) of the BLAKE2b hash of a plain value."""
     return hashlib.blake2b(canonical(value).encode(), digest_size=5).hexdigest()
 
 

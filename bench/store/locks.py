@@ -1,4 +1,4 @@
-"""Whoever computes a cell holds its lease, so that no cell is computed twice at the same time.
+"""Leases: the process that computes a cell holds its lease, so that no cell is computed twice at the same time.
 
 The lease is an operating-system lock (flock) on a file in the store: it ends with the process that holds it,
 also when that process is killed, so there is nothing stale to clean up.

@@ -33,7 +33,7 @@ class BackboneFacts(BaseModel):
 
 
 class RunFacts(BaseModel):
-    """How a cell was computed: everything that may differ between two runs of the same cell."""
+    """The circumstances of a run: everything that may differ between two runs of the same cell."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,8 +57,11 @@ class PluginFacts(BaseModel):
 
 
 class Record(BaseModel):
-    """What is known of a cell. ``result`` and ``files`` are the same in every run on the same kind of CPU with
-    the same number of threads; ``run`` is not."""
+    """The record of a cell.
+
+    ``result`` and ``files`` are the same in every run on the same kind of CPU with the same number of threads; ``run``
+    is not.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -77,7 +80,7 @@ class Record(BaseModel):
 
     @classmethod
     def parse(cls, text: str | bytes) -> Self:
-        """A record as it was written, by an older release too.
+        """Parse a record as it was written, by an older release too.
 
         Raises:
             ValueError: it is none, or of a schema version that this release doesn't know.

@@ -1,4 +1,4 @@
-"""What older releases wrote, as this one reads it: a step from each schema version to the next."""
+"""Upgrades of what older releases wrote: a step from each schema version to the next."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 
 RECORDS: dict[int, Upgrade] = {}  # schema version -> what makes a record of it one of the next
-ENTRIES: dict[int, Upgrade] = {}  # the same of a board's entries
 
 
 class UnknownVersion(ValueError):
@@ -16,7 +15,7 @@ class UnknownVersion(ValueError):
 
 
 def upgraded(data: Any, current: int, upgrades: Mapping[int, Upgrade]) -> dict[str, Any]:
-    """A parsed JSON object, brought to the ``current`` schema version step by step.
+    """Bring a parsed JSON object to the ``current`` schema version, step by step.
 
     Raises:
         UnknownVersion: it is of a version that no step leads on from, of a later one, or no object at all.

@@ -31,7 +31,8 @@ LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as PIL makes grey
 @dataclass(frozen=True)
 class Corpus:
     """N icons: `pixels` grey (N, 32, 32) uint8, dark on white; `caption` (N,) indices into `captions`, -1 where an
-    icon would not draw; `unseen` (N,) which icons are of the sets that icon-clip never trains on."""
+    icon would not draw; `unseen` (N,) which icons are of the sets that icon-clip never trains on.
+    """
 
     pixels: Tensor
     caption: NDArray[np.int64]

@@ -20,7 +20,7 @@ NARROW_POOL = ("resnet10-small-w16", "convnet3-w32", "mobilenetv2-small", "wrn16
 
 
 class Squeeze(BaseConfig):
-    """How the networks of the pool are trained; see :class:`bench.api.TeacherSpec`."""
+    """The training of the pool's networks; see :class:`bench.api.TeacherSpec`."""
 
     epochs: int = Field(50, ge=1)
     batch_size: int = Field(64, ge=1)
@@ -31,7 +31,7 @@ class Squeeze(BaseConfig):
 
 
 class Config(BaseConfig):
-    """What can be chosen."""
+    """All that can be chosen."""
 
     pool: Annotated[tuple[str, ...], affects(), Field(min_length=1)] = IMAGENET_POOL
     squeeze: Annotated[Squeeze | None, affects()] = None  # None: as the data set's default teacher is trained
@@ -80,7 +80,7 @@ class Config(BaseConfig):
         return self
 
     def pool_specs(self, teacher: TeacherSpec) -> tuple[TeacherSpec, ...]:
-        """How each network of the pool is trained; ``teacher`` is the data set's default."""
+        """Return how each network of the pool is trained; ``teacher`` is the data set's default."""
         specs = []
         for arch in self.pool:
             if self.squeeze is None and arch == teacher.arch and arch not in self.squeeze_lr:
@@ -94,8 +94,11 @@ class Config(BaseConfig):
         return tuple(specs)
 
     def independent(self) -> bool:
-        """Does no batch of images build on the one before? Then several can be optimised at once: they start without
-        running statistics and meet the networks in the same order."""
+        """Return whether no batch of images builds on the one before.
+
+        Then several can be optimised at once: they start without running statistics and meet the networks in the same
+        order.
+        """
         in_turn = self.backbone == "round-robin" and self.iterations % len(self.pool) == 0
         return self.ema_reset == "per_batch" and in_turn
 
@@ -129,7 +132,7 @@ NAMED: dict[str, dict[str, Any]] = {
 
 
 def settings_for(dataset: DatasetInfo) -> dict[str, Any]:
-    """The settings on a data set: its own, or (assumed) those of the authors' set of the nearest image size."""
+    """Return the settings on a data set: its own, or (assumed) those of the authors' set of the nearest image size."""
     if dataset.name in NAMED:
         settings = NAMED[dataset.name]
     elif dataset.image_size > 64:

@@ -62,7 +62,7 @@ def statistics_of(prepared: Mapping[str, Tensor], arch: str, device: torch.devic
 
 
 def augmentation(config: Config, size: int) -> AugmentationConfig:
-    """The augmentation of the real data: that of the synthetic images without their roll."""
+    """Return the augmentation of the real data: that of the synthetic images without their roll."""
     return AugmentationConfig(
         size=size, crop=config.crop, min_scale=config.min_scale, pad=config.pad, flip=config.flip,
         seed=seed_for("g-vbsm-statistics"),

@@ -19,7 +19,7 @@ _SIDE = 32  # images are pooled to as many pixels a side, larger ones and smalle
 
 
 class Densification:
-    """The loss of batches of known classes.
+    """The loss of batches whose classes are known.
 
     Args:
         labels: the classes of G groups of B images, on the host. Classes with one image in a group do not count.
@@ -44,7 +44,7 @@ class Densification:
         ]
 
     def __call__(self, views: Tensor) -> Tensor:
-        """Σ over the classes of KL(softmax(λ/τ), held fixed ‖ softmax(λ)) (G,) for views (G * B, 3, S, S)."""
+        """Return Σ over the classes of KL(softmax(λ/τ), held fixed ‖ softmax(λ)) (G,) for views (G * B, 3, S, S)."""
         total = views.new_zeros(self.groups)
         if not self._classes:
             return total

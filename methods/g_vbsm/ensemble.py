@@ -30,7 +30,7 @@ class Ensemble(LabelSource):
 
     @classmethod
     def of(cls, teachers: Sequence[Trajectory], norm_weighting: bool) -> Self:
-        """The source that the last checkpoints of trajectories make."""
+        """Make the source of the last checkpoints of trajectories."""
         networks = [Network(**each.network.model_dump()) for each in teachers]
         return cls(networks, [each.model() for each in teachers], norm_weighting)
 
@@ -59,8 +59,10 @@ class Ensemble(LabelSource):
 
 
 def average(logits: Tensor, norm_weighting: bool) -> Tensor:
-    """Labels (B, C) from the logits (M, B, C) of M networks: their mean, with ``norm_weighting`` after each network's
-    were brought to the mean of their Frobenius norms over the batch."""
+    """Average the logits (M, B, C) of M networks to labels (B, C).
+
+    With ``norm_weighting`` each network's are first brought to the mean of their Frobenius norms over the batch.
+    """
     if norm_weighting:
         norms = torch.linalg.matrix_norm(logits)
         logits = logits * (norms.mean() / norms)[:, None, None]

@@ -25,7 +25,7 @@ Targets = Mapping[str, ConvMoments]  # of the real data by the name of the convo
 
 
 class Layout:
-    """Where each statistic of a network lies in the one vector that holds them all.
+    """The places of a network's statistics in the one vector that holds them all.
 
     Layers come in module order, the order of the authors' hooks: of a convolution four pieces as in
     :class:`ConvMoments`, of a batch norm its mean and variance. ``targets`` (L,) is the vector to be matched,
@@ -60,7 +60,7 @@ class Layout:
         self.convolutions = seen["conv"]
 
     def active(self, skipped: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which pieces (..., S) are looked at when the convolutions ``skipped`` (..., convolutions) are not."""
+        """Return which pieces (..., S) count when the convolutions ``skipped`` (..., convolutions) do not."""
         of_conv = self.conv >= 0
         active = np.ones((*skipped.shape[:-1], len(self.conv)), dtype=np.bool_)
         active[..., of_conv] = ~skipped[..., self.conv[of_conv]]
@@ -95,7 +95,7 @@ class Matcher:
         self._opened.close()
 
     def loss(self, active: Tensor) -> Tensor:
-        """The weighted sum of norms (G,) of the last forward, after its statistics were mixed in.
+        """Return the weighted sum of norms (G,) of the last forward, after its statistics were mixed in.
 
         Args:
             active: bool (G, S), which pieces of the layout count; the mixture of the others stays as it is.
@@ -115,7 +115,7 @@ class Matcher:
         return (squares.clamp_min(torch.finfo(squares.dtype).tiny).sqrt() * active) @ self.layout.weights
 
     def _vector(self) -> Tensor:
-        """The statistics of the last forward (G, L), zeros where a convolution was skipped."""
+        """Return the statistics of the last forward (G, L), zeros where a convolution was skipped."""
         convs, norms = self.convs.take(), self.norms.take()
         lengths = iter(self.layout.lengths.tolist())
         pieces: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""The plug-in: which networks, statistics, images and labels G_VBSM asks for, and how they are made.
+"""The plug-in G_VBSM: its networks, statistics, images and labels.
 
 G_VBSM (arXiv 2311.17950): a pool of networks takes turns in recovering images, by the statistics of their batch norms
 and convolutions on real data; all of them label together.
@@ -9,7 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from bench.api import DatasetInfo, Distiller, GridPoint, ImageBlock, MethodInfo, Task, TeacherSpec
+from bench.api import (
+    DatasetInfo,
+    Distiller,
+    GridPoint,
+    ImageBlock,
+    MethodCost,
+    MethodInfo,
+    StudentCost,
+    Task,
+    TeacherSpec,
+)  # fmt: skip
+from bench.api.architectures import network_hours
 from bench.api.config import Artifact
 from bench.api.labels import Encoding
 from bench.errors import UserError
@@ -26,7 +37,8 @@ class GVBSM(Distiller):
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="g_vbsm", title="G_VBSM", version=1, paper="arXiv 2311.17950", labels="ensemble", stored="fp16",
-        needs="a pool of networks", shared=("prepare",),
+        label_files="fkd+index", needs="a pool of networks", shared=("prepare",),
+        student_cost=StudentCost(batch_size=1024, seconds=0.77, mebibytes=23310),  # HeLlO, supplement, Table 6
     )  # fmt: skip
     Config = config.Config
     label_kinds: ClassVar[dict[str, str]] = {"ensemble": "methods.g_vbsm.ensemble:Ensemble"}
@@ -53,12 +65,21 @@ class GVBSM(Distiller):
     def teachers(self, point: GridPoint) -> tuple[TeacherSpec, ...]:
         return self.config.pool_specs(point.dataset.teacher)
 
+    def cost(self, point: GridPoint) -> MethodCost:
+        """114.1 hours for ImageNet-1K at IPC 50 on one RTX 4090 (DELT, arXiv 2411.19946, Table 5)."""
+        images = point.dataset.classes * point.ipc / 50_000
+        pool = tuple(spec.arch for spec in self.teachers(point))
+        return MethodCost(
+            prepare=network_hours(point.dataset.train_images, pool), label=0.0, label_networks=pool,
+            distill=114.1 * images * self.config.iterations / 4000,
+        )  # fmt: skip
+
     def depends_on(self, artifact: Artifact, point: GridPoint) -> Mapping[str, Any]:
-        """The statistics of the real data and the ensemble serve all IPC and seeds."""
+        """Share the statistics of the real data and the ensemble among all IPC and seeds."""
         return super().depends_on(artifact, point) if artifact == "images" else {}
 
     def encoding(self, point: GridPoint) -> Encoding:
-        """JPEG at ImageNet size, PNG for CIFAR and Tiny-ImageNet, as the authors save."""
+        """Choose JPEG at ImageNet size and PNG for CIFAR and Tiny-ImageNet, as the authors save."""
         return "jpeg" if point.dataset.image_size > 64 else "png"
 
     def prepare(self, task: Task) -> Iterator[Mapping[str, Tensor]]:

@@ -18,9 +18,11 @@ from torch.nn import functional as F
 
 
 class ConvMoments(NamedTuple):
-    """Of each group: ``mean`` and ``var`` (G, C) of the channels; ``patch_mean`` and ``patch_var`` (G, K) of the
-    places of the grid of patches, row by row, over images, channels and the pixels of the patch. Variances are
-    biased."""
+    """The moments of each of G groups; variances are biased.
+
+    ``mean`` and ``var`` (G, C) of the channels; ``patch_mean`` and ``patch_var`` (G, K) of the places of the grid of
+    patches, row by row, over images, channels and the pixels of the patch.
+    """
 
     mean: Tensor
     var: Tensor
@@ -29,7 +31,7 @@ class ConvMoments(NamedTuple):
 
 
 def conv_moments(x: Tensor, groups: int, patch: int) -> tuple[Tensor, ConvMoments]:
-    """The moments of activations (G * B, C, H, W) in ``groups`` equal parts, and the activations.
+    """Compute the moments of activations (G * B, C, H, W) in ``groups`` equal parts; return the activations too.
 
     Sides that are no multiple of ``patch`` are resized to the next one, bilinearly, before they are cut into patches
     of ``patch`` pixels a side. Go on with the activations returned: their gradient holds that of the moments.
@@ -128,13 +130,13 @@ class _OnePatch(torch.autograd.Function):
 
 @cache
 def _resizing(side: int, patch: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Of the matrix R (patch, side) that resizes a line of ``side`` pixels: its column sums and RᵀR."""
+    """Return the column sums of the matrix R (patch, side) that resizes a line of ``side`` pixels, and RᵀR."""
     lines = F.interpolate(torch.eye(side, dtype=torch.float64)[:, None], patch, mode="linear")[:, 0]  # Rᵀ
     return lines.sum(1).to(device, dtype), (lines @ lines.T).to(device, dtype)
 
 
 def _over_batch(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance (G, C, H, W) over the images of each group, at each place."""
+    """Compute the mean and biased variance (G, C, H, W) over the images of each group, at each place."""
     _, channels, height, width = x.shape
     last = x.is_contiguous(memory_format=torch.channels_last)
     rows = (x.permute(0, 2, 3, 1) if last else x).reshape(groups, len(x) // groups, -1)
@@ -151,12 +153,12 @@ def _over_batch(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
 
 
 def _over_patches(maps: Tensor, patch: int) -> Tensor:
-    """The means (G, K) of the patches of maps (G, H, W)."""
+    """Compute the means (G, K) of the patches of maps (G, H, W)."""
     return maps.unflatten(2, (-1, patch)).unflatten(1, (-1, patch)).mean((2, 4)).flatten(1)  # type: ignore[no-any-return]
 
 
 class ConvInputs:
-    """While it is open, the convolutions of a network record the moments of their inputs.
+    """Records the moments of the inputs of a network's convolutions, while it is open.
 
     ``names`` and ``modules`` are the network's Conv2d in module order; those in ``skipped`` (a set of their places)
     record nothing in the next forward.
@@ -185,7 +187,7 @@ class ConvInputs:
         self._found.clear()
 
     def take(self) -> dict[int, ConvMoments]:
-        """The moments of the last forward by the places of the convolutions; forgets them."""
+        """Return and forget the moments of the last forward by the places of the convolutions."""
         found, self._found = self._found, {}
         return found
 

@@ -1,4 +1,4 @@
-"""G_VBSM's recovery: the networks of the pool take turns (GBM), an iteration each.
+"""G_VBSM's recovery: the networks of the pool take turns (GBM), one iteration each.
 
 Follows shaoshitong/G_VBSM_Dataset_Condensation, ``recover/data_synthesis_with_svd_with_db_with_all_statistic.py``:
 class-major batches, one after the other, with running statistics that go on from batch to batch.
@@ -58,7 +58,7 @@ def recover_images(task: Task, config: Config) -> Iterator[ImageBlock]:
 
 
 def augmentation(config: Config) -> RecoveryAugmentation:
-    """The augmentation of the images before a network sees them."""
+    """Return the augmentation of the images before a network sees them."""
     return RecoveryAugmentation(
         crop=config.crop, min_scale=config.min_scale, pad=config.pad, flip=config.flip, roll=(0, config.roll),
         antialias=config.antialias,
@@ -66,14 +66,15 @@ def augmentation(config: Config) -> RecoveryAugmentation:
 
 
 def class_order(classes: int, ipc: int, blocks: int) -> Tensor:
-    """Return the class of each image in the order of the batches, int64 (classes * ipc,): block by block, each class
-    by class."""
+    """Return the class of each image in the order of the batches, int64 (classes * ipc,): by block, then by class."""
     return torch.arange(classes).repeat_interleave(ipc // blocks).repeat(blocks)
 
 
 def turns(config: Config, batch: int, seed: int) -> list[int]:
-    """Draw which network of the pool each iteration of a batch of images asks: the authors' code counts on from batch
-    to batch, their paper draws at random."""
+    """Draw which network of the pool each iteration of a batch of images asks.
+
+    The authors' code counts on from batch to batch, their paper draws at random.
+    """
     count = len(config.pool)
     if config.backbone == "random":
         stream = torch.Generator().manual_seed(seed_for("g-vbsm-turns", seed, batch))
@@ -89,7 +90,7 @@ def skips(config: Config, batch: int, seed: int, convolutions: int) -> NDArray[n
 
 
 class PoolLoss:
-    """Cross entropy, matched statistics of one network an iteration, and data densification.
+    """Cross entropy, matched statistics of one network per iteration, and data densification.
 
     Args:
         matchers: of the networks, opened by the caller.

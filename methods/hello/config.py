@@ -130,8 +130,10 @@ class Config(ProjectorConfig):
         return self
 
     def stage(self, ipc: int) -> str:
-        """Return the name of the stage for sets of ``ipc`` images per class: the one that ``teachers`` names, or the
-        one with the nearest bound."""
+        """Return the name of the stage for sets of ``ipc`` images per class.
+
+        It is the one that ``teachers`` names, or the one with the nearest bound.
+        """
         if self.teachers != BY_IPC:
             return self.teachers
         bounds = {name: stage.up_to_ipc or math.inf for name, stage in self.stages.items()}

@@ -37,8 +37,10 @@ def update(start: Tensor, projector: Projector, config: Config, task: Task) -> T
 
 
 def detail_loss(projector: Projector, pixels: Tensor, factor: int) -> Tensor:
-    """Squared error between the features of ``pixels`` (B, 3, S, S) and of their down- and up-sampled
-    versions, mean over the features and sum over the images: no image's gradient depends on its batch."""
+    """Return the squared error between the features of ``pixels`` (B, 3, S, S) and of their down- and up-sampled copy.
+
+    It is a mean over the features and a sum over the images: no image's gradient depends on its batch.
+    """
     size = pixels.shape[-1]
     small = F.interpolate(pixels, (size // factor, size // factor), mode="bilinear", antialias=True)
     blurred = F.interpolate(small, (size, size), mode="bilinear")

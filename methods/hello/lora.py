@@ -1,4 +1,4 @@
-"""Low-rank updates of weights: of which weights, and how they are merged.
+"""Low-rank updates: the choice of weights, their parametrization, and merging.
 
 A weight W becomes W + alpha/rank * view(B A), in one of three conventions for a k x k convolution:
 
@@ -129,7 +129,7 @@ def attach(
 
 
 def adapters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return everything trained in a model, by the names under which it is stored: ``tower.conv1.weight.A``, …"""
+    """Return everything trained in a model by the names under which it is stored, e.g. ``tower.conv1.weight.A``."""
     trained = ((name, p) for name, p in model.named_parameters() if p.requires_grad)
     return {re.sub(r"\.parametrizations\.(\w+)\.0\.", r".\1.", name): p for name, p in trained}
 

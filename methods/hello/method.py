@@ -1,4 +1,4 @@
-"""The plug-in: which images and labels HeLlO asks for, and how they are made.
+"""The plug-in HeLlO: its images and labels.
 
 HeLlO (arXiv 2408.08201): a public CLIP's image tower with low-rank updates on its convolutions and on a
 linear head that starts from the class names' text embeddings, trained on the real set to give the mean logits
@@ -10,7 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from bench.api import DatasetInfo, Distiller, GridPoint, ImageBlock, LabelSize, MethodInfo, Task
+from bench.api import (
+    DatasetInfo,
+    Distiller,
+    GridPoint,
+    ImageBlock,
+    LabelSize,
+    MethodCost,
+    MethodInfo,
+    StudentCost,
+    Task,
+)  # fmt: skip
+from bench.api.architectures import network_hours
 from bench.api.config import Artifact
 from bench.kit.clip.naming import clip_identity
 from methods.hello import config
@@ -31,6 +42,7 @@ class HeLlO(Distiller):
         labels="projector",
         needs="a public CLIP",
         shared=("label",),
+        student_cost=StudentCost(batch_size=100, seconds=0.21, mebibytes=4004),  # supplement, Table 6, one A5000
     )
     Config = config.Config
     label_kinds: ClassVar[dict[str, str]] = {"projector": "methods.hello.projector:ProjectorLabels"}
@@ -51,11 +63,11 @@ class HeLlO(Distiller):
         return self.config.image_update
 
     def needs(self, artifact: Artifact, point: GridPoint) -> Sequence[Artifact]:
-        """The image update follows the projector's features."""
+        """Make images with the projector, whose features the image update follows."""
         return ("labels",) if artifact == "images" else ()
 
     def depends_on(self, artifact: Artifact, point: GridPoint) -> Mapping[str, Any]:
-        """The projector is made from real images and shared by all IPC of one stage."""
+        """Share the projector, which is made from real images, among all IPC of one stage."""
         if artifact == "images":
             return super().depends_on(artifact, point)
         clip = self.config.clip or point.dataset.clip
@@ -65,6 +77,11 @@ class HeLlO(Distiller):
         from methods.hello.projector import label_size
 
         return label_size(self.config, self.config.clip or point.dataset.clip, point.dataset.classes)
+
+    def cost(self, point: GridPoint) -> MethodCost:
+        clip = (self.config.clip or point.dataset.clip).partition(":")[0].partition("@")[0]
+        seen = self.config.epochs * point.dataset.train_images
+        return MethodCost(label=network_hours(seen, (clip,), training=True), label_networks=(clip,))
 
     def distill(self, task: Task) -> Iterator[ImageBlock]:
         from methods.hello.image_update import update

@@ -8,6 +8,7 @@ start is made again from the class names by the public CLIP's text tower, so it 
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -62,7 +63,7 @@ class Projector(nn.Module):
         self.register_buffer("shift", -mean / std, persistent=False)
 
     def features(self, pixels: Tensor) -> Tensor:
-        """Image features (B, D) as the head takes them."""
+        """Return image features (B, D) as the head takes them."""
         pixels = torch.addcmul(self.shift, pixels, self.gain).contiguous(memory_format=torch.channels_last)
         if pixels.shape[2:] != self.size:
             shrinks = pixels.shape[2] > self.size[0] or pixels.shape[3] > self.size[1]
@@ -76,8 +77,10 @@ class Projector(nn.Module):
 
 
 def build(clip: CLIP, tokenizer: Tokenizer, names: Sequence[str], config: ProjectorConfig, seed: int = 0) -> Projector:
-    """The projector before training: from the text start, it predicts what CLIP's zero-shot classifier does,
-    class probabilities included (Proposition 1); centring takes the same number from all logits of an image.
+    """Build the projector before training.
+
+    From the text start it predicts what CLIP's zero-shot classifier does, class probabilities included (Proposition 1);
+    centring takes the same number from all logits of an image.
 
     Args:
         clip: the public CLIP; its image tower is taken over and altered.
@@ -106,10 +109,12 @@ def build(clip: CLIP, tokenizer: Tokenizer, names: Sequence[str], config: Projec
 
 @torch.no_grad()
 def fold_batch_norms(tower: ModifiedResNet) -> dict[str, Tensor]:
-    """Fold every batch norm, frozen as it is, into the convolution before it, in place: the same function
-    with less to read and write, in training and serving alike.
+    """Fold every batch norm, frozen as it is, into the convolution before it, in place.
 
-    Returns the factor (out,) by which each convolution's weight was multiplied, by the weight's name.
+    It is the same function with less to read and write, in training and serving alike.
+
+    Returns:
+        The factor (out,) by which each convolution's weight was multiplied, by the weight's name.
     """
     gains = {}
     modules = dict(tower.named_modules())
@@ -139,7 +144,11 @@ def _tower(clip: str) -> tuple[nn.Module, int] | None:
             return CLIP(**config).visual, config["embed_dim"]
     if (known := open_clip.get_model_config(arch)) is None:
         return None
-    return open_clip.create_model(arch, pretrained=None, device="meta").visual, known["embed_dim"]
+    logging.disable(logging.WARNING)  # open_clip warns of a model without weights
+    try:
+        return open_clip.create_model(arch, pretrained=None, device="meta").visual, known["embed_dim"]
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def label_size(config: ProjectorConfig, clip: str, classes: int) -> LabelSize | None:
@@ -199,7 +208,7 @@ class ProjectorLabels(LabelSource):
         config: ProjectorConfig,
         device: torch.device,
     ) -> Self:
-        """The source that a trained projector makes: what is served is what is stored, rounding included."""
+        """Make the source of a trained projector: what is served is what is stored, rounding included."""
         dtype: torch.dtype = getattr(torch, config.store_dtype)
         tensors = {name: p.detach().to("cpu", dtype) for name, p in lora.adapters(projector).items()}
         return cls(clip, base, names, config, tensors, device)

@@ -57,8 +57,10 @@ def train_projector(task: Task, config: Config, clip_name: str) -> tuple[Project
 
 
 def augmentation(task: Task, config: Config) -> AugmentationConfig:
-    """The views on which teachers and projector are compared: the teacher's size, random resized crops, and flips
-    where a flip keeps the class."""
+    """Return the augmentation under which teachers and projector are compared.
+
+    The teacher's size, random resized crops, and flips where a flip keeps the class.
+    """
     return AugmentationConfig(
         size=task.teacher.network.image_size,
         crop="rrc",
@@ -70,7 +72,7 @@ def augmentation(task: Task, config: Config) -> AugmentationConfig:
 
 @torch.no_grad()
 def mean_logits(teachers: Sequence[Classifier], pixels: Tensor) -> Tensor:
-    """Mean of the weak teachers' logits (B, C) on the same view."""
+    """Return the mean of the weak teachers' logits (B, C) on the same view."""
     total: Tensor = teachers[0](pixels)
     for teacher in teachers[1:]:
         total = total + teacher(pixels)
@@ -78,6 +80,8 @@ def mean_logits(teachers: Sequence[Classifier], pixels: Tensor) -> Tensor:
 
 
 def projector_loss(logits: Tensor, target: Tensor, labels: Tensor, ce_weight: float) -> Tensor:
-    """Squared error to the target logits, its mean over images and classes (assumed: the paper does not say
-    whether classes are summed), + ``ce_weight`` times cross entropy to the hard label."""
+    """Return the loss: squared error to the target logits, + ``ce_weight`` times cross entropy to the hard label.
+
+    The squared error is a mean over images and classes (assumed: the paper does not say whether classes are summed).
+    """
     return F.mse_loss(logits, target) + ce_weight * F.cross_entropy(logits, labels)

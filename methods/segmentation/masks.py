@@ -106,8 +106,7 @@ class TestMasks:
     """A test split with masks on a device, for the mean IoU of a network or a label model."""
 
     def __init__(self, split: Split, size: int, device: torch.device, batch_size: int = BATCH):
-        """
-        Args:
+        """Args:
             size: pixels per side, those of the split's images.
 
         Raises:

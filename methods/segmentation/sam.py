@@ -32,10 +32,9 @@ class Sam(nn.Module):
     std: Tensor
 
     def __init__(self, encoder: nn.Module, side: int, width: int = 256, heads: int = 8, hidden: int = 2048):
-        """
-        Args:
-            encoder: normalised images (B, 3, side, side) → features (B, width, side/16, side/16), as
-                ``forward_features`` of timm's ``samvit`` models.
+        """Args:
+        encoder: normalised images (B, 3, side, side) → features (B, width, side/16, side/16), as
+            ``forward_features`` of timm's ``samvit`` models.
         """
         super().__init__()
         self.side = side

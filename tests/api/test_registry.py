@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.api import registry
-from bench.api.evaluator import Student
-from bench.api.registry import Group
+from bench.api import Student, architectures, registry
+from bench.api.plugins import Group
 from bench.errors import UserError
 from bench.kit import models
 from tests.conftest import TINY_PROTOCOL, Bench
@@ -93,7 +92,7 @@ def test_our_own_names_are_not_taken_over(
 @pytest.mark.parametrize(
     ("target", "reason"),
     [
-        ("odd:Unfinished", "it does not define info, distill"),
+        ("odd:Unfinished", "it does not define info"),
         ("odd:METHOD", "AttributeError"),
         ("odd:ClassVar", "it is not a subclass of Distiller"),
         ("nowhere:Mine", "ModuleNotFoundError: No module named 'nowhere'"),
@@ -165,6 +164,6 @@ def test_a_student_that_cannot_take_the_images_is_refused(monkeypatch: pytest.Mo
     group: Group[Student] = Group("bench.students", "student", Student)
     monkeypatch.setattr(group, "_points", {"big": []})
     monkeypatch.setattr(group, "get", lambda name: Student(title="Too big", build=build))  # type: ignore[arg-type]
-    monkeypatch.setattr(registry, "STUDENTS", group)
+    monkeypatch.setattr(architectures, "STUDENTS", group)
     with pytest.raises(UserError, match="big can't take images of 16 px"):
         models.build("big", 10, 16, (0.5,) * 3, (0.5,) * 3)

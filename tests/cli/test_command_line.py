@@ -30,7 +30,7 @@ def imports_torch(*arguments: str) -> bool:
         ["list", "students"],
         ["list", "protocols"],
         ["run", "--methods", "hello,rded", "--ipc", "1,10,50", "--dry-run", "--store", "nowhere"],
-        ["report", "--check", "--out", "leaderboards"],
+        ["report", "--check", "--out", "leaderboards/suites/ranks"],
     ],
 )
 def test_what_only_looks_does_not_import_torch(arguments: list[str]) -> None:
@@ -155,7 +155,7 @@ def test_a_failed_cell_is_kept_shown_and_tried_again(
     done = bench(*tiny(colours, tiny_protocol), env={"PYTHONPATH": str(broken)})
     assert done.returncode == 1
     assert "failed: rded-folder-colours-ipc1-s0" in done.stdout and "no images today" in done.stdout
-    board = (tmp_path / "leaderboards" / "folder-colours.md").read_text()
+    board = (tmp_path / "results" / "folder-colours.md").read_text()
     assert "fail" in board and "no images today" in board
     status = bench("status")
     assert status.returncode == 1 and "no images today" in status.stdout
@@ -163,7 +163,7 @@ def test_a_failed_cell_is_kept_shown_and_tried_again(
     assert shown.returncode == 0 and "Traceback" in shown.stdout
     again = bench(*tiny(colours, tiny_protocol))
     assert again.returncode == 0
-    assert "fail" not in (tmp_path / "leaderboards" / "folder-colours.md").read_text().split("## How to read")[0]
+    assert "fail" not in (tmp_path / "results" / "folder-colours.md").read_text().split("## How to read")[0]
 
 
 def test_without_a_store_boards_are_made_again_from_their_records(
@@ -174,8 +174,9 @@ def test_without_a_store_boards_are_made_again_from_their_records(
     Path("out").mkdir()
     shutil.copy(boards / "digits.records.jsonl", "out")
     assert main(["report", "--out", "out"]) == 0
-    assert "wrote out/digits.html" in capsys.readouterr().out
+    assert "wrote out/digits.md: 0 added, 0 changed, 438 kept" in capsys.readouterr().out
+    assert Path("out/digits.html").is_file()
     for name in ("digits.md", "digits.csv", "digits.records.jsonl"):
         assert Path("out", name).read_bytes() == (boards / name).read_bytes()
     assert main(["report", "--out", "elsewhere"]) == 2  # no records there, and no store
-    assert "there is no store" in capsys.readouterr().err
+    assert "there is nothing to report in elsewhere" in capsys.readouterr().err

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from bench.cli import main
-from bench.exchange.comparison import flat, of_entry
-from bench.exchange.diff import compare
-from bench.report_legacy.entries import Entry
+from bench.exchange import reason as reasons
+from bench.exchange.comparison import RunView, compare, flat
+from bench.store.entries import Entry
 from tests.cli.conftest import Run
 
 STUDENT = "rded-stored-fp16-digits-ipc2-convnet2-w8-s0"
@@ -45,7 +45,8 @@ def entry(cell: str = "a", **facts: Any) -> Entry:
 
 
 def reason(a: Entry, b: Entry) -> str:
-    return compare(of_entry(a), of_entry(b)).reason
+    one, other = RunView.of_entry(a), RunView.of_entry(b)
+    return reasons.reason(one, other, *compare(one, other))
 
 
 def test_a_cell_is_the_same_as_itself(finished: Run, say: Callable[..., str]) -> None:
@@ -103,7 +104,7 @@ def test_what_differs_behind_the_same_cell_is_found(finished: Run, other: Path, 
 
 def test_other_rows_are_told_by_their_words() -> None:
     said = reason(entry(), entry("b", method="hello", labels="projector"))
-    assert said == "they stand in different rows: the method (rded, hello) and the labels (teacher, projector)"
+    assert said == "they are in different rows: the method (rded, hello) and the labels (teacher, projector)"
 
 
 def test_seeds_of_boards() -> None:
@@ -124,7 +125,7 @@ def test_a_setting_that_was_changed_and_a_missing_number() -> None:
 
 def test_a_cell_and_the_boards_entry_of_it(finished: Run, say: Callable[..., str], tmp_path: Path) -> None:
     cell = finished.cell(STUDENT)
-    board = finished.place / "leaderboards" / "digits.records.jsonl"
+    board = finished.place / "results" / "digits.records.jsonl"
     said = say(cell, f"{board}:{cell}", "--store", finished.store.root).splitlines()
     assert said[0] == "the same cell with the same number"
     lines = [json.loads(line) for line in board.read_text().splitlines()]
@@ -154,8 +155,8 @@ def test_a_damaged_parent_is_said_not_guessed(finished: Run, other: Path, say: C
     [
         (["x"], "needs two cells"),
         (["x", "y"], "unknown cell 'x'"),
-        (["x.records.jsonl", "y"], "say which"),
-        (["x.records.jsonl:y", "y"], "can't be read"),
+        (["x.records.jsonl", "y"], "name one"),
+        (["x.records.jsonl:y", "y"], "x.records.jsonl is no regular file"),
         (["rded-digits", "y"], "is the beginning of"),
     ],
 )

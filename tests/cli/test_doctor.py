@@ -14,10 +14,12 @@ import pytest
 from bench.cli import main
 from bench.errors import UserError
 from bench.execution.environment import code
+from bench.execution.jobs import EndedTask, QueuedTask
 from bench.slurm import doctor, node_check, node_report, queue
-from bench.slurm.doctor import Check, cluster, this_machine
+from bench.slurm.arrays import Array
+from bench.slurm.doctor import Check, check_cluster, check_machine
 from bench.slurm.journal import Journal
-from bench.slurm.node_check import Facts, Probe, Torch, is_held
+from bench.slurm.node_check import Facts, NodeCheck, Torch, is_held
 from bench.slurm.profile import Profile, Resources
 from bench.store.artifacts import Store
 from bench.store.locks import lease
@@ -27,7 +29,7 @@ from bench.store.locks import lease
 def no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes seconds to import."""
     for module in (doctor, node_check):
-        monkeypatch.setattr(module, "look_at_torch", lambda: Torch(version="2.9", accelerators=1, name="H200"))
+        monkeypatch.setattr(module, "check_torch", lambda: Torch(version="2.9", accelerators=1, name="H200"))
 
 
 def by_name(checks: Iterable[Check]) -> dict[str, Check]:
@@ -35,7 +37,7 @@ def by_name(checks: Iterable[Check]) -> dict[str, Check]:
 
 
 def test_this_machine_is_well(tmp_path: Path) -> None:
-    found = by_name(this_machine(tmp_path / "new"))
+    found = by_name(check_machine(tmp_path / "new"))
     assert all(check.ok for check in found.values()), found
     assert set(found) == {"python", "store", "locks", "torch"}
     assert not list((tmp_path / "new" / "leases").iterdir()) and not (tmp_path / "new" / ".doctor").exists()
@@ -43,7 +45,7 @@ def test_this_machine_is_well(tmp_path: Path) -> None:
 
 def test_a_store_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    check = by_name(this_machine(tmp_path / "file"))["store"]
+    check = by_name(check_machine(tmp_path / "file"))["store"]
     assert check.ok is False and "--store" in check.advice
 
 
@@ -53,16 +55,16 @@ def test_locks_that_lock_nothing_are_found(tmp_path: Path, monkeypatch: pytest.M
         yield True
 
     monkeypatch.setattr(doctor, "lease", careless)  # here; the other process locks in earnest
-    check = by_name(this_machine(tmp_path))["locks"]
+    check = by_name(check_machine(tmp_path))["locks"]
     assert check.ok is False and "flock" in check.advice
 
 
 def test_torch_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    monkeypatch.setattr(node_check, "_LOOK", "raise ImportError('libcudart.so.12: cannot open shared object file')")
-    assert node_check.look_at_torch().error == "ImportError: libcudart.so.12: cannot open shared object file"
-    monkeypatch.setattr(node_check, "_LOOK", "import os; os.abort()")
-    assert node_check.look_at_torch().error == "exit code -6"
+    monkeypatch.setattr(node_check, "_IMPORT_TORCH", "raise ImportError('libcudart.so.12: no such file')")
+    assert node_check.check_torch().error == "ImportError: libcudart.so.12: no such file"
+    monkeypatch.setattr(node_check, "_IMPORT_TORCH", "import os; os.abort()")
+    assert node_check.check_torch().error == "exit code -6"
 
 
 class Commands:
@@ -77,7 +79,7 @@ class Commands:
         }
         monkeypatch.delenv("SBATCH_PARTITION", raising=False)
         monkeypatch.setattr(doctor.shutil, "which", lambda name: f"/usr/bin/{name}" if self.says else None)
-        monkeypatch.setattr(queue, "ask", lambda name, *_, **__: self.says.get(name))
+        monkeypatch.setattr(queue, "run_command", lambda name, *_, **__: self.says.get(name))
 
 
 @pytest.fixture
@@ -86,8 +88,8 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
 
 
 def test_a_cluster_that_has_what_the_profile_asks_for(commands: Commands) -> None:
-    heavy = Resources(cells=("teacher",), partition="long", qos="high")
-    found = list(cluster(Profile(account="vision", resources={"heavy": heavy})))
+    heavy = Resources(cells=("teacher",), partition="long", qos="high", gres="gpu:1")
+    found = list(check_cluster(Profile(account="vision", resources={"heavy": heavy})))
     assert all(check.ok for check in found), found
     assert [check.name for check in found].count("partition") == 1
     assert {"account", "qos", "arrays", "accounting"} <= {check.name for check in found}
@@ -95,42 +97,42 @@ def test_a_cluster_that_has_what_the_profile_asks_for(commands: Commands) -> Non
 
 def test_what_the_cluster_does_not_have(commands: Commands) -> None:
     profile = Profile(partition="gpus", account="visions", qos="higher")
-    found = by_name(cluster(profile))
+    found = by_name(check_cluster(profile))
     assert found["partition"].ok is False and found["partition"].advice == "did you mean gpu?"
     assert found["account"].ok is False and "vision" in found["account"].advice
     assert found["qos"].ok is False and "high, normal" in found["qos"].advice
     commands.says["sinfo"] = "gpu\nlong"
     commands.says["scontrol"] = "AccountingStorageEnforce = none"
-    assert by_name(cluster(profile))["account"].ok is None, "nobody minds"
-    assert "no default" in by_name(cluster(Profile()))["partition"].found
+    assert by_name(check_cluster(profile))["account"].ok is None, "nobody minds"
+    assert "no default" in by_name(check_cluster(Profile()))["partition"].found
 
 
 def test_what_cannot_be_known_is_no_fault(commands: Commands) -> None:
     commands.says |= {"sacctmgr": None, "sacct": None}
-    found = by_name(cluster(Profile(account="vision")))
+    found = by_name(check_cluster(Profile(account="vision")))
     assert found["account"].ok is None and found["accounting"].ok is None
     commands.says.clear()
-    assert [check.ok for check in cluster(Profile())] == [None], "no Slurm here, and none was asked for"
-    assert [check.ok for check in cluster(Profile(name="horeka"))] == [False]
+    assert [check.ok for check in check_cluster(Profile())] == [None], "no Slurm here, and none was asked for"
+    assert [check.ok for check in check_cluster(Profile(name="horeka"))] == [False]
 
 
 def test_a_cluster_that_does_not_answer(commands: Commands) -> None:
     commands.says["sinfo"] = None
-    assert [(check.name, check.ok) for check in cluster(Profile())] == [("commands", True), ("cluster", False)]
+    assert [(check.name, check.ok) for check in check_cluster(Profile())] == [("commands", True), ("cluster", False)]
 
 
 def facts(**other: Any) -> Facts:
     well = {
         "host": "n1", "python": platform.python_version(), "code": code(), "torch": Torch(version="2.9"),
-        "heard": 101.0, "held": True, "scontrol": True,
+        "replied": 101.0, "held": True, "scontrol": True,
     }  # fmt: skip
     return Facts(**{**well, **other})
 
 
 def test_a_node_that_is_well() -> None:
-    found = node_report.judge(facts(), said=100.0, seen=100.5, wants_accelerator=False)
+    found = node_report.interpret(facts(), sent=100.0, seen=100.5, wants_gpu=False)
     assert all(check.ok for check in found), found
-    assert "between -0.5 and 0.5 s" in by_name(found)["clock"].found
+    assert "by -0.5 to 0.5 s" in by_name(found)["clock"].found
 
 
 @pytest.mark.parametrize(
@@ -139,24 +141,24 @@ def test_a_node_that_is_well() -> None:
         ("code", {"python": "3.0.1"}, "python 3.0.1 there"),
         ("code", {"code": {"distill-bench": "0"}}, "distill-bench 0 there"),
         ("torch", {"torch": Torch(error="ImportError: no libcudart")}, "no libcudart"),
-        ("torch", {}, "sees no accelerator, though gres asks for one"),
-        ("store", {"heard": None}, "a file written here is not seen there"),
+        ("torch", {}, "finds no accelerator, though gres requests one"),
+        ("store", {"replied": None}, "a file written here is not visible there"),
         ("locks", {"held": False}, "a lock held here can be taken there"),
         ("scontrol", {"scontrol": False}, "not found there"),
-        ("clock", {"heard": 80.0}, "20 s behind"),
+        ("clock", {"replied": 80.0}, "20 s behind"),
     ],
 )
 def test_what_is_wrong_with_a_node(name: str, other: dict[str, Any], told: str) -> None:
-    found = node_report.judge(facts(**other), said=100.0, seen=100.5, wants_accelerator="sees no" in told)
+    found = node_report.interpret(facts(**other), sent=100.0, seen=100.5, wants_gpu="finds no" in told)
     wrong = [check for check in found if not check.ok]
     assert [check.name for check in wrong] == [name]
     assert told in wrong[0].found and wrong[0].advice
 
 
 def test_a_clock_that_is_ahead() -> None:
-    check = by_name(node_report.judge(facts(heard=131.0), said=130.0, seen=100.0, wants_accelerator=False))["clock"]
+    check = by_name(node_report.interpret(facts(replied=131.0), sent=130.0, seen=100.0, wants_gpu=False))["clock"]
     assert check.ok is False and "30 s ahead" in check.found
-    late = by_name(node_report.judge(facts(heard=145.0), said=70.0, seen=100.0, wants_accelerator=False))["clock"]
+    late = by_name(node_report.interpret(facts(replied=145.0), sent=70.0, seen=100.0, wants_gpu=False))["clock"]
     assert late.ok, "files that come late say nothing against the clocks"
 
 
@@ -165,14 +167,14 @@ def visited(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Jobs run in a thread of this process; what they were asked for."""
     asked: list[Any] = []
 
-    def sbatch(here: Journal, profile: Profile, resources: Resources, stage: str, calls: list[Probe], _: Any) -> Any:
-        asked.append(resources)
+    def sbatch(here: Journal, profile: Profile, array: Array, calls: list[NodeCheck]) -> list[str]:
+        asked.append(array.resources)
         threading.Thread(target=calls[0], daemon=True).start()
         return ["5"]
 
-    monkeypatch.setattr(node_report, "send", sbatch)
-    monkeypatch.setattr(queue, "queued", lambda: {"5": queue.Queued("RUNNING", "None", "n1")})
-    monkeypatch.setattr(queue, "ask", lambda *_, **__: "up")
+    monkeypatch.setattr(node_report, "call_sbatch", sbatch)
+    monkeypatch.setattr(queue, "queued", lambda: {"5": QueuedTask("RUNNING", "None", "n1", True)})
+    monkeypatch.setattr(queue, "run_command", lambda *_, **__: "up")
     return asked
 
 
@@ -180,7 +182,7 @@ def test_one_job_for_each_kind_of_node(tmp_path: Path, visited: list[Any]) -> No
     heavy, other = Resources(cells=("teacher",), gres="gpu:1", minutes=999), Resources(cells=("label",), gres="gpu:1")
     profile = Profile(resources={"heavy": heavy, "other": other})
     store, told = Store(tmp_path), []
-    found = list(node_report.nodes(store, profile, 5.0, told.append))
+    found = list(node_report.check_nodes(store, profile, 5.0, told.append))
     assert [(one.gres, one.minutes) for one in visited] == [("gpu:1", 10), (None, 10)]
     assert list(dict.fromkeys(names for names, _ in found)) == ["heavy, other", "default"]
     wrong = [(names, check.name) for names, check in found if not check.ok]
@@ -193,18 +195,18 @@ def test_a_job_that_is_refused_or_does_not_start(
 ) -> None:
     cancelled: list[str] = []
     monkeypatch.setattr(queue, "cancel", cancelled.extend)
-    monkeypatch.setattr(node_report, "send", lambda *_: ["6"])
+    monkeypatch.setattr(node_report, "call_sbatch", lambda *_: ["6"])
     for reason, ok in (("Resources", None), ("PartitionDown", False)):
-        monkeypatch.setattr(queue, "queued", lambda reason=reason: {"6": queue.Queued("PENDING", reason, "")})
-        ((_, check),) = node_report.nodes(Store(tmp_path), Profile(), 0.0, lambda _: None)
+        monkeypatch.setattr(queue, "queued", lambda reason=reason: {"6": QueuedTask("PENDING", reason, "", False)})
+        ((_, check),) = node_report.check_nodes(Store(tmp_path), Profile(), 0.0, lambda _: None)
         assert (check.ok, reason in check.found) == (ok, True)
     assert cancelled == ["6", "6"], "nothing is left in the queue"
 
     def refused(*_: Any) -> None:
         raise UserError("Slurm refused it, and nothing is left in the queue: Invalid account; bench doctor says more")
 
-    monkeypatch.setattr(node_report, "send", refused)
-    ((_, check),) = node_report.nodes(Store(tmp_path), Profile(), 0.0, lambda _: None)
+    monkeypatch.setattr(node_report, "call_sbatch", refused)
+    ((_, check),) = node_report.check_nodes(Store(tmp_path), Profile(), 0.0, lambda _: None)
     assert (check.ok, check.found) == (False, "sbatch refuses it: Invalid account")
 
 
@@ -213,11 +215,11 @@ def test_a_job_that_ends_without_a_word(tmp_path: Path, visited: list[Any], monk
         (here.folder / "7_0_log.err").write_text("bash: module: command not found\n")
         return ["7"]
 
-    monkeypatch.setattr(node_report, "send", sbatch)
+    monkeypatch.setattr(node_report, "call_sbatch", sbatch)
     monkeypatch.setattr(queue, "queued", dict)
-    monkeypatch.setattr(queue, "ended", lambda _: {"7": queue.Ended("FAILED", "127:0", "n1", "", "")})
+    monkeypatch.setattr(queue, "ended", lambda _: {"7": EndedTask("FAILED", "FAILED (exit code 127:0)")})
     monkeypatch.setattr(node_report, "UNSEEN", 0.0)
-    ((_, check),) = node_report.nodes(Store(tmp_path), Profile(), 0.0, lambda _: None)
+    ((_, check),) = node_report.check_nodes(Store(tmp_path), Profile(), 0.0, lambda _: None)
     assert check.ok is False
     assert "FAILED (exit code 127:0)" in check.found and "module: command not found" in check.found
     (folder,) = (tmp_path / "slurm").iterdir()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from huggingface_hub import DatasetCard
 from PIL import Image
 
 from bench.cli import main
@@ -76,11 +77,14 @@ def test_an_export_holds_what_its_manifest_says(finished: Run, exported: Path) -
 
 def test_the_card_says_what_it_is_and_how_good(finished: Run, exported: Path, tmp_path: Path) -> None:
     card = (exported / "README.md").read_text()
-    assert card.startswith(
-        '---\npretty_name: "scikit-learn\'s digits distilled by RDED, 2 a class"\nlicense: unknown\n'
-    )
+    data = DatasetCard(card).data
+    assert data.pretty_name == "scikit-learn's digits distilled by RDED, 2 per class"
+    assert data.license == "unknown" and data.size_categories == ["n<1K"] and "arxiv:2312.03526" in data.tags
+    assert data.configs == [{"config_name": "default", "data_files": [{"split": "train", "path": "train/**"}]}]
     top1 = finished.record(STUDENT).result["top1"]
-    assert f"| tiny v1 | convnet2-w8 | stored:fp16 | {100 * top1:.1f} | 1 |" in card
+    (line,) = [one for one in card.splitlines() if "stored:fp16" in one]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells == ["tiny v1", "convnet2-w8", "stored:fp16", f"{100 * top1:.1f}", "1"]
     assert "eprint = {2312.03526}" in card and str(finished.place) not in card
     assert main(["export", STUDENT, "--to", str(tmp_path / "again"), "--store", str(finished.store.root)]) == 0
     for path in ("README.md", "manifest.json"):
@@ -143,13 +147,33 @@ def test_changed_files_are_found_before_anything_is_taken(exported: Path, refuse
     manifest = json.loads((exported / "manifest.json").read_text())
     manifest["files"]["../secret"] = {"bytes": 0, "sha256": ""}
     (exported / "manifest.json").write_text(json.dumps(manifest))
-    assert "lies outside" in refused(exported)
+    assert "which is outside" in refused(exported)
     del manifest["files"]["../secret"]
     manifest["data"]["order_hash"] = "0" * 64
     (exported / "manifest.json").write_text(json.dumps(manifest))
     assert "another class order" in refused(exported)
     (exported / "manifest.json").write_text('{"format": "distill-bench set"}')
     assert "expected a manifest as bench export writes it" in refused(exported)
+
+
+def test_labels_are_checked_before_anything_is_taken(exported: Path, refused: Callable[..., str]) -> None:
+    """Of a set whose manifest agrees with its files: labels that were made for other images, or can't be read."""
+
+    def changed(name: str, content: bytes) -> None:
+        (exported / name).write_bytes(content)
+        manifest = json.loads((exported / "manifest.json").read_text())
+        manifest["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        (exported / "manifest.json").write_text(json.dumps(manifest))
+
+    source = (exported / "labels" / "source.json").read_bytes()
+    facts = json.loads(source)
+    changed("labels/source.json", json.dumps({**facts, "images": "0" * len(facts["images"])}).encode())
+    assert "image" in refused(exported)
+    changed("labels/source.json", b"{}")
+    assert "can't be used" in refused(exported)
+    changed("labels/source.json", source)
+    (exported / "labels" / "more.json").write_text("{}")
+    assert "is not in the manifest" in refused(exported)
 
 
 def test_odd_folders_are_named(plain: Path, refused: Callable[..., str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from bench.cli import published
 from bench.cli.parser import Parser
 from bench.errors import UserError
-from bench.report_legacy.entries import Entry, render_jsonl
+from bench.store.entries import Entry, write_jsonl
 
 Say = Callable[..., str]
 
@@ -44,7 +44,7 @@ def measured(folder: Path, *top1: float) -> None:
     }  # fmt: skip
     folder.mkdir(exist_ok=True)
     entries = [Entry(cell=f"cell-{seed}", seed=seed, top1=value, **facts) for seed, value in enumerate(top1)]
-    (folder / "imagenet-1k.records.jsonl").write_text(render_jsonl(entries), encoding="utf-8")
+    (folder / "imagenet-1k.records.jsonl").write_text(write_jsonl(entries), encoding="utf-8")
 
 
 def line(text: str, *words: str) -> str:
@@ -54,7 +54,7 @@ def line(text: str, *words: str) -> str:
 
 def test_without_measurements_it_names_the_command(say: Say) -> None:
     text = say("--dataset", "imagenet-100", "--method", "hello")
-    assert line(text, "hello", "48.9").split()[-2:] == ["–", "–"]
+    assert line(text, "hello", "48.9").split()[-2:] == ["—", "—"]
     assert "python -m bench run --methods hello --dataset imagenet-100 --ipc 1,10,50 --students resnet18" in text
     assert "--protocol official-hello" in text and "†" in text and "rded" not in text
 
@@ -62,14 +62,14 @@ def test_without_measurements_it_names_the_command(say: Say) -> None:
 def test_measured_published_and_the_difference(say: Say, tmp_path: Path) -> None:
     measured(tmp_path / "leaderboards", 0.42, 0.425, 0.43)
     text = say("--dataset", "imagenet-1k", "--method", "hello")
-    assert line(text, "43.7", "42.5").rstrip().endswith("42.5 ± 0.5 (3)  -1.2 ± 1.2")
+    assert line(text, "43.7", "42.5").rstrip().endswith("42.5 ± 0.5 (3)  −1.2 ± 1.2")
     assert "--ipc 1,50 --students resnet18" in text  # what is left
 
 
 def test_one_seed_has_no_interval(say: Say, tmp_path: Path) -> None:
     measured(tmp_path / "boards", 0.42)
     text = say("--dataset", "imagenet-1k", "--method", "hello", "--boards", "boards")
-    assert line(text, "43.7", "42.0").split()[-3:] == ["42.0", "(1)", "-1.7"]
+    assert line(text, "43.7", "42.0").split()[-3:] == ["42.0", "(1)", "−1.7"]
 
 
 def test_it_fits_on_100_columns(say: Say) -> None:
@@ -96,7 +96,7 @@ def test_a_damaged_line_is_named_and_left_out(say: Say, tmp_path: Path, capsys: 
     path.write_text("{broken\n" + path.read_text())
     assert published.execute(parse("--method", "hello", "--json")) == 0
     done = capsys.readouterr()
-    assert "imagenet-1k.records.jsonl: left out: {broken" in done.err
+    assert "left out: imagenet-1k.records.jsonl: {broken" in done.err
     assert any(one["measured"] for one in json.loads(done.out))
 
 

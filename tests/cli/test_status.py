@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import time
@@ -14,13 +15,14 @@ import pytest
 
 from bench.api import catalogue
 from bench.cli import launch, main, screen
-from bench.cli.retry import with_children
+from bench.cli.retry import with_descendants
+from bench.execution import heartbeat
 from bench.execution.options import Options
+from bench.execution.status import GridStatus, collect_status
 from bench.planning import manifest
 from bench.planning.grid import Grid, Request
 from bench.slurm import queue
 from bench.slurm.journal import Journal, Run, last_tasks
-from bench.slurm.status import look
 from bench.store.artifacts import Store
 from bench.store.cell import Cell, Stage
 from bench.store.record import Record, RunFacts
@@ -45,9 +47,9 @@ class Slurm:
         self.queue: list[str] = []
         self.accounting: list[str] = []
         self.cancelled: list[str] = []
-        monkeypatch.setattr(queue, "ask", self._ask)
+        monkeypatch.setattr(queue, "run_command", self._run)
 
-    def _ask(self, *command: str, timeout: float = 0) -> str:
+    def _run(self, *command: str, timeout: float = 0) -> str:
         if command[0] == "scancel":
             self.cancelled += command[1:]
             self.queue = [line for line in self.queue if line.partition("|")[0] not in command]
@@ -82,6 +84,10 @@ def say(capsys: pytest.CaptureFixture[str]) -> Say:
     return run
 
 
+def look(grid: Grid, store: Store) -> GridStatus:
+    return collect_status(grid, store, last_tasks(store), queue.ThrottledSlurm())
+
+
 def the_grid() -> Grid:
     request = Request(methods=("rded",))
     return Grid(request=request, dataset=catalogue.dataset("digits"), cells=(*IMAGES, *STUDENTS))
@@ -101,13 +107,11 @@ def finish(store: Store, cell: Cell) -> None:
 
 
 def submit(store: Store, job: str, *packs: list[Cell], **options: Any) -> Journal:
-    asked = datetime.now(UTC).isoformat(timespec="seconds")
     chosen = Options(store=store.root, device="cpu", **options)
-    here = Journal.begin(
-        store, Run(asked=asked, grid="grid", dataset="digits", options=chosen, profile=None, out=store.root)
-    )
+    here = Journal.create(store, Run(grid="grid", dataset="digits", options=chosen, profile=None, out=store.root))
     ids = [[cell.id for cell in pack] for pack in packs]
-    here.note("submitted", stage=packs[0][0].stage, job=job, packs=ids, after=None)
+    here.append("submitting", stage=packs[0][0].stage, tasks=len(packs))
+    here.append("submitted", stage=packs[0][0].stage, job=job, packs=ids, after=None)
     return here
 
 
@@ -128,15 +132,16 @@ def test_status_shows_what_is_done_running_queued_and_failed(store: Store, slurm
         "started": now - 50,
         "first": 0,
     }
-    store.beat(IMAGES[1].id, {**beat, "job": "11_1"})
+    heartbeat.write(store, IMAGES[1].id, {**beat, "job": "11_1"})
     submit(store, "11", [IMAGES[0]], [IMAGES[1]], [IMAGES[2]])
     slurm.queue = [pending("11_2")]
     shown = say("status")
-    assert f"  {IMAGES[1].id}  ██░░░░░░░░  25%  2 min left        n1, job 11_1" in shown.splitlines()
+    (line,) = (line.split() for line in shown.splitlines() if IMAGES[1].id in line)
+    assert line == [IMAGES[1].id, "━━╸", "25%", "2", "min", "30", "s", "left", "n1,", "job", "11_1"]
     assert "queued: 1; waiting for Resources (1)" in shown
     assert [line.split() for line in shown.splitlines() if line.startswith(("distill", "evaluate"))] == [
-        ["distill", "█████▒▒▒▒▒░░░░░░", "1", "1", "1", "·", "·", "·"],
-        ["evaluate", "░░░░░░░░░░░░░░░░", "·", "·", "·", "·", "·", "60"],
+        ["distill", "━━━━━", "1", "1", "1", "·"],
+        ["evaluate", "·", "·", "·", "60"],
     ]
 
 
@@ -160,8 +165,8 @@ def test_many_failures_are_a_few_lines(store: Store, slurm: Slurm, say: Say) -> 
 
 def test_json_is_one_line_with_every_cell(store: Store, slurm: Slurm, say: Say) -> None:
     fail(store, IMAGES[0])
-    store.beat(IMAGES[1].id, {"done": 1, "total": 4, "metrics": {"loss": float("nan")}, "pid": 7, "host": "n1",
-                              "time": time.time()})  # fmt: skip
+    facts = {"done": 1, "total": 4, "metrics": {"loss": float("nan")}, "pid": 7, "host": "n1", "time": time.time()}
+    heartbeat.write(store, IMAGES[1].id, facts)
     text = say("status", "--json", code=1)
     assert len(text.splitlines()) == 1 and "NaN" not in text
     (grid,) = json.loads(text)["grids"]
@@ -180,7 +185,9 @@ def test_nothing_is_wider_than_the_screen(
     for image in IMAGES:
         finish(store, image)
     for student in STUDENTS[:30]:
-        store.beat(student.id, {"done": 1, "total": 4, "pid": 7, "host": "a-node-with-a-name", "time": time.time()})
+        heartbeat.write(
+            store, student.id, {"done": 1, "total": 4, "pid": 7, "host": "a-node-with-a-name", "time": time.time()}
+        )
     fail(store, STUDENTS[40], "ValueError: " + "word " * 40)
     shown = say("status", code=1)
     assert max(map(len, shown.splitlines())) <= columns
@@ -190,9 +197,9 @@ def test_nothing_is_wider_than_the_screen(
 def test_one_grid_or_all(store: Store, slurm: Slurm, say: Say) -> None:
     small = the_grid().model_copy(update={"cells": tuple(IMAGES[:1])})
     manifest.keep(store, small)
-    assert say("status").count("cells, asked") == 1
+    assert say("status").count("cells, requested") == 1
     assert small.id in say("status") and the_grid().id in say("status", "--grid", the_grid().id[:11])
-    assert say("status", "--all").count("cells, asked") == 2
+    assert say("status", "--all").count("cells, requested") == 2
     assert "unknown grid 'digitz' (did you mean" in say("status", "--grid", "digitz", code=2)
 
 
@@ -200,15 +207,15 @@ def test_watching_ends_when_nothing_is_left(
     store: Store, slurm: Slurm, say: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     beat = {"done": 1, "total": 4, "pid": 7, "host": "n1", "time": time.time()}
-    store.beat(IMAGES[0].id, beat)
-    naps = iter([lambda: None, lambda: store.still(IMAGES[0].id)])
+    heartbeat.write(store, IMAGES[0].id, beat)
+    naps = iter([lambda: None, lambda: heartbeat.clear(store, IMAGES[0].id)])
     monkeypatch.setattr(time, "sleep", lambda _: next(naps)())
     monkeypatch.setattr(screen, "LINE_EVERY", 0.0)
     shown = say("status", "--watch")
-    assert shown.count("cells, asked") == 2  # at first and at last
+    assert shown.count("cells, requested") == 2  # at first and at last
     assert "UTC  distill 0/3  evaluate 0/60  1 running, 0 queued" in shown
 
-    store.beat(IMAGES[0].id, beat)
+    heartbeat.write(store, IMAGES[0].id, beat)
 
     def interrupted(_: float) -> Iterator[None]:
         raise KeyboardInterrupt
@@ -222,16 +229,37 @@ def test_a_follower_reads_the_heartbeats_it_shows(store: Store, monkeypatch: pyt
 
     schedule = Schedule(the_grid(), {cell.id: "running" for cell in the_grid().cells})
     for cell in the_grid().cells:
-        store.beat(cell.id, {"done": 1, "total": 4, "pid": 7, "host": "n1", "time": time.time()})
+        heartbeat.write(store, cell.id, {"done": 1, "total": 4, "pid": 7, "host": "n1", "time": time.time()})
     read: list[str] = []
-    heartbeat = store.heartbeat
-    monkeypatch.setattr(store, "heartbeat", lambda cell_id: [read.append(cell_id), heartbeat(cell_id)][1])
+    real = heartbeat.read
+    monkeypatch.setattr(heartbeat, "read", lambda store, cell_id: [read.append(cell_id), real(store, cell_id)][1])
     monkeypatch.setattr(screen, "LINE_EVERY", 0.0)
     out = screen.console()
     with out.capture() as told:
         screen.LiveRun(store, out).update(schedule)
     assert f"distill 0/3  evaluate 0/60  now: {IMAGES[0].id} 25%;" in told.get()
     assert "and 43 more" in told.get() and len(read) == 20
+
+
+def test_a_terminal_shows_a_line_with_the_time_left_per_running_cell(store: Store) -> None:
+    from rich.console import Console
+
+    from bench.execution.scheduling import Schedule
+
+    schedule = Schedule(the_grid(), dict.fromkeys((cell.id for cell in the_grid().cells), "todo"))
+    for image in IMAGES[:2]:
+        schedule.state[image.id] = "running"
+    now = time.time()
+    facts = {"done": 25, "total": 100, "pid": 7, "host": "n1", "time": now, "started": now - 50, "first": 0}
+    heartbeat.write(store, IMAGES[0].id, facts)
+    out = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=100, height=40)
+    with screen.LiveRun(store, out) as live:
+        live.update(schedule)
+    assert isinstance(out.file, io.StringIO)
+    lines = [line.split() for line in out.file.getvalue().splitlines()]
+    assert [IMAGES[0].id, "━━╸", "25%", "2", "min", "30", "s", "left"] in lines
+    assert [IMAGES[1].id, "0%"] in lines
+    assert any("distill" in line and line[-2:] == ["2", "1"] for line in lines), "running, to do"
 
 
 def test_logs_of_a_task_and_of_none(store: Store, slurm: Slurm, say: Say) -> None:
@@ -243,9 +271,9 @@ def test_logs_of_a_task_and_of_none(store: Store, slurm: Slurm, say: Say) -> Non
     assert "13_0_0_log.out, of job 13_0, which it shares with 1 other cell" in shown
     assert say("logs", IMAGES[1].id, "-n", "1").startswith("three\n")
     assert say("logs", "images-1*", "--err").startswith("slurmstepd: killed\n")
-    assert "job 13_1 has not begun" in say("logs", IMAGES[2].id, code=1)
+    assert "job 13_1 has not started" in say("logs", IMAGES[2].id, code=1)
     assert "is the beginning of" in say("logs", "images", code=2)
-    assert "logs are shown of one cell" in say("logs", "images-*", code=2)
+    assert "expected one cell" in say("logs", "images-*", code=2)
     assert "did you mean" in say("logs", IMAGES[0].id[:-1] + "#", code=2)
     fail(store, STUDENTS[0])
     shown = say("logs", STUDENTS[0].id)
@@ -326,17 +354,17 @@ def test_retry_takes_what_failed_and_what_stands_on_it(
     finish(store, IMAGES[1])
     fail(store, IMAGES[0])
     fail(store, STUDENTS[20])
-    assert f"{the_grid().id}: 2 cells failed, 20 stand on what failed" in say("retry")
+    assert f"{the_grid().id}: 2 failed cells, 20 more depend on them" in say("retry")
     assert retried[0]["only"] == {IMAGES[0].id, STUDENTS[20].id, *(student.id for student in STUDENTS[:20])}
     assert (retried[0]["device"], retried[0]["threads"]) == ("auto", 1)
     say("retry", "evaluate")
     assert retried[1]["only"] == {STUDENTS[20].id}
-    assert "none of what you named is among the 2 cells that failed" in say("retry", IMAGES[2].id)
+    assert "none of the named cells is among the 2 that failed" in say("retry", IMAGES[2].id)
     both = made("both", "evaluate", IMAGES[0], IMAGES[2])
     grid = the_grid().model_copy(update={"cells": (*the_grid().cells, both)})
     fail(store, IMAGES[2])
     for chosen, more in ((IMAGES[:1], False), ((IMAGES[0], IMAGES[2]), True)):
-        assert (both.id in with_children(look(grid, store), {image.id for image in chosen})) is more
+        assert (both.id in with_descendants(look(grid, store), {image.id for image in chosen})) is more
     assert "unknown cell or stage 'evaluat'" in say("retry", "evaluat", code=2)
     assert len(retried) == 2
 
@@ -347,7 +375,7 @@ def test_retry_asks_slurm_for_more_and_otherwise_as_before(
     submit(store, "13", [IMAGES[0]], threads=3, data_root=Path("/data"))
     slurm.accounting = ["13|OUT_OF_MEMORY|0:125|n1||2000M"]
     assert "--memory and --minutes are for Slurm" in say("retry", "--memory", "64", code=2)
-    monkeypatch.setattr(queue, "answers", lambda: True)
+    monkeypatch.setattr(queue, "available", lambda: True)
     say("retry", "--memory", "64", "--minutes", "90", "--device", "cuda")
     (call,) = retried
     assert (call["device"], call["threads"], call["data_root"]) == ("cuda", 3, Path("/data"))

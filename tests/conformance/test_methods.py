@@ -1,54 +1,65 @@
-"""Every installed method keeps the contract; a method that doesn't is told how."""
+"""Every installed method passes the conformance suite; a method that doesn't is told how."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
-from bench.api import CellSpec, Distiller, GridPoint, Images, MethodInfo, Task, registry
-from bench.conformance.checks import check
+from bench.api import Distiller, registry
+from bench.conformance import MethodConformance, Outcome, run
+from bench.conformance.runner import members
+from bench.errors import UserError
+from tests.conformance.odd_methods import Careless, Forgetful, Unseeded
+
+
+def outcomes(method: str | type[Distiller], **more: Any) -> dict[str, Outcome]:
+    """Run the suite on a method."""
+    suite = type("Suite", (MethodConformance,), {"method": method, **more})
+    return {outcome.title: outcome for outcome in run(suite)}
+
+
+def reasons(method: str | type[Distiller]) -> dict[str, str]:
+    """The titles of the tests that failed, and why."""
+    return {title: outcome.reason for title, outcome in outcomes(method).items() if outcome.passed is False}
 
 
 # what is imported depends on the set, see tests/methods/test_external.py
 @pytest.mark.parametrize("name", [name for name in registry.method_names() if name != "external"])
-def test_installed_methods_keep_the_contract(name: str) -> None:
-    results = list(check(name))
-    assert len(results) == 13
-    assert [f"{result.name}: {result.detail}" for result in results if not result.passed] == []
+def test_installed_methods_pass(name: str) -> None:
+    found = outcomes(name)
+    assert len(found) == len(members(MethodConformance)) == 12
+    assert {title: outcome.reason for title, outcome in found.items() if outcome.passed is False} == {}
 
 
-class Careless(Distiller):
-    """Images that are one short, of another type each time, and a recipe that forgets the seed."""
+class TestRandomRealOnDigits(MethodConformance):
+    """The suite as pytest runs it, on a data set by name."""
 
-    info: ClassVar[MethodInfo] = MethodInfo(name="careless", title="Careless", version=1, paper="", labels="hard")
-
-    def teachers(self, setting: GridPoint) -> tuple[()]:
-        return ()
-
-    def image_recipe(self, setting: GridPoint) -> CellSpec:
-        return CellSpec("careless", 1, {"ipc": setting.ipc})
-
-    def label_recipe(self, setting: GridPoint) -> None:
-        return None
-
-    def distill(self, task: Task) -> Images:
-        import torch
-
-        task.progress(5, 3)
-        count = task.dataset.classes * task.ipc - 1
-        return Images(torch.rand(count, 3, 16, 16), torch.zeros(count, dtype=torch.int64))
+    method = "random_real"
+    dataset = "digits"
+    ipc = 1
 
 
-def test_a_careless_method_is_told_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = registry.method
+def test_what_is_wrong_is_said() -> None:
+    found = reasons(Careless)
+    assert "odd returned 7 images" in found["images are valid"] and "expected 8" in found["images are valid"]
+    assert found["progress stays within its total"] == "progress(5, 3): expected 0 <= done <= total"
+    unseeded = reasons(Unseeded)
+    assert "task.seed_for" in unseeded["images are the same for the same seed"]
+    assert "seeds 0 and 1: see Distiller.depends_on" in unseeded["identity tells seeds apart"]
+    assert "killed and run again" in reasons(Forgetful)["images resume to the same bits"]
 
-    def method(name: str) -> Any:
-        return Careless if name == "careless" else original(name)
 
-    monkeypatch.setattr(registry, "method", method)
-    failed = {result.name: result.detail for result in check("careless") if not result.passed}
-    assert "put the seed into its fields" in failed["recipes are plain values and tell seeds apart"]
-    assert "not uint8 (8, 3, 16, 16)" in failed["images: uint8, the data set's size, class-major"]
-    assert "derive every random draw from task.seed" in failed["images: the same seed makes the same bits"]
-    assert "expected 0 <= done <= total" in failed["progress counts up to its total"]
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"method": "redd"}, "unknown method 'redd'"),
+        ({"method": "rded[pol=3]"}, "did you mean 'pool'"),
+        ({"method": "rded", "dataset": "digit"}, "did you mean 'digits'"),
+        ({"method": "random_real", "dataset": "digits", "ipc": 500}, "the smallest class of digits has"),
+        ({"method": "rded[pool=1]"}, "needs 2 patches per class"),
+    ],
+)
+def test_what_cannot_be_tested_is_refused(chosen: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        outcomes(**chosen)

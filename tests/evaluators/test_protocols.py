@@ -114,10 +114,9 @@ def test_the_recipes_of_sre2l_and_g_vbsm(method: str, dataset: str, expected: tu
     assert rules.crop == ("shift" if (method, dataset) == ("sre2l", "cifar100") else "rrc")
 
 
-CLASSIFIED = [name for name in catalogue.names() if catalogue.dataset(name).task == "classification"]
-
-
-@pytest.mark.parametrize("dataset", CLASSIFIED)
+@pytest.mark.parametrize(
+    "dataset", [name for name in catalogue.names() if catalogue.dataset(name).task == "classification"]
+)
 @pytest.mark.parametrize("method", ["rded", "hello", "sre2l", "g_vbsm"])
 def test_every_data_set_has_both_tracks(dataset: str, method: str) -> None:
     assert chosen("common", dataset, method).track == "common"
@@ -126,7 +125,7 @@ def test_every_data_set_has_both_tracks(dataset: str, method: str) -> None:
     assert chosen("common", dataset, "rded") == chosen("common", dataset, "hello")  # one recipe for all
 
 
-def test_segmentation_has_one_recipe_of_its_own() -> None:
+def test_masks_have_one_recipe_of_their_own() -> None:
     found = choose("common", catalogue.dataset("icon-scenes"), "promptable")
     assert (found.name, found.evaluator, found.track) == ("segmentation", "segmentation", "common")
     with pytest.raises(UserError, match="no official protocol"):

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from bench import cli
 from bench.api import Dataset, DatasetInfo, EvaluationTask, Images, LabelSource, Progress, TeacherSpec, catalogue
-from bench.api.label_codec import LabelCodec
 from bench.api.seeds import seed_for
+from bench.api.stored.codec import LabelCodec
 from bench.errors import UserError
 from bench.kit import models
 from bench.kit.checkpoint import Checkpoint

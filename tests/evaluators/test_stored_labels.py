@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from bench.api import EvaluationTask, Progress
-from bench.api.label_codec import LabelCodec
 from bench.api.seeds import seed_for
+from bench.api.stored.codec import LabelCodec
 from bench.errors import UserError
 from bench.kit.labels.stored import StoredLabels
 from bench.kit.labels.storing import store

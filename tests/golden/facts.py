@@ -17,10 +17,10 @@ from torch import nn
 
 from bench.api import catalogue
 from bench.api.augmentation import AugmentationConfig, AugmentationSchedule
-from bench.api.label_bytes import fkd_bytes, stored_bytes
-from bench.api.label_codec import LabelCodec
-from bench.api.label_layout import LabelLayout
 from bench.api.seeds import seed_for
+from bench.api.stored.codec import LabelCodec
+from bench.api.stored.layout import LabelLayout
+from bench.api.stored.size import fkd_bytes
 from bench.kit.data.sampling import sample_classes
 from bench.kit.models import build
 from bench.kit.optim import lr_factor
@@ -92,7 +92,7 @@ def selections() -> dict[str, Any]:
 def sizes() -> dict[str, Any]:
     """Bytes of stored labels and numbers of a projector."""
     schedule = AugmentationSchedule(plan=CONFIGS["cutmix"], images=90, epochs=8, batch_size=40)
-    found: dict[str, Any] = {text: stored_bytes(schedule, 10, LabelCodec.parse(text)) for text in CODECS}
+    found: dict[str, Any] = {text: LabelLayout(schedule, LabelCodec.parse(text), 10).total for text in CODECS}
     found["kept"] = LabelLayout(schedule, LabelCodec.parse("prune4"), 10).kept(0)
     found["FKD"] = fkd_bytes(1000, 1000, 300, 100)
     for layers in ("3x3", "all", "layers-3-4"):
@@ -110,7 +110,7 @@ def schedules() -> dict[str, Any]:
         evaluator = evaluator_of(protocol)
         info = catalogue.dataset(next((d for d in protocol.datasets if d in catalogue.names()), "cifar10"))
         for ipc in (1, 10, 50):
-            schedule = evaluator.schedule(protocol, info, ipc * info.classes, seed=0)
+            schedule = evaluator.schedule(protocol, info, ipc=ipc, seed=0)
             fields = [schedule.epochs, schedule.batch_size, schedule.plan.min_scale, schedule.plan.mix]
             found[f"{name}, {info.name}, ipc {ipc}"] = fields
     for kind in ("cosine", "half_cosine", "half_linear", "step", "constant"):

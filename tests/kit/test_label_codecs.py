@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.api.label_codec import LabelCodec
-from bench.api.label_layout import ITEM_BYTES, label_columns
+from bench.api.stored.codec import LabelCodec
+from bench.api.stored.layout import ITEM_BYTES, label_columns
 from bench.kit.labels.codecs import Fp32, Int8, Parts, Renorm, TopK, codec_for, is_complete
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "I8": torch.int8, "U8": torch.uint8, "I16": torch.int16}

@@ -18,9 +18,8 @@ from torch import Tensor
 
 from bench.api import Images, LabelSource, Progress
 from bench.api.augmentation import AugmentationConfig, AugmentationSchedule
-from bench.api.label_bytes import stored_bytes
-from bench.api.label_codec import LabelCodec
-from bench.api.label_layout import SHARD_BYTES
+from bench.api.stored.codec import LabelCodec
+from bench.api.stored.layout import SHARD_BYTES, LabelLayout
 from bench.errors import UserError
 from bench.kit import images as image_files
 from bench.kit import labels as label_sources
@@ -89,9 +88,9 @@ def stored(
 ) -> StoredLabels:
     work.mkdir(exist_ok=True)
     images = images or image_set()
-    facts = {"shard_bytes": 400, "progress": lambda *_, **__: None, "labeller": Judge()} | more
+    facts = {"shard_bytes": 400, "progress": lambda *_, **__: None, "label_model": Judge()} | more
     return store(
-        facts.pop("labeller"), images, plan or schedule(images), LabelCodec.parse(codec), ORDER, work, CPU, **facts
+        facts.pop("label_model"), images, plan or schedule(images), LabelCodec.parse(codec), ORDER, work, CPU, **facts
     )
 
 
@@ -114,7 +113,9 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("mix", ["cutmix", "mixup", "none"])
 @pytest.mark.parametrize("batch_size", [1, 10, 24, 100])
-def test_every_batch_of_every_epoch_is_labelled_as_by_the_labeller(tmp_path: Path, mix: Any, batch_size: int) -> None:
+def test_every_batch_of_every_epoch_is_labelled_as_by_the_label_model(
+    tmp_path: Path, mix: Any, batch_size: int
+) -> None:
     images = image_set()
     plan = PLAN.model_copy(update={"mix": mix})
     stored(tmp_path / "work", images=images, plan=schedule(images, 5, batch_size, plan)).save(tmp_path)
@@ -123,7 +124,7 @@ def test_every_batch_of_every_epoch_is_labelled_as_by_the_labeller(tmp_path: Pat
     assert source.schedule() == schedule(images, 5, batch_size, plan)
     judge, train = Judge(), Resident(images.pixels, images.labels)
     for epoch in (3, 0, 4, 1, 2):  # whatever the order
-        assert source.replay(epoch) is None
+        assert source.replayed_batches(epoch) is None
         stream = views_of(images, plan)
         for views in train.views(stream.plan, epoch, batch_size, CPU):
             found = source.soft_labels(views, 0)
@@ -143,9 +144,9 @@ def test_codecs_answer_as_they_would_without_a_file(tmp_path: Path, codec: str) 
             assert torch.equal(source.soft_labels(views, 0), wanted)
 
 
-def test_the_labeller_is_told_the_step_that_the_student_will_be_at(tmp_path: Path) -> None:
+def test_the_label_model_is_told_the_step_that_the_student_will_be_at(tmp_path: Path) -> None:
     judge, seen = Judge(), []
-    stored(tmp_path / "work", labeller=judge, progress=lambda done, total, **_: seen.append((done, total)))
+    stored(tmp_path / "work", label_model=judge, progress=lambda done, total, **_: seen.append((done, total)))
     assert judge.steps[1:] == list(range(15))  # the first question is how many classes there are
     assert seen == [(done, 15) for done in range(1, 16)]
 
@@ -185,8 +186,8 @@ def test_a_pruned_replay_visits_kept_batches_alone(tmp_path: Path, ipc: int, bat
     }
     visited: set[tuple[int, int]] = set()
     for epoch in (9, 0, 1, 2, 3, 4, 5, 6):
-        places = source.replay(epoch)
-        assert places is not None and places == source.replay(epoch)
+        places = source.replayed_batches(epoch)
+        assert places is not None and places == source.replayed_batches(epoch)
         assert len(places) == len(set(places)) == plan.batches and set(places) <= set(kept)
         replayed = list(train.views(stream.plan, epoch, plan.batch_size, CPU, replay=places))
         assert sum(map(len, replayed)) == len(images)
@@ -198,7 +199,7 @@ def test_a_pruned_replay_visits_kept_batches_alone(tmp_path: Path, ipc: int, bat
             assert torch.equal(source.soft_labels(views, 0), judge.soft_labels(views, 0))
         visited |= set(places)
     assert len(visited) > plan.batches
-    assert source.replay(0) != source.replay(1) or plan.batches == 1
+    assert source.replayed_batches(0) != source.replayed_batches(1) or plan.batches == 1
 
 
 def test_prune_beyond_one_epoch_and_too_many_logits_are_refused(tmp_path: Path) -> None:
@@ -219,7 +220,7 @@ def test_files_have_the_bytes_that_were_planned(tmp_path: Path, codec: str, batc
     plan = schedule(images, 5, batch_size)
     stored(tmp_path / "work", codec, images, plan, shard_bytes=SHARD_BYTES).save(tmp_path)
     on_disk = sum(path.stat().st_size for path in tmp_path.glob("labels-*"))
-    assert on_disk == stored_bytes(plan, CLASSES, LabelCodec.parse(codec))
+    assert on_disk == LabelLayout(plan, LabelCodec.parse(codec), CLASSES).total
     many = stored(tmp_path / "many", codec, images, plan, shard_bytes=60)
     assert sum(map(len, files(tmp_path / "many").values())) == many.layout.total
     assert len(files(tmp_path / "many")) == many.layout.shards > 1
@@ -460,7 +461,7 @@ def test_reading_takes_the_memory_of_two_shards_however_many_there_are(tmp_path:
 
     images = Images(torch.zeros(100, 3, 2, 2, dtype=torch.uint8), torch.arange(100) % CLASSES)
     plan = schedule(images, 40, 20, AugmentationConfig(size=2, crop="none"))
-    source = stored(tmp_path / "work", "fp16", images, plan, labeller=Constant(), shard_bytes=2_000_000)
+    source = stored(tmp_path / "work", "fp16", images, plan, label_model=Constant(), shard_bytes=2_000_000)
     assert source.layout.total > 64e6 and source.layout.shards >= 32
     saved(source, tmp_path / "made")
     done = subprocess.run(
@@ -488,7 +489,7 @@ def test_static_labels_are_those_of_the_plain_images_by_their_shares(tmp_path: P
     coder = codec_for(LabelCodec.parse(codec), CLASSES)
     own = coder.decode(coder.encode(Judge().soft_labels(plain, 0)))
     source = label_sources.load(saved(static(images, codec), tmp_path), CPU, {})
-    assert source.schedule() is None and source.replay(0) is None
+    assert source.schedule() is None and source.replayed_batches(0) is None
     stream = views_of(images, PLAN.model_copy(update={"mix": mix}))
     for views in Resident(images.pixels, images.labels).views(stream.plan, 3, 10, CPU):
         assert torch.equal(images.labels[views.partner_indices], views.partner_labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import subprocess
 import sys
@@ -17,12 +18,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.api import Dataset, DatasetInfo, FrozenBackbone, GridPoint, Images, Progress, Task, TeacherSpec
+from bench.api import Dataset, DatasetInfo, FrozenBackbone, GridPoint, Images, Progress, TeacherSpec
 from bench.errors import UserError
+from bench.kit import running
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.clip import loading
 from bench.kit.data.dataset import Resident
+from bench.kit.running import RunningTask
 from bench.kit.views import AugmentedBatch
+from bench.planning.cells import Cells
+from bench.store.cell import Cell
 from methods.hello import HeLlO, image_update, lora, projector, train
 from methods.hello.config import STAGES, TEMPLATES, Config
 from methods.hello.projector import Projector, ProjectorLabels, build
@@ -115,12 +120,19 @@ class FakeTrajectory:
         return nn.Sequential(nn.Flatten(), Linear(3 * 16 * 16, 3)).requires_grad_(False)
 
 
-def task(work: Path, progress: Any = lambda *a, **k: None, ipc: int = 1) -> Task:
+def silent(done: int, total: int, **_: float) -> None:
+    """Tells nobody."""
+
+
+def task(work: Path, progress: Progress = silent, ipc: int = 1) -> RunningTask:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (24, 3, 20, 20), generator=generator, dtype=torch.uint8)
     split = Resident(images, torch.arange(24) // 8)
     data = Dataset(INFO, NAMES, NAMES, split, split)
-    return Task(INFO, ipc, 0, data, (FakeTrajectory(),), CPU, work, progress)  # type: ignore[arg-type]
+    return RunningTask(
+        dataset=INFO, ipc=ipc, seed=0, data=data, teachers=(FakeTrajectory(),), device=CPU, work=work,  # type: ignore[arg-type]
+        on_progress=progress,
+    )  # fmt: skip
 
 
 SHORT = {"epochs": 3, "batch_size": 8, "conv_rank": 2, "head_rank": 2, "lr": 5e-3}
@@ -336,7 +348,7 @@ def test_refuses_another_clip_and_other_adapters(tmp_path: Path) -> None:
 # -- the method
 
 
-def test_stages_and_recipes() -> None:
+def test_stages() -> None:
     kept = tuple(range(10, 100, 10))
     assert STAGES["early"].of(kept) == (10, 20, 30, 40, 50)
     assert STAGES["all"].of(kept) == kept
@@ -344,48 +356,59 @@ def test_stages_and_recipes() -> None:
     assert [stage.of((90,)) for stage in STAGES.values()] == [(90,)] * 3
     stages = [Config().stage(ipc) for ipc in (1, 5, 6, 20, 21, 200)]
     assert stages == ["early", "early", "all", "all", "late", "late"]
-    method = HeLlO.for_dataset(INFO)
-    one, ten, twenty = (method.label_recipe(GridPoint(INFO, ipc, 0)) for ipc in (1, 10, 20))
-    assert one != ten == twenty
-    assert ten.fields == {"stage": "all", "clip": "tiny", "seed": 0}
-    assert not ten.needs_images
-    other = HeLlO.for_dataset(INFO, conv_rank=4, stages={"all": {"up_to_ipc": None, "share": (0.5, 1)}})
-    assert other.label_recipe(GridPoint(INFO, 1, 0)).fields == {
-        "conv_rank": 4, "share": [0.5, 1.0], "stage": "all", "clip": "tiny", "seed": 0,
-    }  # fmt: skip
-    setting = GridPoint(INFO, 1, 0)
-    assert method.image_recipe(setting) == RDED.for_dataset(INFO).image_recipe(setting)
     with pytest.raises(ValueError, match="another name"):
         Config(stages={"last": {"up_to_ipc": None, "share": (0, 1)}})
-    fewer = HeLlO.for_dataset(INFO, images={"pool": 5})
-    assert fewer.image_recipe(setting) == RDED.for_dataset(INFO, pool=5).image_recipe(setting)
-    updated = HeLlO.for_dataset(INFO, image_update=True).image_recipe(setting)
-    assert updated.by == "hello" and updated.fields["ipc"] == 1 and updated.fields["stage"] == "early"
     with pytest.raises(ValueError, match="no up_to_ipc"):
         Config(stages={"few": {"up_to_ipc": 5, "share": (0, 1)}})
 
 
+def projector_cell(ipc: int, **settings: Any) -> Cell:
+    return Cells(INFO).label_model(HeLlO.for_dataset(INFO, **settings), GridPoint(INFO, ipc, 0), None)
+
+
+def image_cell(**settings: Any) -> Cell:
+    return Cells(INFO).images(HeLlO.for_dataset(INFO, **settings), GridPoint(INFO, 1, 0))
+
+
+def test_projectors_are_shared_by_the_ipc_of_a_stage() -> None:
+    one, ten, twenty = (projector_cell(ipc) for ipc in (1, 10, 20))
+    assert one.id != ten.id == twenty.id and "images" not in ten.parents
+    assert ten.fields == {"dataset": "toy", "stage": "all", "clip": "tiny", "seed": 0}
+    other = projector_cell(1, conv_rank=4, stages={"all": {"up_to_ipc": None, "share": (0.5, 1)}})
+    assert other.fields["config"] == {"conv_rank": 4} and other.fields["share"] == [0.5, 1.0]
+
+
+def test_images_are_rdeds_unless_they_are_updated() -> None:
+    def of_rded(**settings: Any) -> Cell:
+        return Cells(INFO).images(RDED.for_dataset(INFO, **settings), GridPoint(INFO, 1, 0))
+
+    assert image_cell().id == image_cell(lr=0.1).id == of_rded().id
+    assert image_cell(images={"pool": 5}).id == of_rded(pool=5).id != of_rded().id
+    updated = image_cell(image_update=True)
+    assert updated.by == "hello" and updated.fields["ipc"] == 1
+    assert updated.parents["labels"] == projector_cell(1, image_update=True).id == projector_cell(1).id  # trained once
+    assert updated.id == image_cell(image_update=True, update_batch=3).id
+    assert updated.id != image_cell(image_update=True, images={"pool": 5}).id
+
+
 def test_who_teaches() -> None:
-    """A stage of one's choice whatever the IPC, or the last checkpoint alone; equal labels have equal recipes."""
+    """A stage of one's choice whatever the IPC, or the last checkpoint alone; equal labels are equal cells."""
     kept = tuple(range(10, 100, 10))
     assert [Config().checkpoints(ipc, kept) for ipc in (1, 10, 50)] == [kept[:5], kept, kept[6:]]
     assert [Config(teachers="late").checkpoints(ipc, kept) for ipc in (1, 50)] == [kept[6:]] * 2
     assert Config(teachers="last").checkpoints(1, kept) == (90,)
     assert Config(teachers="last").checkpoints(1, (4,)) == (4,)
 
-    def fields(ipc: int, **settings: Any) -> Any:
-        return HeLlO.for_dataset(INFO, **settings).label_recipe(GridPoint(INFO, ipc, 0)).fields
+    def cell(ipc: int, **settings: Any) -> str:
+        return projector_cell(ipc, **settings).id
 
-    assert fields(1, teachers="last") == fields(50, teachers="last") == {"stage": "last", "clip": "tiny", "seed": 0}
-    assert fields(1, teachers="early") == fields(50, teachers="early") == fields(1)
-    assert fields(1, teachers="last") != fields(1) and fields(1, teachers="late") == fields(50)
+    assert cell(1, teachers="last") == cell(50, teachers="last") != cell(1)
+    assert projector_cell(1, teachers="last").fields["stage"] == "last"
+    assert cell(1, teachers="early") == cell(50, teachers="early") == cell(1)
+    assert cell(1, teachers="late") == cell(50)
     own = {"few": {"up_to_ipc": None, "share": (0, 0.25)}}
-    assert fields(1, teachers="few", stages=own) == fields(1, stages=own) != fields(1)
-    updated = [
-        HeLlO.for_dataset(INFO, image_update=True, teachers=name).image_recipe(GridPoint(INFO, 1, 0)).fields
-        for name in ("by-ipc", "last")
-    ]
-    assert updated[0] != updated[1]
+    assert cell(1, teachers="few", stages=own) == cell(1, stages=own) != cell(1)
+    assert image_cell(image_update=True, teachers="last").id != image_cell(image_update=True).id
     with pytest.raises(ValueError, match="expected by-ipc, last, early, all, late, not first"):
         Config(teachers="first")
 
@@ -409,7 +432,7 @@ def test_the_last_checkpoint_alone_teaches(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_labels_through_the_method(tmp_path: Path) -> None:
-    source = HeLlO(Config(**SHORT)).label(task(tmp_path), None)
+    source = HeLlO(Config(**SHORT)).label_model(task(tmp_path))
     assert HeLlO.label_kinds[source.kind] == f"{ProjectorLabels.__module__}:{ProjectorLabels.__name__}"
     assert source.soft_labels(views(pixels(5, size=16)), 0).shape == (5, 3)
 
@@ -419,26 +442,28 @@ def test_planning_needs_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+def updated(source: ProjectorLabels, start: Images, job: RunningTask, **settings: Any) -> Images:
+    given = dataclasses.replace(job, images=start, labels=source)
+    return running.distill(HeLlO(Config(image_update=True, **settings)), given)
+
+
 def test_image_update(tmp_path: Path) -> None:
     _, source = labels_of(Config(conv_rank=2))
     generator = torch.Generator().manual_seed(2)
     drawn = torch.randint(0, 256, (3, 3, 16, 16), generator=generator, dtype=torch.uint8)
     start = Images(drawn, torch.arange(3))
-    calls: list[int] = []
+    calls: list[tuple[int, int]] = []
 
     def run(batch: int) -> Images:
-        config = Config(update_steps=8, update_batch=batch)
-        work = tmp_path / str(batch)
-        work.mkdir()
-        count = lambda done, total, **_: calls.append(total)  # noqa: E731
-        return image_update.update(start, source.projector, config, work, CPU, count)
+        (work := tmp_path / str(batch)).mkdir()
+        job = task(work, lambda *told, **_: calls.append(told))
+        return updated(source, start, job, update_steps=8, update_batch=batch)
 
-    updated = run(3)
-    assert updated.pixels.dtype == torch.uint8 and updated.pixels.shape == start.pixels.shape
-    assert torch.equal(updated.labels, start.labels) and calls == [8] * 8
-    assert float((run(2).pixels.float() - updated.pixels.float()).abs().max()) <= 1  # every image for itself
+    made = run(3)
+    assert calls == [(step, 8) for step in range(1, 9)]
+    assert float((run(2).pixels.float() - made.pixels.float()).abs().max()) <= 1  # every image for itself
     before, after = (
-        image_update.detail_loss(source.projector, images.pixels.float() / 255, 2) for images in (start, updated)
+        image_update.detail_loss(source.projector, images.pixels.float() / 255, 2) for images in (start, made)
     )
     assert float(after) < float(before)
 
@@ -446,14 +471,14 @@ def test_image_update(tmp_path: Path) -> None:
 @pytest.mark.parametrize("every", [1, 3, 5])
 def test_image_update_stopped_again_and_again_ends_with_the_same_bits(tmp_path: Path, every: int) -> None:
     _, source = labels_of(Config(conv_rank=2))
-    start = Images((255 * pixels(5, size=16)).to(torch.uint8), torch.arange(5))
-    config = Config(update_steps=5, update_batch=2)
+    start = Images((255 * pixels(6, size=16)).to(torch.uint8), torch.arange(6) // 2)
     for name in ("whole", "stopped"):
         (tmp_path / name).mkdir()
-    whole = image_update.update(start, source.projector, config, tmp_path / "whole", CPU, lambda *_, **__: None)
-    again, told = stopped_every(
-        every,
-        lambda progress: image_update.update(start, source.projector, config, tmp_path / "stopped", CPU, progress),
-    )
+
+    def run(name: str, progress: Progress = silent) -> Images:
+        return updated(source, start, task(tmp_path / name, progress, ipc=2), update_steps=5, update_batch=2)
+
+    whole = run("whole")
+    again, told = stopped_every(every, lambda progress: run("stopped", progress))
     assert told == list(range(1, 16))
     assert torch.equal(again.pixels, whole.pixels) and not torch.equal(whole.pixels, start.pixels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bench import stopping
-from bench.api import Dataset, DatasetInfo, Progress, Task, TeacherSpec, registry
-from bench.kit import distributed
+from bench.api import Dataset, DatasetInfo, Progress, TeacherSpec, registry
+from bench.kit import distributed, running
 from bench.kit.data.dataset import Resident
+from bench.kit.running import RunningTask
 from bench.kit.teachers import trajectory
 from bench.kit.teachers.trajectory import Network, Trajectory
 from methods import rded
 from methods.g_vbsm import GVBSM
-from methods.g_vbsm.conv_statistics import FILE
 from methods.hello import lora, train
 from methods.hello.config import Config
 from methods.sre2l import SRe2L
@@ -48,7 +49,7 @@ def network(folder: Path, arch: str) -> Trajectory:
     return Trajectory.load(folder, CPU)
 
 
-def task(folder: Path, progress: Progress) -> Task:
+def task(folder: Path, progress: Progress) -> RunningTask:
     info = DatasetInfo(
         name="noise", title="Noise", classes=CLASSES, image_size=SIDE, smallest_class=EACH,
         train_images=CLASSES * EACH, test_images=CLASSES, mean=MEAN, std=STD, clip="icon-clip",
@@ -61,7 +62,10 @@ def task(folder: Path, progress: Progress) -> Task:
     names = tuple(map(str, range(CLASSES)))
     work, own = folder / "work", folder / f"rank-{distributed.rank()}"
     teachers = tuple(network(own / arch, arch) for arch in POOL)
-    return Task(info, 2, 0, Dataset(info, names, names, images, images), teachers, CPU, work, progress)
+    return RunningTask(
+        dataset=info, ipc=2, seed=0, data=Dataset(info, names, names, images, images), teachers=teachers, device=CPU,
+        work=work, on_progress=progress,
+    )  # fmt: skip
 
 
 # -- the stages
@@ -88,9 +92,7 @@ def measure_little(folder: Path, progress: Progress) -> dict[str, Tensor]:
 
 def measured(folder: Path, progress: Progress, batch: int) -> dict[str, Tensor]:
     settings: dict[str, Any] = {"pool": POOL, "patch": 4, "crop": "shift", "pad": 2, "statistics_batch": batch}
-    own = folder / f"rank-{distributed.rank()}"
-    GVBSM(GVBSM.Config(**settings)).prepare(task(folder, progress), own)
-    return load_file(own / FILE)
+    return running.prepare(GVBSM(GVBSM.Config(**settings)), task(folder, progress))
 
 
 def recover(folder: Path, progress: Progress) -> dict[str, Tensor]:
@@ -104,17 +106,16 @@ def recover_at_once(folder: Path, progress: Progress) -> dict[str, Tensor]:
 
 
 def recovered(folder: Path, progress: Progress, groups: int | str) -> dict[str, Tensor]:
-    images = SRe2L(SRe2L.Config(iterations=8, group_classes=2, groups=groups)).distill(task(folder, progress))
+    config = SRe2L.Config(iterations=8, group_classes=2, groups=groups)
+    images = running.distill(SRe2L(config), task(folder, progress))
     return {"pixels": images.pixels, "labels": images.labels}
 
 
 def score(folder: Path, progress: Progress) -> dict[str, Tensor]:
     """RDED's scores: 5 classes in 10 chunks of 4 images."""
-    own = folder / f"rank-{distributed.rank()}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rded, "_CROP_BYTES", 4 * 12 * SIDE**2 * 3)
-        rded.RDED(rded.RDED.Config(crops=3)).prepare(task(folder, progress), own)
-    return load_file(own / "scores.safetensors")
+        return running.prepare(rded.RDED(rded.RDED.Config(crops=3)), task(folder, progress))
 
 
 STAGES: dict[str, Stage] = {
@@ -180,14 +181,14 @@ def test_a_shared_stage_makes_what_one_process_makes(whole: Path, name: str, siz
 def test_stopped_in_the_middle_a_shared_stage_goes_on_to_the_same_bits(whole: Path, tmp_path: Path, name: str) -> None:
     stop = {"project": 3, "measure": 1, "recover": 13, "score": 2}[name]
     assert all(run_ranks(2, work_through, tmp_path, (name,), stop=stop, may_fail=True))
-    kept = {path.name for path in (tmp_path / name / "work").iterdir()}
+    kept = {re.sub("-[0-9a-f]{8}", "", path.stem) for path in (tmp_path / name / "work").iterdir()}
     assert (
         kept
         == {
-            "project": {"projector.ckpt"},
-            "measure": {"pass-0000000.ckpt", "pass-0000000-1.ckpt"},
-            "score": {"checkpoint.ckpt", "checkpoint-1.ckpt"},
-            "recover": {"checkpoint.ckpt", "checkpoint-1.ckpt", "images-000000.ckpt", "images-000003.ckpt"},
+            "project": {"checkpoint"},
+            "measure": {"work-block-000000", "work-block-000000-1"},
+            "score": {"block-000000", "block-000001", "block-000005", "block-000006"},
+            "recover": {"block-000000", "work-block-000001", "block-000003", "work-block-000004"},
         }[name]
     )
     run_ranks(2, work_through, tmp_path, (name,))
@@ -209,6 +210,6 @@ def test_another_number_of_processes_goes_on_where_it_can(whole: Path, tmp_path:
 def test_methods_say_which_stages_can_be_shared() -> None:
     shared = {name: registry.method(name).info.shared for name in registry.method_names()}
     assert {name: stages for name, stages in shared.items() if stages} == {
-        "g_vbsm": ("prepare",), "hello": ("label",), "rded": ("prepare",), "sre2l": ("distill",),
+        "g_vbsm": ("prepare",), "hello": ("label",), "rded": ("prepare", "distill"), "sre2l": ("distill",),
     }  # fmt: skip
     assert all(set(stages) <= {"prepare", "distill", "label"} for stages in shared.values())

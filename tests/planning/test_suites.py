@@ -10,20 +10,21 @@ from typing import Any
 import pytest
 import torch
 
+from bench.cli import main
 from bench.cli.options import request
 from bench.cli.run import arguments
 from bench.errors import UserError
 from bench.kit.models import build
-from bench.planning import suites
+from bench.planning import manifest, suites
 from bench.planning.grid import Grid, Request
 from bench.planning.plan import plan
 from bench.planning.protocols import read_settings, unchanged
 from bench.planning.suites import Suite, suite
-from bench.report_legacy import trends
-from bench.report_legacy.board import make_rows
-from bench.report_legacy.command import command
-from bench.report_legacy.entries import Entry
-from bench.report_legacy.wording import NONE
+from bench.report.collect import collect
+from bench.report.command import command
+from bench.report.results import to_frame
+from bench.report.rows import pool, records
+from bench.store.artifacts import Store
 from tests.conftest import Bench
 
 NAMES = suites.names()
@@ -219,6 +220,39 @@ def test_unknown_names_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "\n" not in str(raised.value)
 
 
+def test_a_suite_by_path(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('title = "Mine"\n[full]\ndatasets = ["digits"]\nmethods = ["rded"]\nipc = [3]\n')
+    (one,) = suite(str(file)).requests(suites.name_of(str(file)), small=False, given={})
+    assert (one.suite, one.dataset, one.methods, one.ipc) == ("mine", "digits", ("rded",), (3,))
+    assert all(
+        "[small" in protocol
+        for protocol in protocols([plan(suite(str(file)).requests("mine", small=True, given={})[0])])
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("none.toml", None, "none.toml can't be read: No such file or directory"),
+        ("cut.toml", b'title = "', "cut.toml can't be read"),
+        ("odd.toml", b"\xff\xfe", "odd.toml can't be read"),
+        ("bare.toml", b"about = 'x'", "title is missing"),
+        ("key.toml", b"title = 'x'\n[full]\nmethod = ['rded']", "did you mean 'full.methods'"),
+        ("baselines.toml", b"title = 'x'\n[full]", "is the name of an installed suite"),
+        ("empty.toml", b"title = 'x'\n[full]", "suite empty names no datasets; add full.datasets, or --dataset"),
+    ],
+)
+def test_a_broken_suite_file_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, content: bytes | None, words: str
+) -> None:
+    if content is not None:
+        (tmp_path / file).write_bytes(content)
+    assert main(["run", "--suite", str(tmp_path / file), "--dry-run", "--store", str(tmp_path / "none")]) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1 and words in printed
+
+
 # -- variants: their rows, and the commands that make them again
 
 
@@ -248,177 +282,20 @@ def test_variants_keep_their_own_labels_and_random_rows() -> None:
         assert all("adapt" not in labels[cell.parents["labels"]].fields["config"] for cell in by_row[row])
 
 
-def entries_of(grid: Grid) -> list[Entry]:
-    """As the board has them while nothing is done."""
-    from bench.report_legacy.collect import _changed
-
-    return [
-        Entry(
-            cell=cell.id, state="missing", parents=cell.parents, changed=_changed(grid.request, cell.row),
-            **{name: value for name, value in cell.row.items() if name not in ("classes", "protocol_digest")},
-        )
-        for cell in grid.stage("evaluate")
-    ]  # fmt: skip
-
-
 @pytest.mark.parametrize("name", OURS)
 @pytest.mark.parametrize("small", [False, True])
-def test_the_command_of_every_row_plans_its_cells(name: str, small: bool) -> None:
+def test_the_command_of_every_row_plans_its_cells(name: str, small: bool, tmp_path: Path) -> None:
     """Variants and changed protocols included."""
     grid = grids(name, small=small)[0]
+    manifest.keep(Store(tmp_path), grid)
     parser = argparse.ArgumentParser()
     arguments(parser)
-    for row in make_rows(entries_of(grid)):
-        text = command([row], ("random_real", "full_data")).replace("\\\n", "")
+    for row in records(pool(to_frame(collect(Store(tmp_path))[name]))):
+        text = command([row]).replace("\\\n", "")
         again = plan(request(parser.parse_args(shlex.split(text)[4:])))
-        assert {entry.cell for entry in row.entries} <= {cell.id for cell in again.cells}, text
+        assert set(row.cells) <= {cell.id for cell in again.cells}, text
         names = {(cell.row["method"], cell.row["protocol"]) for cell in again.stage("evaluate")}
         assert (row.method, row.protocol) in names, text
-
-
-# -- trends
-
-
-def measured(*top1: float | None, method: str = "hello", **facts: Any) -> list[Entry]:
-    usual: dict[str, Any] = {
-        "dataset": "digits", "title": "Digits", "labels": "projector", "asked": "native", "via": method, "ipc": 10,
-        "student": "convnet3-w32", "protocol": "common[small]", "protocol_version": 1,
-    }  # fmt: skip
-    usual |= facts
-    place = "-".join(str(usual.get(key)) for key in ("dataset", "protocol", "student", "ipc", "student_seed"))
-    return [
-        Entry(
-            cell=f"{method}-{place}-{seed}", method=method, seed=seed, top1=value, **usual,
-            state="missing" if value is None else "done",
-        )
-        for seed, value in enumerate(top1)
-    ]  # fmt: skip
-
-
-def a_suite(*found: dict[str, Any]) -> Suite:
-    form = {"datasets": ["digits"], "methods": ["hello", "rded"]}
-    usual = {"claim": "HeLlO above RDED", "more": "hello", "less": "rded"}
-    trends = [{**usual, **one} for one in found]
-    return Suite.model_validate(
-        {"title": "T", "source": "S", "about": "A", "full": form, "small": {}, "trends": trends}
-    )
-
-
-def finding(*entries: list[Entry], **trend: Any) -> trends.Finding:
-    (one,) = trends.findings(a_suite(trend), make_rows([entry for some in entries for entry in some]))
-    return one
-
-
-def test_differences_by_hand() -> None:
-    """.60 .64 .62 against .50 .56 .52: differences .10 .08 .10, mean .09333, s = .011547, so half the interval is
-    4.302653 · .011547 / √3 = .028684."""
-    hello, rded = measured(0.60, 0.64, 0.62), measured(0.50, 0.56, 0.52, method="rded", labels="teacher")
-    one = finding(hello, rded, printed=[43.7, 42.0])
-    assert one.difference.mean == pytest.approx(0.28 / 3)
-    assert one.difference.ci95 == pytest.approx(0.028684, abs=2e-6)
-    assert one.pairs == "3" and one.direction == "same"
-    assert finding(hello, rded, printed=[42.0, 43.7]).direction == "other"  # they found it the other way round
-    assert finding(rded, hello, more="rded", less="hello").direction == "other"
-    text = trends.render(a_suite({"printed": [43.7, 42.0], "dataset": "imagenet-1k"}), make_rows([*hello, *rded]))
-    assert "1 the same way, 0 the other way, 0 can't be told" in text
-    cells = [
-        cell.strip().replace("\u00a0", " ")
-        for cell in next(one for one in text.splitlines() if "43.7" in one).split("|")[1:-1]
-    ]
-    assert cells == [
-        "HeLlO above RDED", "43.7 : 42 (imagenet-1k)", "10", "convnet3-w32", "62.0 : 52.7", "+9.3 ± 2.9", "3", "same",
-    ]  # fmt: skip
-
-
-def test_what_cannot_be_told() -> None:
-    hello = measured(0.60, 0.64, 0.62)
-    # differences .1 -.1 .03: mean .01, half the interval .25
-    noisy = finding(hello, measured(0.5, 0.74, 0.59, method="rded"))
-    assert noisy.direction == "can't tell" and noisy.pairs == "3"
-    alone = finding(measured(0.9), measured(0.1, method="rded"))
-    assert alone.direction == "can't tell" and alone.pairs == "1" and alone.difference.ci95 is None
-    equal = finding(hello, measured(0.60, 0.64, 0.62, method="rded"))
-    assert equal.direction == "can't tell"
-
-
-def test_pairs_are_counted_honestly() -> None:
-    hello, rded = measured(0.6, 0.7, 0.8), measured(0.5, 0.6, 0.7, method="rded")
-    assert finding(hello, measured(0.5, 0.6, None, method="rded")).pairs == "2/3"
-    twice = [
-        entry
-        for student in (4, 5)
-        for method in ("rded", "hello")
-        for entry in measured(0.5, 0.6, 0.7, method=method, student_seed=student)
-    ]
-    assert finding(twice).pairs == "3 × 2"
-    assert finding(twice[:-1]).pairs == "3 × 1–2"
-    # only common seeds are pairs: seeds 1 and 2 of one, 0 and 1 of the other
-    one = finding(hello[1:], rded[:2])
-    assert one.pairs == "1" and one.difference.mean == pytest.approx(0.1)
-
-
-def test_only_rows_that_differ_in_nothing_else_are_compared() -> None:
-    def none(*entries: list[Entry], **trend: Any) -> None:
-        assert trends.findings(a_suite(trend), make_rows([entry for some in entries for entry in some])) == []
-
-    hello = measured(0.6, 0.7)
-    others: tuple[dict[str, Any], ...] = (
-        {"ipc": 1}, {"student": "vit-small"}, {"protocol": "common"}, {"protocol_version": 2}, {"asked": ""},
-        {"asked": "stored:topk5"}, {"method": "rded[pool=3]", "via": "rded[pool=3]"}, {"method": "sre2l"},
-    )  # fmt: skip
-    for other in others:
-        none(hello, measured(0.5, 0.6, **{"method": "rded", **other}))
-    none(hello, measured(None, None, method="rded"))
-    rded = measured(0.5, 0.6, method="rded")
-    none(hello, rded, ipc=1)
-    none(hello, rded, student="swin_v2_t", kin=["swin-small"])
-    none(hello, measured(0.5, 0.6, method="hello[conv_rank=2]", via="hello[conv_rank=2]"))
-    assert finding(hello, rded, student="vgg11", kin=["convnet3-w32"]).pairs == "2"
-    hard = measured(0.1, 0.2, method="random_real", labels="hard", asked="", via="hello")
-    none(hello, hard, less="random_real")
-    assert finding(hello, hard, less={"method": "random_real", "labels": "hard"}).pairs == "2"
-    across = finding(hello, measured(0.1, 0.2, ipc=1), less={"method": "hello", "ipc": 1})
-    assert (across.more.ipc, across.less.ipc) == (10, 1)
-
-
-def test_official_recipes_are_compared_though_each_is_its_method_s_own() -> None:
-    hello = measured(0.6, 0.7, protocol="official-hello")
-    rded = measured(0.5, 0.6, method="rded", protocol="official-rded")
-    assert finding(hello, rded).difference.n == 2
-    small = measured(0.5, 0.6, method="rded", protocol="official-rded[small]")
-    assert not trends.findings(a_suite({}), make_rows([*hello, *small]))
-    common = [measured(0.8, 0.9), measured(0.1, 0.2, method="rded")]
-    rows = make_rows([*hello, *rded, *common[0], *common[1]])
-    assert len(trends.findings(a_suite({}), rows)) == 2
-    text = trends.render(a_suite({}), rows)
-    assert "| Protocol" in text and "| official " in text and "common\\[small\\]" in text
-    assert "| Protocol" not in trends.render(a_suite({}), make_rows([*hello, *rded]))
-
-
-def test_variants_are_told_apart() -> None:
-    probe = measured(0.5, 0.6, method="hello[adapt=head,epochs=6]", via="hello[adapt=head]")
-    usual = measured(0.7, 0.8, method="hello[epochs=6]", via="hello")
-    one = finding(probe, usual, less="hello[adapt=head]")
-    assert one.more.method == "hello[epochs=6]" and one.less.method == "hello[adapt=head,epochs=6]"
-
-
-def test_a_board_is_about_its_own_data_set_where_the_authors_have_it() -> None:
-    whole = suite("baselines")
-    for name, count in (("imagenet-1k", 9), ("imagenet-100", 6), ("digits", 15)):
-        assert len(trends.about(whole.trends, name)) == count
-    rows = make_rows([*measured(0.6, 0.7), *measured(0.5, 0.6, method="rded")])
-    text = trends.render(whole, rows)
-    assert text.count("| HeLlO above RDED") == 1  # both data sets' at IPC 10, of which there is one comparison here
-    assert "43.7 : 42 (imagenet-1k); 48.9 : 36 (imagenet-100)" in text.replace("\u00a0", " ").replace("<wbr>", "")
-    assert "1 the same way, 0 the other way, 0 can't be told" in text
-    assert "Not measured here: HeLlO above RDED (imagenet-1k) at IPC 1;" in text and "; and 8 more." in text
-
-
-def test_nothing_measured_says_so() -> None:
-    rows = make_rows(measured(0.6, 0.7))
-    assert "None of its trends can be told" in trends.render(a_suite({}), rows)
-    assert "trends" not in trends.render(a_suite(), rows)
-    assert "Direction" not in trends.render(a_suite({}), [])
 
 
 # -- end to end
@@ -454,11 +331,11 @@ def test_a_tiny_run(name: str, bench: Bench, colours: Path, tmp_path: Path) -> N
     assert done.returncode == 0, done.stdout + done.stderr
     assert not (tmp_path / "boards" / "folder-colours.md").exists()
     board = (tmp_path / "boards" / "suites" / name / "folder-colours.md").read_text().replace("<wbr>", "")
-    assert f"{count} of {count} cells done" in board
+    assert f"{count} of {count} students done" in board
     assert "## Beside the paper" in board and "common\\[small,epochs=2," in board
     heads = [line for line in board.splitlines() if line.startswith("| Method") and "Parameters" in line]
     assert len(heads) == 1
     column = [cell.strip() for cell in heads[0].split("|")].index("Parameters")
     start = board.splitlines().index(heads[0]) + 2
     stored = [line.split("|")[column].strip() for line in board.splitlines()[start : start + count]]
-    assert len(set(stored)) == sizes and all(text == NONE or text.replace(",", "").isdigit() for text in stored)
+    assert len(set(stored)) == sizes and all(text == "—" or text.replace(",", "").isdigit() for text in stored)

@@ -68,7 +68,7 @@ def missing() -> str | None:
     return None
 
 
-def start(home: Path, max_array_size: int = 5) -> Path:
+def start(home: Path, max_array_size: int = 3) -> Path:
     """Start a cluster and wait until all nodes are up; returns the path of slurm.conf. One that runs stays as it is.
 
     Args:
@@ -317,7 +317,7 @@ def main() -> int:
         action = actions.add_parser(name)
         action.add_argument("home", type=Path, metavar="DIR")
         if name == "start":
-            action.add_argument("--max-array-size", type=int, default=5)
+            action.add_argument("--max-array-size", type=int, default=3)
         if name in ("kill-node", "start-node"):
             action.add_argument("node", choices=NODES)
         if name == "kill-node":

@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -31,7 +32,15 @@ if "SLURM_JOB_ID" in os.environ and "SLOWLY" in os.environ:
         _step(self, done, total, **metrics)
         time.sleep(float(os.environ["SLOWLY"]) / total)
     heartbeat.Heartbeat.__call__ = _slow_step
-    heartbeat._LOOK_EVERY = 0.05
+    heartbeat._POLL_EVERY = 0.05
+"""
+
+_IMPATIENT = """
+import sys
+from bench.cli import main
+from bench.slurm import follow
+follow._GRACE = follow._QUERY_EVERY = 1.0
+sys.exit(main())
 """
 
 Done = subprocess.CompletedProcess[str]
@@ -69,6 +78,10 @@ class Place:
 
     def start_bench(self, arguments: list[str], **env: str) -> subprocess.Popen[str]:
         return self.start(*command(arguments), **env)
+
+    def start_impatient(self, arguments: list[str], **env: str) -> subprocess.Popen[str]:
+        """Start the command with a follower that takes a task for dead a second after it left the queue."""
+        return self.start(sys.executable, "-c", _IMPATIENT, *arguments, **env)
 
     def slowly(self, seconds: float) -> dict[str, str]:
         """Variables under which every cell that a job computes takes at least so long."""

@@ -13,7 +13,7 @@ import pytest
 
 from bench.cli import main
 from bench.execution import local
-from bench.slurm import launcher
+from bench.slurm import follow, submit
 from bench.slurm.submit import Submission
 from tests.conftest import TINY_PROTOCOL
 from tests.slurm.place import SMALL, STORE, Done, Place, awaited, finish, make_place
@@ -85,7 +85,7 @@ def test_the_last_job_writes_the_boards(finished: tuple[Place, Done, Done]) -> N
     awaited(place.idle)
     shutil.rmtree(place.home / "boards")
     (run,) = (place.home / STORE / "slurm").iterdir()
-    again = "import sys; from bench.slurm.task import report; report(sys.argv[1])"
+    again = "import sys; from bench.slurm.task import Report; Report(sys.argv[1])()"
     assert place.run(sys.executable, "-c", again, str(run / "run.json")).returncode == 0
     assert place.board() == place.board("inline-boards")
 
@@ -117,7 +117,7 @@ def test_what_fails_is_told_and_holds_up_only_what_stands_on_it(place: Place) ->
     done = place.bench(arguments)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "not a readable image" in done.stdout
-    assert "1 failed, 2 waiting for them" in done.stdout
+    assert "1 failed, 2 depend on them" in done.stdout
     awaited(place.idle)
     told = [log.read_text() for log in (place.home / STORE / "slurm").glob("*/*.err")]
     assert sum("not a readable image" in text for text in told) == 1  # blocked ones end at once
@@ -128,7 +128,7 @@ def test_what_fails_is_told_and_holds_up_only_what_stands_on_it(place: Place) ->
     assert again.returncode == 1, again.stdout + again.stderr
     assert "not a readable image" not in again.stdout, "the failure of old is no answer"
     assert "no_such_model" in again.stdout
-    assert "1 failed, 0 waiting for them" in again.stdout
+    assert "1 failed, 0 depend on them" in again.stdout
     assert len(place.records()) == 2
     assert "--array=0-1" in place.scripts()[-2], "the student that was trained stood beside the one that wasn't"
     assert not list((place.home / STORE / "slurm").glob("*/*_1_log.err")), "tasks of a second rank"
@@ -150,15 +150,13 @@ def test_stopped_and_started_again_it_waits_for_what_runs_and_notices_what_dies(
     assert sum("RUNNING" in line for line in place.queue()) == 1
 
     before = len(place.scripts("stopped"))
-    impatient = "import sys; from bench.slurm import launcher; launcher._GRACE = launcher._ASK_EVERY = 1.0; "
-    impatient += "from bench.cli import main; sys.exit(main())"
-    second = place.start(sys.executable, "-c", impatient, *arguments, "--seeds", "0,1", **place.slowly(3))
+    second = place.start_impatient([*arguments, "--seeds", "0,1"], **place.slowly(3))
     killed = awaited(lambda: _heartbeat(place, "stopped", stage="evaluate", seed=1))
     os.kill(killed["pid"], signal.SIGKILL)
     os.kill(worker, signal.SIGCONT)
     done = finish(second)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "1 failed, 0 waiting for them" in done.stdout
+    assert "1 failed, 0 depend on them" in done.stdout
     assert f"Slurm task {killed['job']}: FAILED" in done.stdout
     log = Path(done.stdout.partition("its log is ")[2].partition("; see bench show")[0])
     assert "Killed" in log.read_text()
@@ -179,8 +177,8 @@ def test_auto_takes_slurm_where_a_cluster_answers(
     monkeypatch.setenv("SLURM_CONF", place.conf)
     if not there:
         monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(launcher, "begin", lambda *_: taken.append("slurm") or Submission({}, {}))
-    monkeypatch.setattr(launcher, "follow", lambda *_: None)
+    monkeypatch.setattr(submit, "submit", lambda *_: taken.append("slurm") or Submission({}, {}))
+    monkeypatch.setattr(follow, "follow", lambda *_: None)
     monkeypatch.setattr(local, "run", lambda *_: taken.append("local"))
     assert main(place.arguments(cluster="auto")) == 0
     assert taken == ["slurm" if there else "local"]

@@ -12,7 +12,7 @@ from bench.planning.grid import Grid, Request
 from bench.planning.plan import plan
 from bench.slurm.arrays import After, Array, plan_arrays
 from bench.slurm.profile import Profile, Resources
-from bench.slurm.submit import can_be_shared
+from bench.slurm.submit import shareable
 from bench.store.cell import Cell
 
 
@@ -29,8 +29,8 @@ def made(*chain: tuple[str, str, Sequence[str]]) -> Grid:
 
 def arrays_of(grid: Grid, profile: Profile | None = None, done: Sequence[str] = (), **given: Any) -> list[Array]:
     state: dict[str, Any] = {cell.id: "done" if cell.prefix in done else "todo" for cell in grid.cells}
-    values: dict[str, Any] = {"longest": 1000, "at_a_time": None, "in_queue": {}}
-    values |= {"shared": lambda cell: False, "seconds": lambda cell: None, **given}
+    values: dict[str, Any] = {"max_tasks": 1000, "max_parallel": None, "in_queue": {}}
+    values |= {"shareable": lambda cell: False, "seconds": lambda cell: None, **given}
     return plan_arrays(Schedule(grid, state), profile or Profile(), **values)
 
 
@@ -86,7 +86,7 @@ def many(count: int) -> Grid:
 
 @pytest.mark.parametrize("longest", [1, 3, 4, 7, 10])
 def test_no_array_is_longer_than_slurm_allows(longest: int) -> None:
-    arrays = arrays_of(many(10), longest=longest)
+    arrays = arrays_of(many(10), max_tasks=longest)
     assert all(len(array.packs) <= longest for array in arrays)
     assert sorted(name for array in arrays for pack in names(array) for name in pack) == sorted(
         [*(f"d{index}" for index in range(10)), *(f"l{index}" for index in range(10))]
@@ -99,9 +99,9 @@ def test_no_array_is_longer_than_slurm_allows(longest: int) -> None:
 
 def test_the_profile_may_ask_for_shorter_ones_and_chunks_share_the_throttle() -> None:
     profile = Profile(max_array=4, throttle=7)
-    assert [(len(a.packs), a.at_a_time) for a in arrays_of(many(10), profile)[:3]] == [(4, 2), (4, 2), (2, 2)]
-    assert {a.at_a_time for a in arrays_of(many(10), profile, at_a_time=1)} == {1}, "never none at all"
-    assert {a.at_a_time for a in arrays_of(many(10))} == {None}
+    assert [(len(a.packs), a.max_parallel) for a in arrays_of(many(10), profile)[:3]] == [(4, 2), (4, 2), (2, 2)]
+    assert {a.max_parallel for a in arrays_of(many(10), profile, max_parallel=1)} == {1}, "never none at all"
+    assert {a.max_parallel for a in arrays_of(many(10))} == {None}
 
 
 def test_resource_classes_are_arrays_of_their_own() -> None:
@@ -113,7 +113,7 @@ def test_resource_classes_are_arrays_of_their_own() -> None:
         },
     )
     arrays = arrays_of(DIAMOND, profile)
-    assert [(a.stage, a.resources) for a in arrays] == [
+    assert [(a.stage, a.name) for a in arrays] == [
         ("teacher", "default"), ("distill", "big"), ("distill", "small"), ("label", "default"), ("evaluate", "small"),
     ]  # fmt: skip
     assert arrays[3].after == After(all=(1, 2))
@@ -144,20 +144,20 @@ def test_short_cells_are_packed_up_to_the_minutes_of_the_profile() -> None:
 
 def test_only_work_that_can_be_shared_gets_several_processes_and_such_tasks_are_not_packed() -> None:
     profile = Profile(resources={"wide": Resources(cells=("distill", "label"), processes=4, pack=5)})
-    arrays = arrays_of(many(10), profile, shared=lambda cell: cell.stage == "distill")
+    arrays = arrays_of(many(10), profile, shareable=lambda cell: cell.stage == "distill")
     assert [(a.stage, a.processes, len(a.packs)) for a in arrays] == [("distill", 4, 10), ("label", 1, 2)]
 
 
 def test_what_can_be_shared() -> None:
     grid = plan(Request(methods=("sre2l", "g_vbsm", "hello"), ipc=(1,), seeds=(0,)))
-    shared = {(cell.stage, cell.by) for cell in grid.cells if can_be_shared(cell)}
+    shared = {(cell.stage, cell.by) for cell in grid.cells if shareable(cell)}
     assert {("teacher", "teacher"), ("prepare", "g_vbsm"), ("distill", "sre2l"), ("label", "hello")} <= shared
     assert not {("evaluate", "classification"), ("distill", "random_real"), ("label", "stored")} & shared
 
 
 def test_more_for_a_retry() -> None:
     profile = Profile(minutes=60, resources={"x": Resources(cells=("label",), memory_gb=4, pack=2)})
-    more = profile.with_more(memory_gb=32, minutes=None)
+    more = profile.with_limits(memory_gb=32, minutes=None)
     assert more.resources_of("x", "label").memory_gb == more.resources_of("default", "teacher").memory_gb == 32
     assert more.resources_of("x", "label").minutes == 60
     assert more.resources["x"].pack == 2

@@ -78,10 +78,15 @@ def test_a_short_job_is_not_warned_as_it_begins() -> None:
         ('partitoin = "gpu"', "unknown key in profiles/here.toml 'partitoin' (did you mean 'partition'?)"),
         ("[resources.a]\ncpu = 4", "unknown key in profiles/here.toml: [resources.a] 'cpu' (did you mean 'cpus'?)"),
         ("[resources.a]\ncells = ['traecher']", "expected a stage (teacher, prepare, distill, label, evaluate)"),
+        *(
+            (f'{key} = "a\\nb"', f"profiles/here.toml: {key}: Value error, expected no line break")
+            for key in ("partition", "account", "qos", "constraint", "gres", "wckey")
+        ),
+        ('[resources.a]\ngres = "gpu:1\\u0000"', "[resources.a]: gres: Value error, expected no line break"),
         ("throttle = 0", "throttle: Input should be greater than or equal to 1, not 0"),
         ("resources = 3", "expected tables such as [resources.heavy]"),
         ("partition = gpu", "profiles/here.toml is not TOML"),
-        ("[resources.a]\ncells = ['label']\n[resources.b]\ncells = ['label']", "label stands in more than one"),
+        ("[resources.a]\ncells = ['label']\n[resources.b]\ncells = ['label']", "label is in more than one"),
     ],
 )
 def test_a_wrong_profile_is_said_in_one_line(text: str, said: str) -> None:

@@ -17,11 +17,11 @@ def answering(monkeypatch: pytest.MonkeyPatch, **answers: str | None) -> Asked:
     """Let commands print ``answers``; returns what was asked."""
     asked: Asked = []
 
-    def ask(*command: str, timeout: float = 0) -> str | None:
+    def run_command(*command: str, timeout: float = 0) -> str | None:
         asked.append(command)
         return answers.get(command[0])
 
-    monkeypatch.setattr(queue, "ask", ask)
+    monkeypatch.setattr(queue, "run_command", run_command)
     return asked
 
 
@@ -38,8 +38,8 @@ def test_what_is_queued_is_told_by_task(monkeypatch: pytest.MonkeyPatch) -> None
     assert found is not None
     assert list(found) == ["1_2", "4", "1_0", "9"]
     assert found["4"].reason == "ReqNodeNotAvail, UnavailableNodes:n1"
-    assert (found["1_0"].node, found["1_0"].at_work) == ("n1", True)
-    assert not found["1_2"].at_work and not found["9"].at_work
+    assert (found["1_0"].node, found["1_0"].running) == ("n1", True)
+    assert not found["1_2"].running and not found["9"].running
 
 
 def test_no_answer_is_not_an_empty_queue(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,17 +140,17 @@ def test_the_commands_are_ours_whatever_the_environment_says(tmp_path: Path, mon
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setenv("SQUEUE_STATES", "RUNNING")
     monkeypatch.setenv("SLURM_CONF", "here")
-    assert queue.ask("squeue") == "/here"
-    assert queue.ask("no-such-command") is None
+    assert queue.run_command("squeue") == "/here"
+    assert queue.run_command("no-such-command") is None
     shown.write_text("#!/bin/sh\necho half an answer\nexit 1\n")
-    assert queue.ask("squeue") is None
+    assert queue.run_command("squeue") is None
 
 
 def test_the_longest_array(monkeypatch: pytest.MonkeyPatch) -> None:
     answering(monkeypatch, scontrol="MaxArraySize            = 5\nMaxArrayJobs = 9\n")
-    assert queue.max_array() == 5
+    assert queue.max_array_tasks() == 5
     answering(monkeypatch)
-    assert queue.max_array() == 1001
+    assert queue.max_array_tasks() == 1001
 
 
 def test_cancelling_nothing_asks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

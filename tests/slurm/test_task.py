@@ -87,7 +87,7 @@ def start(tmp_path: Path) -> Start:
     (tmp_path / "driver.py").write_text(DRIVER)
     store = Store(tmp_path / "store")
     packs = (tuple(cell.id for cell in grid.cells),)
-    work = ArrayPlan(grid=grid, packs=packs, options=Options(store=store.root), processes=1, patience=20.0)
+    work = ArrayPlan(grid=grid, packs=packs, options=Options(store=store.root), processes=1, save_seconds=20.0)
     (tmp_path / "array-0.json").write_text(work.model_dump_json())
 
     def run(kind: str) -> subprocess.Popen[str]:

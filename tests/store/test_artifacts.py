@@ -121,7 +121,7 @@ def test_one_look_tells_what_a_store_has(tmp_path: Path) -> None:
     done, failed, running, drafted = map(cell, "abcd")
     committed(store, done)
     store.fail(Record(id=failed.id, cell=failed, state="failed", run=RUN, error="ValueError: no"))
-    store.beat(running.id, {"done": 1})
+    (store.root / "heartbeats" / f"{running.id}.json").write_text("{}")
     (tmp_path / "cells" / ".nfs0001").mkdir()  # as a network file system leaves them
     with store.draft(drafted.id):
         kinds = ("cells", "failures", "heartbeats")
@@ -187,3 +187,19 @@ def test_one_process_holds_a_lease_and_its_death_ends_it(tmp_path: Path) -> None
     holder.join()
     with lease(tmp_path, "cell") as ours:
         assert ours
+
+
+def test_a_store_of_another_format_is_named_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "older" / "cells" / "a-1").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=r"older has format 1, and this release reads and writes format 2; .* --store"):
+        Store(tmp_path / "older")
+    assert sorted(tmp_path.rglob("*")) == before
+    Store(tmp_path / "ours")
+    assert Store(tmp_path / "ours").root.name == "ours"
+    (tmp_path / "ours" / "format.json").write_text('{"format": 3}')
+    with pytest.raises(UserError, match="has format 3"):
+        Store(tmp_path / "ours")
+    (tmp_path / "ours" / "format.json").write_text("{")
+    with pytest.raises(UserError, match="has format 0"):
+        Store(tmp_path / "ours")

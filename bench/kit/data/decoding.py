@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
 
 from bench.kit.data.image_folders import UNREADABLE, unreadable
 
@@ -87,14 +86,17 @@ def check_all(paths: Sequence[Path], stamps: Path | None = None) -> None:
     Raises:
         UserError: a file cannot be decoded; the first such is named.
     """
-    stamp = (stamps or Path.home() / ".cache" / "distill-bench" / "checked") / _state(paths)
-    if stamp.exists():
+    if stamps is None:
+        with suppress(RuntimeError):  # without a home folder, the check is not remembered
+            stamps = Path.home() / ".cache" / "distill-bench" / "checked"
+    stamp = stamps / _state(paths) if stamps is not None else None
+    if stamp is not None and stamp.exists():
         return
     started = time.monotonic()
     with ThreadPoolExecutor(processors()) as pool:
         for _ in pool.map(_check, paths):
             pass
-    if time.monotonic() - started > WORTH_A_STAMP:
+    if stamp is not None and time.monotonic() - started > WORTH_A_STAMP:
         with suppress(OSError):  # a stamp only saves time
             stamp.parent.mkdir(parents=True, exist_ok=True)
             stamp.touch()
@@ -132,6 +134,8 @@ def centre(pixels: Tensor, size: int) -> Tensor:
     Returns:
         uint8 (..., 3, size, size).
     """
+    from torchvision.transforms.v2 import functional as transforms  # here: it takes seconds
+
     short = size // 7 * 8 if size >= SMALLEST_ENLARGED else size
     resized = transforms.resize(pixels, [short], antialias=True)
     square: Tensor = transforms.center_crop(resized, [size, size])

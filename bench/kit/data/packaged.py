@@ -44,6 +44,9 @@ class Packaged(DatasetPlugin):
         """Its origin."""
         return Source(**_tables()[self.name]["source"])
 
+    def root(self, data_root: Path | None) -> Path:
+        return super().root(data_root) if self.source.places or data_root else Path()  # embedded: not read
+
     def locate(self, root: Path) -> str:
         return str(self._folder(root)) if self.source.places else self.source.page
 

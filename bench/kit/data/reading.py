@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
-from torchvision.transforms.v2 import functional as transforms
 
 from bench.errors import UserError
 from bench.kit.data.decoding import centre, decode, processors
@@ -59,6 +58,8 @@ def cut_view(config: AugmentationConfig, count: int, epoch: int, image: Tensor, 
     Raises:
         UserError: the augmentation needs images in memory.
     """
+    from torchvision.transforms.v2 import functional as transforms  # here: it takes seconds
+
     height, width = image.shape[1:]
     stream = stream_of(config, count)
     box = stream.boxes(epoch, torch.tensor([index]), torch.tensor([height]), torch.tensor([width]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bench.api import Split
 from bench.api.seeds import seed_for
 from bench.errors import UserError
 from bench.kit.views.draws import Purpose, permutation, uniforms
@@ -30,3 +31,9 @@ def sample_classes(labels: Tensor, classes: int, count: int, seed: int, most: bo
             raise UserError(f"class {index} has {len(members)} training images, fewer than the {count} asked for")
         chosen.append(members[:count])
     return torch.cat(chosen)
+
+
+def class_images(split: Split, label: int, size: int, device: torch.device) -> Tensor:
+    """Return all images of a class, resized and centre-cropped: uint8 (N, 3, size, size) on ``device``."""
+    members = (split.labels == label).nonzero().flatten()
+    return torch.cat([pixels for pixels, _ in split.centered(size, device, indices=members)])

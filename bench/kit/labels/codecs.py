@@ -1,4 +1,4 @@
-"""How logits become the numbers of a file and back, a row a view: whole or the largest alone, at some precision."""
+"""Codecs between logits and the tensors of a file, a row per view: all logits or the largest, at some precision."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import final
 import torch
 from torch import Tensor
 
-from bench.api.label_codec import LabelCodec
-from bench.api.label_layout import index_dtype
+from bench.api.stored.codec import FORMATS, LabelCodec, NumberFormat
+from bench.api.stored.layout import index_dtype, stored_width
 
-Parts = dict[str, Tensor]  # by the names of bench.api.label_layout, each (B, width)
+Parts = dict[str, Tensor]  # by the names of bench.api.stored.layout, each (B, width)
 
 _INDEX = {"U8": torch.uint8, "I16": torch.int16, "I32": torch.int32}
 _LARGEST = torch.finfo(torch.float16).max
@@ -28,11 +28,11 @@ class Codec(ABC):
 
     @abstractmethod
     def encode(self, logits: Tensor) -> Parts:
-        """The parts that are stored, each with B rows."""
+        """Return the parts to store, each with B rows."""
 
     @abstractmethod
     def decode(self, parts: Parts) -> Tensor:
-        """Logits (B, C), float32."""
+        """Return logits (B, C), float32."""
 
 
 @final
@@ -59,7 +59,7 @@ class Fp16(Codec):
 
 @final
 class Int8(Codec):
-    """A byte a logit, and for each row an offset and a step in fp16.
+    """One byte per logit, and for each row an offset and a step in fp16.
 
     The error is at most half a step, of which there are 254 in a row's range: the offset is rounded first and the
     step made to fit.
@@ -77,6 +77,20 @@ class Int8(Codec):
     def decode(self, parts: Parts) -> Tensor:
         offset, step = parts["range"].float().split(1, 1)
         return torch.addcmul(offset, parts["logits"].float(), step)
+
+
+@final
+class OfPlugin(Codec):
+    """Rows of ``width`` logits in a number format of another package."""
+
+    def __init__(self, numbers: NumberFormat, width: int):
+        self.numbers, self.width = numbers, width
+
+    def encode(self, logits: Tensor) -> Parts:
+        return dict(self.numbers.encode(logits.float()))
+
+    def decode(self, parts: Parts) -> Tensor:
+        return self.numbers.decode(parts, self.width)
 
 
 class _Largest(Codec):
@@ -100,11 +114,11 @@ class _Largest(Codec):
 
     @abstractmethod
     def _stored(self, values: Tensor, logits: Tensor, indexes: Tensor) -> Tensor:
-        """The values to store, of which the first are the kept logits."""
+        """Return the values to store, of which the first are the kept logits."""
 
     @abstractmethod
     def _rest(self, values: Tensor) -> Tensor:
-        """The logit (B, 1) of every class that was not kept."""
+        """Return the logit (B, 1) of every class that was not kept."""
 
 
 @final
@@ -136,13 +150,16 @@ _NUMBERS: dict[str, type[Codec]] = {"fp32": Fp32, "fp16": Fp16, "int8": Int8}
 
 
 def codec_for(spec: LabelCodec, classes: int) -> Codec:
-    """What the user asked for, of ``classes`` logits."""
-    numbers = _NUMBERS[spec.numbers]()
+    """Return the codec of a specification for ``classes`` logits."""
+    if spec.numbers in _NUMBERS:
+        numbers: Codec = _NUMBERS[spec.numbers]()
+    else:
+        numbers = OfPlugin(FORMATS.get(spec.numbers)(), stored_width(spec, classes))
     if not spec.keep:
         return numbers
     return (Renorm if spec.renorm else TopK)(spec.keep, classes, numbers)
 
 
 def is_complete(spec: LabelCodec, classes: int) -> bool:
-    """Does every class come back with a logit of its own or a share of the rest?"""
+    """Return whether every class comes back with a logit of its own or a share of the rest."""
     return not spec.renorm or spec.keep in (0, classes)

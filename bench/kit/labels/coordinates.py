@@ -1,6 +1,7 @@
 """FKD's coordinates of views (SRe2L, relabel/utils_fkd.py): what its files hold beside the labels.
 
-Our views are made again from their plan, so nothing reads these; they are written for a fair weighing.
+Our views are made again from their augmentation config, so nothing reads these; they are written for a fair
+comparison of sizes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ CPU = torch.device("cpu")
 def coordinates(
     stream: AugmentationStream, epoch: int, batch: int, batch_size: int, height: int, width: int
 ) -> dict[str, Tensor]:
-    """The coordinates of a batch by the names of :mod:`bench.api.label_layout`, on the host.
+    """Return the coordinates of a batch by the names of :mod:`bench.api.stored.layout`, on the host.
 
     ``coords`` float32 (B, 4), the crop's top, left, height and width as fractions of the image; ``flip`` bool (B, 1);
     ``partner`` int64 (B, 1), the place in the batch of what is mixed in; ``weight`` float64 (1, 1) of the base image;

@@ -1,4 +1,4 @@
-"""The online teacher as a label source: it labels any view, at the price of its own weights (RDED)."""
+"""The online teacher as a label source: it labels any view and counts with its own weights (RDED)."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ _SCALE = ".scale"  # behind the name of an int8 tensor; no parameter has another
 
 
 class OnlineTeacher(LabelSource):
-    """The last checkpoint of a trajectory, answering every view in fp32. Counted are its weights as they are stored,
-    in ``precision``; it answers with what comes back from there."""
+    """The last checkpoint of a trajectory, answering every view in fp32.
+
+    Its weights count as they are stored, in ``precision``; it answers with what comes back from there.
+    """
 
     kind: ClassVar[str] = "teacher"
 
     def __init__(self, network: Network, model: Classifier, stored: State | None = None, precision: Precision = "fp32"):
-        """
+        """Take a network and its model.
+
         Args:
             stored: the weights as stored, where that is not as the model has them.
         """
@@ -37,7 +40,7 @@ class OnlineTeacher(LabelSource):
 
     @classmethod
     def of(cls, teacher: Trajectory, precision: Precision = "fp32") -> Self:
-        """The source that a trajectory's last checkpoint makes.
+        """Make the source of a trajectory's last checkpoint.
 
         Args:
             precision: of the stored weights. int8: a scale for each output channel of every matrix and convolution,
@@ -74,8 +77,11 @@ class OnlineTeacher(LabelSource):
 
 
 def rounded(state: State, precision: Precision) -> State:
-    """A state dict in fp16 or int8. int8 is symmetric: a tensor of two or more axes becomes its scales (O,) in fp32,
-    one for each place on its first axis, and whole numbers from -127 to 127; the rest is fp16. Integers stay."""
+    """Round a state dict to fp16 or int8.
+
+    int8 is symmetric: a tensor of two or more axes becomes its scales (O,) in fp32, one for each place on its first
+    axis, and whole numbers from -127 to 127; the rest is fp16. Integers stay.
+    """
     largest, made = torch.finfo(torch.float16).max, {}
     for name, tensor in state.items():
         if not tensor.is_floating_point():
@@ -91,7 +97,7 @@ def rounded(state: State, precision: Precision) -> State:
 
 
 def restored(state: State) -> State:
-    """The fp32 state dict that :func:`rounded` stands for."""
+    """Return the fp32 state dict that :func:`rounded` stands for."""
     made = {}
     for name, tensor in state.items():
         if tensor.dtype == torch.int8:

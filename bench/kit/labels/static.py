@@ -1,9 +1,8 @@
-"""Static labels: one soft label an image, shown for whatever view of it."""
+"""Static labels: one soft label per image, used for every view of it."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -12,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bench.api import Images, LabelSource, Progress
-from bench.api.label_codec import LabelCodec
+from bench.api.stored.codec import LabelCodec
 from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.labels.codecs import Parts, codec_for, is_complete
@@ -24,12 +23,13 @@ _AT_ONCE = 100  # images
 
 
 class StaticLabels(LabelSource):
-    """A table of logits, a row an image; a mixed view gets the mean of both rows by their shares."""
+    """A table of logits, a row per image; a mixed view gets the mean of both rows by their shares."""
 
     kind: ClassVar[str] = "static"
 
     def __init__(self, parts: Parts, codec: LabelCodec, classes: int, made_for: MadeFor, device: torch.device):
-        """
+        """Decode the labels.
+
         Args:
             parts: the encoded logits, N rows each, on the host.
         """
@@ -51,7 +51,7 @@ class StaticLabels(LabelSource):
             "kind": self.kind,
             "codec": self.codec.model_dump(mode="json"),
             "classes": self.classes,
-            **asdict(self.made_for),
+            **self.made_for.facts(),
         }
         (folder / "source.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
         save_file(self.parts, folder / _LABELS)
@@ -65,7 +65,7 @@ class StaticLabels(LabelSource):
 
 @torch.no_grad()
 def static_labels(
-    labeller: LabelSource,
+    label_model: LabelSource,
     images: Images,
     codec: LabelCodec,
     order_hash: str,
@@ -74,12 +74,12 @@ def static_labels(
     device: torch.device,
     progress: Progress,
 ) -> StaticLabels:
-    """The answers of ``labeller`` to the images as they are, at ``size`` pixels a side.
+    """Ask ``label_model`` for its answers to the images as they are, at ``size`` pixels a side.
 
     Args:
-        order_hash: SHA-256 of the class ids that the labeller knows.
+        order_hash: SHA-256 of the class ids that the label model knows.
         work: where the answers so far are kept; a call after a kill goes on to the same bits.
-        progress: told once a batch.
+        progress: called once per batch.
 
     Raises:
         UserError: the codec prunes or writes coordinates, of which static labels have none.
@@ -93,7 +93,7 @@ def static_labels(
         answers, first = [found[0]["logits"].to(device)], found[1]["batches"]
     batches = torch.arange(len(images)).split(_AT_ONCE)
     for batch, chosen in enumerate(batches[first:], first):
-        answers.append(labeller.soft_labels(stream.make(pixels, labels, chosen, 0, batch), batch))
+        answers.append(label_model.soft_labels(stream.make(pixels, labels, chosen, 0, batch), batch))
         progress(batch + 1, len(batches))
         if checkpoint.due():
             checkpoint.save({"logits": torch.cat(answers)}, batches=batch + 1)
@@ -101,4 +101,4 @@ def static_labels(
     codec.check(classes, 1, "this image set")
     encoded = [codec_for(codec, classes).encode(answer) for answer in answers]
     parts = {name: torch.cat([part[name] for part in encoded]).cpu() for name in encoded[0]}
-    return StaticLabels(parts, codec, classes, MadeFor.of(images, order_hash, labeller), device)
+    return StaticLabels(parts, codec, classes, MadeFor.of(images, order_hash, label_model), device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from bench.api import Images, LabelSource
 from bench.api.augmentation import AugmentationSchedule
-from bench.api.label_codec import LabelCodec
-from bench.api.label_layout import LabelLayout, label_columns, shard_name
+from bench.api.stored.codec import LabelCodec
+from bench.api.stored.layout import LabelLayout, label_columns, shard_name
 from bench.errors import UserError
 from bench.kit.images import link
 from bench.kit.labels.codecs import codec_for, is_complete
@@ -28,22 +28,31 @@ _OPEN = 2  # shards that are mapped at a time: memory stays flat however many th
 
 @dataclass(frozen=True)
 class MadeFor:
-    """What labels belong to beside their views: the images (:func:`images_digest`), their class order (the SHA-256 of
-    the class ids), and the kind of source that answered."""
+    """What labels belong to beside their views.
+
+    The images (:func:`images_digest`) with the extras that the label model answered by, the class order (SHA-256 of the
+    class ids), and the kind of the label model.
+    """
 
     images: str
     order_hash: str
-    labeller: str
+    label_model: str
+    extras: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, images: Images, order_hash: str, source: LabelSource) -> Self:
         """Describe the images that a source labels."""
         return cls(images_digest(images), order_hash, source.kind)
 
+    def facts(self) -> dict[str, Any]:
+        """Return what is written of it into a ``source.json``, whose bytes count."""
+        facts = {"images": self.images, "order_hash": self.order_hash, "labeller": self.label_model}
+        return {**facts, **({"extras": self.extras} if self.extras else {})}
+
     @classmethod
     def read(cls, facts: Mapping[str, Any]) -> Self:
-        """Read back what was written of it into a ``source.json``."""
-        return cls(facts["images"], facts["order_hash"], facts["labeller"])
+        """Read back what :meth:`facts` returned."""
+        return cls(facts["images"], facts["order_hash"], facts["labeller"], tuple(facts.get("extras", ())))
 
     def check(self, images: Images, order_hash: str) -> None:
         """Refuse other images or another class order.
@@ -64,12 +73,13 @@ class MadeFor:
 
 
 class StoredLabels(LabelSource):
-    """Logits of the views of a schedule in a folder of shards, see :class:`bench.api.label_layout.LabelLayout`."""
+    """Logits of the views of a schedule in a folder of shards, see :class:`bench.api.stored.layout.LabelLayout`."""
 
     kind: ClassVar[str] = "stored"
 
     def __init__(self, folder: Path, layout: LabelLayout, made_for: MadeFor, device: torch.device):
-        """
+        """Take the labels in a folder.
+
         Args:
             folder: where the shards lie, whole ones.
         """
@@ -82,14 +92,14 @@ class StoredLabels(LabelSource):
     def schedule(self) -> AugmentationSchedule:
         return self.layout.schedule
 
-    def replay(self, epoch: int) -> Sequence[tuple[int, int]] | None:
+    def replayed_batches(self, epoch: int) -> Sequence[tuple[int, int]] | None:
         return self.layout.replay(epoch)
 
     def check(self, images: Images, order_hash: str) -> None:
         self.made_for.check(images, order_hash)
 
     def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
-        """Logits (B, C) of the batch ``views.batch`` of ``views.epoch``.
+        """Return logits (B, C) of the batch ``views.batch`` of ``views.epoch``.
 
         Raises:
             ValueError: that batch is not stored, or is of another size.
@@ -114,7 +124,7 @@ class StoredLabels(LabelSource):
             "schedule": layout.schedule.model_dump(mode="json"),
             "codec": layout.codec.model_dump(mode="json"),
             "classes": layout.classes,
-            **asdict(self.made_for),
+            **self.made_for.facts(),
             "shard_bytes": layout.shard_bytes,
             # first epoch, last epoch and bytes of each; for people, since it follows from the above
             "shards": [
@@ -143,7 +153,7 @@ class StoredLabels(LabelSource):
 
 
 def shard_problem(folder: Path, layout: LabelLayout, shard: int) -> str:
-    """What is wrong with a shard's file, by its size and header; empty where nothing is."""
+    """Say what is wrong with a shard's file, by its size and header; empty where nothing is."""
     path, header, size = folder / shard_name(shard), layout.header(shard), layout.size(shard)
     try:
         found = path.stat().st_size
@@ -169,6 +179,6 @@ def images_digest(images: Images) -> str:
 
 
 def _mapped(folder: Path, names: list[str], shard: int) -> dict[str, Tensor]:
-    """Tensors on the pages of the file, which are read when they are touched and unmapped with the last tensor."""
+    """Map the tensors of a shard: pages are read when they are touched and unmapped with the last tensor."""
     with safe_open(folder / shard_name(shard), framework="pt") as file:
         return {name: file.get_tensor(name) for name in names}

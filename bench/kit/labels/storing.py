@@ -12,8 +12,8 @@ from torch import Tensor
 
 from bench.api import Images, LabelSource, Progress
 from bench.api.augmentation import AugmentationSchedule
-from bench.api.label_codec import LabelCodec
-from bench.api.label_layout import BATCH_COORDS, SHARD_BYTES, VIEW_COORDS, LabelLayout, shard_name
+from bench.api.stored.codec import LabelCodec
+from bench.api.stored.layout import BATCH_COORDS, SHARD_BYTES, VIEW_COORDS, LabelLayout, shard_name
 from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.data.dataset import Resident
@@ -27,7 +27,7 @@ _COORDINATES = {column.name for column in VIEW_COORDS + BATCH_COORDS}
 
 @torch.no_grad()
 def store(
-    labeller: LabelSource,
+    label_model: LabelSource,
     images: Images,
     schedule: AugmentationSchedule,
     codec: LabelCodec,
@@ -37,23 +37,23 @@ def store(
     progress: Progress,
     shard_bytes: int = SHARD_BYTES,
 ) -> StoredLabels:
-    """Store the answers of ``labeller`` to the views of ``schedule``.
+    """Store the answers of ``label_model`` to the views of ``schedule``.
 
     Each shard is written at once and then renamed, and of the one in work the batches so far are kept now and then, so
     that a call after a kill goes on to the same bits. ``progress`` is told once a batch.
 
     Args:
-        order_hash: SHA-256 of the class ids that the labeller knows.
+        order_hash: SHA-256 of the class ids that the label_model knows.
         work: where the shards are left; :meth:`StoredLabels.save` links them from there.
 
     Raises:
         UserError: the codec asks for what the schedule or the logits do not have, or the disk is too small.
         OSError: the disk is full after all.
     """
-    resident = Resident(images.pixels, images.labels, channels=labeller.channels(images))
+    resident = Resident(images.pixels, images.labels, channels=label_model.channels(images))
     pixels, labels = resident.layers(device), resident.on(device)[1]
     stream, batch_size = AugmentationStream(schedule.plan, schedule.images), schedule.batch_size
-    classes = labeller.soft_labels(stream.again(pixels, labels, 0, 0, batch_size), 0).shape[1]
+    classes = label_model.soft_labels(stream.again(pixels, labels, 0, 0, batch_size), 0).shape[1]
     codec.check(classes, schedule.epochs, "this image set")
     layout = LabelLayout(schedule, codec, classes, shard_bytes)
     missing = [shard for shard in range(layout.shards) if shard_problem(work, layout, shard)]
@@ -73,7 +73,7 @@ def store(
             else:
                 rows = schedule.rows(batch)
                 views = stream.make(pixels, labels, stream.order(epoch)[rows.start : rows.stop], epoch, batch)
-            encoded = encoder.encode(labeller.soft_labels(views, epoch * schedule.batches + batch))
+            encoded = encoder.encode(label_model.soft_labels(views, epoch * schedule.batches + batch))
             if codec.coords:
                 encoded |= coordinates(stream, epoch, batch, batch_size, images.pixels.shape[2], images.pixels.shape[3])
             parts.append(encoded)
@@ -84,16 +84,16 @@ def store(
         joined = _joined(parts)
         tensors = (joined[column.name] for column in layout.columns)
         _write(work / shard_name(shard), layout.header(shard), tensors)
-    return StoredLabels(work, layout, MadeFor.of(images, order_hash, labeller), device)
+    return StoredLabels(work, layout, MadeFor.of(images, order_hash, label_model), device)
 
 
 def _joined(parts: list[Parts]) -> Parts:
-    """Encoded batches one below the other, on the host."""
+    """Concatenate encoded batches, on the host."""
     return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
 
 
 def _as_encoded(joined: Parts, device: torch.device) -> Parts:
-    """What :func:`_joined` made, where single batches are: coordinates stay on the host."""
+    """Move what :func:`_joined` made to where single batches are: coordinates stay on the host."""
     return {name: tensor if name in _COORDINATES else tensor.to(device) for name, tensor in joined.items()}
 
 

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from bench.api import architectures
 from bench.errors import UserError, unknown
@@ -18,13 +16,7 @@ from bench.kit.models.small_mobilenet import SmallMobileNet
 from bench.kit.models.small_shufflenet import SmallShuffleNet
 from bench.kit.models.wide_resnet import WideResNet
 
-# blocks a stage; ResNet-10 is one BasicBlock a stage
-_RESNETS = {
-    "10": (BasicBlock, (1, 1, 1, 1)),
-    "18": (BasicBlock, (2, 2, 2, 2)),
-    "34": (BasicBlock, (3, 4, 6, 3)),
-    "50": (Bottleneck, (3, 4, 6, 3)),
-}
+_RESNET_BLOCKS = {"10": [1, 1, 1, 1], "18": [2, 2, 2, 2], "34": [3, 4, 6, 3], "50": [3, 4, 6, 3]}  # per stage
 
 
 class Classifier(nn.Module):
@@ -57,7 +49,7 @@ def build(
     std: Sequence[float],
     bn_momentum: float | None = None,
 ) -> Classifier:
-    """A classifier with random weights, drawn from torch's global stream.
+    """Build a classifier with random weights, drawn from torch's global stream.
 
     Args:
         arch: a name of :mod:`bench.api.architectures`.
@@ -92,6 +84,8 @@ def _net(arch: str, classes: int, image_size: int) -> nn.Module:
     if arch == "shufflenetv2-small":
         return SmallShuffleNet(0.5, classes)
     if match := re.fullmatch(r"(?:torchvision:)?([a-z0-9_]+)", arch):
+        import torchvision.models  # here: it takes seconds that most processes need not wait
+
         if match[1] in torchvision.models.list_models(module=torchvision.models):
             return _tried(arch, torchvision.models.get_model(match[1], weights=None, num_classes=classes), image_size)
         if arch.startswith("torchvision:"):
@@ -125,7 +119,7 @@ def _timm(arch: str, classes: int, image_size: int) -> nn.Module:
 
 @torch.no_grad()
 def _tried(arch: str, net: nn.Module, image_size: int) -> nn.Module:
-    """``net``, after one image has gone through: other people's networks do not say which sizes they take."""
+    """Try a network on one image and return it: networks of other packages do not say which sizes they take."""
     try:
         net.eval()(torch.zeros(1, 3, image_size, image_size))
     except (AssertionError, RuntimeError, ValueError) as error:
@@ -137,12 +131,14 @@ def _tried(arch: str, net: nn.Module, image_size: int) -> nn.Module:
 
 
 def _small_resnet(depth: str, width: int, classes: int) -> nn.Module:
-    """ResNet for small images: conv1 3x3 stride 1, no max-pool (zeyuanyin/tiny-imagenet; RDED's "modified").
+    """Build a ResNet for small images: conv1 3x3 stride 1, no max-pool (zeyuanyin/tiny-imagenet; RDED's "modified").
 
     Parameter names are torchvision's, so that the field's checkpoints load.
     """
-    block, layers = _RESNETS[depth]
-    net: Any = ResNet(block, list(layers), num_classes=classes)
+    from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+    block, layers = Bottleneck if depth == "50" else BasicBlock, _RESNET_BLOCKS[depth]
+    net: Any = ResNet(block, layers, num_classes=classes)
     net.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
     net.bn1 = nn.BatchNorm2d(width)
     net.maxpool = nn.Identity()

@@ -21,8 +21,10 @@ _STEM, _LAST = 32, 1280  # channels; the last layer is not made narrower
 
 
 class _InvertedResidual(nn.Module):
-    """Widen by a 1x1 convolution, filter each channel by itself, narrow again; added to the input where shapes
-    agree. The widening is there at expansion 1 too, unlike torchvision's."""
+    """Widen by a 1x1 convolution, filter each channel by itself, narrow again; added to the input where shapes agree.
+
+    The widening is there at expansion 1 too, unlike torchvision's.
+    """
 
     def __init__(self, into: int, out: int, stride: int, expansion: int):
         super().__init__()

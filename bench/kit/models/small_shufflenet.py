@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _STEM = 24  # channels
-_UNITS = (3, 7, 3)  # a stage, after the one that halves the image
+_UNITS = (3, 7, 3)  # per stage, after the one that halves the image
 # channels of the three stages and of the last layer (ShuffleNet V2, Table 5)
 _CHANNELS = {0.5: (48, 96, 192, 1024), 1.0: (116, 232, 464, 1024)}
 

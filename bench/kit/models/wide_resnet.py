@@ -11,8 +11,10 @@ _STRIDES = (1, 2, 2)  # of the first block of each stage
 
 
 class _Block(nn.Module):
-    """Batch norm and ReLU before each of two 3x3 convolutions; where the width changes, the shortcut is a 1x1
-    convolution of what the first ReLU gives."""
+    """Batch norm and ReLU before each of two 3x3 convolutions.
+
+    Where the width changes, the shortcut is a 1x1 convolution of what the first ReLU gives.
+    """
 
     def __init__(self, into: int, out: int, stride: int):
         super().__init__()

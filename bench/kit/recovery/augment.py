@@ -70,8 +70,7 @@ class GroupViews:
         self._matrices: tuple[Tensor, Tensor] = torch.empty(0), torch.empty(0)
 
     def __call__(self, images: Tensor, iteration: int) -> Tensor:
-        """Return the views (G, B, 3, S, S) of float images (G, B, 3, S, S): differentiable, without waiting for the
-        device."""
+        """Return the views (G, B, 3, S, S) of float images (G, B, 3, S, S), differentiable, without waiting."""
         if iteration not in self._span:
             self._make(iteration)
         rows, columns = (matrices[iteration - self._span.start] for matrices in self._matrices)

@@ -1,4 +1,4 @@
-"""Statistics of activations, group by group, and how far they are from their targets.
+"""Statistics of activations, group by group, and their distances to targets.
 
 The field's code reads every activation twice more in a forward hook, each time through a permuted copy (SRe2L,
 ``recover/utils.py``). Here they are read once where they lie in memory, as rows of channels, and
@@ -25,7 +25,7 @@ _LOOP = 1024  # numbers that a processor's vector loop should see at a time
 
 
 def group_moments(x: Tensor, groups: int) -> Moments:
-    """Mean and biased variance (G, C) of each channel in each of ``groups`` equal parts of a batch.
+    """Compute the mean and biased variance (G, C) of each channel in each of ``groups`` equal parts of a batch.
 
     Args:
         x: activations (G * B, C, H, W) or (G * B, C), any strides; channels_last is read without a copy.
@@ -52,7 +52,7 @@ class _Moments(torch.autograd.Function):
 
 
 class _NormAndMoments(torch.autograd.Function):
-    """What an eval-mode batch norm returns and the moments of its input, which share one backward."""
+    """The output of an eval-mode batch norm and the moments of its input, which share one backward."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, norm: nn.BatchNorm2d, scale: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -69,7 +69,7 @@ class _NormAndMoments(torch.autograd.Function):
 
 
 def _rows(x: Tensor, groups: int) -> Tensor:
-    """(G * B, C, H, W) or (G * B, C) as (G, rows, C); a view where channels lie next to each other."""
+    """View (G * B, C, H, W) or (G * B, C) as (G, rows, C); a view where channels lie next to each other."""
     if x.ndim == 4:
         x = x.permute(0, 2, 3, 1)
     return x.reshape(groups, -1, x.shape[-1])
@@ -83,7 +83,7 @@ def _gradient(
     into_output: Tensor | None = None,
     scale: Tensor | None = None,
 ) -> Tensor:
-    """What reaches x through its moments, ``constant + slope * x``, and through an output x * ``scale``."""
+    """Compute the gradient of x through its moments, ``constant + slope * x``, and through an output x * ``scale``."""
     rows = _rows(x, len(mean)).to(mean.dtype)
     groups, count, channels = rows.shape
     slope = into_variance * (2 / count)
@@ -102,12 +102,12 @@ def _gradient(
 
 
 def _repeated(vectors: Tensor, times: int) -> Tensor:
-    """(G, C) as (G, 1, times * C)."""
+    """Repeat (G, C) to (G, 1, times * C)."""
     return vectors[:, None].expand(-1, times, -1).reshape(len(vectors), 1, -1)
 
 
 def _row_moments(rows: Tensor) -> Moments:
-    """Mean and biased variance (G, C) over the rows of (G, rows, C)."""
+    """Compute the mean and biased variance (G, C) over the rows of (G, rows, C)."""
     rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
     if rows.device.type != "cpu":
         variance, mean = torch.var_mean(rows, 1, correction=0)
@@ -119,8 +119,11 @@ def _row_moments(rows: Tensor) -> Moments:
 
 
 def _cpu_moments(rows: Tensor) -> Moments:
-    """The same (C,) of (rows, C), by the kernel of batch norms in training: on a CPU it is 30 times as fast as
-    ``var_mean`` and as fast as one sum. Its plain sums want short chunks, whose moments are then put together."""
+    """Compute the same (C,) of (rows, C) by the kernel of batch norms in training.
+
+    On a CPU it is 30 times as fast as ``var_mean`` and as fast as one sum. Its plain sums want short chunks, whose
+    moments are then put together.
+    """
     chunks = rows.split(max(1, min(_CHUNK_ROWS, _CHUNK // rows.shape[1])))
     # as channels_last images one pixel wide, the form in which the kernel is vectorised over channels
     found = [torch.batch_norm_update_stats(chunk.t()[None, :, :, None], None, None, 0.0) for chunk in chunks]
@@ -133,7 +136,7 @@ def _cpu_moments(rows: Tensor) -> Moments:
 
 
 class BatchNormInputs:
-    """While it is open, every batch norm of a network also records the moments of its input.
+    """Records the moments of the input of every batch norm of a network, while it is open.
 
         with BatchNormInputs(net, groups=3) as inputs:
             logits = net(views)
@@ -171,7 +174,7 @@ class BatchNormInputs:
         self._found.clear()
 
     def take(self) -> list[Moments]:
-        """(mean, variance), each (G, C), of every module's input in the last forward; forgets them."""
+        """Return and forget (mean, variance), each (G, C), of every module's input in the last forward."""
         moments = [self._found[module] for module in self.modules]
         self._found.clear()
         return moments
@@ -215,7 +218,7 @@ class Distances:
         self._of_layer = nn.functional.one_hot(layer, len(targets)).to(self.targets)
 
     def __call__(self, found: Sequence[Tensor]) -> Tensor:
-        """Σ_l w_l ‖target_l − found_l‖₂ (G,) for found vectors (G, C_l), in the order of the targets."""
+        """Return Σ_l w_l ‖target_l − found_l‖₂ (G,) for found vectors (G, C_l), in the order of the targets."""
         squares = (torch.cat(list(found), 1) - self.targets).square() @ self._of_layer
         # the bound stops the infinite slope of the root at zero, where the norm's own gradient is zero too
         return squares.clamp_min(torch.finfo(squares.dtype).tiny).sqrt() @ self.weights

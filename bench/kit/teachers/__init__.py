@@ -1,1 +1,1 @@
-"""Teachers: training trajectories, foreign checkpoints, and the gate before any use of them."""
+"""Teachers: training trajectories, foreign checkpoints, and the accuracy check before any use of them."""

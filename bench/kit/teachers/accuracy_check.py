@@ -1,7 +1,7 @@
-"""The gate before any distillation: is this teacher the one its record speaks of, on this data?
+"""The check before any distillation that a teacher is the one of its record, on this data.
 
-A class order that differs from the teacher's is the field's commonest silent fault (chance accuracy, or about
-half of it), so nothing is made with a teacher that does not pass.
+A class order that differs from the teacher's is the most common silent error of the field (chance accuracy, or about
+half of the teacher's), so nothing is made with a teacher that does not pass.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TOLERANCE = 0.01  # of accuracy; other kernels on other devices flip a few image
 
 
 def check(teacher: Trajectory, dataset: Dataset, device: torch.device) -> None:
-    """Hold a teacher's accuracy on held-out images against its record.
+    """Compare a teacher's accuracy on held-out images with its record.
 
     Raises:
         UserError: another class order, or another accuracy than the record's.

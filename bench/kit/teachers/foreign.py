@@ -16,8 +16,9 @@ _WRAPPERS = ("model", "state_dict", "model_state_dict")  # RDED, torchvision ref
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file: safetensors, or torch.save'd with ``weights_only=True``, possibly under one of
-    the usual keys, possibly with DataParallel's ``module.`` in front of every name.
+    """Read the state dict in a file: safetensors, or torch.save'd and loaded with ``weights_only=True``.
+
+    It may be under one of the usual keys and have DataParallel's ``module.`` in front of every name.
 
     Raises:
         UserError: the file holds no state dict.

@@ -25,7 +25,7 @@ _FOREIGN_TOLERANCE = 0.01
 
 
 def kept_epochs(epochs: int, checkpoints: int) -> tuple[int, ...]:
-    """The epochs (from 1) whose checkpoints are kept: evenly spaced, the last always among them.
+    """Return the epochs (from 1) whose checkpoints are kept: evenly spaced, the last always among them.
 
     90 epochs and 9 checkpoints: 10, 20, …, 90.
     """
@@ -33,7 +33,7 @@ def kept_epochs(epochs: int, checkpoints: int) -> tuple[int, ...]:
 
 
 def augmentation(spec: TeacherSpec) -> AugmentationConfig:
-    """The augmentation of a teacher's training.
+    """Return the augmentation of a teacher's training.
 
     Raises:
         UserError: the spec names none that is known.

@@ -1,4 +1,4 @@
-"""A training trajectory on disk: ``teacher.json`` and one safetensors file a kept epoch."""
+"""A training trajectory on disk: ``teacher.json`` and one safetensors file per kept epoch."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Network(NetworkSpec):
     """A description that can be built."""
 
     def build(self) -> Classifier:
-        """With random weights, from torch's global stream."""
+        """Build it with random weights, from torch's global stream."""
         return build(self.arch, self.classes, self.image_size, self.mean, self.std)
 
     def with_weights(self, weights: Path, device: torch.device) -> Classifier:
-        """With the weights of a safetensors file; frozen, in eval mode."""
+        """Build it with the weights of a safetensors file; frozen, in eval mode."""
         return self.with_state({name: t.float() for name, t in load_file(weights).items()}, device)
 
     def with_state(self, state: dict[str, Tensor], device: torch.device) -> Classifier:
-        """With the weights of a state dict; frozen, in eval mode."""
+        """Build it with the weights of a state dict; frozen, in eval mode."""
         model = self.build()
         model.net.load_state_dict(state)
         model.eval().requires_grad_(False)
@@ -67,11 +67,11 @@ class Trajectory:
         )
 
     def model(self, epoch: int | None = None) -> Classifier:
-        """The network at a kept epoch (default: the last), frozen, in eval mode, on the device."""
+        """Return the network at a kept epoch (default: the last), frozen, in eval mode, on the device."""
         return _frozen(self.network, self.weights_file(epoch), self.device)
 
     def weights_file(self, epoch: int | None = None) -> Path:
-        """The safetensors file of a kept epoch (default: the last)."""
+        """Return the safetensors file of a kept epoch (default: the last)."""
         return self.folder / file_name(epoch or self.epochs[-1])
 
 

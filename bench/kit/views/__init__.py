@@ -1,8 +1,6 @@
-"""Views: augmented batches that are made on the device and can be made again from (seed, epoch, image,
-batch).
+"""Views: augmented batches, made on the device and reproducible from (seed, epoch, image, batch).
 
-``AugmentationConfig`` says what is done to an image, ``AugmentationStream`` does it for whole
-batches, ``AugmentedBatch`` is one;
+``AugmentationConfig`` describes the augmentation, ``AugmentationStream`` makes an ``AugmentedBatch`` by it;
 ``resized_crop`` is the batched crop on its own.
 """
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from bench.kit.views.draws import Floats
 
 TRIES = 10  # torchvision.transforms.RandomResizedCrop.get_params
-CROP_WIDTH = 2 * TRIES + 2  # draws an image: an area and an aspect a try; top, left
+CROP_WIDTH = 2 * TRIES + 2  # draws per image: an area and an aspect per try; top, left
 
 
 def random_resized_boxes(
@@ -18,7 +18,7 @@ def random_resized_boxes(
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> NDArray[np.int64]:
-    """Boxes (B, 4) as (top, left, height, width), by the algorithm of torchvision's RandomResizedCrop.
+    """Place boxes (B, 4) as (top, left, height, width), by the algorithm of torchvision's RandomResizedCrop.
 
     Ten tries of an area, uniform in ``scale`` times the image's, and a log-uniform aspect; both sides are
     rounded (half to even); the first try that fits is placed uniformly. If none fits, the largest central box

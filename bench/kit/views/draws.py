@@ -1,4 +1,4 @@
-"""The random numbers behind the views: counter-based, so that any of them can be drawn again on its own.
+"""Counter-based random numbers of the views, so that any of them can be drawn again on its own.
 
 The generator is Philox-4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011). Its
 raw 64-bit words are fixed by the algorithm, so the draws depend neither on the version of torch or numpy nor
@@ -21,18 +21,21 @@ GAP = 64  # rows that are drawn and thrown away in less time than it takes to se
 
 
 class Purpose(IntEnum):
-    """What a table of draws is for. Each has a key of its own, so that switching one augmentation on or off
-    leaves the others as they were. Values and widths are part of every stored label: never change them."""
+    """Purpose of a table of draws.
 
-    IMAGE = 1  # a row an image, columns as in `Column`
-    CROP = 2  # a row an image: area and aspect of ten tries, top, left
-    SHUFFLE = 3  # a row an image: a draw for each row strip and column strip, in pairs
-    BATCH = 4  # a row a batch: weight of the mix, centre of its box (row, column), one to spare
+    Each has a key of its own, so that switching one augmentation on or off leaves the others as they were. Values and
+    widths are part of every stored label: never change them.
+    """
+
+    IMAGE = 1  # a row per image, columns as in `Column`
+    CROP = 2  # a row per image: area and aspect of ten tries, top, left
+    SHUFFLE = 3  # a row per image: a draw for each row strip and column strip, in pairs
+    BATCH = 4  # a row per batch: weight of the mix, centre of its box (row, column), one to spare
     ORDER = 5  # one row: an order of a whole set, from which samples are taken
 
 
 class Column(IntEnum):
-    """The columns of the IMAGE table; the others are to spare."""
+    """Columns of the IMAGE table; the others are spare."""
 
     ORDER = 0
     FLIP = 1
@@ -46,11 +49,10 @@ BATCH_WIDTH = 4
 
 
 def span_uniforms(seed: int, purpose: Purpose, epochs: range, count: int, width: int, first: int = 0) -> Floats:
-    """Uniform draws in [0, 1): rows ``first`` to ``first + count`` of the tables of successive epochs, one
-    table below the other, float64 (epochs * count, width).
+    """Draw uniforms in [0, 1): rows ``first`` to ``first + count`` of the tables of successive epochs.
 
-    Row i of a table belongs to image (or batch) i, whatever else is drawn. A double holds the upper 53 bits
-    of a word.
+    One table comes below the other, float64 (epochs * count, width). Row i of a table belongs to image (or batch) i,
+    whatever else is drawn. A double holds the upper 53 bits of a word.
     """
     block, skip = divmod(first * width, WORDS_PER_BLOCK)
     words = skip + count * width
@@ -68,12 +70,12 @@ def span_uniforms(seed: int, purpose: Purpose, epochs: range, count: int, width:
 
 
 def uniforms(seed: int, purpose: Purpose, epoch: int, count: int, width: int, first: int = 0) -> Floats:
-    """The same of one epoch, float64 (count, width)."""
+    """Draw the same for one epoch, float64 (count, width)."""
     return span_uniforms(seed, purpose, range(epoch, epoch + 1), count, width, first)
 
 
 def some_uniforms(seed: int, purpose: Purpose, epoch: int, rows: NDArray[np.int64], width: int) -> Floats:
-    """The rows ``rows`` (B,) of an epoch's table, float64 (B, width), without drawing the whole table."""
+    """Draw the rows ``rows`` (B,) of an epoch's table, float64 (B, width), without drawing the whole table."""
     wanted, place = np.unique(rows, return_inverse=True)
     drawn = []
     for run in np.split(wanted, np.flatnonzero(np.diff(wanted) > GAP) + 1):
@@ -83,5 +85,5 @@ def some_uniforms(seed: int, purpose: Purpose, epoch: int, rows: NDArray[np.int6
 
 
 def permutation(draws: Floats) -> NDArray[np.int64]:
-    """The permutations that sort ``draws`` along their last axis: uniformly distributed, same shape."""
+    """Return the permutations that sort ``draws`` along their last axis: uniformly distributed, same shape."""
     return np.argsort(draws, axis=-1, kind="stable")

@@ -22,7 +22,7 @@ def axis_weights(
     shift: Tensor | None = None,
     places: Tensor | None = None,
 ) -> Tensor:
-    """Interpolation weights float32 (B, size, pixels) of one axis: output i is ``weights[b, i] @ line``.
+    """Compute interpolation weights (B, size, pixels) of one axis: output i is ``weights[b, i] @ line``.
 
     The weights are ATen's bilinear ones (align_corners False): a triangle around the centre of output i in
     the box of ``length`` pixels, ``length / size`` wide with antialiasing when that is above one, else one
@@ -61,7 +61,7 @@ def axis_weights(
 
 
 def apply_weights(rows: Tensor, columns: Tensor, pixels: Tensor) -> Tensor:
-    """``rows @ pixels @ columns.T`` for each channel, (B, 3, S, S) of the pixels' type.
+    """Compute ``rows @ pixels @ columns.T`` for each channel, (B, 3, S, S) of the pixels' type.
 
     Args:
         rows: (B, S, H); columns: (B, S, W); pixels: float (B, 3, H, W).
@@ -76,8 +76,9 @@ def apply_weights(rows: Tensor, columns: Tensor, pixels: Tensor) -> Tensor:
 
 
 def resized_crop(pixels: Tensor, boxes: Tensor, size: int, antialias: bool = True) -> Tensor:
-    """Crop a box out of each image and resize it bilinearly to a square, as torchvision's ``resized_crop``
-    does for float tensors, each image with a box of its own; differentiable in ``pixels``.
+    """Crop a box out of each image and resize it bilinearly to a square; differentiable in ``pixels``.
+
+    It does what torchvision's ``resized_crop`` does for float tensors, with a box for each image.
 
     Args:
         pixels: float32 (B, 3, H, W), any range.
@@ -92,3 +93,12 @@ def resized_crop(pixels: Tensor, boxes: Tensor, size: int, antialias: bool = Tru
     rows = axis_weights(top, height, pixels.shape[2], size, antialias)
     columns = axis_weights(left, width, pixels.shape[3], size, antialias)
     return apply_weights(rows, columns, pixels)
+
+
+def mirrored(pixels: Tensor, flips: Tensor) -> Tensor:
+    """Mirror the ``pixels`` (B, C, S, S) where ``flips`` (B,) is 1.
+
+    A selection among the images and their mirror images is several times as fast as ``torch.where`` on single pixels.
+    """
+    lanes = torch.arange(len(flips), device=flips.device)
+    return torch.cat([pixels, pixels.flip(3)]).index_select(0, lanes + flips * len(flips))

@@ -1,4 +1,4 @@
-"""CutMix and MixUp of a batch: one weight, one permutation and one box a batch.
+"""CutMix and MixUp: one weight, one permutation and one box per batch.
 
 That is how SRe2L, G_VBSM and RDED mix (SRe2L's ``relabel/utils_fkd.py``, after CutMix, Yun et al., ICCV 2019,
 and mixup, Zhang et al., ICLR 2018). They keep the sampled weight of CutMix though the border may clip the
@@ -20,15 +20,18 @@ from bench.kit.views.draws import Floats
 
 @dataclass(frozen=True)
 class Mixture:
-    """How a batch is mixed, known on the host: ``weight`` is the share of the base image, ``box`` the pixels
-    (top, bottom, left, right) that CutMix pastes, None for MixUp."""
+    """The mix of a batch, known on the host.
+
+    ``weight`` is the share of the base image, ``box`` the pixels (top, bottom, left, right) that CutMix pastes, None of
+    MixUp.
+    """
 
     weight: float
     box: tuple[int, int, int, int] | None = None
 
 
 def draw_mixture(plan: AugmentationConfig, draws: Floats) -> Mixture:
-    """The mixture of a batch under a plan that mixes, from its row (4,) of the BATCH table."""
+    """Return the mix of a batch from its row (4,) of the BATCH table."""
     sampled, row, column, _ = draws.tolist()
     if plan.alpha != 1:  # Beta(1, 1) is the uniform distribution itself
         sampled = float(betaincinv(plan.alpha, plan.alpha, sampled))
@@ -46,7 +49,7 @@ def _clipped(centre: int, half: int, size: int) -> tuple[int, int]:
 
 
 def mix(pixels: Tensor, partners: Tensor, mixture: Mixture) -> Tensor:
-    """``pixels`` (B, 3, S, S), uint8 or float32, mixed with ``pixels[partners]``.
+    """Mix ``pixels`` (B, 3, S, S), uint8 or float32, with ``pixels[partners]``.
 
     CutMix overwrites them; MixUp returns float32.
 

@@ -1,7 +1,7 @@
-"""The stream of views of a set of images: order, batches and views of any epoch, in any order.
+"""The augmented batches of a set of images, of any epoch, in any order.
 
 Nothing here waits for the device: what the host must know (boxes for lazily read images, the weight and the
-box of a mix) is drawn on the host, and what the device must know is sent there once an epoch.
+box of a mix) is drawn on the host, and what the device must know is sent there once per epoch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from bench.kit.views.draws import (
     some_uniforms,
     span_uniforms,
 )
-from bench.kit.views.geometry import apply_weights
+from bench.kit.views.geometry import apply_weights, mirrored
 from bench.kit.views.mixing import Mixture, draw_mixture, mix
 from bench.kit.views.table import SpanTable, draw_table
 
@@ -40,7 +40,7 @@ REPLAY_BYTES = 128 * 2**20  # of tables of single batches: 40 bytes a view, and 
 
 
 class AugmentationStream:
-    """The views of ``count`` images under a plan.
+    """The views of ``count`` images under an augmentation config.
 
     The order of an epoch is fixed by (seed, epoch), the geometry of a view by (seed, epoch, image), the
     weight and box of a mix by (seed, epoch, batch number), the partners by (seed, epoch, images of the
@@ -59,17 +59,16 @@ class AugmentationStream:
         self._replayed_bytes = 0
 
     def order(self, epoch: int) -> Tensor:
-        """The order of the images in ``epoch``: a permutation, int64 (count,), on the host."""
+        """Return the order of the images in ``epoch``: a permutation, int64 (count,), on the host."""
         return self._order(epoch)
 
     def batches(self, epoch: int, batch_size: int, device: torch.device | str = "cpu") -> Iterator[tuple[int, Tensor]]:
-        """The batches of ``epoch`` in its order: their numbers and indices int64 (B,) on ``device``; the last
-        one may be shorter."""
+        """Yield number and indices int64 (B,) of the batches of ``epoch``, on ``device``; the last may be shorter."""
         order = self.order(epoch).to(device, non_blocking=True)
         yield from enumerate(torch.split(order, batch_size))
 
     def make(self, pixels: Tensor, labels: Tensor, indices: Tensor, epoch: int, batch: int) -> AugmentedBatch:
-        """The views of the images ``indices`` as batch number ``batch`` of ``epoch``.
+        """Make the views of the images ``indices`` as batch number ``batch`` of ``epoch``.
 
         Args:
             pixels: uint8 (count, 3 + P, H, W), resident on the device on which the views are wanted; after the colours
@@ -78,7 +77,7 @@ class AugmentationStream:
             indices: int64 (B,), there or on the host.
 
         Raises:
-            UserError: the plan shuffles patches and its factor does not divide the sides of the images.
+            UserError: the config shuffles patches and its factor does not divide the sides of the images.
             ValueError: ``pixels`` are not ``count`` images.
         """
         self._expect(pixels)
@@ -87,10 +86,10 @@ class AugmentationStream:
         return self._views_of_span(chosen, labels, indices, epoch, batch, cropped=False)
 
     def again(self, pixels: Tensor, labels: Tensor, epoch: int, batch: int, batch_size: int) -> AugmentedBatch:
-        """One batch of an epoch on its own, as :meth:`batches` and :meth:`make` would make it in its turn.
+        """Make one batch of an epoch on its own, with the bits that :meth:`batches` and :meth:`make` give it.
 
-        For replays that jump between epochs: only the batch's own rows are drawn, and they are kept, the latest
-        ``REPLAY_BYTES``.
+        For students of pruned labels, whose epochs mix batches of many: only the batch's own rows are drawn, and the
+        latest ``REPLAY_BYTES`` of them are kept.
 
         Args:
             pixels, labels: as of :meth:`make`.
@@ -115,13 +114,13 @@ class AugmentationStream:
         return self._views(chosen, own, indices, table, None, mixture, epoch, batch)
 
     def table(self, epoch: int, indices: Tensor, height: int, width: int, device: torch.device) -> SpanTable:
-        """What happens in ``epoch`` to the images ``indices`` (B,), given on the host, in their order.
+        """Draw the choices in ``epoch`` for the images ``indices`` (B,), given on the host, in their order.
 
         Args:
             height, width: of the images, in pixels.
 
         Raises:
-            UserError: the plan shuffles patches and its factor does not divide the sides of the images.
+            UserError: the config shuffles patches and its factor does not divide the sides of the images.
         """
         span, row = self._row(epoch)
         rows = indices.numpy()
@@ -129,7 +128,7 @@ class AugmentationStream:
         return draw_table(self.plan, range(epoch, epoch + 1), draws, height, width, device, rows=rows)
 
     def mixture(self, epoch: int, batch: int) -> Mixture | None:
-        """How a batch is mixed; None where the plan mixes nothing."""
+        """Return the mix of a batch; None where the config mixes nothing."""
         if self.plan.mix == "none":
             return None
         span, within = divmod(epoch, self._span)
@@ -137,7 +136,7 @@ class AugmentationStream:
         return draw_mixture(self.plan, self._batch_draws(span, group)[within * BATCHES_AT_ONCE + place])
 
     def boxes(self, epoch: int, indices: Tensor, heights: Tensor, widths: Tensor) -> Tensor:
-        """What to cut out of lazily read images: int64 (B, 4) on the host, as (top, left, height, width).
+        """Place the boxes to cut out of lazily read images: int64 (B, 4) on the host, (top, left, height, width).
 
         Cut, resize to ``plan.size`` (``plan.antialias``), and give the result to :meth:`finish`.
 
@@ -145,7 +144,7 @@ class AugmentationStream:
             indices, heights, widths: integers (B,) on the host; the sizes of the images in pixels.
 
         Raises:
-            UserError: the plan shuffles patches, which needs the images in memory.
+            UserError: the config shuffles patches, which needs the images in memory.
         """
         self._refuse_shuffle()
         high, wide = np.asarray(heights, dtype=np.int64), np.asarray(widths, dtype=np.int64)
@@ -156,7 +155,7 @@ class AugmentationStream:
         return torch.from_numpy(random_resized_boxes(draws, high, wide, plan.scale, plan.ratio))
 
     def finish(self, cropped: Tensor, labels: Tensor, indices: Tensor, epoch: int, batch: int) -> AugmentedBatch:
-        """The views of images whose boxes were already cut out: shift, flip and mix.
+        """Make the views of images whose boxes were already cut out: shift, flip and mix.
 
         Args:
             cropped: uint8 (B, 3, S, S), S being ``plan.size``, on the device on which the views are wanted;
@@ -164,7 +163,7 @@ class AugmentationStream:
             labels: int64 (B,) of these images; indices: int64 (B,); both there or on the host.
 
         Raises:
-            UserError: the plan shuffles patches, which needs the images in memory.
+            UserError: the config shuffles patches, which needs the images in memory.
         """
         self._refuse_shuffle()
         labels = labels.to(cropped.device, non_blocking=True)
@@ -190,11 +189,11 @@ class AugmentationStream:
         epoch: int,
         batch: int,
     ) -> AugmentedBatch:
-        """The views of a batch, which has ``rows`` of the table (None: all of them, in their order)."""
+        """Make the views of a batch, which has ``rows`` of the table (None: all of them, in their order)."""
         if not table.identity:
             pixels = apply_weights(*table.weights_of(rows), pixels.float())
         elif self.plan.flip:
-            pixels = _mirrored(pixels, table.flips(rows))
+            pixels = mirrored(pixels, table.flips(rows))
         weight, partner_labels, partner_indices = 1.0, labels, indices
         if mixture is not None:
             partners = table.partners(rows)
@@ -212,7 +211,7 @@ class AugmentationStream:
             raise ValueError(f"a stream of {self.count} images was given {len(pixels)}")
 
     def _row(self, epoch: int) -> tuple[int, int]:
-        """The span that ``epoch`` belongs to, and its first row in the tables of that span."""
+        """Return the span that ``epoch`` belongs to, and its first row in the tables of that span."""
         span, within = divmod(epoch, self._span)
         return span, within * self.count
 
@@ -228,14 +227,8 @@ class AugmentationStream:
         return torch.from_numpy(permutation(draws))
 
     def _draw_batches(self, span: int, group: int) -> Floats:
-        return span_uniforms(
-            self.plan.seed,
-            Purpose.BATCH,
-            self._epochs(span),
-            BATCHES_AT_ONCE,
-            BATCH_WIDTH,
-            first=group * BATCHES_AT_ONCE,
-        )
+        first, epochs = group * BATCHES_AT_ONCE, self._epochs(span)
+        return span_uniforms(self.plan.seed, Purpose.BATCH, epochs, BATCHES_AT_ONCE, BATCH_WIDTH, first)
 
     def _draw_table(self, span: int, height: int, width: int, device: torch.device, cropped: bool) -> SpanTable:
         draws = self._image_draws(span)
@@ -253,10 +246,3 @@ class AugmentationStream:
 def stream_of(config: AugmentationConfig, count: int) -> AugmentationStream:
     """Return the stream of ``count`` images; the latest ones are kept, with their caches."""
     return AugmentationStream(config, count)
-
-
-def _mirrored(pixels: Tensor, flips: Tensor) -> Tensor:
-    """``pixels`` (B, 3, S, S), mirrored where ``flips`` (B,) is 1: a selection among the images and their
-    mirror images, several times as fast as ``torch.where`` on single pixels."""
-    lanes = torch.arange(len(flips), device=flips.device)
-    return torch.cat([pixels, pixels.flip(3)]).index_select(0, lanes + flips * len(flips))

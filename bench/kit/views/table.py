@@ -1,4 +1,4 @@
-"""What happens to each image of an epoch: drawn on the host and moved to the device once.
+"""The choices for every image of an epoch: drawn on the host and moved to the device once.
 
 Small sets have many short epochs, so a table spans as many epochs as make it worth its overhead.
 """
@@ -28,7 +28,7 @@ PARTNER, BOX, BOX_SIZE, FLIP, SHIFT, STRIPS = 0, 1, 3, 5, 7, 9
 
 @dataclass(frozen=True)
 class SpanTable:
-    """The views of N images of ``height`` x ``width`` pixels in a span of epochs, a row each, epoch by epoch.
+    """Choices for N images of ``height`` x ``width`` pixels in a span of epochs, a row each, epoch by epoch.
 
     ``columns`` int32 (epochs * N, 9 + 2f) on the device, see above. ``identity``: but for the flip, views are
     the images themselves. ``weights``: the matrices of all rows, where they are small enough to keep.
@@ -43,21 +43,25 @@ class SpanTable:
 
     @property
     def bytes(self) -> int:
-        """Memory that the table takes."""
+        """Memory of the table."""
         return self.columns.nbytes + sum(weights.nbytes for weights in self.weights or ())
 
     def flips(self, rows: Tensor | None) -> Tensor:
-        """Int32 (B,): 1 for the images that are mirrored, else 0. Here and below ``rows`` (B,) are those of the
-        images, None standing for all rows in their order."""
+        """Return int32 (B,), 1 for the images that are mirrored, else 0.
+
+        Here and below ``rows`` (B,) are those of the images, None standing for all rows in their order.
+        """
         return _chosen(self.columns[:, FLIP + 1], rows)
 
     def partners(self, rows: Tensor | None) -> Tensor:
-        """Int64 (B,): which image of the batch ``rows`` is mixed into each; a uniform permutation, made on
-        the device from a draw an image."""
+        """Return int64 (B,), which image of the batch ``rows`` is mixed into each.
+
+        It is a uniform permutation, made on the device from a draw per image.
+        """
         return _chosen(self.columns[:, PARTNER], rows).argsort(stable=True)
 
     def weights_of(self, rows: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Weights (B, S, H) of the rows and (B, S, W) of the columns of the images."""
+        """Return the weights (B, S, H) of the rows and (B, S, W) of the columns of the images."""
         if self.weights is not None:
             return _chosen(self.weights[0], rows), _chosen(self.weights[1], rows)
         return _weights(self.plan, self.height, self.width, _chosen(self.columns, rows))
@@ -73,7 +77,7 @@ def draw_table(
     cropped: bool = False,
     rows: NDArray[np.int64] | None = None,
 ) -> SpanTable:
-    """The table of ``epochs`` for N images of one size.
+    """Draw the table of ``epochs`` for N images of one size.
 
     Args:
         image_draws: the epochs' IMAGE tables, (epochs * N, 8).

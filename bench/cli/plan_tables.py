@@ -1,0 +1,88 @@
+"""The plan of a grid on the screen: cells by stage, bytes to store, hours, and the job arrays it would become."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from bench.cli import screen
+from bench.store.cell import STAGES
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bench.execution.scheduling import Schedule
+    from bench.planning.grid import Grid
+
+
+def show_plan(out: Console, grid: Grid, arguments: argparse.Namespace) -> None:
+    """Show the plan of a grid, changing nothing."""
+    from bench.execution.scheduling import Schedule, survey
+    from bench.planning.cost_estimate import estimate, measured_on
+    from bench.store.artifacts import Store
+
+    store = Store(arguments.store) if (arguments.store / "cells").is_dir() else None
+    if store is not None:
+        schedule = survey(grid, store, check_files=False)
+    else:
+        schedule = Schedule(grid, dict.fromkeys((cell.id for cell in grid.cells), "todo"))
+    show_cells(out, schedule)
+    measured = measured_on(arguments.out / "suites" / "efficiency")
+    todo = {cell_id for cell_id, state in schedule.state.items() if state != "done"}
+    if (found := estimate(schedule.grid, todo, store, measured)) is not None:
+        for line in found.lines(measured):
+            out.print(line, markup=False)
+    if arguments.cluster == "slurm" or arguments.profile:
+        _show_arrays(out, schedule, arguments)
+
+
+def show_cells(out: Console, schedule: Schedule) -> None:
+    """Show how many cells of each stage are done and to do, and the bytes of the stored labels to do."""
+    rows = []
+    for stage in STAGES:
+        counts = schedule.counts(stage)
+        rows.append([stage, str(counts.total()), str(counts["done"]), str(counts.total() - counts["done"])])
+    numbers = ("cells", "done", "to do")
+    rows.append(["total", *(str(sum(int(row[i]) for row in rows)) for i in (1, 2, 3))])
+    out.print(screen.table(["stage", *numbers], rows, right=numbers))
+    if count := _bytes_to_store(schedule):
+        out.print(f"stored labels to write: {screen.human_bytes(count)}")
+
+
+def _bytes_to_store(schedule: Schedule) -> int:
+    from bench.api.augmentation import AugmentationSchedule
+    from bench.api.stored.codec import LabelCodec
+    from bench.api.stored.layout import LabelLayout
+
+    return sum(
+        LabelLayout(
+            AugmentationSchedule(**cell.call["schedule"]),
+            LabelCodec.parse(cell.call["codec"]),
+            schedule.grid.dataset.logits,
+        ).total
+        for cell in schedule.grid.stage("label")
+        if cell.by == "stored" and schedule.state[cell.id] != "done"
+    )
+
+
+def _show_arrays(out: Console, schedule: Schedule, arguments: argparse.Namespace) -> None:
+    from bench.slurm.profile import load
+    from bench.slurm.submit import accelerator_warning, arrays_of, tasks_in_queue
+    from bench.store.artifacts import Store
+
+    store, profile = Store(arguments.store), load(arguments.profile)
+    in_queue = tasks_in_queue(store)
+    arrays = arrays_of(schedule, store, profile, arguments.jobs, in_queue)
+    rows = []
+    for number, array in enumerate(arrays, start=1):
+        tasks = f"{len(array.packs)} × {array.processes}" if array.processes > 1 else str(len(array.packs))
+        cells = sum(map(len, array.packs))
+        after = [f"{index + 1}, task by task" for index in array.after.each]
+        after += [str(index + 1) for index in array.after.all] + [f"job {job}" for job in array.after.jobs]
+        numbers = [tasks, str(array.max_parallel or ""), str(cells), str(array.resources.minutes)]
+        rows.append([str(number), array.stage, array.name, *numbers, "; ".join(after)])
+    headers = ["array", "tasks", "parallel", "cells", "minutes"]
+    out.print(f"\njob arrays ({sum(c.id in in_queue for c in schedule.grid.cells)} cells are in the queue already):")
+    out.print(screen.table(["array", "stage", "class", *headers[1:], "after"], rows, right=headers))
+    if (warning := accelerator_warning([array.resources for array in arrays], arguments.device)) is not None:
+        out.print(warning, markup=False)

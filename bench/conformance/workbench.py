@@ -1,0 +1,176 @@
+"""The stages of a method on a data set, run in one process and kept in a temporary folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bench.api import (
+    AugmentationConfig,
+    Dataset,
+    Distiller,
+    GridPoint,
+    Images,
+    LabelSource,
+    TeacherSpec,
+    Trajectory,
+)
+from bench.api.config import Artifact
+from bench.errors import UserError
+from bench.kit import running
+from bench.kit.data.dataset import Resident
+from bench.kit.labels.online import OnlineTeacher
+from bench.kit.running import RunningTask
+from bench.kit.teachers import trajectory
+from bench.kit.teachers.train import train_trajectory
+from bench.kit.views import AugmentationStream
+from bench.planning.cells import labels_itself, prepares
+
+
+class Workbench:
+    """What the tests of a method share; each artifact is made when the first of them needs it.
+
+    ``steps`` are the (done, total) pairs of all progress so far.
+    """
+
+    def __init__(self, method: Distiller, data: Dataset, ipc: int, folder: Path, seed: int = 0):
+        self.method, self.data, self.ipc, self.folder = method, data, ipc, folder
+        self.device = torch.device("cpu")
+        self.point = GridPoint(data.info, ipc, seed)
+        self.steps: list[tuple[int, int]] = []
+        self._prepared: dict[str, dict[str, Tensor]] = {}
+        self._trained: dict[TeacherSpec, Trajectory] = {}
+
+    def with_seed(self, seed: int) -> Workbench:
+        """Return a workbench for another seed that shares the trained teachers."""
+        other = Workbench(self.method, self.data, self.ipc, self.folder, seed)
+        other._trained = self._trained
+        return other
+
+    @cached_property
+    def maker(self) -> Distiller:
+        """The method that makes the images: this one, or another.
+
+        Raises:
+            UserError: nobody makes them.
+        """
+        made_by: Distiller | None = self.method
+        while made_by is not None and not made_by.distills(self.point):
+            made_by = made_by.images_from(self.point)
+        if made_by is None:
+            raise UserError(f"{self.method.info.name} makes no images: override distill or images_from")
+        return made_by
+
+    @cached_property
+    def start(self) -> Images | None:
+        """The images that the method's own images start from."""
+        source = self.maker.images_from(self.point)
+        return None if source is None else running.distill(source, self._task("start", source, "images"))
+
+    @cached_property
+    def images(self) -> Images:
+        return self.distill("images")
+
+    @cached_property
+    def source(self) -> LabelSource:
+        """The method's label model, or its teacher."""
+        return self.label_model("labels")
+
+    def preparing(self, method: Distiller | None = None) -> Distiller | None:
+        """Return the method that prepares what ``method`` (None: the maker of the images) needs, if any does."""
+        method = method or self.maker
+        found = method.prepared_from(self.point) or method
+        return found if prepares(found) else None
+
+    def prepared(self, method: Distiller | None = None) -> dict[str, Tensor]:
+        """Return what is prepared for a method (None: the maker of the images); empty where nothing is."""
+        preparing = self.preparing(method)
+        if preparing is None:
+            return {}
+        name = preparing.info.name
+        if name not in self._prepared:
+            self._prepared[name] = running.prepare(preparing, self._task(f"prepared-{name}", preparing, "prepared"))
+        return self._prepared[name]
+
+    def prepare_again(self, place: str, stop_after: int | None = None) -> dict[str, Tensor]:
+        """Run ``prepare`` for the images in the work folder ``place``.
+
+        Args:
+            stop_after: stop it as a kill would after so many progress calls.
+        """
+        preparing = self.preparing()
+        assert preparing is not None
+        return running.prepare(preparing, self._task(place, preparing, "prepared", stop_after))
+
+    def distill(self, place: str, stop_after: int | None = None) -> Images:
+        """Run ``distill``, as :meth:`prepare_again`."""
+        return running.distill(self.maker, self._task(place, self.maker, "images", stop_after, images=self.start))
+
+    def label_model(self, place: str, stop_after: int | None = None) -> LabelSource:
+        """Run ``label_model``, as :meth:`prepare_again`."""
+        if not labels_itself(self.method):
+            teacher = self._teacher((self.method.teachers(self.point) or (self.data.info.teacher,))[0])
+            assert isinstance(teacher, trajectory.Trajectory)
+            return OnlineTeacher.of(teacher)
+        needed = "images" in self.method.needs("labels", self.point)
+        images = self.images if needed else None
+        return running.label_model(self.method, self._task(place, self.method, "labels", stop_after, images=images))
+
+    def logits(self, source: LabelSource) -> Tensor:
+        """Return the soft labels of one batch of views of all images."""
+        schedule = source.schedule()
+        views = AugmentationConfig(size=self.data.info.image_size, min_scale=0.5, flip=True, mix="cutmix")
+        stream = AugmentationStream(views if schedule is None else schedule.plan, len(self.images))
+        known = Resident(self.images.pixels, self.images.labels, channels=source.channels(self.images))
+        batch, indices = next(stream.batches(0, len(self.images)))
+        made = stream.make(known.layers(self.device), known.on(self.device)[1], indices, 0, batch)
+        return source.soft_labels(made, 0)
+
+    def _task(
+        self,
+        place: str,
+        method: Distiller,
+        artifact: Artifact,
+        stop_after: int | None = None,
+        images: Images | None = None,
+    ) -> RunningTask:
+        """Return the task of making one artifact, with the others that it needs."""
+        (work := self.folder / f"seed-{self.point.seed}" / place).mkdir(parents=True, exist_ok=True)
+        needs, calls = method.needs(artifact, self.point), 0
+
+        def progress(done: int, total: int, **_: float) -> None:
+            nonlocal calls
+            calls += 1
+            self.steps.append((done, total))
+            if stop_after is not None and calls > stop_after:
+                raise KeyboardInterrupt
+
+        return RunningTask(
+            **vars(self.point),
+            data=self.data,
+            teachers=tuple(self._teacher(spec) for spec in method.teachers(self.point)),
+            device=self.device,
+            work=work,
+            on_progress=progress,
+            prepared=self.prepared(method) if "prepared" in needs and artifact != "prepared" else {},
+            images=images,
+            labels=self.source if "labels" in needs and artifact != "labels" else None,
+        )
+
+    def _teacher(self, spec: TeacherSpec) -> Trajectory:
+        if spec not in self._trained:
+            made, work = (self.folder / f"{part}-{len(self._trained)}" for part in ("teacher", "teacher-work"))
+            made.mkdir()
+            work.mkdir()
+            train_trajectory(spec, self.data, made, work, self.device, lambda done, total, **_: None)
+            self._trained[spec] = trajectory.Trajectory.load(made, self.device)
+        return self._trained[spec]
+
+
+def same_tensors(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Compare named tensors to the bit."""
+    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())

@@ -1,0 +1,106 @@
+"""Rows → the command that makes them again: for a section of a board as for a single row."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from bench.format import plain
+from bench.planning.plan import baselines
+from bench.planning.protocols import unchanged
+from bench.store.cell import canonical
+
+WIDTH = 90  # characters of a line, as far as options go: no side scroll on GitHub
+NATIVE = "native"
+
+
+def command(rows: Iterable[Any]) -> str:
+    """The command that makes rows again, as a shell reads it; several, one after the other, where one would not do.
+
+    Rows of other protocols or settings come from commands of their own. Baselines come along by themselves, and are
+    left out where no row needs them. A checkpoint is named without its folder, and a protocol by its name even where
+    it came from a file.
+
+    Args:
+        rows: tuples of :func:`bench.report.rows.records`.
+    """
+    groups: dict[tuple[str, str, str], list[Any]] = {}
+    references: dict[tuple[str, str], list[Any]] = {}
+    for row in sorted(rows, key=_place):
+        place = (row.changed.get("dataset", row.dataset), row.protocol)
+        if row.ipc is None:
+            references.setdefault(place, []).append(row)
+        else:
+            changed = {key: value for key, value in row.changed.items() if key != "dataset"}
+            groups.setdefault((*place, canonical(changed) if changed else ""), []).append(row)
+    for place, full in references.items():  # they come along with whatever else is asked for
+        groups.setdefault(min((key for key in groups if key[:2] == place), default=(*place, "")), []).extend(full)
+    return "\n".join(_one(groups[key], key[0]) for key in sorted(groups))
+
+
+def _place(row: Any) -> tuple[Any, ...]:
+    return row.dataset, row.protocol, row.ipc is None, row.ipc or 0, row.student, row.method, row.labels
+
+
+def _one(rows: Sequence[Any], dataset: str) -> str:
+    distilled = [row for row in rows if row.ipc is not None]
+    methods = _methods(distilled)
+    beside = any(row.ipc is None or (row.baseline and row.base not in methods) for row in rows)
+    seeds = {seed for row in distilled or rows for seed in row.seeds}
+    student_seeds = {seed for row in rows for seed in row.student_seeds}
+    apart = any(row.students_expected > row.n_expected or row.seeds != row.student_seeds for row in rows)
+    options: list[tuple[str, Iterable[Any]]] = [
+        ("--methods", methods),
+        ("--ipc", sorted({row.ipc for row in distilled}) or [1]),
+        ("--dataset", [dataset]),
+        ("--students", sorted({row.student for row in rows})),
+        ("--seeds", sorted(seeds)),
+        ("--student-seeds", sorted(student_seeds) if apart else []),
+        ("--protocol", [unchanged(rows[0].protocol)]),
+        ("--labels", _labels(distilled, beside)),
+    ]
+    words = [f"{flag} {_quoted(','.join(map(str, values)))}" for flag, values in options if values]
+    words += list(_changes(rows[0].changed))
+    return _wrapped("python -m bench run", words if beside else [*words, "--no-baselines"])
+
+
+def _methods(rows: Sequence[Any]) -> list[str]:
+    beside = {row.base for row in rows if row.baseline}
+    found = {row.via or row.base for row in rows}
+    return sorted(name for name in found if name not in beside) or sorted(found) or list(baselines())
+
+
+def _labels(rows: Sequence[Any], beside: bool) -> list[str]:
+    """The choices of ``--labels``; empty: what a method's authors give. Baselines need none of their own."""
+    asked = {choice for row in rows for choice in row.asked}
+    if not (asked and beside):
+        asked |= {_choice(row.labels) for row in rows if not row.asked}
+    return [] if asked == {NATIVE} else sorted(asked) or ["hard"]
+
+
+def _choice(labels: str) -> str:
+    """The choice of ``--labels`` behind a board's word: ``stored:fp16 of projector`` → ``stored:fp16``."""
+    choice = labels.partition(" of ")[0]
+    return choice if choice.partition(":")[0] in ("stored", "static", "teacher", "hard") else NATIVE
+
+
+def _changes(changed: dict[str, Any]) -> Iterator[str]:
+    for setting in changed.get("set", ()):
+        yield f"--set {_quoted(setting)}"
+    for flag in ("clip", "teacher"):
+        if flag in changed:
+            yield f"--{flag} {_quoted(changed[flag])}"
+
+
+def _quoted(text: str) -> str:
+    return shlex.quote(plain(text))
+
+
+def _wrapped(start: str, words: Iterable[str]) -> str:
+    lines = [start]
+    for word in words:
+        if len(lines[-1]) + len(word) + 3 > WIDTH:  # a space before, a space and a backslash behind
+            lines.append("   ")
+        lines[-1] += f" {word}"
+    return " \\\n".join(lines)

@@ -1,0 +1,86 @@
+"""``<dataset>.pictures.json``: grids of distilled images beside real ones, kept beside a board for its page.
+
+:mod:`bench.exchange.nearest_images` draws them from a store; this module imports neither torch nor an imaging library.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, field_validator
+
+from bench.api.config import BaseConfig
+from bench.errors import UserError
+
+SUFFIX = ".pictures.json"
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+class ImageGrid(BaseConfig):
+    """The images of one distilled set: a row per class of pairs of a distilled and a real image.
+
+    ``distance`` is the mean over the pairs of the root mean square difference of their pixels, in grey levels of 256.
+    """
+
+    methods: Annotated[tuple[str, ...], Field(min_length=1)]  # those that share this set
+    seed: int
+    cell: str
+    distance: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    png: str  # base64
+
+    @field_validator("png")
+    @classmethod
+    def _is_png(cls, text: str) -> str:
+        head = base64.b64decode(text, validate=True)[:24]  # what is no base64 is a ValueError, too
+        if not head.startswith(_SIGNATURE) or len(head) < 24:
+            raise ValueError("is not a PNG")
+        return text
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, from the header of the PNG."""
+        width, height = struct.unpack(">II", base64.b64decode(self.png[:32])[16:24])
+        return width, height
+
+
+class ImageGrids(BaseConfig):
+    """All grids of a data set: of the same classes and as many images per class each, at one IPC."""
+
+    schema_version: Literal[1] = 1
+    dataset: str
+    ipc: Annotated[int, Field(ge=1)]
+    classes: Annotated[tuple[str, ...], Field(min_length=1)]  # those shown, from top to bottom
+    of_classes: Annotated[int, Field(ge=1)]
+    each: Annotated[int, Field(ge=1)]  # pairs per class
+    side: Annotated[int, Field(ge=1)]  # px of an image as it is shown
+    of_side: Annotated[int, Field(ge=1)]  # px of the images themselves
+    sheets: tuple[ImageGrid, ...]
+
+    def render(self) -> str:
+        """The text of the file: the same for the same grids."""
+        return self.model_dump_json(indent=1) + "\n"
+
+
+def read_grids(path: Path) -> ImageGrids | None:
+    """Read the file of a board; None where there is none.
+
+    Raises:
+        UserError: it can't be read, or holds something else.
+    """
+    try:
+        return ImageGrids.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror}; remove it, or make it readable") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(
+            f"{path}: {field}: {first['msg']}; expected pictures as `bench report --pictures` draws them: remove the "
+            "file and draw them again"
+        ) from None

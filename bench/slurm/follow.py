@@ -1,0 +1,126 @@
+"""Follow submitted arrays until the schedule is over.
+
+Tasks don't depend on the follower: when it stops, they go on, and the last job of a submission writes the boards. The
+same command follows again. A cell that failed leaves a record with its error; for one whose task was killed, the
+follower writes it, from Slurm's accounting and the end of the task's log.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from bench.execution import heartbeat
+from bench.execution.heartbeat import STALE_AFTER, record_death
+from bench.execution.jobs import JobQueue
+from bench.execution.options import Options
+from bench.execution.scheduling import Schedule, Watcher, finished
+from bench.slurm import journal, queue
+from bench.slurm.submit import Submission
+from bench.store.artifacts import Damaged, Store
+from bench.store.cell import Cell
+from bench.store.record import Record
+
+_POLL_EVERY = 2.0  # seconds between two looks at the store
+_QUERY_EVERY = 15.0  # seconds between two queries to Slurm, whose controller serves everybody
+_GRACE = 60.0  # seconds for a record to appear after its job ended: NFS caches folders that long (acdirmax)
+_LOG_LINES = 20  # of a task that was killed, kept in its record
+
+
+def follow(schedule: Schedule, options: Options, submission: Submission, watcher: Watcher) -> None:
+    """Return when the schedule is over.
+
+    Raises:
+        KeyboardInterrupt: the user stopped following; the jobs go on, as its message says.
+    """
+    store, tasks = Store(options.store), dict(submission.tasks)
+    slurm, gone_since = queue.ThrottledSlurm(every=_QUERY_EVERY), dict.fromkeys(tasks, 0.0)
+    try:
+        while True:
+            _read_store(schedule, store, submission.failures)
+            _cancel_blocked(schedule, tasks)
+            watcher.update(schedule)
+            if schedule.over:
+                return
+            _record_deaths(schedule, store, tasks, gone_since, slurm)
+            time.sleep(_POLL_EVERY)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            "the jobs go on without this command, and the last of them writes the boards: bench status shows them, "
+            "bench cancel ends them, and the same command follows them again"
+        ) from None
+
+
+def _read_store(schedule: Schedule, store: Store, before: Mapping[str, Record | None]) -> None:
+    """Update the state of the open cells: three listings, and the records and heartbeats that they name."""
+    recorded = store.ids("cells") | store.ids("failures")
+    beating = {cell_id for cell_id in store.ids("heartbeats") if _is_fresh(store, cell_id)}
+    for cell in schedule.grid.cells:
+        if schedule.state[cell.id] in ("todo", "running"):
+            outcome = _outcome(store, cell, before.get(cell.id)) if cell.id in recorded else "busy"
+            if outcome != "busy":
+                schedule.settle(cell, outcome)
+            elif (schedule.state[cell.id] == "running") != (cell.id in beating):
+                schedule.state[cell.id] = "running" if cell.id in beating else "todo"
+
+
+def _is_fresh(store: Store, cell_id: str) -> bool:
+    """Check for a fresh heartbeat; a stale one leaves its cell to Slurm, which may queue the task again."""
+    progress = heartbeat.read(store, cell_id)
+    return progress is not None and time.time() - progress.time < STALE_AFTER
+
+
+def _outcome(store: Store, cell: Cell, before: Record | None) -> str:
+    try:
+        if finished(store, cell):
+            return "done"
+    except Damaged:
+        return "busy"
+    return "busy" if store.failure(cell.id) in (None, before) else "failed"
+
+
+def _cancel_blocked(schedule: Schedule, tasks: dict[str, str]) -> None:
+    """Cancel pending tasks whose cells are all blocked; a running one ends by itself."""
+    cells: dict[str, list[str]] = {}
+    for cell_id, job in tasks.items():
+        cells.setdefault(job, []).append(cell_id)
+    blocked = {job for job, packed in cells.items() if all(schedule.state[one] == "blocked" for one in packed)}
+    queue.cancel(blocked, "--state=PENDING")
+    for job in blocked:
+        for cell_id in cells[job]:
+            del tasks[cell_id]
+
+
+def _record_deaths(
+    schedule: Schedule, store: Store, tasks: Mapping[str, str], gone_since: dict[str, float], slurm: JobQueue
+) -> None:
+    """Record each cell as failed whose task left the queue without a record."""
+    queued = slurm.queued()
+    if queued is None:
+        return  # the controller may be restarting
+    now, dead = time.monotonic(), []
+    for cell in schedule.ready() + [c for c in schedule.grid.cells if schedule.state[c.id] == "running"]:
+        if tasks.get(cell.id) in queued:
+            gone_since[cell.id] = 0.0
+        else:
+            gone_since[cell.id] = gone_since.get(cell.id) or now
+            if now - gone_since[cell.id] >= _GRACE:
+                dead.append(cell)
+    ends = slurm.ended(tasks[cell.id] for cell in dead if cell.id in tasks)
+    last = journal.last_tasks(store) if dead else {}
+    for cell in dead:
+        job, task = tasks.get(cell.id, ""), last.get(cell.id)
+        why = ends[job].why if job in ends else "it left the queue without a record"
+        where = f"; its log is {task.err}" if task else ""
+        tail = _tail(task.err) + _tail(task.out) if task else ""
+        record_death(store, cell, f"Slurm task {job}: {why}{where}", tail)
+        schedule.settle(cell, "failed")
+
+
+def _tail(log: Path) -> str:
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return f"the end of {log.name}:\n" + "".join(f"  {line}\n" for line in lines[-_LOG_LINES:])

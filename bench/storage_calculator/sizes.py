@@ -1,0 +1,188 @@
+"""Bytes of images and labels for each method, label choice and IPC of a request."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+from bench.api.augmentation import AugmentationSchedule
+from bench.api.stored.codec import LabelCodec
+from bench.api.stored.layout import LabelLayout
+from bench.api.stored.size import file_bytes, fkd_bytes, logit_bytes, static_bytes
+from bench.errors import UserError
+from bench.planning.cells import labels_itself
+from bench.planning.label_choices import LabelChoice, parse
+from bench.storage_calculator.request import LABELS, RequestedMethod, StorageRequest
+
+# LPLD's README gives ImageNet-1K's images at IPC 10, 50 and 200 as .15, .75 and 2.98 GB: JPEGs of 224 px, quality 75
+JPEG_BYTES, JPEG_SIZE = 15_000, 224
+
+
+@dataclass(frozen=True)
+class Size:
+    """The storage of one method with one label choice at one IPC; None: not known.
+
+    ``model_numbers`` are the parameters of the label model, with a teacher's buffers; ``public_parameters`` those of
+    its frozen backbone, counted apart; ``full_label_bytes`` the fp16 logits of every view.
+    """
+
+    method: str
+    labels: str
+    ipc: int
+    images: int
+    epochs: int
+    batch_size: int
+    protocol: str
+    image_bytes: int
+    label_bytes: int | None
+    full_label_bytes: int
+    label_ratio: float | None
+    model_numbers: int | None
+    public_parameters: int
+
+    @property
+    def is_online(self) -> bool:
+        """Whether the method's own label model answers."""
+        return self.labels.partition(":")[0] not in ("hard", "teacher", "stored", "static")
+
+
+@dataclass(frozen=True)
+class AuthorFiles:
+    """The label files that the authors' own code writes: FKD's format, to a thousandth."""
+
+    method: str
+    ipc: int
+    index: bool  # with the number of each image
+    epochs: int
+    batch_size: int
+    logit_bytes: int
+    file_bytes: int
+    files: int
+
+
+class NetworkSize(NamedTuple):
+    """Parameters, buffers of the state dict, and the bytes of the weights file in each precision."""
+
+    parameters: int
+    buffers: int
+    file_bytes: dict[str, int]
+
+
+@cache
+def network_size(arch: str, classes: int, image_size: int) -> NetworkSize:
+    """Return the size of a classifier, with files as :mod:`bench.kit.labels.online` writes them.
+
+    Raises:
+        UserError: no such architecture, or it can't take images of this size.
+    """
+    import torch
+
+    from bench.kit.labels.online import rounded
+    from bench.kit.models import build
+
+    with torch.device("meta"):
+        net = build(arch, classes, image_size, (0.5,) * 3, (0.5,) * 3).net
+    state = net.state_dict()
+    names = {torch.float32: "F32", torch.float16: "F16", torch.int8: "I8", torch.int64: "I64", torch.bool: "BOOL"}
+    stored = {"fp32": state, "fp16": rounded(state, "fp16"), "int8": rounded(state, "int8")}
+    parameters = sum(one.numel() for one in net.parameters())
+    return NetworkSize(
+        parameters,
+        sum(one.numel() for one in state.values()) - parameters,
+        {precision: file_bytes((name, names[one.dtype], one.shape) for name, one in tensors.items())
+         for precision, tensors in stored.items()},
+    )  # fmt: skip
+
+
+def image_bytes(images: int, size: int) -> int:
+    """Estimate the bytes of encoded images: as many per pixel as ImageNet's."""
+    return round(images * JPEG_BYTES * size**2 / JPEG_SIZE**2)
+
+
+def sizes(request: StorageRequest) -> list[Size]:
+    """Return the sizes of a request, in the order of its methods, labels and IPC.
+
+    Raises:
+        UserError: an unknown name, or labels that are not possible.
+    """
+    found = {}
+    for method in RequestedMethod.all(request):
+        for text in request.labels:
+            choice = effective(method, parse(text, method.method.info))
+            for ipc in request.ipc:
+                try:
+                    found[method.name, choice, ipc] = _size(method, choice, ipc)
+                except UserError:
+                    if request.labels != LABELS:
+                        raise  # of the default labels, those that fit are shown
+    return list(found.values())
+
+
+def effective(method: RequestedMethod, choice: LabelChoice) -> LabelChoice:
+    """Return the choice with "online" resolved to the teacher where the teacher answers."""
+    if choice.kind == "online" and not labels_itself(method.method):
+        return LabelChoice("teacher", "fp32")
+    return choice
+
+
+def _size(method: RequestedMethod, choice: LabelChoice, ipc: int) -> Size:
+    protocol, schedule = method.schedule(ipc)
+    label_bytes, numbers, public = _labels(method, choice, ipc, schedule)
+    full = logit_bytes(schedule.images, method.dataset.classes, schedule.epochs)
+    return Size(
+        method.name, choice.title(method.method.info.labels), ipc, schedule.images, schedule.epochs,
+        schedule.batch_size, protocol, image_bytes(schedule.images, method.dataset.image_size), label_bytes, full,
+        None if label_bytes is None else label_bytes / full, numbers, public,
+    )  # fmt: skip
+
+
+def _labels(
+    method: RequestedMethod, choice: LabelChoice, ipc: int, schedule: AugmentationSchedule
+) -> tuple[int | None, int | None, int]:
+    """Label bytes, numbers of the label model, parameters of its frozen backbone."""
+    classes, point = method.dataset.classes, method.point(ipc)
+    if choice.kind == "hard":
+        return 0, None, 0
+    if choice.kind == "teacher":
+        spec = method.teacher(ipc)
+        size = network_size(spec.arch, classes, spec.image_size)
+        return size.file_bytes[choice.detail], size.parameters + size.buffers, 0
+    if choice.kind == "online":
+        own = method.method.label_size(point)
+        return (None, None, 0) if own is None else (own.numbers * own.width, own.numbers, own.public)
+    if method.method.info.labels == "hard":
+        raise UserError(
+            f"{method.method.info.name} has no label model of its own, so no {choice.kind} labels; "
+            "choose --labels hard or teacher:fp32"
+        )
+    choice.codec.check(classes, schedule.epochs, method.dataset.title)
+    if choice.kind == "static":
+        return static_bytes(schedule.images, classes, choice.codec), None, 0
+    return _stored(schedule, classes, choice.codec), None, 0
+
+
+@cache  # methods with the same batches store the same
+def _stored(schedule: AugmentationSchedule, classes: int, codec: LabelCodec) -> int:
+    return LabelLayout(schedule, codec, classes).total
+
+
+def author_files(request: StorageRequest) -> list[AuthorFiles]:
+    """Return the label files of the authors' own code, of methods that store labels."""
+    found = []
+    for method in RequestedMethod.all(request):
+        info, classes = method.method.info, method.dataset.classes
+        if not info.label_files or "[" in method.name:
+            continue
+        for ipc in request.ipc:
+            _, seen = method.schedule(ipc)
+            index = info.label_files == "fkd+index"
+            found.append(
+                AuthorFiles(
+                    info.name, ipc, index, seen.epochs, seen.batch_size, logit_bytes(seen.images, classes, seen.epochs),
+                    fkd_bytes(seen.images, classes, seen.epochs, seen.batch_size, index=index),
+                    seen.epochs * math.ceil(seen.images / seen.batch_size),
+                )
+            )  # fmt: skip
+    return found

@@ -1,0 +1,1 @@
+"""Methods, a student, a label codec and a protocol of another package, as a template."""

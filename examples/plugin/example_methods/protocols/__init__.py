@@ -1,0 +1,1 @@
+"""Protocols: a TOML file each."""

@@ -1,0 +1,84 @@
+"""The template package: what CONTRIBUTING shows is in it, and it passes, installed outside this one."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.api import architectures, registry
+from bench.api.stored.codec import FORMATS, LabelCodec
+from bench.api.stored.layout import label_columns
+from bench.conformance import CodecConformance, MethodConformance, StudentConformance, run
+from tests.conftest import Bench
+from tests.packages import install
+
+ROOT = Path(__file__).parents[2]
+PLUGIN = ROOT / "examples" / "plugin"
+SHOWN = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), flags=re.DOTALL)
+
+
+def put(folder: Path) -> Path:
+    """Install the template into a folder."""
+    facts = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"]
+    found = [path for path in PLUGIN.rglob("*") if path.suffix in (".py", ".toml") and path.parent != PLUGIN]
+    files = {str(path.relative_to(PLUGIN)): path.read_text() for path in found}
+    return install(folder, facts["name"], files, facts["entry-points"], facts["version"])
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The template is installed in this process."""
+    monkeypatch.syspath_prepend(put(tmp_path / "outside"))
+    groups = (registry.METHODS, architectures.STUDENTS, FORMATS)
+    kept = [vars(group).copy() for group in groups]
+    for group in groups:
+        vars(group).pop("_points", None)
+        vars(group).pop("usable", None)
+    yield
+    for group, facts in zip(groups, kept, strict=True):
+        vars(group).clear()
+        vars(group).update(facts)
+
+
+@pytest.mark.parametrize("name", ["dm", "students"])
+def test_the_page_shows_what_is_tested(name: str) -> None:
+    code = (PLUGIN / "example_methods" / f"{name}.py").read_text()
+    (shown,) = [one for one in SHOWN if one.strip() and code.endswith(one)]
+    assert name != "dm" or (shown == code and len(code.splitlines()) <= 40)
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("method", ["dm[iterations=3]", "herding"])
+def test_its_methods_pass(method: str) -> None:
+    suite = type("Suite", (MethodConformance,), {"method": method})
+    assert [outcome.reason for outcome in run(suite) if outcome.passed is False] == []
+
+
+@pytest.mark.usefixtures("installed")
+def test_its_student_passes() -> None:
+    suite = type("Suite", (StudentConformance,), {"student": "tiny-mlp"})
+    assert [outcome.reason for outcome in run(suite) if outcome.passed is False] == []
+
+
+@pytest.mark.usefixtures("installed")
+def test_its_codec_passes_and_goes_with_the_others() -> None:
+    suite = type("Suite", (CodecConformance,), {"codec": FORMATS.get("fixed8"), "tolerance": 4.0})
+    assert [outcome.reason for outcome in run(suite) if outcome.passed is False] == []
+    assert str(LabelCodec.parse("topk3+fixed8+prune4")) == "prune4+topk3+fixed8"
+    assert [column.row_bytes for column in label_columns(LabelCodec.parse("topk3+fixed8"), 10)] == [4, 3]
+
+
+def test_all_of_it_in_a_run(bench: Bench, tmp_path: Path) -> None:
+    put(tmp_path / "outside")
+    words = ["--methods", "herding", "--ipc", "1", "--seeds", "0", "--no-baselines",
+             "--students", "tiny-mlp", "--labels", "native,stored:prune2+topk3+fixed8,hard",
+             "--set", "teacher.epochs=9",
+             "--protocol", "example-short", "--cluster", "inline", "--store", "s", "--out", "b"]  # fmt: skip
+    done = bench("run", *words, env={"PYTHONPATH": "outside"})
+    assert done.returncode == 0, done.stderr
+    board = (tmp_path / "b" / "digits.md").read_text()
+    assert "tiny-mlp" in board and "fixed8" in board
