@@ -72,10 +72,8 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def _without_log(store: Store, cell_id: str, task: SubmittedTask | None) -> int:
     """Say why there is no log, and show the traceback if there is one."""
-    failure = store.failure(cell_id)
-    if task is None:
-        why = "it was not submitted to Slurm, and a run without Slurm leaves no logs"
-    else:
+    failure, why = store.failure(cell_id), "it was not submitted to Slurm, and a run without Slurm leaves no logs"
+    if task is not None:
         why = f"job {task.job} has not started, or its log was removed"
     instead = "its traceback is" if failure else f"bench show {cell_id} has its record, if there is one"
     sys.stderr.write(f"no log of {cell_id}: {why}; {instead}\n")

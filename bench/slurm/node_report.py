@@ -64,10 +64,9 @@ def check_nodes(
 def _check_node(
     store: Store, profile: Profile, resources: Resources, max_wait: float, on_wait: Callable[[str], None]
 ) -> Iterator[Check]:
-    options = Options(store=store.root)
-    here = Journal.create(store, Run(grid="doctor", dataset="", options=options, profile=profile.name, out=store.root))
-    lock = here.folder.name
-    keep = True  # the folder, for its log
+    facts = {"options": Options(store=store.root), "profile": profile.name, "out": store.root}
+    here = Journal.create(store, Run(grid="doctor", dataset="", **facts))
+    lock, keep = here.folder.name, True  # the folder is kept for its log
     try:
         with lease(store.root, lock):
             brief = Array("doctor", "", resources.model_copy(update={"minutes": _MINUTES}), packs=((),))
