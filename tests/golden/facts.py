@@ -13,13 +13,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from bench.api.label_bytes import fkd_bytes, stored_bytes
+from bench.api.label_codec import LabelCodec
+from bench.api.label_layout import LabelLayout
 from torch import nn
 
 from bench.api import catalogue
 from bench.api.augmentation import AugmentationConfig, AugmentationSchedule
-from bench.api.label_bytes import fkd_bytes, stored_bytes
-from bench.api.label_codec import LabelCodec
-from bench.api.label_layout import LabelLayout
 from bench.kit.data.sampling import sample_classes
 from bench.kit.models import build
 from bench.kit.optim import lr_factor
