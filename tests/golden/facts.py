@@ -13,9 +13,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from bench.api.label_bytes import fkd_bytes, stored_bytes
-from bench.api.label_codec import LabelCodec
-from bench.api.label_layout import LabelLayout
 from torch import nn
 
 from bench.api import catalogue
