@@ -103,9 +103,9 @@ class MethodConformance(Suite):
     # -- prepare
 
     def test_prepare_resumes_to_the_same_bits(self) -> None:
-        if self.bench.preparing() is None:
+        if self.bench.preparing(self.bench.maker) is None:
             raise SkipTest("nothing to prepare")
-        again, before = resumed(self.bench.prepare_again), self.bench.prepared()
+        again, before = resumed(self.bench.prepare_again), self.bench.prepared(self.bench.maker)
         same = again.keys() == before.keys() and all(torch.equal(one, before[name]) for name, one in again.items())
         assert same, "killed and run again, prepare made something else"
 

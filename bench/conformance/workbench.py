@@ -71,14 +71,13 @@ class Workbench:
         """The method's label model, or its teacher."""
         return self.label_model("labels")
 
-    def preparing(self, method: Distiller | None = None) -> Distiller | None:
-        """Return the method that prepares what ``method`` (None: the maker of the images) needs, if any does."""
-        method = method or self.maker
+    def preparing(self, method: Distiller) -> Distiller | None:
+        """Return the method that prepares what ``method`` needs, if any does."""
         found = method.prepared_from(self.point) or method
         return found if prepares(found) else None
 
-    def prepared(self, method: Distiller | None = None) -> dict[str, Tensor]:
-        """Return what is prepared for a method (None: the maker of the images); empty where nothing is."""
+    def prepared(self, method: Distiller) -> dict[str, Tensor]:
+        """Return what is prepared for a method; empty where nothing is."""
         if (maker := self.preparing(method)) is None:
             return {}
         if (name := maker.info.name) not in self._prepared:
@@ -91,7 +90,7 @@ class Workbench:
         Args:
             stop_after: stop it as a kill would after so many progress calls.
         """
-        preparing = self.preparing()
+        preparing = self.preparing(self.maker)
         assert preparing is not None
         return running.prepare(preparing, self._task(place, preparing, "prepared", stop_after))
 
