@@ -13,7 +13,7 @@ from torch import Tensor
 from bench.api import Images, LabelSource, Progress
 from bench.api.augmentation import AugmentationSchedule
 from bench.api.stored.codec import LabelCodec
-from bench.api.stored.layout import BATCH_COORDS, SHARD_BYTES, VIEW_COORDS, LabelLayout, shard_name
+from bench.api.stored.layout import SHARD_BYTES, LabelLayout, shard_name
 from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.data.dataset import Resident
@@ -21,8 +21,6 @@ from bench.kit.labels.codecs import Parts, codec_for
 from bench.kit.labels.coordinates import coordinates
 from bench.kit.labels.stored import MadeFor, StoredLabels, shard_problem
 from bench.kit.views import AugmentationStream
-
-_COORDINATES = {column.name for column in VIEW_COORDS + BATCH_COORDS}
 
 
 @torch.no_grad()
@@ -65,7 +63,7 @@ def store(
         parts: list[Parts] = []
         first = 0
         if begun is not None and begun[1]["shard"] == shard:
-            parts, first = [_as_encoded(begun[0], device)], begun[1]["batches"]
+            parts, first = [begun[0]], begun[1]["batches"]
             done += first
         for batches, (epoch, batch) in enumerate(layout.kept(shard)[first:], first + 1):
             if codec.prune > 1:
@@ -89,12 +87,7 @@ def store(
 
 def _joined(parts: list[Parts]) -> Parts:
     """Concatenate encoded batches, on the host."""
-    return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
-
-
-def _as_encoded(joined: Parts, device: torch.device) -> Parts:
-    """Move what :func:`_joined` made to where single batches are: coordinates stay on the host."""
-    return {name: tensor if name in _COORDINATES else tensor.to(device) for name, tensor in joined.items()}
+    return {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
 
 
 def _check_space(layout: LabelLayout, missing: list[int], work: Path) -> None:

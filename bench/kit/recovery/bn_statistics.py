@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from types import TracebackType
+from contextlib import ExitStack
 from typing import Any, Self
 
 import torch
@@ -135,7 +135,7 @@ def _cpu_moments(rows: Tensor) -> Moments:
     return mean, shares @ (means - mean).square_().add_(variances)
 
 
-class BatchNormInputs:
+class BatchNormInputs(ExitStack):
     """Records the moments of the input of every batch norm of a network, while it is open.
 
         with BatchNormInputs(net, groups=3) as inputs:
@@ -149,6 +149,7 @@ class BatchNormInputs:
     """
 
     def __init__(self, net: nn.Module, groups: int):
+        super().__init__()
         self.modules = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
         self.groups = groups
         self._found: dict[nn.Module, Moments] = {}
@@ -164,14 +165,9 @@ class BatchNormInputs:
             # a subclass may do more than normalise (timm fuses activations into it)
             forward = self._fused(module) if type(module) is nn.BatchNorm2d else self._observed(module)
             module.forward = forward  # type: ignore[assignment, method-assign]
+            self.callback(delattr, module, "forward")  # the class's own comes back
+        self.callback(self._found.clear)
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for module in self.modules:
-            del module.forward  # the class's own comes back
-        self._found.clear()
 
     def take(self) -> list[Moments]:
         """Return and forget (mean, variance), each (G, C), of every module's input in the last forward."""
