@@ -191,7 +191,7 @@ def bare_seconds(
     from evaluators.student_training import make_optimizer
 
     stream = AugmentationStream(schedule.plan, schedule.images)
-    views = next(iter(train.views(stream.plan, 0, schedule.batch_size, task.device)))
+    views = next(iter(train.views(stream.config, 0, schedule.batch_size, task.device)))
     optimizer = make_optimizer(student, protocol, protocol.lr)
     amp = torch.autocast(task.device.type, torch.bfloat16, enabled=protocol.amp and task.device.type != "cpu")
     watch = Stopwatch(protocol, clock(task.device), task.progress)

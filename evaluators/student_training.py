@@ -66,7 +66,7 @@ def train_student(
             seed_streams(seed_for("student-epoch", task.seed, epoch), task.device)
         set_lr(optimizer, lr * lr_factor(protocol.schedule, epoch, epochs, protocol.warmup))
         replayed = None if task.labels is None else task.labels.replayed_batches(epoch)
-        for views in train.views(stream.plan, epoch, schedule.batch_size, task.device, replayed, first=done):
+        for views in train.views(stream.config, epoch, schedule.batch_size, task.device, replayed, first=done):
             with amp:
                 loss = loss_of(student, views, epoch * steps + done)
             (loss / protocol.accumulate).backward()

@@ -126,7 +126,7 @@ def measure(
             seed=0, device=device, work=Path(work), progress=progress,
         )  # fmt: skip
         stream = AugmentationStream(schedule.plan, len(train))
-        batch = next(iter(train.views(stream.plan, 0, schedule.batch_size, device)))
+        batch = next(iter(train.views(stream.config, 0, schedule.batch_size, device)))
         bare = bare_loop(task, protocol, batch)
         student = build(info.student, info.classes, info.image_size, info.mean, info.std).to(device)
         student = student.to(memory_format=torch.channels_last)

@@ -36,10 +36,10 @@ class Densification:
                 rows = [group * len(classes) + place for place in same]
                 if len(rows) > 1:
                     found.setdefault(len(rows), []).append((group, rows))
-        self._classes = [
-            (count, *(torch.tensor(each, device=device) for each in zip(*classes, strict=True)))
-            for count, classes in found.items()
-        ]
+        self._classes = []
+        for count, classes in found.items():
+            owners, members = (torch.tensor(each, device=device) for each in zip(*classes, strict=True))
+            self._classes.append((count, owners, members.flatten()))
 
     def __call__(self, views: Tensor) -> Tensor:
         """Return Σ over the classes of KL(softmax(λ/τ), held fixed ‖ softmax(λ)) (G,) for views (G * B, 3, S, S)."""
@@ -53,7 +53,7 @@ class Densification:
             repeats = (_SIDE // views.shape[2]) ** 2
         features = features.flatten(1)
         for count, owners, rows in self._classes:
-            chosen = features.index_select(0, rows.flatten()).unflatten(0, (-1, count))  # (classes, images, numbers)
+            chosen = features.index_select(0, rows).unflatten(0, (-1, count))  # (classes, images, numbers)
             spectrum = torch.linalg.eigvalsh(repeats * (chosen @ chosen.mT))
             aim = (spectrum / self.tau).softmax(1).detach()
             divergence = F.kl_div(spectrum.log_softmax(1), aim, reduction="none").sum(1)

@@ -291,7 +291,7 @@ def test_shared_training_is_that_of_one_process(tmp_path: Path, of_files: bool) 
         names = sorted(path.name for path in (tmp_path / str(size) / "made-0").iterdir())
         assert names == ["epoch-001.safetensors", "epoch-002.safetensors", "teacher.json"]
         assert [facts(tmp_path / str(size), rank)["saved"] for rank in range(size)] == [36, 0, 0][:size]
-    if of_files:  # 17 batches of 7 and one of 1, twice; 60 images to test on, and again as the gate
+    if of_files:  # 17 batches of 7 and one of 1, twice; 60 images to test on, and again as the accuracy check
         assert facts(tmp_path / "1")["decoded"] == 2 * 120 + 120
         assert [facts(tmp_path / "2", rank)["decoded"] for rank in range(2)] == [2 * 69 + 60, 2 * 51 + 60]
 

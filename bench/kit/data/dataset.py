@@ -166,7 +166,7 @@ class Files(Split):
 def _chosen_rows(stream: AugmentationStream, indices: Tensor, rows: Rows | None) -> Tensor:
     if rows is None:
         return indices
-    if stream.plan.mix != "none":
+    if stream.config.mix != "none":
         raise ValueError("a part of a batch that is mixed would be mixed with itself; expected mix none")
     return indices[rows(len(indices))]
 

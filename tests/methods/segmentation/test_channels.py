@@ -33,7 +33,7 @@ def batches(plan: AugmentationConfig, split: Resident, epoch: int, again: bool =
     if again:
         count = -(-len(split) // 7)
         return [stream.again(split.layers("cpu"), split.labels, epoch, batch, 7) for batch in range(count)]
-    return list(split.views(stream.plan, epoch, 7, "cpu"))
+    return list(split.views(stream.config, epoch, 7, "cpu"))
 
 
 # -- clicks and points
