@@ -33,6 +33,6 @@ def check(teacher: Trajectory, dataset: Dataset, device: torch.device) -> None:
     if abs(top1 - teacher.accuracy_check) > TOLERANCE:
         raise UserError(
             f"the teacher {teacher.folder.name} reaches {top1:.1%} on {images.count} held-out images of "
-            f"{dataset.info.name}, but its record says {teacher.accuracy_check:.1%}: class order? Check the data, or train a "
-            "new teacher with --force teacher"
+            f"{dataset.info.name}, but its record says {teacher.accuracy_check:.1%}: class order? Check the data, or "
+            "train a new teacher with --force teacher"
         )
