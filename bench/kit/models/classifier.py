@@ -157,9 +157,8 @@ def _small_resnet(depth: str, width: int, classes: int) -> nn.Module:
     net.maxpool = nn.Identity()
     net.inplanes = width
     for stage in range(4):
-        setattr(
-            net, f"layer{stage + 1}", net._make_layer(block, width << stage, layers[stage], stride=min(stage, 1) + 1)
-        )
+        layer = net._make_layer(block, width << stage, layers[stage], stride=1 if stage == 0 else 2)
+        setattr(net, f"layer{stage + 1}", layer)
     net.fc = nn.Linear((width << 3) * block.expansion, classes)
     for module in net.modules():  # as torchvision initialises its own
         if isinstance(module, nn.Conv2d):

@@ -8,7 +8,15 @@ from bench.kit.models.blocks import conv_bn, initialise
 
 # expansion, channels at full width, blocks, stride of the first: CRD's repository (HobbitLong/RepDistiller,
 # ``models/mobilenetv2.py``), which divides images by 16 in all where the paper's network does by 32
-_STAGES = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+_STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 1),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
 _STEM, _LAST = 32, 1280  # channels; the last layer is not made narrower
 
 
