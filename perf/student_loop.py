@@ -61,7 +61,7 @@ def hello_labels(digits: Dataset, device: torch.device) -> LabelSource:
     name, config = digits.info.clip, HeLlO.for_dataset(digits.info).config
     clip, tokenizer, base = load_clip(name, device)
     start = projector.build(clip, tokenizer, digits.names, config)
-    return projector.ProjectorLabels.of(start, name, base, digits.names, config, device)
+    return projector.ProjectorLabels(name, base, digits.names, config, projector.stored_tensors(start, config), device)
 
 
 LABELS: dict[str, Callable[[Dataset, torch.device], LabelSource]] = {"rded": rded_labels, "hello": hello_labels}

@@ -26,12 +26,8 @@ _TIMEOUT = timedelta(days=2)
 def joined(device: torch.device) -> Iterator[None]:
     """Join the group that MASTER_ADDR, MASTER_PORT, RANK and WORLD_SIZE describe, for the time of the context.
 
-    A group of one is none.
-
-    After an error the group is left to the end of the process, which is what tells the others.
-
-    Args:
-        device: on which this rank computes; its tensors travel by NCCL if it is a GPU, the host's by gloo.
+    A group of one is none. Tensors travel by NCCL on a GPU, by gloo on the host. After an error the group is left to
+    the end of the process, which is what tells the others.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield

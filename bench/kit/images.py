@@ -10,8 +10,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -120,12 +121,8 @@ def quantise(pixels: Tensor) -> Tensor:
 
 def _stems(labels: Tensor) -> list[str]:
     """Return the relative paths of images without suffix."""
-    seen: Counter[int] = Counter()
-    stems = []
-    for label in labels.tolist():
-        stems.append(name(label, seen[label], "")[:-1])
-        seen[label] += 1
-    return stems
+    numbers: defaultdict[int, count[int]] = defaultdict(count)
+    return [name(label, next(numbers[label]), "")[:-1] for label in labels.tolist()]
 
 
 def _make_home(path: Path) -> Path:

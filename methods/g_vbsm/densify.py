@@ -37,8 +37,8 @@ class Densification:
                 if len(rows) > 1:
                     found.setdefault(len(rows), []).append((group, rows))
         self._classes = []
-        for count, classes in found.items():
-            owners, members = (torch.tensor(each, device=device) for each in zip(*classes, strict=True))
+        for count, listed in found.items():
+            owners, members = (torch.tensor(each, device=device) for each in zip(*listed, strict=True))
             self._classes.append((count, owners, members.flatten()))
 
     def __call__(self, views: Tensor) -> Tensor:

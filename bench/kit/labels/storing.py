@@ -18,9 +18,9 @@ from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.data.dataset import Resident
 from bench.kit.labels.codecs import Parts, codec_for
-from bench.kit.labels.coordinates import coordinates
 from bench.kit.labels.stored import MadeFor, StoredLabels, shard_problem
 from bench.kit.views import AugmentationStream
+from bench.kit.views.table import BOX, FLIP
 
 
 @torch.no_grad()
@@ -38,11 +38,8 @@ def store(
     """Store the answers of ``label_model`` to the views of ``schedule``.
 
     Each shard is written at once and then renamed, and of the one in work the batches so far are kept now and then, so
-    that a call after a kill goes on to the same bits. ``progress`` is told once a batch.
-
-    Args:
-        order_hash: SHA-256 of the class ids that the label_model knows.
-        work: where the shards are left; :meth:`StoredLabels.save` links them from there.
+    that a call after a kill goes on to the same bits. Shards are left in ``work``, from where
+    :meth:`StoredLabels.save` links them; ``order_hash`` is the SHA-256 of the class ids that the label model knows.
 
     Raises:
         UserError: the codec asks for what the schedule or the logits do not have, or the disk is too small.
@@ -83,6 +80,36 @@ def store(
         tensors = (joined[column.name] for column in layout.columns)
         _write(work / shard_name(shard), layout.header(shard), tensors)
     return StoredLabels(work, layout, MadeFor.of(images, order_hash, label_model), device)
+
+
+def coordinates(
+    stream: AugmentationStream, epoch: int, batch: int, batch_size: int, height: int, width: int
+) -> dict[str, Tensor]:
+    """Return the coordinates of a batch that FKD's files hold (SRe2L, relabel/utils_fkd.py), on the host.
+
+    Our views are made again from their config, so nothing reads these; they are written for a fair comparison of sizes.
+    Images have ``height`` x ``width`` pixels, and names are those of :mod:`bench.api.stored.layout`:
+
+    ``coords`` float32 (B, 4), the crop's top, left, height and width as fractions of the image; ``flip`` bool (B, 1);
+    ``partner`` int64 (B, 1), the place in the batch of what is mixed in; ``weight`` float64 (1, 1) of the base image;
+    ``box`` int32 (1, 4), CutMix's top, left, bottom and right pixel. Shifts and patch shuffles have no place there.
+    """
+    indices = stream.order(epoch)[batch * batch_size : (batch + 1) * batch_size]
+    table = stream.table(epoch, indices, height, width, torch.device("cpu"))
+    sides = torch.tensor([height, width, height, width])
+    partners, weight, box = torch.arange(len(indices)), 1.0, (0, 0, 0, 0)
+    if (mixture := stream.mixture(epoch, batch)) is not None:
+        partners, weight = table.partners(None), mixture.weight
+        if mixture.box is not None:
+            top, bottom, left, right = mixture.box
+            box = top, left, bottom, right
+    return {
+        "coords": table.columns[:, BOX:FLIP] / sides,
+        "flip": table.columns[:, FLIP + 1, None] != 0,
+        "partner": partners[:, None],
+        "weight": torch.tensor([[weight]], dtype=torch.float64),
+        "box": torch.tensor([box], dtype=torch.int32),
+    }
 
 
 def _joined(parts: list[Parts]) -> Parts:

@@ -34,38 +34,25 @@ def group_moments(x: Tensor, groups: int) -> Moments:
     Returns:
         (mean, variance), in float32 at least, differentiable in ``x``.
     """
-    mean, variance = _Moments.apply(x, groups)
+    mean, variance, _ = _Moments.apply(x, groups, None, None)
     return mean, variance
 
 
 class _Moments(torch.autograd.Function):
+    """The moments of x and, if a norm is given, its eval-mode output, which share one backward."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, groups: int) -> Moments:
+    def forward(
+        ctx: Any, x: Tensor, groups: int, norm: nn.BatchNorm2d | None, scale: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         mean, variance = _row_moments(_rows(x, groups))
-        ctx.save_for_backward(x, mean)
-        return mean, variance
+        ctx.save_for_backward(x, mean, scale)
+        return mean, variance, None if norm is None else nn.BatchNorm2d.forward(norm, x)
 
     @staticmethod
-    def backward(ctx: Any, into_mean: Tensor, into_variance: Tensor) -> tuple[Tensor, None]:
-        x, mean = ctx.saved_tensors
-        return _gradient(x, mean, into_mean, into_variance), None
-
-
-class _NormAndMoments(torch.autograd.Function):
-    """The output of an eval-mode batch norm and the moments of its input, which share one backward."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, norm: nn.BatchNorm2d, scale: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
-        mean, variance = _row_moments(_rows(x, groups))
-        ctx.save_for_backward(x, scale, mean)
-        return nn.BatchNorm2d.forward(norm, x), mean, variance
-
-    @staticmethod
-    def backward(
-        ctx: Any, into_output: Tensor, into_mean: Tensor, into_variance: Tensor
-    ) -> tuple[Tensor, None, None, None]:
-        x, scale, mean = ctx.saved_tensors
-        return _gradient(x, mean, into_mean, into_variance, into_output, scale), None, None, None
+    def backward(ctx: Any, *into: Any) -> tuple[Tensor, None, None, None]:
+        x, mean, scale = ctx.saved_tensors
+        return _gradient(x, mean, scale, *into), None, None, None
 
 
 def _rows(x: Tensor, groups: int) -> Tensor:
@@ -78,10 +65,10 @@ def _rows(x: Tensor, groups: int) -> Tensor:
 def _gradient(
     x: Tensor,
     mean: Tensor,
+    scale: Tensor | None,
     into_mean: Tensor,
     into_variance: Tensor,
-    into_output: Tensor | None = None,
-    scale: Tensor | None = None,
+    into_output: Tensor | None,
 ) -> Tensor:
     """Compute the gradient of x through its moments, ``constant + slope * x``, and through an output x * ``scale``."""
     rows = _rows(x, len(mean)).to(mean.dtype)
@@ -182,8 +169,8 @@ class BatchNormInputs(ExitStack):
             scale = scale * module.weight.detach()
 
         def forward(x: Tensor) -> Tensor:
-            output, *moments = _NormAndMoments.apply(x, module, scale, self.groups)
-            self._found[module] = moments[0], moments[1]
+            mean, variance, output = _Moments.apply(x, self.groups, module, scale)
+            self._found[module] = mean, variance
             return output  # type: ignore[no-any-return]
 
         return forward

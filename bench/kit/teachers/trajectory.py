@@ -56,15 +56,9 @@ class Trajectory:
     def load(cls, folder: Path, device: torch.device) -> Trajectory:
         """Read what :func:`save` wrote."""
         facts = json.loads((folder / "teacher.json").read_text(encoding="utf-8"))
-        return cls(
-            folder=folder,
-            network=Network(**facts["network"]),
-            order_hash=facts["order_hash"],
-            epochs=tuple(facts["epochs"]),
-            accuracy={int(epoch): top1 for epoch, top1 in facts["accuracy"].items()},
-            accuracy_check=facts["accuracy_check"],
-            device=device,
-        )
+        facts["network"], facts["epochs"] = Network(**facts["network"]), tuple(facts["epochs"])
+        facts["accuracy"] = {int(epoch): top1 for epoch, top1 in facts["accuracy"].items()}
+        return cls(folder=folder, device=device, **facts)
 
     def model(self, epoch: int | None = None) -> Classifier:
         """Return the network at a kept epoch (default: the last), frozen, in eval mode, on the device."""

@@ -49,12 +49,9 @@ def _clipped(centre: int, half: int, size: int) -> tuple[int, int]:
 
 
 def mix(pixels: Tensor, partners: Tensor, mixture: Mixture) -> Tensor:
-    """Mix ``pixels`` (B, 3, S, S), uint8 or float32, with ``pixels[partners]``.
+    """Mix ``pixels`` (B, 3, S, S), uint8 or float32, with ``pixels[partners]``, int64 (B,).
 
     CutMix overwrites them; MixUp returns float32.
-
-    Args:
-        partners: int64 (B,), rows of the batch, on the device of the pixels.
     """
     if mixture.box is None:
         pixels = pixels.float()

@@ -77,10 +77,9 @@ def draw_table(
     cropped: bool = False,
     rows: NDArray[np.int64] | None = None,
 ) -> SpanTable:
-    """Draw the table of ``epochs`` for N images of one size.
+    """Draw the table of ``epochs`` for N images of one size, from their IMAGE tables (epochs * N, 8).
 
     Args:
-        image_draws: the epochs' IMAGE tables, (epochs * N, 8).
         cropped: the images are ``config.size`` square and the box was already cut out of them.
         rows: (B,) only these images of a single epoch, of which ``image_draws`` are given.
 
