@@ -59,16 +59,15 @@ def rank_suffix(name: str) -> str:
     return name if is_main() else f"{name}-{rank()}"
 
 
-def share(count: int, member: int | None = None) -> slice:
-    """Return the part of ``count`` things that falls to a rank (None: to this one).
+def share(count: int) -> slice:
+    """Return the part of ``count`` things that falls to this rank.
 
     Parts are contiguous, in the order of the ranks, and differ by one thing at most, the first rank's being the
     largest; they are empty where there are fewer things than ranks.
     """
-    member = rank() if member is None else member
     each, more = divmod(count, size())
-    start = member * each + min(member, more)
-    return slice(start, start + each + (member < more))
+    start = rank() * each + min(rank(), more)
+    return slice(start, start + each + (rank() < more))
 
 
 def all_reduce(tensor: Tensor) -> Tensor:
