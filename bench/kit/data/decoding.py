@@ -15,12 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from bench.kit.data.image_folders import UNREADABLE, unreadable
+from bench.kit.data.image_folders import opened
 
-DECODING_ERRORS = (*UNREADABLE, Image.DecompressionBombError)
 WORTH_A_STAMP = 5.0  # seconds; faster checks are repeated each time
 SMALLEST_ENLARGED = 64  # pixels; smaller images are tested whole
 
@@ -36,25 +34,9 @@ def decode(path: Path) -> Tensor:
     Raises:
         UserError: the file is missing, truncated or no image; it is named.
     """
-    try:
-        with Image.open(path) as image:
-            pixels = np.array(image.convert("RGB"))
-    except DECODING_ERRORS as error:
-        raise unreadable(path, error) from error
+    with opened(path) as image:
+        pixels = np.array(image.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1)
-
-
-def side_lengths(path: Path) -> tuple[int, int]:
-    """Read height and width of the image at ``path`` from its header.
-
-    Raises:
-        UserError: the header cannot be read.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except DECODING_ERRORS as error:
-        raise unreadable(path, error) from error
 
 
 def decode_all(paths: Sequence[Path], size: int) -> Tensor:
@@ -69,8 +51,7 @@ def decode_all(paths: Sequence[Path], size: int) -> Tensor:
         pixels[place] = decode(paths[place])
 
     with ThreadPoolExecutor(processors()) as pool:
-        for _ in pool.map(fill, range(len(paths))):
-            pass
+        list(pool.map(fill, range(len(paths))))
     return pixels
 
 
@@ -94,8 +75,7 @@ def check_all(paths: Sequence[Path], stamps: Path | None = None) -> None:
         return
     started = time.monotonic()
     with ThreadPoolExecutor(processors()) as pool:
-        for _ in pool.map(_check, paths):
-            pass
+        list(pool.map(_check, paths))
     if stamp is not None and time.monotonic() - started > WORTH_A_STAMP:
         with suppress(OSError):  # a stamp only saves time
             stamp.parent.mkdir(parents=True, exist_ok=True)
@@ -103,22 +83,18 @@ def check_all(paths: Sequence[Path], stamps: Path | None = None) -> None:
 
 
 def _check(path: Path) -> None:
-    try:
-        with Image.open(path) as image:
-            image.draft("RGB", (1, 1))
-            image.load()
-    except DECODING_ERRORS as error:
-        raise unreadable(path, error) from error
+    with opened(path) as image:
+        image.draft("RGB", (1, 1))
+        image.load()
 
 
 def _state(paths: Sequence[Path]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for path in paths:
-        try:
+        digest.update(f"{path.absolute()}\0".encode())
+        with suppress(OSError):  # a missing file is named by its check
             facts = path.stat()
-        except OSError as error:
-            raise unreadable(path, error) from error
-        digest.update(f"{path.absolute()}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+            digest.update(f"{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 
