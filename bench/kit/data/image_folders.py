@@ -144,33 +144,6 @@ def opened(path: Path) -> Iterator[Image.Image]:
         ) from error
 
 
-def folder_info(folder: Path) -> DatasetInfo:
-    """Return the facts of ``folder:PATH``; its name is ``folder-`` and the folder's own name.
-
-    Raises:
-        UserError: as :func:`list_folder`; or the first image of a class cannot be read.
-    """
-    train, val = list_folder(folder)
-    size = _image_size(train)
-    small = size <= SMALL
-    title = folder.resolve().name
-    return DatasetInfo(
-        name="folder-" + (re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "unnamed"),
-        title=title,
-        classes=len(train.files),
-        image_size=size,
-        smallest_class=min(map(len, train.files.values())),
-        train_images=len(train.paths),
-        test_images=len(val.paths),
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        teacher=TeacherSpec(arch="resnet18-small" if small else "resnet18", image_size=size),
-        clip="icon-clip" if small else "RN50:openai",
-        student="resnet18-small" if small else "resnet18",
-        fingerprint=fingerprint(train, val),
-    )
-
-
 def _image_size(train: Listing) -> int:
     """Return the largest of ``FOLDER_SIZES`` within the median short side of the first image per class."""
     sides = []
@@ -188,7 +161,31 @@ class Folder(DatasetPlugin):
     title: ClassVar[str] = "train/ and val/ with a folder per class"
 
     def info(self) -> DatasetInfo:
-        return folder_info(self.root(None))
+        """Return the facts of the folder; its name is ``folder-`` and the folder's own name.
+
+        Raises:
+            UserError: as :func:`list_folder`; or the first image of a class cannot be read.
+        """
+        folder = self.root(None)
+        train, val = list_folder(folder)
+        size = _image_size(train)
+        arch, clip = ("resnet18-small", "icon-clip") if size <= SMALL else ("resnet18", "RN50:openai")
+        title = folder.resolve().name
+        return DatasetInfo(
+            name="folder-" + (re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "unnamed"),
+            title=title,
+            classes=len(train.files),
+            image_size=size,
+            smallest_class=min(map(len, train.files.values())),
+            train_images=len(train.paths),
+            test_images=len(val.paths),
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            teacher=TeacherSpec(arch=arch, image_size=size),
+            clip=clip,
+            student=arch,
+            fingerprint=fingerprint(train, val),
+        )
 
     def root(self, data_root: Path | None) -> Path:
         return Path(self.name.partition(":")[2]).expanduser()
