@@ -11,7 +11,7 @@ import math
 from pathlib import Path
 
 import torch
-from timm.layers import LayerNorm2d
+from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -142,7 +142,7 @@ class _MaskDecoder(nn.Module):
         image = features.flatten(2).transpose(1, 2) + no_mask
         tokens, image = self.transformer(image, positions, torch.cat([own, prompts], 1))
         upscaled = self.output_upscaling(image.transpose(1, 2).reshape(batch, width, side, side))
-        first, second, last = self.output_hypernetworks_mlps[0].layers  # type: ignore[misc,union-attr]
+        first, second, last = self.output_hypernetworks_mlps[0].layers  # type: ignore[misc]
         weights = last(F.relu(second(F.relu(first(tokens[:, 1])))))
         return torch.einsum("bc,bchw->bhw", weights, upscaled)
 
