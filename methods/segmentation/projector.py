@@ -129,12 +129,8 @@ class ProjectorMasks(MaskLabels):
         return sum(tensor.numel() for tensor in self.tensors.values())
 
     def save(self, folder: Path) -> None:
-        facts = {
-            "kind": self.kind,
-            "clip": self.clip,
-            "public": asdict(self.base),
-            "config": self.config.structure(),
-        }
+        public, config = asdict(self.base), self.config.structure()
+        facts = {"kind": self.kind, "clip": self.clip, "public": public, "config": config}
         text = json.dumps(facts, separators=(",", ":"))
         (folder / "source.json").write_text(text + "\n", encoding="utf-8")
         save_file({name: t.contiguous() for name, t in self.tensors.items()}, folder / _ADAPTERS)
