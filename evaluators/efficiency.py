@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from bench.api import DatasetInfo, EvaluationTask, LabelSource, Progress, Protocol
+from bench.api import EvaluationTask, LabelSource, Progress, Protocol
 from bench.api.augmentation import AugmentationSchedule
 from evaluators.classification import Classification, ClassificationProtocol, new_classifier, train_classifier
 
@@ -46,14 +46,9 @@ class EfficiencyProtocol(ClassificationProtocol):
         """All iterations, timed or not."""
         return self.untimed + self.steps * self.blocks
 
-    def augmentation(self, dataset: DatasetInfo, ipc: int, seed: int) -> AugmentationSchedule:
-        return self._cut(super().augmentation(dataset, ipc, seed))
-
-    def full_data_augmentation(self, dataset: DatasetInfo, images: int, seed: int) -> AugmentationSchedule:
-        return self._cut(super().full_data_augmentation(dataset, images, seed))
-
-    def _cut(self, schedule: AugmentationSchedule) -> AugmentationSchedule:
-        """Return the schedule with just as many epochs as hold all iterations."""
+    def _schedule(self, *given: Any) -> AugmentationSchedule:
+        """Return a schedule with just as many epochs as hold all iterations."""
+        schedule = super()._schedule(*given)
         return schedule.model_copy(update={"epochs": -(-self.iterations // schedule.batches)})
 
 
@@ -125,11 +120,7 @@ class Stopwatch:
         self.ends: list[float] = []
 
     def __call__(self, done: int, total: int, **metrics: float) -> None:
-        """Count an iteration.
-
-        Raises:
-            Enough: it was the last one.
-        """
+        """Count an iteration; raise Enough at the last one."""
         self.iterations += 1
         timed = self.iterations - self.protocol.untimed
         if timed >= 0 and timed % self.protocol.steps == 0:

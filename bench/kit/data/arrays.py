@@ -52,8 +52,8 @@ def digits_test_indices() -> tuple[int, ...]:
 def _digits_file() -> Path:
     """Find the file within scikit-learn; importing that package would cost every process a second."""
     package = find_spec("sklearn")
-    for folder in (package.submodule_search_locations or ()) if package else ():
-        path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+    if package and package.origin:
+        path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
         if path.is_file():
             return path
     raise UserError("digits comes with scikit-learn, which is not installed whole; install scikit-learn again")

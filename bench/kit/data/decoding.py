@@ -29,22 +29,14 @@ def processors() -> int:
 
 
 def decode(path: Path) -> Tensor:
-    """Decode the image at ``path`` as RGB, uint8 (3, H, W).
-
-    Raises:
-        UserError: the file is missing, truncated or no image; it is named.
-    """
+    """Decode the image at ``path`` as RGB, uint8 (3, H, W); a UserError names one that is missing or broken."""
     with opened(path) as image:
         pixels = np.array(image.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def decode_all(paths: Sequence[Path], size: int) -> Tensor:
-    """Decode images that are all ``size`` pixels square: uint8 (N, 3, S, S).
-
-    Raises:
-        UserError: a file cannot be decoded; the first such is named.
-    """
+    """Decode images that are all ``size`` pixels square: uint8 (N, 3, S, S); a UserError names the first broken one."""
     pixels = torch.empty((len(paths), 3, size, size), dtype=torch.uint8)
 
     def fill(place: int) -> None:
@@ -59,10 +51,7 @@ def check_all(paths: Sequence[Path], stamps: Path | None = None) -> None:
     """Decode every file once, so that a broken one is found before anything is computed.
 
     JPEGs are decoded at an eighth of their size, which reads every byte for a third of the time. A check that
-    took long is remembered by the files' places, sizes and times of change.
-
-    Args:
-        stamps: the folder of the stamps; ``~/.cache/distill-bench/checked`` where it is None.
+    took long is remembered by the files' places, sizes and times of change, in ``stamps`` or its default.
 
     Raises:
         UserError: a file cannot be decoded; the first such is named.
@@ -103,12 +92,7 @@ def centre(pixels: Tensor, size: int) -> Tensor:
 
     The short side becomes ``size // 7 * 8``: 256 for 224, 144 for 128, 72 for 64, as in RDED's ``validate``.
     Below 64 pixels it becomes ``size``; RDED's rule says the same for 32, the only such size there.
-
-    Args:
-        pixels: uint8 (..., 3, H, W).
-
-    Returns:
-        uint8 (..., 3, size, size).
+    uint8 (..., 3, H, W) become (..., 3, size, size).
     """
     from torchvision.transforms.v2 import functional as transforms  # here: it takes seconds
 

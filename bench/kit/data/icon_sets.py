@@ -70,10 +70,7 @@ class IconPackage:
 
 
 def read_package(source: Path) -> IconPackage:
-    """Read sets in alphabetical order and icons in the order of the package, so that the list is reproducible.
-
-    Args:
-        source: the npm package ``@iconify/json``, as .tgz or unpacked folder.
+    """Read sets in alphabetical order and icons in the order of the package, a .tgz or an unpacked folder.
 
     Raises:
         UserError: it is neither, a file is missing or broken, or no set has a permissive licence.
