@@ -134,12 +134,9 @@ class Continual(Classification):
 
 
 def classes_seen(classes: int, steps: int) -> list[int]:
-    """Return the number of classes that have arrived at each of ``steps`` steps.
+    """Return the number of classes that have arrived at each of ``steps`` steps; refuse more steps than classes.
 
-    They are equally many per step, the first steps one more where the division leaves a remainder.
-
-    Raises:
-        UserError: there are fewer classes than steps.
+    Equally many arrive per step, one more at the first steps where the division leaves a remainder.
     """
     if steps > classes:
         raise UserError(f"{classes} classes can't arrive in {steps} steps; take a protocol of at most {classes} steps")

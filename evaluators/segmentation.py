@@ -110,11 +110,7 @@ def mask_loss_of(labels: LabelSource | None, protocol: SegmentationProtocol) -> 
 
 
 def check_codec(codec: LabelCodec, protocol: Protocol) -> None:
-    """Refuse stored labels of which only some logits are kept.
-
-    Raises:
-        UserError: they are.
-    """
+    """Raise a UserError for stored labels of which only some logits are kept."""
     if codec.keep:
         raise UserError(
             f"{protocol.name} learns every pixel of a mask, so there are no likeliest classes to keep; "
@@ -123,11 +119,7 @@ def check_codec(codec: LabelCodec, protocol: Protocol) -> None:
 
 
 def check_masks(labels: LabelSource, protocol: Protocol, logits: int) -> None:
-    """Refuse labels that are no masks.
-
-    Raises:
-        UserError: labels of classes, or of the largest logits alone.
-    """
+    """Raise a UserError for labels that are no masks: of classes, or of the largest logits alone."""
     from bench.kit.labels.stored import StoredLabels
     from methods.segmentation.teacher import MaskLabels
 

@@ -146,11 +146,7 @@ class ProjectorMasks(MaskLabels):
 
 
 def train_projector(task: Task, clip_name: str, config: ProjectorConfig, teacher: TeacherMasks) -> ProjectorMasks:
-    """Train the projector towards the teacher's masks, as probabilities, on the training split. Resumable.
-
-    Raises:
-        UserError: the public CLIP is not available or has no ResNet tower.
-    """
+    """Train the projector towards the teacher's masks, as probabilities, on the training split. Resumable."""
     clip, _, base = load_clip(clip_name, task.device)
     projector = build(clip, config, seed_for("promptable-lora-init", task.seed))
     del clip  # with it goes the text tower

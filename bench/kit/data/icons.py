@@ -71,10 +71,7 @@ def build_icons_100(source: Path, destination: Path, progress: Progress | None =
     in the order of `read_package`; one that draws nothing or what an earlier one of its concept drew
     (`SAME_DRAWING`) is dropped; families of `TEST_FAMILIES` are the test split, which is called `val`. The same
     package gives the same bytes. The folder appears whole or not at all; one that exists already is kept.
-
-    Args:
-        source: the npm package `@iconify/json`, as .tgz or unpacked folder.
-        progress: called with (icons drawn, icons to draw).
+    `progress` is called with (icons drawn, icons to draw).
 
     Raises:
         UserError: the destination holds something else, or the package is not whole.
