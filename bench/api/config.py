@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 Artifact = Literal["prepared", "images", "labels"]  # what a method makes
 
@@ -29,8 +29,14 @@ def affects(*what: Artifact | Literal["speed"]) -> Affects:
     return Affects(frozenset(what))
 
 
+def first_problem(error: ValidationError) -> str:
+    """Write the first thing that is wrong as one line: ``full.ipc.0: Input should be a valid integer``."""
+    first = error.errors(include_url=False)[0]
+    return " ".join(f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ").split())
+
+
 class BaseConfig(BaseModel):
-    """Base of every configuration: frozen, and an unknown key is an error.
+    """Base of every configuration and of what is kept as JSON: frozen, and an unknown key is an error.
 
     A cell's identity holds only the fields that differ from their defaults, so adding a field with a default
     leaves every existing result where it is.

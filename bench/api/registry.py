@@ -17,11 +17,7 @@ PROTOCOLS: Group[ModuleType] = Group("bench.protocols", "package of protocols", 
 
 
 def method(name: str) -> type[Distiller]:
-    """Return the method called ``name``; of ``external:NAME`` the method ``external``, whose settings name the set.
-
-    Raises:
-        UserError: nothing usable is called that.
-    """
+    """Return the method called ``name``: of ``external:NAME`` the method ``external``, whose settings name the set."""
     return METHODS.get(name.partition(":")[0])
 
 
@@ -31,9 +27,5 @@ def method_names() -> tuple[str, ...]:
 
 
 def evaluator(name: str) -> type[Evaluator]:
-    """Return the evaluator called ``name``.
-
-    Raises:
-        UserError: nothing usable is called that.
-    """
+    """Return the evaluator called ``name``; refuse others as :meth:`Group.get` does."""
     return EVALUATORS.get(name)

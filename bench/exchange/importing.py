@@ -63,7 +63,7 @@ def import_set(source: Path, store: Store, name: str | None, dataset: str | None
         raise UserError(f"{source} stands for {manifest.data.name}, a folder of its own; add --dataset folder:PATH")
     called = name or re.sub(r"[^A-Za-z0-9._+-]+", "-", source.resolve().name).strip("-.")
     folder = home(store.root, called)
-    real = data.load(catalogue.dataset(stands_for, data_root), catalogue.root_of(stands_for, data_root))
+    real = data.load(catalogue.dataset(stands_for), catalogue.root_of(stands_for, data_root))
     if manifest is not None:
         _check_manifest(manifest, source, real)
     files = _by_class(source, manifest, real)

@@ -36,7 +36,10 @@ def check_images(images: object, info: DatasetInfo, ipc: int, who: str) -> Image
         if not isinstance(tensor, Tensor):
             raise InvalidResult(f"{who} returned {name} of type {type(tensor).__name__}, expected a tensor")
     if pixels.dtype != torch.uint8:
-        raise InvalidResult(f"{who} returned {_dtype(pixels)} pixels{_finite(pixels)}, expected uint8")
+        odd = pixels.is_floating_point() and not bool(pixels.isfinite().all())
+        raise InvalidResult(
+            f"{who} returned {_dtype(pixels)} pixels{' that are not finite' if odd else ''}, expected uint8"
+        )
     if labels.dtype != torch.int64 or labels.ndim != 1:
         raise InvalidResult(f"{who} returned {_dtype(labels)} labels {tuple(labels.shape)}, expected int64 (N,)")
     if len(pixels) != wanted[0] or len(labels) != wanted[0]:
@@ -102,7 +105,3 @@ def check_training(epoch: int, loss: Tensor | float, parameters: Iterable[nn.Par
 
 def _dtype(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
-
-
-def _finite(pixels: Tensor) -> str:
-    return "" if not pixels.is_floating_point() or bool(pixels.isfinite().all()) else " that are not finite"

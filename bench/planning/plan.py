@@ -74,7 +74,7 @@ def _shown(variant: Variant, request: Request, dataset: DatasetInfo) -> str:
 
 def _dataset(request: Request) -> DatasetInfo:
     """Look up the data set, and give it the teacher and the CLIP of the request."""
-    info = catalogue.dataset(request.dataset, request.data_root)
+    info = catalogue.dataset(request.dataset)
     changes: dict[str, Any] = {}
     if request.clip:
         changes["clip"] = request.clip

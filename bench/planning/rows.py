@@ -10,28 +10,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import NamedTuple
 
-from bench.api import AugmentationSchedule, Distiller, GridPoint, Protocol, architectures
+from bench.api import AugmentationSchedule, Distiller, GridPoint, Protocol, architectures, registry
 from bench.errors import UserError
 from bench.planning import variants
 from bench.planning.cells import Cells, labels_itself, network_version
 from bench.planning.grid import Request
 from bench.planning.label_choices import LabelChoice, parse
-from bench.planning.protocols import evaluator_of
 from bench.planning.variants import Variant
 from bench.store.cell import Cell, digest
 
 FULL = "full_data"  # the row of the whole training set
 _NOT_IN_NAMES = re.compile(r"[^\w.+-]+")  # of files
-
-
-class _Name(NamedTuple):
-    """The name of a row of the board."""
-
-    method: str
-    labels: str
-    asked: str  # the choice of --labels that brought the row; empty: a baseline
 
 
 class Rows:
@@ -56,7 +46,7 @@ class Rows:
         self.shown, self.via, self.name = shown, via, variant.method
         # a baseline's images under a variant's labels are another row than under the method's own
         self.labels_of_others = variants.shown(method.info.labels, variant.settings)
-        self.dataset, self.evaluator = cells.dataset, evaluator_of(protocol)
+        self.dataset, self.evaluator = cells.dataset, registry.evaluator(protocol.evaluator)()
         self.students = request.students or (self.dataset.student,)
         self.student_versions = {student: network_version("student", student) for student in self.students}
         self.protocol_fields = protocol.non_default_fields()
@@ -88,7 +78,7 @@ class Rows:
                 self._add_labels(point, choice, asked.get(choice, ""), images, others)
         if self.request.baselines:
             for seed in dict.fromkeys(self.request.student_seeds or self.request.seeds):
-                self._evaluate(_Name(FULL, "hard", ""), None, None, None, seed)
+                self._evaluate(FULL, "hard", "", None, seed)
 
     def _add_labels(
         self, point: GridPoint, choice: LabelChoice, asked: str, images: Cell, others: Mapping[str, Cell]
@@ -102,13 +92,13 @@ class Rows:
             if info.fixed_labels and not borrowed:
                 self._check_fixed(choice, replace(point, seed=seed))
             labels = self._labels(choice, point, images, seed)
-            self._evaluate(_Name(maker, choice.title(info.labels), asked), point, images, labels, seed)
+            self._evaluate(maker, choice.title(info.labels), asked, point, seed, images, labels)
             if choice.kind == "static" or (info.fixed_labels and choice.kind == "online"):
                 continue
             for name, theirs in others.items():
                 if theirs.id != images.id:  # a method may take a baseline's
-                    there = _Name(name, choice.title(self.labels_of_others), asked)
-                    self._evaluate(there, point, theirs, self._labels(choice, point, theirs, seed), seed)
+                    labels, title = self._labels(choice, point, theirs, seed), choice.title(self.labels_of_others)
+                    self._evaluate(name, title, asked, point, seed, theirs, labels)
 
     def _points(self) -> Iterator[GridPoint]:
         for ipc in dict.fromkeys(self.request.ipc):
@@ -169,20 +159,35 @@ class Rows:
             )
 
     def _evaluate(
-        self, name: _Name, point: GridPoint | None, images: Cell | None, labels: Cell | None, student_seed: int
+        self,
+        method: str,
+        title: str,
+        asked: str,
+        point: GridPoint | None,
+        student_seed: int,
+        images: Cell | None = None,
+        labels: Cell | None = None,
     ) -> None:
-        """Plan the students of one row and seed; ``point`` None: on the whole training set."""
+        """Plan the students of one row and seed.
+
+        Args:
+            method, title: the board's names of the images and the labels.
+            asked: the choice of --labels that brought the row; empty: a baseline.
+            point: None: on the whole training set.
+        """
         parents = {role: cell.id for role, cell in (("images", images), ("labels", labels)) if cell is not None}
         ipc, seed = (point.ipc, point.seed) if point else (None, student_seed)
         scale = f"ipc{ipc}" if ipc else "full"
         seeds = f"s{seed}" if student_seed == seed else f"s{seed}-student{student_seed}"
         for student in self.students:
-            prefix = f"{name.method.split('[')[0]}-{name.labels}-{self.dataset.name}-{scale}-{student}-{seeds}"
+            prefix = f"{method.split('[')[0]}-{title}-{self.dataset.name}-{scale}-{student}-{seeds}"
             fields = {"student": student, "seed": student_seed, "protocol": self.protocol_fields}
             row = {
                 "dataset": self.dataset.name,
                 "title": self.dataset.title,
-                **name._asdict(),
+                "method": method,
+                "labels": title,
+                "asked": asked,
                 "via": self.via,
                 "ipc": ipc,
                 "student": student,

@@ -5,7 +5,6 @@ They are TOML files in ``bench/suites``, or a user's own.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
@@ -18,7 +17,7 @@ from bench.api import BaseConfig, catalogue
 from bench.errors import UserError, unknown
 from bench.planning.grid import Request
 from bench.planning.plan import shared_settings
-from bench.planning.protocols import read_settings
+from bench.planning.protocols import read_settings, read_toml
 from bench.planning.variants import read
 
 STORAGE = "storage"  # the suite that is arithmetic, without a grid: bench.storage_calculator
@@ -103,16 +102,12 @@ class Suite(BaseConfig):
         Raises:
             UserError: nothing names a data set, or methods.
         """
-        datasets = (self.small.datasets if small else None) or self.full.datasets or ()
-        if "dataset" in given:
-            datasets = (given["dataset"],)
-        for field, flag, there in (("datasets", "dataset", datasets), ("methods", "methods", self._methods(small))):
-            if not there and flag not in given:
+        own = {**self.full.given(), **(self.small.given() if small else {})}
+        for field, flag in (("datasets", "dataset"), ("methods", "methods")):
+            if not own.get(field) and flag not in given:
                 raise UserError(f"suite {name} names no {field}; add full.{field}, or --{flag}")
+        datasets = (given["dataset"],) if "dataset" in given else own["datasets"]
         return [self._request(name, dataset, small, given) for dataset in datasets]
-
-    def _methods(self, small: bool) -> tuple[str, ...]:
-        return (self.small.methods if small else None) or self.full.methods or ()
 
     def _request(self, name: str, dataset: str, small: bool, given: Mapping[str, Any]) -> Request:
         layers = [self.full]
@@ -126,19 +121,13 @@ class Suite(BaseConfig):
         fields |= given
         fields.pop("datasets", None)
         concerned = {*shared_settings(), *(read(method).method for method in fields["methods"])}
-        theirs = [{part: layer.set[part] for part in layer.set if part in concerned} for layer in layers]
-        # last, so that nothing given takes the mark away
-        overrides = _overlaid(*theirs, given.get("overrides", {}), {"protocol": SMALL} if small else {})
+        settings = [(part, values) for layer in layers for part, values in layer.set.items() if part in concerned]
+        # the mark last, so that nothing given takes it away
+        settings += [*given.get("overrides", {}).items(), *([("protocol", SMALL)] if small else [])]
+        overrides: dict[str, dict[str, Any]] = {}
+        for part, values in settings:
+            overrides[part] = {**overrides.get(part, {}), **values}
         return Request(**{**fields, "dataset": dataset, "overrides": overrides, "suite": name})
-
-
-def _overlaid(*layers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Overlay settings of methods, later ones over earlier ones."""
-    found: dict[str, dict[str, Any]] = {}
-    for layer in layers:
-        for name, values in layer.items():
-            found[name] = {**found.get(name, {}), **values}
-    return found
 
 
 def names() -> tuple[str, ...]:
@@ -159,17 +148,10 @@ def suite(text: str) -> Suite:
     Raises:
         UserError: there is none, its file is broken (where, and what was expected), or its name is taken.
     """
-    if not text.endswith(".toml"):
-        if text not in names():
-            raise unknown("suite", text, (*names(), STORAGE))
-        source = files("bench.suites").joinpath(f"{text}.toml").read_text(encoding="utf-8")
-        return read_settings(Suite, tomllib.loads(source), f"{text}.toml")
-    if name_of(text) in (*names(), STORAGE):
+    known, own = (*names(), STORAGE), text.endswith(".toml")
+    if own and name_of(text) in known:
         raise UserError(f"{text}: {name_of(text)} is the name of an installed suite; name the file otherwise")
-    try:
-        values = tomllib.loads(Path(text).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"the suite file {text} can't be read: {error.strerror}") from None
-    except ValueError as error:  # neither UTF-8 nor TOML
-        raise UserError(f"the suite file {text} can't be read: {error}") from None
-    return read_settings(Suite, values, text)
+    if not own and text not in names():
+        raise unknown("suite", text, known)
+    path = Path(text) if own else files("bench.suites").joinpath(f"{text}.toml")
+    return read_settings(Suite, read_toml(path, "suite"), text if own else path.name)

@@ -7,8 +7,6 @@ cell's are. A class-incremental evaluation has a row per step, with :data:`UNTES
 from __future__ import annotations
 
 import hashlib
-import json
-import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,25 +17,24 @@ from numpy.typing import NDArray
 UNTESTED = 2**16 - 1
 SUFFIX = ".predictions.safetensors"
 FILE = "predictions.safetensors"  # of an evaluate artifact: tensors "predicted" and "labels"
-LONGEST_HEADER = 1 << 26  # bytes
 
 Predicted = tuple[NDArray[np.uint16], NDArray[np.uint16]]  # predicted and true classes
 
 
 def predicted_cells(path: Path) -> dict[str, str]:
-    """The cells of a predictions file, each with the name of its true classes; empty where it can't be read."""
+    """List the cells of a predictions file, each with the name of its true classes; empty where it can't be read."""
+    from safetensors import SafetensorError, safe_open
+
     try:
-        with path.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(min(length, LONGEST_HEADER)))
-        pointers = header.get("__metadata__", {})
-        return {cell: pointers[cell] for cell in header if cell in pointers}
-    except (OSError, ValueError, AttributeError, struct.error):
+        with safe_open(path, framework="numpy") as file:
+            names, pointers = file.keys(), file.metadata() or {}
+    except (OSError, SafetensorError):
         return {}
+    return {cell: pointers[cell] for cell in names if cell in pointers}
 
 
 def load(path: Path, cells: Iterable[str]) -> dict[str, Predicted]:
-    """Predicted and true classes by cell, of those that a board's file, or a cell's own, holds."""
+    """Load predicted and true classes by cell, of those that a board's file, or a cell's own, holds."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -52,7 +49,7 @@ def load(path: Path, cells: Iterable[str]) -> dict[str, Predicted]:
 
 
 def load_scores(path: str, cells: Iterable[str]) -> dict[str, NDArray[np.float64]]:
-    """What each test image adds to the accuracy of a cell, so that the mean over images is the headline."""
+    """Load what each test image adds to the accuracy of a cell, so that the mean over images is the headline."""
     found = {}
     for cell, (predicted, labels) in load(Path(path), cells).items():
         right, seen = predicted == labels, predicted != UNTESTED
@@ -68,7 +65,7 @@ def save(predicted: NDArray[np.int64], labels: NDArray[np.int64], path: Path) ->
 
 
 def pack(cells: Mapping[str, Predicted]) -> bytes:
-    """The content of a board's file, the same bytes for the same cells in any order."""
+    """Make the content of a board's file, the same bytes for the same cells in any order."""
     from safetensors.numpy import save
 
     tensors: dict[str, Any] = {}
