@@ -29,7 +29,7 @@ class ClassificationProtocol(StudentProtocol):
     loss: Literal["kl", "mse"] = "kl"  # against soft labels; hard labels take cross entropy
     temperature: float = 20.0  # of kl
     squared_temperature: bool = False  # kl times T²: SRe2L on Tiny-ImageNet has it, SRe2L and RDED on ImageNet don't
-    ce_weight: float = 0.0  # of the cross entropy to the base image's own label, beside mse (G_VBSM, EDC)
+    ce_weight: float = 0.0  # of the cross entropy to the base image's own label, added to mse (G_VBSM, EDC)
     bn_momentum: float | None = None  # None: the architecture's own
 
 

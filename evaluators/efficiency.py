@@ -109,8 +109,8 @@ def images_of_blocks(
     sizes = []
     for step in range(protocol.untimed, protocol.iterations):
         epoch, batch = divmod(step, schedule.batches)
-        replay = None if labels is None else labels.replay(epoch)
-        sizes.append(len(schedule.rows(batch if replay is None else replay[batch][1])))
+        replayed = None if labels is None else labels.replayed_batches(epoch)
+        sizes.append(len(schedule.rows(batch if replayed is None else replayed[batch][1])))
     return [sum(sizes[first : first + protocol.steps]) for first in range(0, len(sizes), protocol.steps)]
 
 

@@ -65,8 +65,8 @@ def train_student(
         if not done:  # else the random states of dropout and stochastic depth came with the checkpoint
             seed_streams(seed_for("student-epoch", task.seed, epoch), task.device)
         set_lr(optimizer, lr * lr_factor(protocol.schedule, epoch, epochs, protocol.warmup))
-        replay = None if task.labels is None else task.labels.replay(epoch)
-        for views in train.views(stream.plan, epoch, schedule.batch_size, task.device, replay, first=done):
+        replayed = None if task.labels is None else task.labels.replayed_batches(epoch)
+        for views in train.views(stream.plan, epoch, schedule.batch_size, task.device, replayed, first=done):
             with amp:
                 loss = loss_of(student, views, epoch * steps + done)
             (loss / protocol.accumulate).backward()

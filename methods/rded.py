@@ -11,18 +11,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from bench.api import (
-    AugmentationConfig,
-    BaseConfig,
-    Distiller,
-    GridPoint,
-    ImageBlock,
-    MethodCost,
-    MethodInfo,
-    StudentCost,
-    Task,
-    affects,
-)  # fmt: skip
+from bench.api import AugmentationConfig, BaseConfig, Distiller, GridPoint, ImageBlock, MethodInfo, Task, affects
+from bench.api.method import MethodCost, StudentCost
 from bench.errors import UserError
 
 if TYPE_CHECKING:

@@ -13,17 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from bench.api import (
-    DatasetInfo,
-    Distiller,
-    GridPoint,
-    ImageBlock,
-    MethodCost,
-    MethodInfo,
-    StudentCost,
-    Task,
-    affects,
-)  # fmt: skip
+from bench.api import DatasetInfo, Distiller, GridPoint, ImageBlock, MethodCost, MethodInfo, StudentCost, Task, affects
 from bench.errors import UserError
 from bench.kit.recovery.config import RecoveryAugmentation
 
@@ -46,13 +36,12 @@ _SMALL_SETS: dict[str, dict[str, Any]] = {
 
 
 class SRe2L(Distiller):
-    """Images: recovered from a teacher's batch norms, one of each of 100 classes at a time. Labels: stored, its own."""
+    """Images: recovered from a teacher's batch norms, one of each of 100 classes at a time. Labels: the teacher's."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="sre2l", title="SRe2L", version=1, paper="arXiv 2306.13092", labels="teacher", stored="fp16",
-        label_files="fkd",
+        label_files="fkd", needs="a teacher with batch norms", shared=("distill",),
         student_cost=StudentCost(batch_size=1024, seconds=0.75, mebibytes=20850),  # HeLlO, supplement, Table 6
-        needs="a teacher with batch norms", shared=("distill",),
     )  # fmt: skip
 
     class Config(RecoveryAugmentation):

@@ -150,3 +150,34 @@ def test_slips_are_refused_in_one_line(digits: Images, change: Any, message: str
     with pytest.raises(bench.UserError, match=message) as raised:
         bench.evaluate(pixels, labels, **{"seeds": [0], "settings": SHORT, **more})
     assert "\n" not in str(raised.value)
+
+
+def test_words_of_the_command_line() -> None:
+    from bench.python_api.running import words
+
+    assert words("ipc", [1, 10]) == ["--ipc", "1,10"] and words("data_root", Path("/x")) == ["--data-root", "/x"]
+    assert (
+        words("no_baselines", True) == ["--no-baselines"] and words("no_baselines", False) == words("clip", None) == []
+    )
+    assert words("set", {"a.b": {"c": 1}, "d.e": "f"}) == ["--set", 'a.b={"c": 1}', "--set", "d.e=f"]
+
+
+def test_a_run_returns_the_records_of_its_students(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    short = {"protocol.epochs": 1, "protocol.tests": 1}
+    chosen: dict[str, Any] = {"methods": ["random_real"], "labels": "hard", "no_baselines": True, "set": short,
+                              "cluster": "inline", "store": tmp_path / "s", "out": "b"}  # fmt: skip
+    assert len(bench.run(ipc=[1], seeds=[0, 1], dry_run=True, **chosen)) == 0
+    frame = bench.run(ipc=[1], seeds=[0, 1], **chosen)
+    assert list(frame["seed"]) == [0, 1] and set(frame["state"]) == {"done"} and frame["top1"].between(0, 1).all()
+    bench.run(ipc=[1], seeds=[2], **chosen)
+    again = bench.run(ipc=[1], seeds=[0, 1], **chosen)  # only what was asked for, of all that is in the store
+    assert list(again["cell"]) == list(frame["cell"])
+    assert len(bench.load_results(tmp_path / "s")) == 3
+    assert "wrote b/digits.md" in capsys.readouterr().out
+    with pytest.raises(bench.UserError, match="unknown method 'random'"):
+        bench.run(methods=["random"], dry_run=True)
+    with pytest.raises(bench.UserError, match="--ipcs"):
+        bench.run(methods=["rded"], ipcs=[1])

@@ -58,7 +58,7 @@ class AugmentationConfig(BaseConfig):
 
     @property
     def keeps_squares(self) -> bool:
-        """Whether RandomResizedCrop leaves square images whole.
+        """True where RandomResizedCrop leaves square images whole.
 
         Where only the whole area will do, no other shape fits and the fallback is the whole image (RDED relies on it
         below 128 pixels).

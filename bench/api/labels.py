@@ -58,7 +58,7 @@ class LabelSource(ABC):
         """Return the views that the labels belong to; None: any."""
         return None
 
-    def replay(self, epoch: int) -> Sequence[tuple[int, int]] | None:
+    def replayed_batches(self, epoch: int) -> Sequence[tuple[int, int]] | None:
         """List the (epoch, batch) of the schedule that a student sees in its epoch; None: all batches of that epoch."""
         return None
 

@@ -110,12 +110,12 @@ class Task(GridPoint, ABC):
     @property
     @abstractmethod
     def state(self) -> Mapping[str, Tensor]:
-        """What the block before was yielded with; empty before the first."""
+        """The state that the block before was yielded with; empty before the first."""
 
     @property
     @abstractmethod
     def checkpoint(self) -> Checkpoint:
-        """Where unfinished work is kept: that of the block in work, or of the stage where there are no blocks."""
+        """The checkpoint of the block in work, or of the stage where there are no blocks."""
 
     @abstractmethod
     def progress(self, done: int, total: int, **metrics: float) -> None:
@@ -124,7 +124,7 @@ class Task(GridPoint, ABC):
     @property
     @abstractmethod
     def processes(self) -> int:
-        """How many processes share the stage; 1 inside blocks that are independent."""
+        """The number of processes that share the stage; 1 inside blocks that are independent."""
 
     @abstractmethod
     def share(self, count: int) -> slice:

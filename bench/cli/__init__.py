@@ -31,8 +31,6 @@ _EPILOG = """examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code: 0 success, 1 failure, 2 an error the user can fix."""
-    from bench import __version__
-
     screen.prepare_output()
     parser = Parser(
         prog="bench",

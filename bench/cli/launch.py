@@ -82,11 +82,12 @@ def compute(
 
     profile = profile or load(arguments.profile)
     store = Store(arguments.store)
-    manifest.keep(store, grid)
+    whole = grid
     if only is not None:
         needed = ancestors([cell for cell in grid.cells if cell.id in only], grid)
         grid = grid.model_copy(update={"cells": tuple(cell for cell in grid.cells if cell.id in needed)})
     schedule = prepare(grid, store, force)
+    manifest.keep(store, whole)  # what could not be scheduled is on no board
     for line in schedule.remade:
         out.print(f"damaged: {line}; it is made again")
     plan_tables.show_cells(out, schedule)
@@ -197,7 +198,7 @@ def _show_durations(out: Console, schedule: Schedule, store: Store, wall: float)
 
 
 def _show_results(out: Console, board: Board, cells: set[str]) -> None:
-    """The rows of a grid that are measured, best mean first."""
+    """Return the rows of a grid that are measured, best mean first."""
     from bench.format import accuracy, size
     from bench.report.rows import records
 

@@ -79,7 +79,7 @@ def _suites() -> tuple[list[str], list[list[str]], list[str]]:
     found = {name: suite(name) for name in names()}
     lines = [[name, one.title, one.source, ", ".join(one.full.datasets or ())] for name, one in found.items()]
     lines.append([STORAGE, "Label bytes by arithmetic", "HeLlO (arXiv 2408.08201), Figure 1", str(SUITE.dataset)])
-    return ["--suite", "what it compares", "printed in", "data sets"], lines, []
+    return ["--suite", "title", "source", "data sets"], lines, []
 
 
 _TABLES = {

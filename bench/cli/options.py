@@ -18,14 +18,14 @@ STORE_VARIABLE = "DISTILL_BENCH_STORE"
 
 
 def store_flag(parser: argparse._ActionsContainer) -> None:
-    """``--store PATH``."""
+    """Add ``--store PATH``."""
     default = Path(os.environ.get(STORE_VARIABLE, ".bench"))
     parser.add_argument(
         "--store",
         type=Path,
         default=default,
         metavar="PATH",
-        help=f"where artifacts and records lie (default: ${STORE_VARIABLE}, else .bench)",
+        help=f"folder of artifacts and records (default: ${STORE_VARIABLE}, else .bench)",
     )
 
 
@@ -33,7 +33,7 @@ def existing_store(path: Path) -> Path:
     """Return an existing store to read.
 
     Raises:
-        UserError: it isn't.
+        UserError: there is none.
     """
     if not (path / "cells").is_dir():
         raise UserError(f"there is no store at {path}; `bench run` makes one, --store names another")
@@ -41,7 +41,7 @@ def existing_store(path: Path) -> Path:
 
 
 def data_root_flag(parser: argparse._ActionsContainer) -> None:
-    """``--data-root PATH``."""
+    """Add ``--data-root PATH``."""
     parser.add_argument(
         "--data-root",
         type=Path,
@@ -63,19 +63,19 @@ def grid_flags(parser: argparse.ArgumentParser) -> None:
         help="images per class (default: 1,10,50)",
     )
     group.add_argument("--dataset", metavar="NAME", help="or folder:PATH (default: digits)")
-    group.add_argument("--students", type=names, help="default: the data set's own")
+    group.add_argument("--students", type=names, help="see bench list students (default: the data set's own)")
     group.add_argument(
         "--seeds",
         type=numbers("seeds"),
         metavar="N,…",
-        help="a list of seeds, each for distillation and student alike (default: 0,1,2)",
+        help="seeds of distillation and student alike (default: 0,1,2)",
     )
     group.add_argument(
         "--student-seeds",
         type=numbers("student seeds"),
         metavar="N,…",
-        help="train a student of each of these on every distilled set, and tell the two spreads apart; --seeds are "
-        "then those of distillation alone (default: one student a set, of its seed)",
+        help="train one student per student seed on every distilled set, so that the two variances can be told apart; "
+        "--seeds are then those of distillation alone (default: one student per set, of its seed)",
     )
     group.add_argument(
         "--protocol",

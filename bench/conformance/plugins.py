@@ -137,8 +137,9 @@ class StudentConformance:
 
 
 class CodecConformance:
-    """The tests of one number format of stored labels; ``tolerance`` is the largest error of a logit, for logits of
-    standard deviation 3.
+    """The tests of one number format of stored labels.
+
+    ``tolerance`` is the largest error of a logit, of logits with a standard deviation of 3.
     """
 
     codec: ClassVar[type[NumberFormat]]

@@ -1,4 +1,4 @@
-"""Whose code computes a cell: distribution, version, a digest of the source, and all settings."""
+"""The code behind a cell: distribution, version, a digest of the source, and all settings."""
 
 from __future__ import annotations
 

@@ -85,9 +85,7 @@ class TestImages:
         return int(distributed.all_reduce(right)) / self.count
 
     def predicted(self) -> Tensor:
-        """Return the predicted class of every image in the last test, int64 (count,) on the host; all ranks must ask
-        together.
-        """
+        """Return the predicted class of every image in the last test, int64 (count,) on the host; all ranks ask."""
         every = torch.zeros(self.count, dtype=torch.int64, device=self.device)
         if self.answers:
             every[self.begin : self.begin + len(self.chosen)] = torch.cat(self.answers)

@@ -95,7 +95,7 @@ class Checkpoint:
 
     @property
     def _writes(self) -> bool:
-        """Whether this process keeps what is equal on all of them."""
+        """True in the process that keeps what is equal on all of them."""
         return not self.shared or distributed.is_main()
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

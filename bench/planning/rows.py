@@ -50,7 +50,7 @@ class Rows:
         self.students = request.students or (self.dataset.student,)
         self.student_versions = {student: network_version("student", student) for student in self.students}
         self.protocol_fields = protocol.non_default_fields()
-        self.protocol_digest = digest(protocol.model_dump(mode="json"))
+        self.protocol_digest = digest(protocol.model_dump(mode="json", exclude=set(Protocol.model_fields)))
         self._schedules: dict[tuple[int, int], AugmentationSchedule] = {}  # by IPC and seed
         self._models: dict[tuple[int, int, str], Cell] = {}  # all choices of --labels ask for the same label model
 

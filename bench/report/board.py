@@ -14,6 +14,7 @@ import pandas as pd
 from bench import format as fmt
 from bench.format import NONE, code, escape, markdown_table, percent, points, unbroken
 from bench.report.command import command
+from bench.report.figures import Figure
 from bench.report.notes import METRICS, NOTES, Marks, heading
 from bench.report.rows import records
 from bench.report.winners import Winner, budget_range, budget_words, first_sentence, over_budgets, titles, winners
@@ -27,19 +28,27 @@ RARE = ("Δ to best", "σ sets, students", "Parameters", "LRS", "ARS")
 SECTION = ["protocol", "protocol_version", "protocol_digest", "data_digest"]
 
 
-def render(title: str, frame: pd.DataFrame, rows: pd.DataFrame, trends: str = "", published: str = "") -> str:
+def render(
+    title: str,
+    frame: pd.DataFrame,
+    rows: pd.DataFrame,
+    trends: str = "",
+    published: str = "",
+    figures: Sequence[Figure] = (),
+) -> str:
     """The board of one data set.
 
     Args:
         title: of the data set.
         frame: its records; rows: pooled from them.
         trends, published: Markdown of what papers report.
+        figures: those that lie beside the board.
     """
     tables = list(_tables(rows))
     marks = Marks([row for _, table in tables for row in table])
     sentence = escape(first_sentence(rows))
     blocks = [f"# {escape(title)}", f"**{sentence}**", _head(frame), *_left_out(rows), *filter(None, [trends])]
-    blocks += _summary(rows, marks)
+    blocks += [*_summary(rows, marks), *filter(None, [shown(figures)])]
     several = rows.drop_duplicates(SECTION).duplicated(["protocol", "protocol_version"], keep=False).any()
     for key, section in rows.groupby(SECTION, sort=False, dropna=False):
         digests = f" ({'/'.join(one or 'not recorded' for one in key[2:])})" if several else ""
@@ -51,6 +60,14 @@ def render(title: str, frame: pd.DataFrame, rows: pd.DataFrame, trends: str = ""
         blocks.append(f"To reproduce:\n\n```\n{command(records(section))}\n```")
     blocks += [*filter(None, [published]), "## How to read the tables", _notes(rows), *marks.footnotes()]
     return "\n\n".join([*blocks, "\n".join(marks.links())]) + "\n"
+
+
+def shown(figures: Sequence[Figure]) -> str:
+    """The block of the figures of label storage; the others are a click away."""
+    chosen = [one for one in figures if one.name.partition("/")[2].startswith("labels-")]
+    images = "\n\n".join(f"![{escape(one.alt)}]({one.name}.svg)" for one in chosen)
+    rest = ", ".join(f"[{escape(one.title)}]({one.name}.svg)" for one in figures if one not in chosen)
+    return "\n\n".join(filter(None, ["## Figures" if figures else "", images, rest]))
 
 
 def _tables(rows: pd.DataFrame) -> Iterator[tuple[str, list[Any]]]:

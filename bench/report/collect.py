@@ -55,6 +55,7 @@ class _Lookup:
     failed: set[str]
     times: dict[str, float | None] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
+    code: dict[str, dict[str, str]] = field(default_factory=dict)  # cell -> plug-in -> digest of its source
 
     def record(self, cell_id: str) -> Record | None:
         try:
@@ -63,6 +64,8 @@ class _Lookup:
             self.damaged[cell_id] = str(error)
             record = None
         self.times[cell_id] = None if record is None else record.run.seconds
+        plugins = () if record is None else record.plugins
+        self.code[cell_id] = {one.name: one.source[:10] for one in plugins if one.kind != "harness"}
         return record
 
     def seconds(self, cell_id: str) -> float | None:
@@ -98,14 +101,13 @@ class _Protocols:
         try:
             protocol = evaluator.Config.model_validate(cell.fields["protocol"])
         except ValidationError:  # of a release whose protocols had other fields
-            return {"metric": evaluator.metric, "protocol_digest": digest(cell.fields["protocol"])}
+            return {"metric": evaluator.metric}
         plan = evaluator.schedule(protocol, dataset, ipc=1, seed=0).plan
-        named = set(Protocol.model_fields)
+        named = {*Protocol.model_fields, *AugmentationConfig.model_fields}
         return {
             "metric": evaluator.metric,
             "augmented": (plan.crop, plan.flip, plan.shuffle, plan.mix) != _NO_AUGMENTATION,
-            "recipe": digest(protocol.model_dump(mode="json", exclude=named | set(AugmentationConfig.model_fields))),
-            "protocol_digest": digest(protocol.model_dump(mode="json", exclude=named)),
+            "recipe": digest(protocol.model_dump(mode="json", exclude=named)),
         }
 
 
@@ -166,6 +168,7 @@ def _entry(facts: dict[str, Any], cell: Cell, cells: dict[str, Cell], lookup: _L
         "full_label_bytes": None if facts["ipc"] is None else _full_label_bytes(result, classes),
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
         "environment": record.run.environment,
+        "plugin_digests": {name: code for member in lineage for name, code in lookup.code[member.id].items()},
         "peak_memory": record.run.peak_memory,
         **{name: result[name] for name in _RESULT if name in result},
     }

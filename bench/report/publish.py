@@ -23,7 +23,7 @@ from bench.format import csv_text, slug
 from bench.planning import suites
 from bench.planning.grid import Grid
 from bench.report import board
-from bench.report.figures import draw_figures
+from bench.report.figures import Figure, draw_figures
 from bench.report.image_grid import SUFFIX as GRIDS
 from bench.report.image_grid import read_grids
 from bench.report.page import write_page
@@ -189,16 +189,16 @@ def write(one: Board, out: Path, pages: bool = True) -> list[Path]:
     """
     where = folder(out, one.suite)
     try:
-        files = texts(one)
+        figures = [] if one.rows is None else draw_figures(one.rows, one.frame, where)
+        files = texts(one, figures)
         for name, content in files.items():
             write_atomically(where / name, content)
         if one.rows is not None:
-            figures = draw_figures(one.rows, one.frame, where)
             drawn = {where / f"{figure.name}.svg" for figure in figures}
             for stale in set((where / one.stem).glob("*.svg")) - drawn:
                 stale.unlink()
             if pages:
-                text = files[f"{one.stem}.md"].decode()
+                text = files[f"{one.stem}.md"].decode().replace(f"{board.shown(figures)}\n\n", "")
                 write_page(
                     text,
                     one.frame,
@@ -212,7 +212,7 @@ def write(one: Board, out: Path, pages: bool = True) -> list[Path]:
     return [where / name for name in files]
 
 
-def texts(one: Board) -> dict[str, bytes]:
+def texts(one: Board, figures: Sequence[Figure] = ()) -> dict[str, bytes]:
     """File name → content, without figures and page."""
     found = {f"{one.stem}{SUFFIX}": write_jsonl(one.entries, one.left_out)}
     if one.rows is not None:
@@ -220,7 +220,7 @@ def texts(one: Board) -> dict[str, bytes]:
         known = one.suite in suites.names()  # a suite from a file states no trends here
         beside = trends.render(suites.suite(one.suite), one.rows, one.frame) if known else ""
         printed = published.render(one.entries[0].dataset, one.rows)
-        found[f"{one.stem}.md"] = board.render(title, one.frame, one.rows, beside, printed)
+        found[f"{one.stem}.md"] = board.render(title, one.frame, one.rows, beside, printed, figures)
         found[f"{one.stem}.csv"] = render_csv(one.rows)
     elif one.entries:
         found[f"{one.stem}.md"] = efficiency.render(one.frame)
@@ -246,18 +246,18 @@ def render_csv(rows: pd.DataFrame) -> str:
 
 
 def check(out: Path, boards: Iterable[Board]) -> list[str]:
-    """One line for every file in ``out`` that is not what the records give, or that belongs to no board; pages are not
-    looked at.
+    """Name every file in ``out`` that is not what the records give, or that belongs to no board.
+
+    Pages and PNGs are not compared.
     """
     found, known = [], set()
     for one in boards:
         where = folder(out, one.suite)
-        files = texts(one)
-        if one.rows is not None:
-            with tempfile.TemporaryDirectory() as place:
-                figures = draw_figures(one.rows, one.frame, Path(place))
-                files |= {f"{figure.name}.svg": (Path(place) / f"{figure.name}.svg").read_bytes() for figure in figures}
+        with tempfile.TemporaryDirectory() as place:
+            figures = [] if one.rows is None else draw_figures(one.rows, one.frame, Path(place))
+        files = texts(one, figures) | {f"{figure.name}.svg": figure.svg.encode() for figure in figures}
         known |= {where / name for name in (*files, f"{one.stem}.html", f"{one.stem}{GRIDS}")}
+        known |= {where / f"{figure.name}.png" for figure in figures}
         for name, content in files.items():
             if line := _difference(where / name, content):
                 found.append(line)

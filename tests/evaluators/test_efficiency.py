@@ -56,7 +56,7 @@ class Looking(Judge):
 class Backwards(Looking):
     """Shows the batches of every epoch from its last to its first."""
 
-    def replay(self, epoch: int) -> list[tuple[int, int]]:
+    def replayed_batches(self, epoch: int) -> list[tuple[int, int]]:
         return [(epoch, batch) for batch in reversed(range(3))]
 
 

@@ -124,7 +124,7 @@ def test_every_batch_of_every_epoch_is_labelled_as_by_the_label_model(
     assert source.schedule() == schedule(images, 5, batch_size, plan)
     judge, train = Judge(), Resident(images.pixels, images.labels)
     for epoch in (3, 0, 4, 1, 2):  # whatever the order
-        assert source.replay(epoch) is None
+        assert source.replayed_batches(epoch) is None
         stream = views_of(images, plan)
         for views in train.views(stream.plan, epoch, batch_size, CPU):
             found = source.soft_labels(views, 0)
@@ -186,8 +186,8 @@ def test_a_pruned_replay_visits_kept_batches_alone(tmp_path: Path, ipc: int, bat
     }
     visited: set[tuple[int, int]] = set()
     for epoch in (9, 0, 1, 2, 3, 4, 5, 6):
-        places = source.replay(epoch)
-        assert places is not None and places == source.replay(epoch)
+        places = source.replayed_batches(epoch)
+        assert places is not None and places == source.replayed_batches(epoch)
         assert len(places) == len(set(places)) == plan.batches and set(places) <= set(kept)
         replayed = list(train.views(stream.plan, epoch, plan.batch_size, CPU, replay=places))
         assert sum(map(len, replayed)) == len(images)
@@ -199,7 +199,7 @@ def test_a_pruned_replay_visits_kept_batches_alone(tmp_path: Path, ipc: int, bat
             assert torch.equal(source.soft_labels(views, 0), judge.soft_labels(views, 0))
         visited |= set(places)
     assert len(visited) > plan.batches
-    assert source.replay(0) != source.replay(1) or plan.batches == 1
+    assert source.replayed_batches(0) != source.replayed_batches(1) or plan.batches == 1
 
 
 def test_prune_beyond_one_epoch_and_too_many_logits_are_refused(tmp_path: Path) -> None:
@@ -489,7 +489,7 @@ def test_static_labels_are_those_of_the_plain_images_by_their_shares(tmp_path: P
     coder = codec_for(LabelCodec.parse(codec), CLASSES)
     own = coder.decode(coder.encode(Judge().soft_labels(plain, 0)))
     source = label_sources.load(saved(static(images, codec), tmp_path), CPU, {})
-    assert source.schedule() is None and source.replay(0) is None
+    assert source.schedule() is None and source.replayed_batches(0) is None
     stream = views_of(images, PLAN.model_copy(update={"mix": mix}))
     for views in Resident(images.pixels, images.labels).views(stream.plan, 3, 10, CPU):
         assert torch.equal(images.labels[views.partner_indices], views.partner_labels)

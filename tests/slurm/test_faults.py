@@ -111,7 +111,7 @@ def test_arrays_above_the_limit_submitted_twice_from_inside_a_job(place: Place, 
     again = place.bench([*arguments, "--out", "other-boards"])
     for done in (finish(beside), again):
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "18 cells are in Slurm's queue already" in done.stdout or "nothing to do" in done.stdout
+        assert "cells are in Slurm's queue already" in done.stdout or "nothing to do" in done.stdout
     assert_like(undisturbed, place, seeds=4)
     arrays = [line for script in place.scripts() for line in script.splitlines() if "--array" in line]
     assert sorted(line.partition("=")[2] for line in arrays) == ["0-2%3"] * 4, "four in arrays of three, and one more"

@@ -1,4 +1,4 @@
-"""How soft labels are stored, as it is written on the command line: ``prune10+topk10+fp16``.
+"""The codec of stored soft labels, as written on the command line: ``prune10+topk10+fp16``.
 
 Three choices, each optional, in any order: which batches are kept (``pruneN``), which logits of a view
 (``topkK``, ``renormK``), and in what number format (``fp32``, ``fp16``, ``int8``, or one of the entry-point group
@@ -51,7 +51,7 @@ FORMATS: Group[type[NumberFormat]] = Group("bench.codecs", "label codec", Number
 
 
 class LabelCodec(BaseConfig):
-    """What is kept of the logits of a schedule of views.
+    """The parts of a schedule's logits that are stored.
 
     ``prune``: one batch in so many is kept, drawn at random, and a student's epochs draw from the kept ones (LPLD,
     soft-label-pruning-for-dataset-distillation). ``keep``: logits a view, the largest; 0: all. The other classes

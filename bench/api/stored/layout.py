@@ -56,7 +56,7 @@ def label_columns(codec: LabelCodec, classes: int) -> tuple[Column, ...]:
 
 
 def stored_width(codec: LabelCodec, classes: int) -> int:
-    """Count the logits that are stored per view: the kept ones, and one that the others share."""
+    """Return the number of logits stored per view: the kept ones, and one that the others share."""
     return codec.keep + (codec.keep < classes and not codec.renorm) if codec.keep else classes
 
 

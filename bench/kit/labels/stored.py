@@ -92,7 +92,7 @@ class StoredLabels(LabelSource):
     def schedule(self) -> AugmentationSchedule:
         return self.layout.schedule
 
-    def replay(self, epoch: int) -> Sequence[tuple[int, int]] | None:
+    def replayed_batches(self, epoch: int) -> Sequence[tuple[int, int]] | None:
         return self.layout.replay(epoch)
 
     def check(self, images: Images, order_hash: str) -> None:

@@ -17,7 +17,6 @@ from bench.report.papers.trends import title
 from bench.report.rows import records
 
 METRIC = "cost"  # of the evaluator whose records these are
-AGAINST = "hello"  # the method that the others are held against, as the paper has it
 COLUMNS = {"Method": "left", "Labels": "left"} | dict.fromkeys(
     ("Batch", "s / iteration", "ms / image", "× bare", "Accelerator", "Host", "n", "Printed s / iteration",
      "Printed ms / image", "Printed memory"), "right",
@@ -130,11 +129,11 @@ def _cells(line: Any) -> dict[str, str]:
 def _beside(lines: list[Any]) -> list[dict[str, str]]:
     """Every other method with printed numbers over HeLlO: an iteration, and an image."""
     known = {line.base: line for line in lines if line.printed}
-    if AGAINST not in known:
+    if (against := next((base for base, line in known.items() if line.printed.reference), None)) is None:
         return []
-    hello = known.pop(AGAINST)
+    hello = known.pop(against)
     return [
-        _ratio(f"{what} of {line.base} over {AGAINST}'s", line, hello, by_image)
+        _ratio(f"{what} of {line.base} over {against}'s", line, hello, by_image)
         for by_image, what in ((False, "an iteration"), (True, "an image"))
         for line in known.values()
     ]
