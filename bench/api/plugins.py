@@ -36,7 +36,8 @@ class Group(Generic[T]):
     def _points(self) -> dict[str, list[EntryPoint]]:
         """The entry points by name; those that name the same object count once, and ours come first."""
         found: dict[str, list[EntryPoint]] = {}
-        for point in sorted(entry_points(group=self.name), key=_order):
+        points = entry_points(group=self.name)
+        for point in sorted(points, key=lambda one: (_distribution(one) != OWN, one.name, _distribution(one))):
             others = found.setdefault(point.name, [])
             if all(point.value != other.value for other in others):
                 others.append(point)
@@ -102,10 +103,6 @@ class Group(Generic[T]):
 def warn(line: str) -> None:
     """Write one line to stderr."""
     sys.stderr.write(f"bench: {line}\n")
-
-
-def _order(point: EntryPoint) -> tuple[bool, str, str]:
-    return _distribution(point) != OWN, point.name, _distribution(point)
 
 
 def _distribution(point: EntryPoint) -> str:

@@ -26,6 +26,4 @@ def method_names() -> tuple[str, ...]:
     return tuple(METHODS.usable)
 
 
-def evaluator(name: str) -> type[Evaluator]:
-    """Return the evaluator called ``name``; refuse others as :meth:`Group.get` does."""
-    return EVALUATORS.get(name)
+evaluator = EVALUATORS.get

@@ -8,10 +8,11 @@ one static label per image beside stored ones, and the whole training set.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
+from functools import cache, partial
+from itertools import product
 
-from bench.api import AugmentationSchedule, Distiller, GridPoint, Protocol, architectures, registry
+from bench.api import Distiller, GridPoint, Protocol, architectures, registry
 from bench.errors import UserError
 from bench.planning import variants
 from bench.planning.cells import Cells, labels_itself, network_version
@@ -51,7 +52,7 @@ class Rows:
         self.student_versions = {student: network_version("student", student) for student in self.students}
         self.protocol_fields = protocol.non_default_fields()
         self.protocol_digest = digest(protocol.model_dump(mode="json", exclude=set(Protocol.model_fields)))
-        self._schedules: dict[tuple[int, int], AugmentationSchedule] = {}  # by IPC and seed
+        self._schedule = cache(partial(self.evaluator.schedule, protocol, self.dataset))  # by IPC and student seed
         self._models: dict[tuple[int, int, str], Cell] = {}  # all choices of --labels ask for the same label model
 
     def add(self, baselines: Mapping[str, Distiller]) -> None:
@@ -60,14 +61,22 @@ class Rows:
         Raises:
             UserError: something that can't be.
         """
-        asked = self._choices()
+        asked = {parse(text, self.method.info): text for text in self.request.labels}
+        known = self.evaluator.supported_labels
+        for choice, text in asked.items():
+            if choice.kind not in known:
+                raise UserError(
+                    f"--labels {text} of {self.name} are {choice.kind} labels, which the students of "
+                    f"{self.protocol.name} can't use; choose --labels {','.join(known)}"
+                )
         stored = [choice.codec for choice in asked if choice.kind == "stored"]
         wanted = list(asked)
         if self.request.baselines:
-            if stored and "static" in self.evaluator.supported_labels:
+            if stored and "static" in known:
                 wanted.append(LabelChoice("static", "fp16"))
             wanted.append(LabelChoice("hard"))
-        for point in self._points():
+        for ipc, seed in product(dict.fromkeys(self.request.ipc), dict.fromkeys(self.request.seeds)):
+            point = GridPoint(dataset=self.dataset, ipc=ipc, seed=seed)
             self.method.check(point)
             self.evaluator.check(self.protocol, self.dataset, self.method.info, self.students, stored)
             for student in () if self.evaluator.students else self.students:
@@ -90,7 +99,7 @@ class Rows:
         maker = self.shown if own or images.by == self.name.partition(":")[0] else images.by
         for seed in dict.fromkeys(self.request.student_seeds or (point.seed,)):
             if info.fixed_labels and not borrowed:
-                self._check_fixed(choice, replace(point, seed=seed))
+                self._check_fixed(choice, point.ipc, seed)
             labels = self._labels(choice, point, images, seed)
             self._evaluate(maker, choice.title(info.labels), asked, point, seed, images, labels)
             if choice.kind == "static" or (info.fixed_labels and choice.kind == "online"):
@@ -99,23 +108,6 @@ class Rows:
                 if theirs.id != images.id:  # a method may take a baseline's
                     labels, title = self._labels(choice, point, theirs, seed), choice.title(self.labels_of_others)
                     self._evaluate(name, title, asked, point, seed, theirs, labels)
-
-    def _points(self) -> Iterator[GridPoint]:
-        for ipc in dict.fromkeys(self.request.ipc):
-            for seed in dict.fromkeys(self.request.seeds):
-                yield GridPoint(dataset=self.dataset, ipc=ipc, seed=seed)
-
-    def _choices(self) -> dict[LabelChoice, str]:
-        """Parse the choices of --labels; each with how it was written."""
-        asked = {parse(text, self.method.info): text for text in self.request.labels}
-        known = self.evaluator.supported_labels
-        for choice, text in asked.items():
-            if choice.kind not in known:
-                raise UserError(
-                    f"--labels {text} of {self.name} are {choice.kind} labels, which the students of "
-                    f"{self.protocol.name} can't use; choose --labels {','.join(known)}"
-                )
-        return asked
 
     def _labels(self, choice: LabelChoice, point: GridPoint, images: Cell, student_seed: int) -> Cell | None:
         """Plan the labels of certain images; None: hard labels.
@@ -133,16 +125,9 @@ class Rows:
         model = self._models[key]
         if choice.kind == "online":
             return model
-        return self.cells.stored_labels(choice, self._schedule(replace(point, seed=student_seed)), images, model)
+        return self.cells.stored_labels(choice, self._schedule(ipc=point.ipc, seed=student_seed), images, model)
 
-    def _schedule(self, point: GridPoint) -> AugmentationSchedule:
-        """Return the views of a student; ``point`` has its seed."""
-        key = point.ipc, point.seed
-        if key not in self._schedules:
-            self._schedules[key] = self.evaluator.schedule(self.protocol, self.dataset, ipc=point.ipc, seed=point.seed)
-        return self._schedules[key]
-
-    def _check_fixed(self, choice: LabelChoice, point: GridPoint) -> None:
+    def _check_fixed(self, choice: LabelChoice, ipc: int, student_seed: int) -> None:
         """Refuse labels that came with a set where they can't serve: before anything is computed."""
         name = self.method.info.name
         if choice.kind != "online":
@@ -150,11 +135,11 @@ class Rows:
                 f"the labels of {name} came with its images and can't be stored anew; choose --labels native, "
                 "teacher:fp32 or hard"
             )
-        shown, theirs = self._schedule(point), self.method.label_schedule()
+        shown, theirs = self._schedule(ipc=ipc, seed=student_seed), self.method.label_schedule()
         if theirs is not None and theirs != shown:
             raise UserError(
                 f"the labels of {name} were stored for other views than {self.protocol.name} shows to student seed "
-                f"{point.seed}: {shown.differs(theirs)}; take the protocol and the seed they were stored "
+                f"{student_seed}: {shown.differs(theirs)}; take the protocol and the seed they were stored "
                 "for, or --labels teacher,hard"
             )
 
