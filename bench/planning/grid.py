@@ -12,20 +12,26 @@ from bench.api import BaseConfig, DatasetInfo
 from bench.store.cell import STAGES, Cell, Stage, digest
 
 
-class Request(BaseConfig):
-    """A user's request."""
+class Axes(BaseConfig):
+    """The axes of a grid but for the data set."""
 
-    methods: tuple[str, ...]
+    methods: tuple[str, ...] = ()
     ipc: tuple[int, ...] = (1, 10, 50)
-    dataset: str = "digits"
     students: tuple[str, ...] = ()  # empty: the data set's own
     seeds: tuple[int, ...] = (0, 1, 2)
     student_seeds: tuple[int, ...] = ()  # of every distilled set; empty: one student each, of its set's seed
     protocols: tuple[str, ...] = ("common",)
     labels: tuple[str, ...] = ("native",)
     baselines: bool = True
-    teacher: Path | None = None  # a foreign checkpoint
     clip: str | None = None
+
+
+class Request(Axes):
+    """A user's request."""
+
+    methods: tuple[str, ...]
+    dataset: str = "digits"
+    teacher: Path | None = None  # a foreign checkpoint
     overrides: dict[str, dict[str, Any]] = Field(default={})  # method -> field -> value
     imported: dict[str, dict[str, Any]] = Field(default={})  # METHOD:SET -> the settings that say which set it is
     data_root: Path | None = None

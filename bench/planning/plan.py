@@ -88,15 +88,13 @@ def _dataset(request: Request) -> DatasetInfo:
 
 def _check_numbers(request: Request, dataset: DatasetInfo) -> None:
     """Refuse an IPC or a seed that can't be."""
-    for ipc in request.ipc:
-        if ipc < 1:
-            raise UserError(f"--ipc {ipc}: images per class start at 1")
-        if ipc > dataset.smallest_class:
-            raise UserError(
-                f"--ipc {ipc}: the smallest class of {dataset.name} has {dataset.smallest_class} training images, so "
-                "that is the largest IPC"
-            )
+    if (ipc := min(request.ipc, default=1)) < 1:
+        raise UserError(f"--ipc {ipc}: images per class start at 1")
+    if (ipc := max(request.ipc, default=1)) > dataset.smallest_class:
+        raise UserError(
+            f"--ipc {ipc}: the smallest class of {dataset.name} has {dataset.smallest_class} training images, so that "
+            "is the largest IPC"
+        )
     for flag, seeds in (("seeds", request.seeds), ("student-seeds", request.student_seeds)):
-        for seed in seeds:
-            if seed < 0:
-                raise UserError(f"--{flag} {seed}: seeds are whole numbers from 0 on")
+        if (seed := min(seeds, default=0)) < 0:
+            raise UserError(f"--{flag} {seed}: seeds are whole numbers from 0 on")

@@ -56,11 +56,7 @@ class Rows:
         self._models: dict[tuple[int, int, str], Cell] = {}  # all choices of --labels ask for the same label model
 
     def add(self, baselines: Mapping[str, Distiller]) -> None:
-        """Plan all rows, at every grid point of the request.
-
-        Raises:
-            UserError: something that can't be.
-        """
+        """Plan all rows, at every grid point of the request; refuse what can't be."""
         asked = {parse(text, self.method.info): text for text in self.request.labels}
         known = self.evaluator.supported_labels
         for choice, text in asked.items():

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 
 from bench.api import BaseConfig, catalogue
 from bench.errors import UserError, unknown
-from bench.planning.grid import Request
+from bench.planning.grid import Axes, Request
 from bench.planning.plan import shared_settings
 from bench.planning.protocols import read_settings, read_toml
 from bench.planning.variants import read
@@ -25,27 +25,15 @@ LARGE_IMAGES = 128  # px from which on students of ImageNet size are meant
 SMALL = {"form": "small"}  # marks the protocols of a small form, by their name
 
 
-class Form(BaseConfig):
-    """One form of a suite: the fields of a request, for each of several data sets.
+class Form(Axes):
+    """One form of a suite: a request for each of several data sets; what is left out is as in the form before."""
 
-    None: as a request has it, or in the small form as the full one has it.
-    """
-
-    datasets: tuple[str, ...] | None = None
-    methods: tuple[str, ...] | None = None
-    ipc: tuple[int, ...] | None = None
-    students: tuple[str, ...] | None = None
-    seeds: tuple[int, ...] | None = None
-    student_seeds: tuple[int, ...] | None = None
-    protocols: tuple[str, ...] | None = None
-    labels: tuple[str, ...] | None = None
-    baselines: bool | None = None
-    clip: str | None = None
+    datasets: tuple[str, ...] = ()
     set: dict[str, dict[str, Any]] = Field(default_factory=dict)  # "hello" -> "epochs" -> value, as --set
 
     def given(self) -> dict[str, Any]:
         """Return the fields that are set but ``set``, by the names of a request's, and ``datasets``."""
-        return {name: value for name, value in self if value is not None and name != "set"}
+        return self.model_dump(include=self.model_fields_set - {"set"})
 
 
 class Which(BaseConfig):

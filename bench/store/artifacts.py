@@ -127,10 +127,8 @@ class Store:
     def ids(self, kind: Literal["cells", "failures", "heartbeats"]) -> set[str]:
         """List the cells that have an artifact, a failure or a heartbeat: one look for a whole grid."""
         with os.scandir(self.root / kind) as entries:
-            names = [entry.name for entry in entries if not entry.name.startswith(".")]
-        if kind == "cells":
-            return set(names)
-        return {name.removesuffix(".json") for name in names if name.endswith(".json")}
+            names = {entry.name for entry in entries if not entry.name.startswith(".")}
+        return names if kind == "cells" else {one.removesuffix(".json") for one in names if one.endswith(".json")}
 
     def work(self, cell_id: str) -> Path:
         """Return the scratch folder of a cell, made if need be."""
