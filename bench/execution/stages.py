@@ -39,7 +39,6 @@ from bench.kit.running import RunningTask
 from bench.kit.teachers import accuracy_check, train
 from bench.kit.teachers.trajectory import Trajectory
 from bench.planning.cells import TEACHER
-from bench.planning.grid import Grid
 from bench.planning.protocols import read_settings
 from bench.store import predictions
 from bench.store.cell import Cell
@@ -52,7 +51,7 @@ PREPARED = "prepared.safetensors"
 class StageTask:
     """A cell with everything it needs; ``parents`` maps a role to the parent's record and folder."""
 
-    grid: Grid
+    dataset: DatasetInfo
     cell: Cell
     parents: dict[str, tuple[Record, Path]]
     draft: Path
@@ -60,10 +59,6 @@ class StageTask:
     data_root: Path | None
     device: torch.device
     progress: Progress
-
-    @property
-    def dataset(self) -> DatasetInfo:
-        return self.grid.dataset
 
     @property
     def data(self) -> Dataset:

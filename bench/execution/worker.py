@@ -96,15 +96,9 @@ def _compute(store: Store, grid: Grid, cell: Cell, options: Options) -> Outcome:
     try:
         parents = {role: _made(store, parent) for role, parent in cell.parents.items()}
         with _draft(store, cell) as draft, _heartbeat(store, cell) as progress:
+            folders = {role: (record, store.folder(record.id)) for role, record in parents.items()}
             task = stages.StageTask(
-                grid=grid,
-                cell=cell,
-                parents={role: (record, store.folder(record.id)) for role, record in parents.items()},
-                draft=draft,
-                work=store.work(cell.id),
-                data_root=options.data_root,
-                device=device,
-                progress=progress,
+                grid.dataset, cell, folders, draft, store.work(cell.id), options.data_root, device, progress
             )
             made = stages.STAGES[cell.stage](task)
             if distributed.is_main():

@@ -28,7 +28,7 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Cost(BaseConfig):
-    """What training a student takes, from evaluators that measure it."""
+    """The cost of training a student, from evaluators that measure it."""
 
     batch_size: Annotated[int, Field(ge=1)]
     iterations: Annotated[int, Field(ge=1)]  # that were timed
