@@ -23,7 +23,7 @@ def show_plan(out: Console, grid: Grid, arguments: argparse.Namespace) -> None:
 
     store = Store(arguments.store) if (arguments.store / "cells").is_dir() else None
     if store is not None:
-        schedule = survey(grid, store)
+        schedule = survey(grid, store, check_files=False)
     else:
         schedule = Schedule(grid, dict.fromkeys((cell.id for cell in grid.cells), "todo"))
     show_cells(out, schedule)

@@ -131,14 +131,14 @@ class Watcher(Protocol):
         """Show the state of a run; called about twice a second."""
 
 
-def survey(grid: Grid, store: Store, repair: bool = False) -> Schedule:
+def survey(grid: Grid, store: Store, check_files: bool) -> Schedule:
     """Compare a grid with a store.
 
     A cell is done if its record says so, all its parents are done, and it was made from their present content. Every
     record is read once.
 
     Args:
-        repair: also compare the digest of every file of its artifacts, and remove damaged ones.
+        check_files: also compare the digest of every file of its artifacts, and remove damaged ones.
     """
     states: dict[str, State] = dict.fromkeys((cell.id for cell in grid.cells), "todo")
     contents: dict[str, str] = {}  # of the cells that are done
@@ -147,11 +147,11 @@ def survey(grid: Grid, store: Store, repair: bool = False) -> Schedule:
     for cell in (cell for cell in grid.cells if cell.id in there):  # parents come before children
         try:
             record = store.record(cell.id)
-            if record is not None and repair:
+            if record is not None and check_files:
                 store.verify(record)
         except Damaged as damage:
             remade.append(str(damage))
-            if repair:
+            if check_files:
                 _discard(store, cell)
             continue
         if record is not None and _made_from(record, cell, contents):
@@ -173,7 +173,7 @@ def prepare(grid: Grid, store: Store, force: Iterable[Stage] = ()) -> Schedule:
     for stage in force:
         for cell in grid.stage(stage):
             _discard(store, cell)
-    return survey(grid, store, repair=True)
+    return survey(grid, store, check_files=True)
 
 
 def _discard(store: Store, cell: Cell) -> None:

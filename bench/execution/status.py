@@ -127,7 +127,7 @@ def collect_status(grid: Grid, store: Store, tasks: Mapping[str, SubmittedTask],
         tasks: the last submitted task of each cell that has one.
         queue: queried only when a cell that is not done was submitted.
     """
-    state = survey(grid, store).state
+    state = survey(grid, store, check_files=False).state
     missing = [cell.id for cell in grid.cells if state[cell.id] != "done"]
     beating, failed = store.ids("heartbeats"), store.ids("failures")
     progress = {cell_id: heartbeat.read(store, cell_id) for cell_id in missing if cell_id in beating}

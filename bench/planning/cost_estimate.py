@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from statistics import mean, median
 from typing import NamedTuple
@@ -76,22 +77,24 @@ class LikeCells:
 
     def __init__(self, store: Store | None, most: int = 5):
         self.store, self.most = store, most
-        self.ids: dict[str, list[str]] = {}
+        self.ids: dict[str, list[str]] = defaultdict(list)
         for cell_id in sorted(store.ids("cells")) if store is not None else ():
-            self.ids.setdefault(_SEED.sub("", cell_id.rpartition("-")[0]), []).append(cell_id)
+            self.ids[_SEED.sub("", cell_id.rpartition("-")[0])].append(cell_id)
         self.known: dict[str, float | None] = {}
 
     def seconds(self, cell: Cell) -> float | None:
         """Return the mean over the first ``most`` cells like this one; None: none is finished."""
         if (key := _key(cell)) not in self.known:
-            took: list[float] = []
-            for cell_id in self.ids.get(_SEED.sub("", cell.prefix), ()):
-                with suppress(Damaged):
-                    record = self.store.record(cell_id) if self.store and len(took) < self.most else None
-                    if record is not None and _key(record.cell) == key:
-                        took.append(record.run.seconds)
+            took = [*islice(self._took(key, self.ids.get(_SEED.sub("", cell.prefix), ())), self.most)]
             self.known[key] = mean(took) if took else None
         return self.known[key]
+
+    def _took(self, key: str, ids: Iterable[str]) -> Iterator[float]:
+        for cell_id in ids:
+            with suppress(Damaged):
+                record = self.store.record(cell_id) if self.store else None
+                if record is not None and _key(record.cell) == key:
+                    yield record.run.seconds
 
 
 def _key(cell: Cell) -> str:

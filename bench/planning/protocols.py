@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from bench.api import BaseConfig, DatasetInfo, Protocol, registry
+from bench.api import BaseConfig, DatasetInfo, Evaluator, Protocol, registry
 from bench.api.plugins import origin, warn
 from bench.errors import UserError, unknown
 
@@ -62,6 +62,11 @@ def all_protocols() -> dict[str, Protocol]:
             except UserError as error:
                 warn(f"protocol {path.name} of {origin(registry.PROTOCOLS.point(plugin))} is left out: {error}")
     return found
+
+
+def evaluator_of(protocol: Protocol) -> Evaluator:
+    """Make the evaluator that trains and tests under a protocol."""
+    return registry.evaluator(protocol.evaluator)()
 
 
 def choose(wanted: str, dataset: DatasetInfo, method: str) -> Protocol:

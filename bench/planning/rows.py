@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from functools import cache, partial
 from itertools import product
 
-from bench.api import Distiller, GridPoint, Protocol, architectures, registry
+from bench.api import Distiller, GridPoint, Protocol, architectures
 from bench.errors import UserError
 from bench.planning import variants
 from bench.planning.cells import Cells, labels_itself, network_version
 from bench.planning.grid import Request
 from bench.planning.label_choices import LabelChoice, parse
+from bench.planning.protocols import evaluator_of
 from bench.planning.variants import Variant
 from bench.store.cell import Cell, digest
 
@@ -47,7 +48,7 @@ class Rows:
         self.shown, self.via, self.name = shown, via, variant.method
         # a baseline's images under a variant's labels are another row than under the method's own
         self.labels_of_others = variants.shown(method.info.labels, variant.settings)
-        self.dataset, self.evaluator = cells.dataset, registry.evaluator(protocol.evaluator)()
+        self.dataset, self.evaluator = cells.dataset, evaluator_of(protocol)
         self.students = request.students or (self.dataset.student,)
         self.student_versions = {student: network_version("student", student) for student in self.students}
         self.protocol_fields = protocol.non_default_fields()

@@ -90,12 +90,12 @@ class Suite(BaseConfig):
         Raises:
             UserError: nothing names a data set, or methods.
         """
-        own = {**self.full.given(), **(self.small.given() if small else {})}
-        for field, flag in (("datasets", "dataset"), ("methods", "methods")):
-            if not own.get(field) and flag not in given:
+        usual = self.full.given() | (self.small.given() if small else {})
+        datasets = (given["dataset"],) if "dataset" in given else usual.get("datasets")
+        for field, flag, there in (("datasets", "dataset", datasets), ("methods", "methods", usual.get("methods"))):
+            if not there and flag not in given:
                 raise UserError(f"suite {name} names no {field}; add full.{field}, or --{flag}")
-        datasets = (given["dataset"],) if "dataset" in given else own["datasets"]
-        return [self._request(name, dataset, small, given) for dataset in datasets]
+        return [self._request(name, dataset, small, given) for dataset in datasets or ()]
 
     def _request(self, name: str, dataset: str, small: bool, given: Mapping[str, Any]) -> Request:
         layers = [self.full]
@@ -109,12 +109,13 @@ class Suite(BaseConfig):
         fields |= given
         fields.pop("datasets", None)
         concerned = {*shared_settings(), *(read(method).method for method in fields["methods"])}
-        settings = [(part, values) for layer in layers for part, values in layer.set.items() if part in concerned]
-        # the mark last, so that nothing given takes it away
-        settings += [*given.get("overrides", {}).items(), *([("protocol", SMALL)] if small else [])]
+        changes = [pair for layer in layers for pair in layer.set.items() if pair[0] in concerned]
+        changes += given.get("overrides", {}).items()
+        if small:  # last, so that nothing given takes the mark away
+            changes.append(("protocol", SMALL))
         overrides: dict[str, dict[str, Any]] = {}
-        for part, values in settings:
-            overrides[part] = {**overrides.get(part, {}), **values}
+        for part, values in changes:
+            overrides[part] = overrides.get(part, {}) | values
         return Request(**{**fields, "dataset": dataset, "overrides": overrides, "suite": name})
 
 

@@ -14,7 +14,7 @@ from bench.api.augmentation import AugmentationConfig, AugmentationSchedule
 from bench.errors import UserError
 from bench.planning import variants
 from bench.planning.label_choices import parse
-from bench.planning.protocols import COMMON, OFFICIAL, choose, read_settings
+from bench.planning.protocols import COMMON, OFFICIAL, choose, evaluator_of, read_settings
 
 PAPERS = tomllib.loads(files("bench.storage_calculator").joinpath("papers.toml").read_text(encoding="utf-8"))
 METHODS, LABELS = tuple(PAPERS["methods"]), tuple(PAPERS["labels"])
@@ -134,7 +134,7 @@ class RequestedMethod:
             protocol = choose(OFFICIAL, self.dataset, base)
         except UserError:  # baselines have no recipe of their own
             protocol = choose(COMMON, self.dataset, base)
-        return protocol.name, registry.evaluator(protocol.evaluator)().schedule(protocol, self.dataset, ipc=ipc, seed=0)
+        return protocol.name, evaluator_of(protocol).schedule(protocol, self.dataset, ipc=ipc, seed=0)
 
     def teacher(self, ipc: int) -> TeacherSpec:
         """Return the method's first teacher, which answers in its name, or the data set's."""

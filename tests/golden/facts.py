@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.api import catalogue, registry
+from bench.api import catalogue
 from bench.api.augmentation import AugmentationConfig, AugmentationSchedule
 from bench.api.seeds import seed_for
 from bench.api.stored.codec import LabelCodec
@@ -30,7 +30,7 @@ from bench.kit.recovery.config import RecoveryAugmentation
 from bench.kit.recovery.loop import noise
 from bench.kit.recovery.memory import rounds
 from bench.kit.views import AugmentationStream
-from bench.planning.protocols import all_protocols
+from bench.planning.protocols import all_protocols, evaluator_of
 from methods.g_vbsm.method import GVBSM
 from methods.g_vbsm.recover import class_order, skips, turns
 from methods.hello.config import Config as HeLlOConfig
@@ -107,7 +107,7 @@ def schedules() -> dict[str, Any]:
     """What each protocol shows: epochs, images per batch and the rate at the first, middle and last epoch."""
     found: dict[str, Any] = {}
     for name, protocol in all_protocols().items():
-        evaluator = registry.evaluator(protocol.evaluator)()
+        evaluator = evaluator_of(protocol)
         info = catalogue.dataset(next((d for d in protocol.datasets if d in catalogue.names()), "cifar10"))
         for ipc in (1, 10, 50):
             schedule = evaluator.schedule(protocol, info, ipc=ipc, seed=0)
