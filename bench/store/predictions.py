@@ -1,4 +1,4 @@
-"""The predicted class of every test image, one compact safetensors file per board.
+"""Predicted class of every test image, one compact safetensors file per board.
 
 A file holds a uint16 vector per cell and the true classes, each distinct vector once; its metadata say which of them a
 cell's are. A class-incremental evaluation has a row per step, with :data:`UNTESTED` for classes still to come.
@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.store.cell import canonical
-
 UNTESTED = 2**16 - 1
 SUFFIX = ".predictions.safetensors"
 FILE = "predictions.safetensors"  # of an evaluate artifact: tensors "predicted" and "labels"
@@ -32,7 +30,7 @@ def predicted_cells(path: Path) -> dict[str, str]:
         with path.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
             header = json.loads(stream.read(min(length, LONGEST_HEADER)))
-        pointers = json.loads(header.get("__metadata__", {}).get("labels", "{}"))
+        pointers = header.get("__metadata__", {})
         return {cell: pointers[cell] for cell in header if cell in pointers}
     except (OSError, ValueError, AttributeError, struct.error):
         return {}
@@ -54,7 +52,7 @@ def load(path: Path, cells: Iterable[str]) -> dict[str, Predicted]:
 
 
 def load_scores(path: str, cells: Iterable[str]) -> dict[str, NDArray[np.float64]]:
-    """Load what each test image adds to the accuracy of a cell, so that the mean over images is the headline."""
+    """What each test image adds to the accuracy of a cell, so that the mean over images is the headline."""
     found = {}
     for cell, (predicted, labels) in load(Path(path), cells).items():
         right, seen = predicted == labels, predicted != UNTESTED
@@ -80,4 +78,4 @@ def pack(cells: Mapping[str, Predicted]) -> bytes:
         name = f"labels/{hashlib.sha256(labels.tobytes()).hexdigest()[:10]}"
         tensors |= {cell: np.ascontiguousarray(predicted), name: np.ascontiguousarray(labels)}
         pointers[cell] = name
-    return save(tensors, metadata={"labels": canonical(pointers)})  # one entry: safetensors has no order of several
+    return save(tensors, metadata=pointers)
