@@ -103,7 +103,7 @@ def plugin(name: str) -> DatasetPlugin:
 
 
 def dataset(name: str) -> DatasetInfo:
-    """Return what is known of a data set before its images are read; a UserError says that there is none."""
+    """Return what is known of a data set before its images are read; refuse a name as :func:`plugin` does."""
     return plugin(name).info()
 
 
@@ -113,6 +113,6 @@ def root_of(name: str, data_root: Path | None = None) -> Path:
 
 
 def locate(name: str, data_root: Path | None = None) -> str:
-    """Say where the data of ``name`` are, or by a UserError where to get them."""
+    """Say where the data of ``name`` are; refuse data that are missing."""
     found = plugin(name)
     return found.locate(found.root(data_root))
