@@ -126,10 +126,12 @@ def _levels(a: RunView, b: RunView, path: tuple[str, ...], seen: set[tuple[str, 
         elif one != other:
             absent.append(one if mine is None else other)
     mixed = a.kind != b.kind
-    made_from = [{f"made from {role}": one for role, one in sorted(run.parents.items())} for run in (a, b)]
+    mine_from, theirs_from = (
+        {f"made from {role}": parent for role, parent in sorted(run.parents.items())} for run in (a, b)
+    )
     yield Level(
         path, a.id, b.id, a.stage,
-        configuration=changes(a.configuration, b.configuration, mixed) + changes(*made_from, mixed),
+        configuration=changes(a.configuration, b.configuration, mixed) + changes(mine_from, theirs_from, mixed),
         environment=changes(a.environment, b.environment),
         artifacts=() if mixed else changes(a.files, b.files),
         metrics=changes(a.metrics, b.metrics, mixed),

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError
 
-from bench.api import BaseConfig, registry
+from bench.api import BaseConfig, Dataset, DatasetInfo, registry
 from bench.errors import UserError, unknown
 from bench.store.record import FileFacts
 
@@ -48,6 +48,13 @@ class DataFacts(BaseConfig):
     version: int = 1
     fingerprint: str | None = None
     order_hash: str | None = None  # SHA-256 of the class ids; None: not known
+
+    @classmethod
+    def of(cls, info: DatasetInfo, real: Dataset | None) -> Self:
+        """Return the facts of a data set; its class order where its data is available."""
+        order_hash = None if real is None else real.order_hash
+        facts = {name: getattr(info, name) for name in ("name", "title", "version", "fingerprint")}
+        return cls(**facts, order_hash=order_hash)
 
 
 class SetManifest(BaseConfig):
@@ -100,10 +107,10 @@ def read_manifest(folder: Path) -> SetManifest | None:
         if b"distill-bench set" not in text:
             return None  # somebody else's manifest
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise UserError(
-            f"{path}: {place}: {first['msg']}; expected a manifest as bench export writes it; export the set again, or "
-            "remove the file to import a plain folder of images"
+            f"{path}: {what}; expected a manifest as bench export writes it; export the set again, or remove the file "
+            "to import a plain folder of images"
         ) from None
 
 
@@ -160,17 +167,15 @@ def settings(methods: Iterable[str], store: Path) -> dict[str, dict[str, Any]]:
         if not colon or family not in registry.method_names() or not registry.method(family).info.imported:
             continue
         if (known := kept(store, name)) is None:
-            there = sorted(path.parent.name for path in (store / "imported").glob(f"*/{KEPT}"))
+            there = [f"{family}:{path.parent.name}" for path in (store / "imported").glob(f"*/{KEPT}")]
             if not there:
                 raise UserError(f"--methods {method}: {store} has no imported set; bench import DIR brings one")
-            raise unknown("imported set", method, (f"{family}:{one}" for one in there))
-        facts: dict[str, Any] = {
+            raise unknown("imported set", method, there)
+        found[method] = {
             "set": known.name, "folder": str(home(store, name).absolute()), "stands_for": known.data.name,
             "ipc": known.ipc, "images": known.images,
+            **({"order_hash": known.data.order_hash} if known.data.order_hash else {}),
         }  # fmt: skip
-        if known.data.order_hash:
-            facts["order_hash"] = known.data.order_hash
         if own := known.labels:
-            facts |= {"labels": own.kind, "labels_digest": known.labels_digest, "schedule": own.schedule}
-        found[method] = facts
+            found[method] |= {"labels": own.kind, "labels_digest": known.labels_digest, "schedule": own.schedule}
     return found

@@ -103,16 +103,12 @@ class Suite(BaseConfig):
         Raises:
             UserError: nothing names a data set, or methods.
         """
-        datasets = (self.small.datasets if small else None) or self.full.datasets or ()
-        if "dataset" in given:
-            datasets = (given["dataset"],)
-        for field, flag, there in (("datasets", "dataset", datasets), ("methods", "methods", self._methods(small))):
+        usual = self.full.given() | (self.small.given() if small else {})
+        datasets = (given["dataset"],) if "dataset" in given else usual.get("datasets")
+        for field, flag, there in (("datasets", "dataset", datasets), ("methods", "methods", usual.get("methods"))):
             if not there and flag not in given:
                 raise UserError(f"suite {name} names no {field}; add full.{field}, or --{flag}")
-        return [self._request(name, dataset, small, given) for dataset in datasets]
-
-    def _methods(self, small: bool) -> tuple[str, ...]:
-        return (self.small.methods if small else None) or self.full.methods or ()
+        return [self._request(name, dataset, small, given) for dataset in datasets or ()]
 
     def _request(self, name: str, dataset: str, small: bool, given: Mapping[str, Any]) -> Request:
         layers = [self.full]
@@ -126,19 +122,14 @@ class Suite(BaseConfig):
         fields |= given
         fields.pop("datasets", None)
         concerned = {*shared_settings(), *(read(method).method for method in fields["methods"])}
-        theirs = [{part: layer.set[part] for part in layer.set if part in concerned} for layer in layers]
-        # last, so that nothing given takes the mark away
-        overrides = _overlaid(*theirs, given.get("overrides", {}), {"protocol": SMALL} if small else {})
+        changes = [pair for layer in layers for pair in layer.set.items() if pair[0] in concerned]
+        changes += given.get("overrides", {}).items()
+        if small:  # last, so that nothing given takes the mark away
+            changes.append(("protocol", SMALL))
+        overrides: dict[str, dict[str, Any]] = {}
+        for part, values in changes:
+            overrides[part] = overrides.get(part, {}) | values
         return Request(**{**fields, "dataset": dataset, "overrides": overrides, "suite": name})
-
-
-def _overlaid(*layers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Overlay settings of methods, later ones over earlier ones."""
-    found: dict[str, dict[str, Any]] = {}
-    for layer in layers:
-        for name, values in layer.items():
-            found[name] = {**found.get(name, {}), **values}
-    return found
 
 
 def names() -> tuple[str, ...]:

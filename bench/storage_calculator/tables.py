@@ -134,10 +134,11 @@ def _author_files(written: Sequence[AuthorFiles], ipcs: Sequence[int]) -> Table:
         rows.append((method, "logits alone", *(size(one.logit_bytes) for one in own)))
         rows.append((method, "files", *(size(one.file_bytes) for one in own)))
         rows.append((method, "how many", *(f"{one.files:,}" for one in own)))
-    indexed = f" (G_VBSM: {FKD_VIEW_BYTES + FKD_INDEX_BYTES}, with the image's number)"
+    index = any(one.index for one in written)
+    indexed = f" (G_VBSM: {FKD_VIEW_BYTES + FKD_INDEX_BYTES}, with the image's number)" if index else ""
     return Table(
         "What the authors' own code writes",
-        f"FKD's files: 2 · classes + {FKD_VIEW_BYTES} bytes a view{indexed if any(one.index for one in written) else ''}"
+        f"FKD's files: 2 · classes + {FKD_VIEW_BYTES} bytes a view{indexed}"
         f", and some {FKD_FILE_BYTES:,} a file for its zip container, which depends on torch's version.",
         {"Method": "left", "": "left"} | {f"IPC {ipc:,}": "right" for ipc in ipcs},
         tuple(rows),
