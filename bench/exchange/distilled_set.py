@@ -74,6 +74,30 @@ class SetManifest(BaseConfig):
     labels: LabelFacts | None = None
     files: dict[str, FileFacts]  # relative path -> facts, of all files but this one
 
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """Read the manifest of an exported set; None where the folder has none of ours.
+
+        Raises:
+            UserError: it has one that can't be read.
+        """
+        path = folder / MANIFEST
+        try:
+            text = path.read_bytes()
+            return cls.model_validate_json(text)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise UserError(f"{path} can't be read: {error.strerror}") from None
+        except ValidationError as error:
+            if b"distill-bench set" not in text:
+                return None  # somebody else's manifest
+            first = error.errors()[0]
+            raise UserError(
+                f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; expected a manifest as bench export "
+                "writes it; export the set again, or remove the file to import a plain folder of images"
+            ) from None
+
 
 class ImportedSet(BaseConfig):
     """``set.json``: what planning needs to know of an imported set."""
@@ -88,30 +112,21 @@ class ImportedSet(BaseConfig):
     labels: LabelFacts | None = None
     labels_digest: str | None = None
 
+    @classmethod
+    def read(cls, store: Path, name: str) -> Self | None:
+        """Return what a store knows of an imported set; None where it has none of this name.
 
-def read_manifest(folder: Path) -> SetManifest | None:
-    """Read the manifest of an exported set; None where the folder has none of ours.
-
-    Raises:
-        UserError: it has one that can't be read.
-    """
-    path = folder / MANIFEST
-    try:
-        text = path.read_bytes()
-        return SetManifest.model_validate_json(text)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise UserError(f"{path} can't be read: {error.strerror}") from None
-    except ValidationError as error:
-        if b"distill-bench set" not in text:
-            return None  # somebody else's manifest
-        first = error.errors()[0]
-        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise UserError(
-            f"{path}: {what}; expected a manifest as bench export writes it; export the set again, or remove the file "
-            "to import a plain folder of images"
-        ) from None
+        Raises:
+            UserError: its ``set.json`` can't be read.
+        """
+        path = home(store, name) / KEPT
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError) as error:
+            what = str(error).splitlines()[0]
+            raise UserError(f"{path}: {what}; remove its folder and import the set again") from None
 
 
 def home(store: Path, name: str) -> Path:
@@ -126,21 +141,6 @@ def home(store: Path, name: str) -> Path:
             "letter or digit; choose another with --name"
         )
     return store / "imported" / name
-
-
-def kept(store: Path, name: str) -> ImportedSet | None:
-    """Return what a store knows of an imported set; None where it has none of this name.
-
-    Raises:
-        UserError: its ``set.json`` can't be read.
-    """
-    path = home(store, name) / KEPT
-    try:
-        return ImportedSet.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValidationError) as error:
-        raise UserError(f"{path}: {str(error).splitlines()[0]}; remove its folder and import the set again") from None
 
 
 def importer() -> str:
@@ -166,7 +166,7 @@ def settings(methods: Iterable[str], store: Path) -> dict[str, dict[str, Any]]:
         family, colon, name = method.partition(":")
         if not colon or family not in registry.method_names() or not registry.method(family).info.imported:
             continue
-        if (known := kept(store, name)) is None:
+        if (known := ImportedSet.read(store, name)) is None:
             there = [f"{family}:{path.parent.name}" for path in (store / "imported").glob(f"*/{KEPT}")]
             if not there:
                 raise UserError(f"--methods {method}: {store} has no imported set; bench import DIR brings one")

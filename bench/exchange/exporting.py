@@ -17,7 +17,6 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
@@ -33,15 +32,11 @@ from bench.store.cell import Cell
 from bench.store.record import Record
 
 
-class Exported(NamedTuple):
-    """The manifest of an exported set, and what is not known of it."""
-
-    facts: SetManifest
-    note: str
-
-
-def export(store: Store, record: Record, to: Path, data_root: Path | None) -> Exported:
+def export(store: Store, record: Record, to: Path, data_root: Path | None) -> tuple[SetManifest, str]:
     """Write the images of a distill or evaluate cell, with the labels of the latter, into a new folder.
+
+    Returns:
+        Its manifest, and what is not known of it.
 
     Raises:
         UserError: the cell has no images, an artifact is damaged, or the folder exists and is not empty.
@@ -67,7 +62,7 @@ def export(store: Store, record: Record, to: Path, data_root: Path | None) -> Ex
             draft.rename(to)
     except OSError as error:
         raise UserError(f"{to} can't be written: {error.strerror}; export to another folder") from None
-    return Exported(facts, note)
+    return facts, note
 
 
 def _parts(store: Store, record: Record) -> tuple[Record, Record | None]:

@@ -19,17 +19,7 @@ from safetensors import SafetensorError
 from bench.api import Dataset, DatasetInfo, catalogue
 from bench.errors import UserError, unknown
 from bench.exchange import image_grid
-from bench.exchange.distilled_set import (
-    IMAGES,
-    KEPT,
-    LABELS,
-    DataFacts,
-    ImportedSet,
-    SetManifest,
-    home,
-    kept,
-    read_manifest,
-)
+from bench.exchange.distilled_set import IMAGES, KEPT, LABELS, DataFacts, ImportedSet, SetManifest, home
 from bench.kit import data
 from bench.kit import images as image_files
 from bench.kit import labels as label_sources
@@ -63,7 +53,7 @@ def import_set(source: Path, store: Store, name: str | None, dataset: str | None
     """
     if not source.is_dir():
         raise UserError(f"{source}: no such folder; expected an exported set, or a folder of images by class")
-    manifest = read_manifest(source)
+    manifest = SetManifest.read(source)
     stands_for = dataset or (manifest.data.name if manifest else None)
     if stands_for is None:
         raise UserError(f"{source} doesn't say which data set it stands for; add --dataset NAME")
@@ -106,7 +96,7 @@ def import_set(source: Path, store: Store, name: str | None, dataset: str | None
             labels=labels,
             labels_digest=image_files.files_digest(draft / LABELS) if labels else None,
         )
-        if (before := kept(store.root, called)) is not None:
+        if (before := ImportedSet.read(store.root, called)) is not None:
             if before.model_copy(update={"title": known.title}) != known:
                 raise UserError(f"{folder} is another set already; choose another name with --name")
             return Imported(before, folder, True, left)
