@@ -15,7 +15,7 @@ from PIL import Image
 
 from bench.api import Images
 from bench.errors import UserError
-from bench.exchange.nearest_images import _nearest, _spread, draw_pictures
+from bench.exchange.nearest_images import _nearest, _spread, draw_grids
 from bench.kit import images
 from bench.planning import manifest
 from bench.planning.grid import Request
@@ -305,7 +305,7 @@ def test_grids_are_drawn_from_a_store(tmp_path: Path) -> None:
     store = Store(tmp_path)
     asked = plan(Request(methods=("hello", "rded"), ipc=(1, 2), seeds=(0, 1)))
     manifest.keep(store, asked)
-    assert draw_pictures(store, "digits") is None
+    assert draw_grids(store, "digits") is None
     for cell in asked.stage("distill"):
         if cell.call["ipc"] == 2 and (cell.by, cell.call["seed"]) != ("rded", 0):
             pixels = torch.full((20, 3, 16, 16), 10 * len(cell.by), dtype=torch.uint8)
@@ -313,8 +313,8 @@ def test_grids_are_drawn_from_a_store(tmp_path: Path) -> None:
                 images.save(Images(pixels, torch.arange(10).repeat_interleave(2)), draft, "png")
                 run = RunFacts(started="", seconds=1, peak_memory=1, environment={})
                 store.commit(draft, Record(id=cell.id, cell=cell, state="done", run=run))
-    made = draw_pictures(store, "digits")
-    assert made is not None and draw_pictures(store, "digits") == made
+    made = draw_grids(store, "digits")
+    assert made is not None and draw_grids(store, "digits") == made
     assert (made.ipc, made.each, made.side, len(made.classes)) == (2, 2, 16, 10)
     assert {one.methods: one.seed for one in made.sheets} == {("hello", "rded"): 1, ("random_real",): 0}
     sheet = Image.open(io.BytesIO(base64.b64decode(made.sheets[0].png)))
@@ -322,4 +322,4 @@ def test_grids_are_drawn_from_a_store(tmp_path: Path) -> None:
     assert sheet.convert("LA").getpixel((0, 1)) == (40, 255)  # distilled
     assert sheet.convert("LA").getpixel((16, 1))[1] == 0  # the gap
     with pytest.raises(UserError, match="expected one of"):
-        draw_pictures(store, "digits", ipc=50)
+        draw_grids(store, "digits", ipc=50)
