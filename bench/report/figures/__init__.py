@@ -23,7 +23,7 @@ class Figure:
 
     @property
     def alt(self) -> str:
-        """What stands for the picture: title and first sentence."""
+        """Title and first sentence, in place of the picture."""
         return f"{self.title}. {self.caption.partition('. ')[0]}."
 
 
@@ -37,12 +37,11 @@ def draw_figures(rows: pd.DataFrame, records: pd.DataFrame, folder: Path, png: b
     """
     from bench.report.figures import selection, style
 
-    found = []
-    with style.applied() as settings:
+    found, place = [], slug(rows["dataset"].iloc[0])
+    with style.applied():
         for one in selection.drawings(rows, records):
-            name = f"{slug(rows['dataset'].iloc[0])}/{one.name}"
-            settings["svg.hashsalt"] = name
-            found.append(Figure(name, one.title, one.caption, style.save(one.canvas, folder / f"{name}.svg", png)))
+            name = f"{place}/{one.name}"
+            found.append(Figure(name, one.title, one.caption, style.save(one.canvas, folder, name, png)))
     return found
 
 
@@ -53,8 +52,7 @@ def draw_storage(weights: pd.DataFrame, images: pd.Series, path: Path, png: bool
         weights: rows of method, labels, ipc and bytes; equal ones share a line, hard labels of no bytes have none.
         images: IPC → bytes of the images, a dashed line.
     """
-    from bench.report.figures import storage, style
+    from bench.report.figures import selection, style
 
-    with style.applied() as settings:
-        settings["svg.hashsalt"] = path.stem
-        return style.save(storage.draw(storage.distinct(weights), images), path, png)
+    with style.applied():
+        return style.save(selection.storage(weights, images), path.parent, path.stem, png)
