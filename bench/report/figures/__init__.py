@@ -39,9 +39,9 @@ def draw_figures(rows: pd.DataFrame, records: pd.DataFrame, folder: Path, png: b
 
     found, place = [], slug(rows["dataset"].iloc[0])
     with style.applied():
-        for one in selection.drawings(rows, records):
-            name = f"{place}/{one.name}"
-            found.append(Figure(name, one.title, one.caption, style.save(one.canvas, folder, name, png)))
+        for name, title, caption, canvas in selection.drawings(rows, records):
+            name = f"{place}/{name}"
+            found.append(Figure(name, title, caption, style.save(canvas, folder, name, png)))
     return found
 
 

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 TICKS = 7  # names on an axis, about
 SPAN = 10  # points that an axis of accuracies shows at least
 MANY = 150  # points of a figure that have a text each; more would make pages slow and large
-NAMED = 12  # lines that are named at their ends; more have a legend
-LETTER = 0.0158  # of the width of a figure, for a letter of such a name
+LETTER = 0.0158  # of the width of a figure, for a letter of a name
 APART = 0.062  # of the height of the axes, between two names
 ANNOTATED = 12  # columns of a heat map at most whose numbers are written into their cells
 COLUMNS = 24  # of a heat map at most that are named
@@ -98,6 +97,7 @@ def lines(
         step: a line keeps its height up to the next mark, and after the last.
     """
     from matplotlib.figure import Figure as Canvas
+    from matplotlib.lines import Line2D
 
     canvas = Canvas()
     axes = canvas.subplots()
@@ -124,59 +124,43 @@ def lines(
             axes.plot(pale["x"], pale["y"], look.marker, **drawn)
             apart = apart.drop(pale.index)
         for point in pd.concat([apart, on]).itertuples():
-            _mark(axes, point.x, point.y, look, point.tip, point.kind)
+            mark = Line2D([point.x], [point.y], marker=look.marker, color=look.colour, zorder=look.order + 1)
+            mark.set(**MARKS[point.kind], gid=f"tip:{short(point.tip, 200)}")
+            axes.add_line(mark)
         for point in (on.tail(1) if len(on) else apart).itertuples():
             dagger = "† " if point.kind == "hollow" else ""
-            ends.append((point.y, f"{dagger}{short(look.name)} {y.word(point.y)}", look))
+            ends.append((point.y, f"{dagger}{short(look.name)} {y.word(point.y)}", look.colour))
     if len(reference):
         if len(reference) == 1:
             axes.axhline(reference.iloc[0], **DASHED)
         else:
             axes.plot(reference.index, reference, **DASHED)
         last = reference.iloc[-1]
-        ends.append((last, f"{reference.name} {y.word(last)}", Look("", GREY, "")))
-    _name_lines(axes, ends)
+        ends.append((last, f"{reference.name} {y.word(last)}", GREY))
+    name_lines(axes, ends)
     return canvas
 
 
-def _mark(axes: Axes, x: float, y: float, look: Look, tip: str, kind: str) -> None:
-    from matplotlib.lines import Line2D
-
-    made = Line2D([x], [y], marker=look.marker, color=look.colour, markersize=6, zorder=look.order + 1)
-    made.set(**MARKS[kind])
-    made.set_gid(f"tip:{short(tip, 200)}")
-    axes.add_line(made)
-
-
-def _name_lines(axes: Axes, ends: Sequence[tuple[float, str, Look]]) -> None:
-    """Name lines by (height of its end, text, look): at their ends where they fit, else in a legend below."""
+def name_lines(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Write (height, text, colour) of each line beside its end; many make the figure higher, for none may touch."""
     canvas = axes.get_figure(root=True)
     assert canvas is not None
-    if len(ends) <= NAMED:
-        canvas.subplots_adjust(right=0.965 - LETTER * max((len(text) for _, text, _ in ends), default=0))
-        end_labels(axes, [(at, text, look.colour) for at, text, look in ends])
-        return
-    handles = [axes.plot([], [], look.marker or "--", color=look.colour, label=text)[0] for _, text, look in ends]
-    below, height = 0.2 * -(-len(ends) // 2), canvas.get_figheight()  # inches
-    canvas.set_figheight(height + below)
-    canvas.subplots_adjust(bottom=(0.14 * height + below) / (height + below), top=1 - 0.08 * height / (height + below))
-    canvas.legend(handles=handles, loc="lower left", ncols=2, handletextpad=0.2, columnspacing=1)
-
-
-def end_labels(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Write (height, text, colour) beside the right edge, moved apart where two would touch."""
+    usual = canvas.get_figheight()
+    canvas.set_figheight(max(usual, usual * APART * (len(ends) + 2)))
+    canvas.subplots_adjust(right=0.965 - LETTER * max((len(text) for _, text, _ in ends), default=0))
+    apart = APART * usual / canvas.get_figheight()
     invert = axes.transData + axes.transAxes.inverted()
     order = sorted(((float(invert.transform((1, at))[1]), text, colour) for at, text, colour in ends), reverse=True)
     places: list[float] = []
     for at, _, _ in order:
-        places.append(min(at, places[-1] - APART if places else 1.0))
+        places.append(min(at, places[-1] - apart if places else 1.0))
     for index in range(len(places) - 1, -1, -1):  # pushed below the axes: move up again
-        places[index] = max(places[index], places[index + 1] + APART if index + 1 < len(places) else 0.0)
+        places[index] = max(places[index], places[index + 1] + apart if index + 1 < len(places) else 0.0)
     for place, (at, text, colour) in zip(places, order, strict=True):
         arrow = {"arrowstyle": "-", "color": colour, "lw": 0.7, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)}
         axes.annotate(
             text, (1.0, at), (1.03, place), "axes fraction", "axes fraction", color=colour, va="center", size=9,
-            weight="bold", annotation_clip=False, arrowprops=arrow if abs(place - at) > APART / 2 else None,
+            weight="bold", annotation_clip=False, arrowprops=arrow if abs(place - at) > apart / 2 else None,
         )  # fmt: skip
 
 

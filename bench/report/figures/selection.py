@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -38,13 +38,7 @@ COUNTS = {  # the same where a line is the best label choice of a method
 FRONTIER = "Lines: the best mean within a budget. Pale: other label choices."
 
 
-class Drawing(NamedTuple):
-    """A figure before it is written; ``name`` without the folder."""
-
-    name: str
-    title: str
-    caption: str
-    canvas: Canvas
+Drawing = tuple[str, str, str, "Canvas"]  # name without the folder, title, caption
 
 
 def drawings(rows: pd.DataFrame, records: pd.DataFrame) -> Iterator[Drawing]:
@@ -65,10 +59,10 @@ def drawings(rows: pd.DataFrame, records: pd.DataFrame) -> Iterator[Drawing]:
         first = part.iloc[0]
         fits = printed["wanted_protocol"].map(first["protocol"].startswith).astype(bool)
         theirs = printed[fits & (printed["student"] == first["student"]) & (printed["variant"] == "")]
-        board = Board(part, full[(full[PLACE] == first[PLACE]).all(axis=1)], theirs, styles, records)
         tail = "-" + slug("-".join(str(first[name]) for name in varying)) if turn else ""
+        board = Board(part, full[(full[PLACE] == first[PLACE]).all(axis=1)], theirs, styles, records, tail)
         for kind in (board.steps, board.budgets, *(() if turn else (board.counts, board.costs, board.classes))):
-            yield from (one._replace(name=one.name + tail) for one in kind())
+            yield from kind()
 
 
 def storage(weights: pd.DataFrame, images: pd.Series) -> Canvas:
@@ -106,6 +100,7 @@ class Board:
     printed: pd.DataFrame
     looks: Mapping[str, Look]
     records: pd.DataFrame
+    tail: str  # of the names of its figures
 
     def steps(self) -> Iterator[Drawing]:
         """Accuracy against classes seen, where classes arrive in steps, a figure per IPC and kind of labels."""
@@ -144,7 +139,7 @@ class Board:
             canvas = storage(weights, self.rows.groupby("ipc")["image_bytes"].mean().dropna())
             canvas.axes[0].set(title="Label storage")
             said = "Measured bytes of what a student needs beside images and hard labels. Dashed: the encoded images."
-            yield Drawing("storage", "Label storage against images per class", said, canvas)
+            yield "storage", "Label storage against images per class", said, canvas
 
     def costs(self) -> Iterator[Drawing]:
         """Accuracy against all bytes and against time, over all IPC."""
@@ -159,7 +154,7 @@ class Board:
                 canvas = chart.heat_map(table, self.looks, by_column=False)
                 canvas.axes[0].set(title=_images(ipc), xlabel="class")
                 said = "Percent of the test images of each class, under the best labels of a method."
-                yield Drawing(f"classes-ipc{ipc}", f"Accuracy per class, {_images(ipc)}", said, canvas)
+                yield f"classes-ipc{ipc}", f"Accuracy per class, {_images(ipc)}", said, canvas
 
     def _drawing(
         self, name: str, rows: pd.DataFrame, across: str, panel: str, said: str, printed: pd.DataFrame | None = None,
@@ -199,7 +194,7 @@ class Board:
         sets = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
         bars = f", bars 95 % intervals where n ≥ {FEWEST}" if counts.max() >= FEWEST else ""
         place = f"Student {first['student']}, protocol {first['protocol']}, version {first['protocol_version']}."
-        return Drawing(name, title, f"{said} Marks: means of n = {sets} distilled sets{bars}. {place}", canvas)
+        return (name + self.tail, title, f"{said} Marks: means of n = {sets} distilled sets{bars}. {place}", canvas)
 
     def _tip(self, row: Any) -> str:
         """``RDED, teacher, IPC 10: 90.0 % (85.1 to 94.9, n = 3)``: a mean with its 95 % interval."""
@@ -220,5 +215,4 @@ def _students(rows: pd.DataFrame, looks: Mapping[str, Look]) -> Iterator[Drawing
         said = (
             "Means in percent under the best labels of a method; colours from a student's worst to its best. Protocol"
         )
-        title = f"Students and methods, {_images(ipc)}"
-        yield Drawing(f"students-ipc{ipc}", title, f"{said} {students.idxmax()}.", canvas)
+        yield f"students-ipc{ipc}", f"Students and methods, {_images(ipc)}", f"{said} {students.idxmax()}.", canvas
