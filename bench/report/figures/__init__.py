@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from bench.format import slug
-
-if TYPE_CHECKING:
-    import pandas as pd
+from bench.report.figures import selection, style
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,6 @@ def draw_figures(rows: pd.DataFrame, records: pd.DataFrame, folder: Path, png: b
         records: the records behind them, for classes that arrive in steps and accuracies per class.
         png: also write each figure as a PNG.
     """
-    from bench.report.figures import selection, style
-
     found, place = [], slug(rows["dataset"].iloc[0])
     with style.applied():
         for name, title, caption, canvas in selection.drawings(rows, records):
@@ -52,7 +49,5 @@ def draw_storage(weights: pd.DataFrame, images: pd.Series, path: Path, png: bool
         weights: rows of method, labels, ipc and bytes; equal ones share a line, hard labels of no bytes have none.
         images: IPC → bytes of the images, a dashed line.
     """
-    from bench.report.figures import selection, style
-
     with style.applied():
         return style.save(selection.storage(weights, images), path.parent, path.stem, png)

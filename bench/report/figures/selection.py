@@ -26,17 +26,25 @@ BUDGET = 100 * 2**10  # bytes of labels; a caption names the best mean within
 FEWEST = 3  # distilled sets behind an interval that is drawn
 HEAVIEST = 24  # lines of label storage at most
 KINDS = {"hard": "hard labels", "stored": "stored labels", "online": "labels from a model"}
-COSTS = {  # column → axis, its name, and its name in a title; a line is the frontier of a method
+AXES = {  # column → axis, its name, and its name in a title
+    "classes_seen": (chart.CLASSES, "classes seen", "classes seen"),
     "label_bytes": (chart.BYTES, "label storage", "label storage"),
+    "ipc": (chart.IPC, "images per class", "images per class"),
     "bytes": (chart.BYTES, "images + labels + frozen backbones", "all bytes"),
     "seconds_total": (chart.SECONDS, "wall time of all cells behind a student", "time"),
 }
-COUNTS = {  # the same where a line is the best label choice of a method
-    "ipc": (chart.IPC, "images per class", "images per class"),
-    "classes_seen": (chart.CLASSES, "classes seen", "classes seen"),
-}
+COUNTS = ("classes_seen", "ipc")  # there a line is the best label choice of a method, elsewhere its frontier
+STEPS = "After each step a new student learns from the images of all classes seen."
 FRONTIER = "Lines: the best mean within a budget. Pale: other label choices."
-
+# name, column on the x-axis, what has figures of its own, what a caption says
+PANELS: tuple[tuple[str, str, list[str], str], ...] = (
+    ("steps", "classes_seen", ["ipc", "kind"], STEPS),
+    ("labels", "label_bytes", ["ipc"], FRONTIER),
+    ("ipc", "ipc", ["kind"], "Lines: the best label choice of each method."),
+    ("bytes", "bytes", [], f"All numbers of images per class. {FRONTIER}"),
+    ("time", "seconds_total", [], f"All numbers of images per class. {FRONTIER}"),
+)
+EVERYWHERE = 2  # the first panels, for other protocols and students as well
 
 Drawing = tuple[str, str, str, "Canvas"]  # name without the folder, title, caption
 
@@ -47,7 +55,6 @@ def drawings(rows: pd.DataFrame, records: pd.DataFrame) -> Iterator[Drawing]:
         **{name: 100 * rows[f"top1_{name}"] for name in ("mean", "low", "high")},
         bytes=rows[["image_bytes", "label_bytes", "public_bytes"]].sum(axis=1, skipna=False),
         kind=rows["labels"].map(_kind),
-        bars=rows["n"] >= FEWEST,
     )
     known = known[known["mean"].notna()]
     distilled, full = known[known["ipc"].notna()], known[known["ipc"].isna()]
@@ -61,8 +68,11 @@ def drawings(rows: pd.DataFrame, records: pd.DataFrame) -> Iterator[Drawing]:
         theirs = printed[fits & (printed["student"] == first["student"]) & (printed["variant"] == "")]
         tail = "-" + slug("-".join(str(first[name]) for name in varying)) if turn else ""
         board = Board(part, full[(full[PLACE] == first[PLACE]).all(axis=1)], theirs, styles, records, tail)
-        for kind in (board.steps, board.budgets, *(() if turn else (board.counts, board.costs, board.classes))):
-            yield from kind()
+        for panel in PANELS[:EVERYWHERE] if turn else PANELS:
+            yield from board.panels(*panel)
+        if not turn:
+            yield from board.storage()
+            yield from board.classes()
 
 
 def storage(weights: pd.DataFrame, images: pd.Series) -> Canvas:
@@ -102,50 +112,26 @@ class Board:
     records: pd.DataFrame
     tail: str  # of the names of its figures
 
-    def steps(self) -> Iterator[Drawing]:
-        """Accuracy against classes seen, where classes arrive in steps, a figure per IPC and kind of labels."""
-        found, full = (tables.by_step(rows, self.records) for rows in (self.rows, self.full))
-        level = full.set_index("classes_seen")["mean"]
-        said = "After each step a new student learns from the images of all classes seen."
-        for (ipc, kind), part in found.groupby(["ipc", "kind"]):
-            last = part["classes_seen"] == part["classes_seen"].max()  # more intervals would hide the lines
-            part = part.assign(bars=last & (part["n"] >= FEWEST))
-            panel = f"{_images(ipc)}, {KINDS[kind]}"
-            yield self._drawing(f"steps-ipc{ipc}-{kind}", part, "classes_seen", panel, said, full=level)
-
-    def budgets(self) -> Iterator[Drawing]:
-        """Accuracy against label bytes, a figure per IPC."""
-        for ipc, part in self.rows[self.rows["label_bytes"].notna()].groupby("ipc"):
-            printed = self.printed[self.printed["ipc"] == ipc]
-            best = part[(part["label_bytes"] <= BUDGET) & with_baseline(part)].nlargest(1, "mean")
-            said = "".join(
-                f"Best mean within {round_size(BUDGET)}, of labels with a measured baseline: "
-                f"{self.looks[one.method].name}, {one.labels}, {one.mean:.1f} %. "
-                for one in best.itertuples()
-            )
-            said += FRONTIER + (" Hollow: † published." if len(printed) else "")
-            yield self._drawing(f"labels-ipc{ipc}", part, "label_bytes", _images(ipc), said, printed)
-
-    def counts(self) -> Iterator[Drawing]:
-        """Accuracy and label bytes against images per class."""
-        if self.rows["ipc"].nunique() < 2:
+    def panels(self, name: str, across: str, by: list[str], said: str) -> Iterator[Drawing]:
+        """Draw accuracy against a column, a figure per IPC or kind of labels."""
+        rows = tables.by_step(self.rows, self.records) if across == "classes_seen" else self.rows
+        rows = rows[rows[across].notna()]
+        if rows[across].nunique() < (2 if across == "ipc" else 1):
             return
-        for kind, words in KINDS.items():
-            if len(part := self.rows[self.rows["kind"] == kind]):
-                said = "Lines: the best label choice of each method."
-                yield self._drawing(f"ipc-{kind}", part, "ipc", words, said)
+        for key, part in rows.groupby(by) if by else [((), rows)]:
+            place = dict(zip(by, key, strict=True))
+            words = [_images(value) if column == "ipc" else KINDS[value] for column, value in place.items()]
+            stem = "-".join([name, *(f"ipc{value}" if column == "ipc" else value for column, value in place.items())])
+            yield self._drawing(stem, part, across, ", ".join(words), said)
+
+    def storage(self) -> Iterator[Drawing]:
+        """Draw label bytes against images per class."""
         weights = self.rows[["method", "labels", "ipc"]].assign(bytes=self.rows["label_bytes"]).dropna()
-        if (weights["bytes"] > 0).any():
+        if self.rows["ipc"].nunique() > 1 and (weights["bytes"] > 0).any():
             canvas = storage(weights, self.rows.groupby("ipc")["image_bytes"].mean().dropna())
             canvas.axes[0].set(title="Label storage")
             said = "Measured bytes of what a student needs beside images and hard labels. Dashed: the encoded images."
             yield "storage", "Label storage against images per class", said, canvas
-
-    def costs(self) -> Iterator[Drawing]:
-        """Accuracy against all bytes and against time, over all IPC."""
-        for name, column in (("bytes", "bytes"), ("time", "seconds_total")):
-            if len(part := self.rows[self.rows[column].notna()]):
-                yield self._drawing(name, part, column, "", f"All numbers of images per class. {FRONTIER}")
 
     def classes(self) -> Iterator[Drawing]:
         """Accuracy per class where predictions were kept, a heat map per IPC."""
@@ -156,41 +142,41 @@ class Board:
                 said = "Percent of the test images of each class, under the best labels of a method."
                 yield f"classes-ipc{ipc}", f"Accuracy per class, {_images(ipc)}", said, canvas
 
-    def _drawing(
-        self, name: str, rows: pd.DataFrame, across: str, panel: str, said: str, printed: pd.DataFrame | None = None,
-        full: pd.Series | None = None,
-    ) -> Drawing:  # fmt: skip
-        """Draw the accuracy of ``rows`` against a column.
-
-        Args:
-            panel: what the rows share; ``said``: begins the caption.
-            printed: numbers of papers, of the same panel.
-            full: accuracy of the whole training set at each place; None: everywhere the same.
-        """
-        axis, label, title = {**COSTS, **COUNTS}[across]
+    def _drawing(self, name: str, rows: pd.DataFrame, across: str, panel: str, said: str) -> Drawing:
+        """Draw one panel; ``panel`` says what its rows share."""
+        axis, label, title = AXES[across]
         title = f"Accuracy against {title}" + (f", {panel}" if panel else "")
-        mark = tables.frontier if across in COSTS else tables.best_labels
-        points = mark(rows, across)
+        points = tables.best_labels(rows, across) if across in COUNTS else tables.frontier(rows, across)
+        bars, full, up = points["n"] >= FEWEST, self.full["mean"].nlargest(1), self.rows["metric"].iloc[0]
+        if across == "classes_seen":
+            bars &= points[across] == points[across].max()  # more would hide the lines
+            full = tables.by_step(self.full, self.records).set_index(across)["mean"]
+            up = "top-1 on the classes seen"
         points = points.assign(
             line=points["method"], x=points[across], y=points["mean"],
-            **{end: points[end].where(points["bars"]) for end in ("low", "high")},
+            **{end: points[end].where(bars) for end in ("low", "high")},
             tip=[self._tip(one) + ("" if across == "ipc" else f", {axis.word(at)}")
                  for one, at in zip(points.itertuples(), points[across], strict=True)],
         )  # fmt: skip
-        if printed is not None and len(printed):
+        if across == "label_bytes":
+            best = rows[(rows["label_bytes"] <= BUDGET) & with_baseline(rows)].nlargest(1, "mean")
+            for one in best.itertuples():
+                said = f"{self.looks[one.method].name}, {one.labels}, {one.mean:.1f} %. {said}"
+                said = f"Best mean within {round_size(BUDGET)}, of labels with a measured baseline: {said}"
+            printed = self.printed[self.printed["ipc"] == rows["ipc"].iloc[0]]
             tips = [f"† {self.looks[one.method].name}, {one.source}: {one.value:.1f} %, {size(one.bytes)}"
                     for one in printed.itertuples()]  # fmt: skip
-            theirs = printed.assign(
+            printed = printed.assign(
                 line=printed["method"], x=printed["bytes"], y=printed["value"], kind="hollow", tip=tips
             )
-            points = pd.concat([points, theirs])
-        if full is None:
-            full = self.full["mean"].nlargest(1)
-        canvas = chart.lines(points, self.looks, axis, chart.ACCURACY, full.rename("Full data"), step=across in COSTS)
-        first, counts = self.rows.iloc[0], self.rows["n"]
-        metric = "top-1 accuracy" if first["metric"] == "top-1" else first["metric"]
-        up = "top-1 on the classes seen" if across == "classes_seen" else metric
+            said += " Hollow: † published." if len(printed) else ""
+            points = pd.concat([points, printed]) if len(printed) else points
+        canvas = chart.lines(
+            points, self.looks, axis, chart.ACCURACY, full.rename("Full data"), step=across not in COUNTS
+        )
+        up = "top-1 accuracy" if up == "top-1" else up
         canvas.axes[0].set(title=(panel or title).capitalize(), xlabel=label, ylabel=f"{up} (%)")
+        first, counts = self.rows.iloc[0], self.rows["n"]
         sets = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
         bars = f", bars 95 % intervals where n ≥ {FEWEST}" if counts.max() >= FEWEST else ""
         place = f"Student {first['student']}, protocol {first['protocol']}, version {first['protocol_version']}."
