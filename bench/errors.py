@@ -20,7 +20,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
         name: what the user wrote.
         known: the valid names.
     """
-    choices = sorted(known)
+    choices = sorted(set(known))
     nearest = difflib.get_close_matches(name, choices, n=1, cutoff=0.4)
     hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
     return UserError(f"unknown {kind} {name!r}{hint}; known: {', '.join(choices)}")

@@ -1,4 +1,4 @@
-"""Data sets by name: plug-ins of the group ``bench.datasets``, found and asked without torch."""
+"""Data sets by name: the plug-ins of the group ``bench.datasets``; torch-free."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DATA_ROOT_VARIABLE = "DISTILL_BENCH_DATA"
 class DatasetPlugin(ABC):
     """A data set: its facts, without torch, and its images.
 
-    The entry point's name is the data set's. With ``argument`` the plug-in stands for many: it is asked for as
+    The entry point's name is the data set's. With ``argument`` the plug-in stands for many: users write
     ``NAME:ARGUMENT`` (``folder:PATH``), and the names in its facts begin with ``NAME-``.
     """
 

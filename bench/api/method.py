@@ -34,6 +34,7 @@ class StudentCost:
     batch_size: int
     seconds: float  # per iteration
     mebibytes: int
+    reference: bool = False  # whether the paper holds the others against it
 
     @property
     def milliseconds_per_image(self) -> float:

@@ -54,7 +54,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--paper", action="store_true", default=None,
-        help="add what papers print beside what the formulas give (default: for 100 or 1,000 classes at 224 px)",
+        help="add what papers print (default: for 100 or 1,000 classes at 224 px)",
     )  # fmt: skip
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")

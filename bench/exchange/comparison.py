@@ -1,4 +1,4 @@
-"""Two runs side by side: what was asked, where it ran, what came out.
+"""Two runs compared: their configuration, environment and results.
 
 A run is a cell with its ancestry, or an entry of a board, which knows less. Where two cells are made from different
 ones, their ancestry is followed down to the cells whose own configuration differs: those decide.
@@ -25,7 +25,7 @@ ROW = {
 
 @dataclass(frozen=True)
 class RunView:
-    """What is known of one run; ``configuration`` is its own, without that of its parents."""
+    """Everything known of one run; ``configuration`` is its own, without that of its parents."""
 
     id: str
     kind: Literal["cell", "entry"]

@@ -19,7 +19,7 @@ _BACK, _INK = (255, 255, 255), (90, 90, 90)
 
 
 class Drawn(NamedTuple):
-    """How much of a set a picture shows."""
+    """The part of a set that a picture shows."""
 
     classes: int
     of_classes: int

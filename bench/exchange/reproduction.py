@@ -30,7 +30,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Again:
-    """A recorded number beside the one that was measured now (fractions), and whether all bits are the same."""
+    """A recorded number, the one measured now (fractions), and whether all bits are the same."""
 
     record: Any
     measured: float

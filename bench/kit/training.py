@@ -1,4 +1,4 @@
-"""The resumable, shareable training loop of teachers, projectors and mask networks on augmented real images.
+"""The resumable, shareable training loop of teachers, projectors and other networks on augmented real images.
 
 It resumes after any step to the same bits: order, crops and flips come from counter-based streams, so weights,
 optimizer moments, the step and torch's random streams are all the state there is. Several processes

@@ -59,7 +59,7 @@ class Which(BaseConfig):
 
 
 class Trend(BaseConfig):
-    """Something the authors report: rows like ``more`` do better than rows like ``less`` beside them.
+    """Something the authors report: rows like ``more`` do better than rows like ``less`` that differ in nothing else.
 
     ``printed`` are the two numbers they print, in percent, at ``ipc`` and with ``student``; where ``printed`` is the
     other way round, so is their finding.

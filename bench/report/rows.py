@@ -13,7 +13,7 @@ A row pools only what is alike: the digests of data set, protocol and plug-ins a
 - ``image_bytes``, ``label_bytes``, ``label_parameters``, ``public_bytes``, ``full_label_bytes``: means; ``label_low``,
   ``label_high``: extremes of the label bytes; ``label_share``: of ``full_label_bytes``
 - ``seconds_<stage>``, ``seconds_total``: means over the students done
-- ``hlr``, ``ior``, ``lrs``, ``ars``: DD-Ranking's scores, see :mod:`bench.report.scores`
+- ``hlr``, ``ior``, ``lrs``, ``ars``: DD-Ranking's scores, see :mod:`bench.report.papers.dd_ranking`
 - ``runs`` (seed → student seed → cell, those done), ``seeds`` and ``student_seeds`` (all), ``cells``, ``reasons`` (of
   failures: pairs of reason and cell), ``public``, ``sets`` and ``labellers`` (the parent cells), ``changed``, ``asked``
   (all choices), ``via``, ``differs`` (facts of the environment that differ within the row)
@@ -31,7 +31,7 @@ import pandas as pd
 
 from bench.api import catalogue, registry
 from bench.report.comparison import Accuracies, Runs, against_best, components, is_claimed, resample_images
-from bench.report.scores import add_scores
+from bench.report.papers.dd_ranking import add_scores
 from bench.store.predictions import load_scores
 
 TABLE = ["suite", "dataset", "protocol", "protocol_version", "protocol_digest", "data_digest", "ipc", "student"]

@@ -17,8 +17,8 @@ from bench.api import catalogue
 from bench.format import listed, percent, plural, round_size, size
 from bench.planning.plan import baselines
 from bench.report.comparison import CLAIM_SEEDS
+from bench.report.papers.dd_ranking import HARD
 from bench.report.rows import TABLE, TOP1, known_test_images, records
-from bench.report.scores import HARD
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 # tens of bytes; the last affords the labels of every view of ImageNet-21K (1.2 TB at IPC 20: arXiv 2408.08201)

@@ -101,7 +101,7 @@ def draw(request: StorageRequest, path: Path) -> str:
 
 
 def drift(out: Path) -> list[str]:
-    """One line for every file in ``out`` that differs from what the request kept beside it gives; empty: none."""
+    """Name every file in ``out`` that differs from what the request kept there gives, one line each."""
     found = []
     for path in sorted(out.glob(f"*{REQUEST}")):
         try:

@@ -44,7 +44,7 @@ class Size:
 
     @property
     def is_online(self) -> bool:
-        """Whether the method's own label model answers."""
+        """Return whether the method's own label model answers."""
         return self.labels.partition(":")[0] not in ("hard", "teacher", "stored", "static")
 
 

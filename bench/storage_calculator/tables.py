@@ -64,7 +64,7 @@ def tables(request: StorageRequest, paper: bool | None = None) -> list[Table]:
     """Every table of a request.
 
     Args:
-        paper: with what papers print beside what the formulas give; None: where they print it of such a set.
+        paper: add what papers print; None: where they print it of such a set.
 
     Raises:
         UserError: as :func:`bench.storage_calculator.sizes.sizes`.

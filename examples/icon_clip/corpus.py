@@ -30,8 +30,10 @@ LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as PIL makes grey
 
 @dataclass(frozen=True)
 class Corpus:
-    """N icons: `pixels` grey (N, 32, 32) uint8, dark on white; `caption` (N,) indices into `captions`, -1 where an
-    icon would not draw; `unseen` (N,) which icons are of the sets that icon-clip never trains on.
+    """N icons with captions.
+
+    `pixels` are grey uint8 (N, 32, 32), dark on white; `caption` (N,) are indices into `captions`, -1 for an icon that
+    does not draw; `unseen` (N,) marks icons of the sets that icon-clip never trains on.
     """
 
     pixels: Tensor

@@ -106,7 +106,9 @@ class TestMasks:
     """A test split with masks on a device, for the mean IoU of a network or a label model."""
 
     def __init__(self, split: Split, size: int, device: torch.device, batch_size: int = BATCH):
-        """Args:
+        """Put images, prompts and masks on the device.
+
+        Args:
             size: pixels per side, those of the split's images.
 
         Raises:

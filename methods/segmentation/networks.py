@@ -3,8 +3,8 @@
 Every promptable network takes pixels (B, 3, S, S) in [0, 1] and clicks (B, 1, S, S) in [0, 1] and answers with logits
 (B, S/4, S/4); it normalises its own input. As in SAM, the image tower knows nothing of the prompt, so one pass of it
 serves all clicks, and the mask is found by comparing the features with a query that belongs to the prompt. SAM's query
-comes out of a two-way transformer; here it is the mean of the features under the click, which is enough for one click
-and few parameters.
+is the output of a two-way transformer; here it is the mean of the features under the click, which is enough for one
+click and few parameters.
 """
 
 from __future__ import annotations

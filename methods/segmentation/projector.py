@@ -1,6 +1,6 @@
-"""The projector of masks, a public CLIP's image tower with low-rank updates, a neck and a light decoder: as a module
-and as a label source.
+"""The projector of masks as a module and as a label source.
 
+It is a public CLIP's image tower with low-rank updates, a neck and a light decoder.
 On disk: ``source.json`` names the public CLIP with its SHA-256 and the settings; ``adapters.safetensors`` holds what
 was trained: low-rank matrices, neck and decoder, with the running statistics of the decoder's norms.
 """

@@ -1,9 +1,11 @@
-"""HeLlO's lightening for dense labels: a low-rank adapted public CLIP tower with a light mask decoder answers in the
-teacher's place, and only what was trained of it is stored (arXiv 2408.08201, supplement B.4).
+"""HeLlO's lightening for dense labels (arXiv 2408.08201, supplement B.4).
+
+A low-rank adapted public CLIP tower with a light mask decoder answers in the teacher's place, and only what was trained
+of it is stored.
 
 The supplement gives two sizes and no architecture for masks. Ours: the tower's convolutions are adapted as HeLlO's
 projector adapts them; its four stages are brought together at a quarter of the image's resolution; the decoder is the
-teacher's own kind (:mod:`methods.segmentation.decoder`). It learns the teacher's masks on the training split.
+teacher's own kind (:mod:`methods.segmentation.networks`). It learns the teacher's masks on the training split.
 """
 
 from __future__ import annotations

@@ -32,9 +32,11 @@ class Sam(nn.Module):
     std: Tensor
 
     def __init__(self, encoder: nn.Module, side: int, width: int = 256, heads: int = 8, hidden: int = 2048):
-        """Args:
-        encoder: normalised images (B, 3, side, side) → features (B, width, side/16, side/16), as
-            ``forward_features`` of timm's ``samvit`` models.
+        """Build the decoder around an encoder.
+
+        Args:
+            encoder: normalised images (B, 3, side, side) → features (B, width, side/16, side/16), as
+                ``forward_features`` of timm's ``samvit`` models.
         """
         super().__init__()
         self.side = side
@@ -84,7 +86,7 @@ def load_official(model: Sam, state: dict[str, Tensor], file: Path) -> None:
 
 
 class _PromptEncoder(nn.Module):
-    """A point → two tokens: itself, and the stand-in for a box that is not given."""
+    """Encode a point as two tokens: itself, and the placeholder of a box that is not given."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -105,7 +107,7 @@ class _PromptEncoder(nn.Module):
         return torch.stack([torch.where(there[:, None], thing, nothing), nothing], 1)
 
     def grid(self, side: int) -> Tensor:
-        """The positions of the features, (1, side², C)."""
+        """Encode the positions of the features, (1, side², C)."""
         middles = (torch.arange(side, device=self.no_mask_embed.weight.device) + 0.5) / side
         down, right = torch.meshgrid(middles, middles, indexing="ij")
         made: Tensor = self.pe_layer(torch.stack([right, down], -1).flatten(0, 1))[None]

@@ -1,5 +1,6 @@
-"""Training of the networks that label masks, on the whole training split: the teacher towards the exact masks, the
-projector towards the teacher's.
+"""Training of the networks that label masks, on the whole training split.
+
+The teacher learns the exact masks, the projector the teacher's.
 """
 
 from __future__ import annotations

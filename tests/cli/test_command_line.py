@@ -66,7 +66,7 @@ def test_help_has_examples_and_imports_no_torch(verb: str) -> None:
         (["status", "--store", "nowhere"], ["there is no store at nowhere"]),
         (["check", "helo"], ["unknown method 'helo'", "did you mean 'hello'?"]),
         (["data", "imagenet"], ["unknown data set 'imagenet'"]),
-        (["data", "digits", "--source", "x.tgz"], ["--source builds icons-100"]),
+        (["data", "digits", "--source", "x.tgz"], ["is not built from a source"]),
         (["report", "--check", "--out", "nowhere"], ["nothing to report"]),
     ],
 )

@@ -374,7 +374,7 @@ def test_a_tiny_run_of_the_suite(
     assert cli.main(command) == 0, capsys.readouterr()
     home = tmp_path / "boards" / "suites" / "segmentation"
     board = (home / "icon-scenes.md").read_text().replace("<wbr>", "")
-    assert "6 of 6 cells done" in board
+    assert "6 of 6 students done" in board
     assert "## Beside the paper" in board
     assert "358.32 MB of the teacher" in board
     cells = tmp_path / "store" / "cells"

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench.api import catalogue
 from bench.errors import UserError
 from bench.kit.data import icons
 from bench.kit.data.icon_sets import PERMISSIVE, canonical_name, rasterise, read_package, style_words
@@ -151,6 +152,15 @@ def test_build(package: Path, tmp_path: Path) -> None:
     assert report["sets"]["beta"]["licence"] == "CC-BY-4.0" and report["sets"]["beta"]["author"] == "A"
     assert json.loads((tmp_path / "out" / "icons-100.json").read_text())["sha256"] == report["sha256"]
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".out-")]
+
+
+@pytest.mark.usefixtures("two_classes")
+def test_the_data_set_builds_itself_and_others_say_that_they_are_not_built(package: Path, tmp_path: Path) -> None:
+    catalogue.plugin("icons-100").build(package, tmp_path / "data", lambda *_: None)
+    assert (tmp_path / "data" / "icons-100" / "icons-100.json").is_file()
+    for name in ("digits", "icon-scenes", "synthetic"):
+        with pytest.raises(UserError, match=f"{name} is not built from a source"):
+            catalogue.plugin(name).build(package, tmp_path / "other", lambda *_: None)
 
 
 @pytest.mark.usefixtures("two_classes")

@@ -19,8 +19,8 @@ from bench.report.comparison import (
     is_claimed,
     resample_images,
 )
+from bench.report.papers.dd_ranking import augmentation_robust, label_robust, normalized
 from bench.report.rows import pareto
-from bench.report.scores import augmentation_robust, label_robust, normalized
 
 
 class Table:

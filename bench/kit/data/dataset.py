@@ -33,8 +33,10 @@ class Resident(Split):
         extras: Mapping[str, Tensor] | None = None,
         channels: Tensor | None = None,
     ):
-        """Args:
-        channels: uint8 (N, P, H, W), extra channels that are cut, flipped and mixed with the pixels.
+        """Keep a split in memory.
+
+        Args:
+            channels: uint8 (N, P, H, W), extra channels that are cut, flipped and mixed with the pixels.
         """
         super().__init__(labels)
         self.pixels, self.channels, self.extras = pixels, channels, extras or {}
@@ -104,9 +106,11 @@ class Files(Split):
     """A split that is read from image files, again in every epoch."""
 
     def __init__(self, paths: Sequence[Path], labels: Tensor, workers: int | None = None):
-        """Args:
-        paths: one file per image.
-        workers: processes that read ahead; default :func:`bench.kit.data.reading.default_workers`.
+        """Keep the paths of a split.
+
+        Args:
+            paths: one file per image.
+            workers: processes that read ahead; default :func:`bench.kit.data.reading.default_workers`.
         """
         super().__init__(labels)
         self.paths = paths

@@ -113,7 +113,7 @@ def read_package(source: Path) -> IconPackage:
 
 
 def _reader(source: Path) -> Callable[[str], bytes]:
-    """Return what reads a file of the package by name: from a folder, or from a .tgz that is read once."""
+    """Return a function that reads a file of the package by name: from a folder, or from a .tgz that is read once."""
     if source.is_dir():
         root = source / "package" if (source / "package").is_dir() else source
         return lambda name: (root / name).read_bytes()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Source(BaseConfig):
-    """Where a data set comes from, and what reads it.
+    """The origin of a data set, and the function that reads it.
 
     ``page`` names where to get it, ``layout`` its files, and ``places`` the folders below the data root that may hold
     them, tried in order (an absolute one stands for itself). ``exact`` says whether every complete copy has the counts
@@ -41,7 +41,7 @@ class Packaged(DatasetPlugin):
 
     @property
     def source(self) -> Source:
-        """Where it comes from."""
+        """Its origin."""
         return Source(**_tables()[self.name]["source"])
 
     def root(self, data_root: Path | None) -> Path:

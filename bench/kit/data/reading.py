@@ -96,9 +96,9 @@ def _start_worker(_: int) -> None:
 
 
 def _without_warning(loader: DataLoader[tuple[Tensor, str]]) -> Iterator[tuple[Tensor, str]]:
-    """Start a loader's workers with SIGUSR2 blocked: Slurm sends this warning of a job's end to every process, and only
-    this one can save its work.
+    """Start a loader's workers with SIGUSR2 blocked.
 
+    Slurm sends this warning of a job's end to every process, and only this one can save its work.
     Children inherit the signals that a thread blocks, forked or spawned; a handler set in the worker would come seconds
     later, after its imports. A warning during the start waits for this thread, or is taken by another.
     """

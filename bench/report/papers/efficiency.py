@@ -129,7 +129,7 @@ def _cells(line: Any) -> dict[str, str]:
 def _beside(lines: list[Any]) -> list[dict[str, str]]:
     """Every other method with printed numbers over HeLlO: an iteration, and an image."""
     known = {line.base: line for line in lines if line.printed}
-    if (against := costs().against) not in known:
+    if (against := next((base for base, line in known.items() if line.printed.reference), None)) is None:
         return []
     hello = known.pop(against)
     return [
