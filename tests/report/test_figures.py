@@ -65,7 +65,7 @@ def words(figure: Figure) -> list[str]:
 
 def test_files_have_short_names_and_hold_what_is_returned(tmp_path: Path) -> None:
     found = drawn(grid(), tmp_path, png=True)
-    assert list(found) == ["labels-ipc1", "labels-ipc10", "ipc-hard", "ipc-online", "bytes", "time", "storage"]
+    assert list(found) == ["labels-ipc1", "labels-ipc10", "ipc-hard", "ipc-online", "storage", "bytes", "time"]
     for name, one in found.items():
         assert (tmp_path / f"digits/{name}.svg").read_text(encoding="utf-8") == one.svg
         assert (tmp_path / f"digits/{name}.png").read_bytes().startswith(b"\x89PNG")

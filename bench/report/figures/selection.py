@@ -54,7 +54,7 @@ def drawings(rows: pd.DataFrame, records: pd.DataFrame) -> Iterator[Drawing]:
     known = rows.assign(
         **{name: 100 * rows[f"top1_{name}"] for name in ("mean", "low", "high")},
         bytes=rows[["image_bytes", "label_bytes", "public_bytes"]].sum(axis=1, skipna=False),
-        kind=rows["labels"].map(_kind),
+        kind=pd.Categorical(rows["labels"].map(_kind), list(KINDS)),
     )
     known = known[known["mean"].notna()]
     distilled, full = known[known["ipc"].notna()], known[known["ipc"].isna()]
@@ -70,8 +70,9 @@ def drawings(rows: pd.DataFrame, records: pd.DataFrame) -> Iterator[Drawing]:
         board = Board(part, full[(full[PLACE] == first[PLACE]).all(axis=1)], theirs, styles, records, tail)
         for panel in PANELS[:EVERYWHERE] if turn else PANELS:
             yield from board.panels(*panel)
+            if panel[0] == "ipc":
+                yield from board.storage()
         if not turn:
-            yield from board.storage()
             yield from board.classes()
 
 
@@ -118,7 +119,7 @@ class Board:
         rows = rows[rows[across].notna()]
         if rows[across].nunique() < (2 if across == "ipc" else 1):
             return
-        for key, part in rows.groupby(by) if by else [((), rows)]:
+        for key, part in rows.groupby(by, observed=True) if by else [((), rows)]:
             place = dict(zip(by, key, strict=True))
             words = [_images(value) if column == "ipc" else KINDS[value] for column, value in place.items()]
             stem = "-".join([name, *(f"ipc{value}" if column == "ipc" else value for column, value in place.items())])

@@ -33,7 +33,8 @@ def by_step(rows: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
     own = rows[["method", "labels", "ipc", "kind", "cells"]].explode("cells")
     own = own.merge(steps, left_on="cells", right_on="cell")
     place = ["method", "labels", "ipc", "kind", "classes_seen"]
-    sets = own.groupby([*place, "seed"], dropna=False)["value"].mean().groupby(level=place, dropna=False)
+    sets = own.groupby([*place, "seed"], dropna=False, observed=True)["value"].mean()
+    sets = sets.groupby(level=place, dropna=False, observed=True)
     means = sets.agg(mean="mean", n="size", std="std").reset_index()
     half = stdtrit(means["n"] - 1, 0.975) * means["std"] / means["n"] ** 0.5
     return means.assign(low=means["mean"] - half, high=means["mean"] + half)
