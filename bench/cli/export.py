@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bench.cli import options as flags
 from bench.cli import screen
+from bench.format import plural, size
 
 HELP = "export a distilled set as a folder to publish"
 EXAMPLES = """examples:
@@ -39,8 +40,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
     made = export(store, record, arguments.to, arguments.data_root)
     out = screen.console()
-    size = screen.human_bytes(made.bytes)
-    out.print(f"exported {screen.plural(made.images, 'image')} to {made.folder}, {size} in all", markup=False)
+    out.print(f"exported {plural(made.images, 'image')} to {made.folder}, {size(made.bytes)} in all", markup=False)
     if made.note:
         out.print(made.note, markup=False)
     out.print("state a licence in its README.md; then, to publish it:")

@@ -20,6 +20,7 @@ from bench.cli import launch, screen
 from bench.cli import options as flags
 from bench.cli.parser import Parser
 from bench.errors import UserError
+from bench.format import plural
 
 if TYPE_CHECKING:
     from bench.exchange.reproduction import Chosen
@@ -86,7 +87,7 @@ def _again(chosen: Chosen, arguments: argparse.Namespace) -> int:
     arguments.device = arguments.device or ("cpu" if recorded.get("device", "cpu") == "cpu" else "auto")
     arguments.out = arguments.out or arguments.store / "leaderboards"
     out = screen.console()
-    for line in (f"{title(chosen.row)}: {screen.plural(len(cells), 'student')} again", *notes):
+    for line in (f"{title(chosen.row)}: {plural(len(cells), 'student')} again", *notes):
         out.print(line, markup=False)
     if code := launch.compute(out, grid, arguments, only=set(cells)):
         return code

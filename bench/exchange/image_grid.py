@@ -9,7 +9,7 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 from bench.errors import UserError
-from bench.kit.data.image_folders import UNREADABLE, unreadable
+from bench.kit.data.image_folders import opened
 from bench.store.artifacts import write_atomically
 
 MOST_CLASSES, MOST_EACH = 100, 20  # lines and columns of a picture that still opens in any viewer
@@ -66,8 +66,5 @@ def draw(folder: Path, target: Path) -> Drawn:
 
 
 def _read(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (*UNREADABLE, Image.DecompressionBombError) as error:
-        raise unreadable(path, error) from error
+    with opened(path) as image:
+        return image.convert("RGB")

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from safetensors import SafetensorError
 
 from bench.api import Dataset, DatasetInfo, catalogue
@@ -24,7 +23,7 @@ from bench.exchange.exporting import data_facts
 from bench.kit import data
 from bench.kit import images as image_files
 from bench.kit import labels as label_sources
-from bench.kit.data.image_folders import UNREADABLE, list_images, unreadable
+from bench.kit.data.image_folders import list_images, opened
 from bench.kit.validation import InvalidResult, check_images
 from bench.store.artifacts import Store, sha256_of, write_atomically
 
@@ -63,7 +62,7 @@ def import_set(source: Path, store: Store, name: str | None, dataset: str | None
         raise UserError(f"{source} stands for {manifest.data.name}, a folder of its own; add --dataset folder:PATH")
     called = name or re.sub(r"[^A-Za-z0-9._+-]+", "-", source.resolve().name).strip("-.")
     folder = home(store.root, called)
-    real = data.load(catalogue.dataset(stands_for, data_root), catalogue.root_of(stands_for, data_root))
+    real = data.load(catalogue.dataset(stands_for), catalogue.root_of(stands_for, data_root))
     if manifest is not None:
         _check_manifest(manifest, source, real)
     files = _by_class(source, manifest, real)
@@ -209,12 +208,9 @@ def _images_per_class(source: Path, files: Mapping[int, Sequence[Path]], real: D
 def _check_images(files: Mapping[int, Sequence[Path]], info: DatasetInfo) -> None:
     wanted = (info.image_size, info.image_size)
     for path in (path for paths in files.values() for path in paths):
-        try:
-            with Image.open(path) as image:
-                size, mode = image.size, image.mode
-                image.load()
-        except (*UNREADABLE, Image.DecompressionBombError) as error:
-            raise unreadable(path, error) from error
+        with opened(path) as image:
+            size, mode = image.size, image.mode
+            image.load()
         if size != wanted:
             raise UserError(
                 f"{path} is {size[0]} x {size[1]} px, but {info.name} is used at {wanted[0]} x {wanted[1]}; resize the "

@@ -22,8 +22,8 @@ from PIL import Image
 from torch import Tensor
 
 from bench.api import Images
-from bench.kit.data.decoding import DECODING_ERRORS, decode
-from bench.kit.data.image_folders import unreadable
+from bench.kit.data.decoding import decode
+from bench.kit.data.image_folders import opened
 
 Encoding = Literal["jpeg", "png"]
 EXTRAS = "extras"
@@ -131,8 +131,5 @@ def _make_home(path: Path) -> Path:
 
 
 def _read_map(path: Path) -> Tensor:
-    try:
-        with Image.open(path) as image:
-            return torch.from_numpy(np.array(image).astype(np.uint8))
-    except DECODING_ERRORS as error:
-        raise unreadable(path, error) from error
+    with opened(path) as image:
+        return torch.from_numpy(np.array(image).astype(np.uint8))

@@ -47,13 +47,7 @@ def default_workers() -> int:
 
 
 def cut_view(config: AugmentationConfig, count: int, epoch: int, image: Tensor, index: int) -> Tensor:
-    """Cut and resize the view of image ``index`` of ``count`` in ``epoch``, before flip and mix.
-
-    Args:
-        image: (3, H, W).
-
-    Returns:
-        (3, S, S), of the dtype of ``image``.
+    """Cut and resize (3, H, W) to the view of image ``index`` of ``count`` in ``epoch``, before flip and mix.
 
     Raises:
         UserError: the augmentation needs images in memory.
@@ -114,9 +108,7 @@ def read_batches(
 ) -> Iterator[Tensor]:
     """Yield the batches ``groups`` in order, each uint8 (B, 3, S, S) on ``device``.
 
-    Args:
-        groups: the indices into ``paths`` per batch, int64 (B,) on the host.
-        workers: the number of processes; 0 reads in this one.
+    A group is the indices into ``paths`` of a batch, int64 (B,) on the host; no workers: this process reads.
 
     Raises:
         UserError: a file cannot be decoded, or ``cut`` needs images in memory.

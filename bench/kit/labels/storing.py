@@ -46,7 +46,7 @@ def store(
         OSError: the disk is full after all.
     """
     resident = Resident(images.pixels, images.labels, channels=label_model.channels(images))
-    pixels, labels = resident.layers(device), resident.on(device)[1]
+    pixels, labels = resident.on(device)
     stream, batch_size = AugmentationStream(schedule.plan, schedule.images), schedule.batch_size
     classes = label_model.soft_labels(stream.again(pixels, labels, 0, 0, batch_size), 0).shape[1]
     codec.check(classes, schedule.epochs, "this image set")
