@@ -38,7 +38,8 @@ class Checkpoint:
 
     def __init__(self, folder: Path, name: str = "checkpoint", every: float = _EVERY, shared: bool = False):
         self.folder, self.name, self.every, self.shared = folder, name, every, shared
-        self.path = folder / f"{distributed.rank_suffix(name) if shared else name}.ckpt"
+        number = distributed.rank() if shared else 0
+        self.path = folder / (f"{name}-{number}.ckpt" if number else f"{name}.ckpt")
         self._saved = time.monotonic()
 
     def due(self) -> bool:

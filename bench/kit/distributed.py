@@ -54,11 +54,6 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def rank_suffix(name: str) -> str:
-    """Name what this rank keeps for itself in a shared folder; the first's name stays as it is."""
-    return name if is_main() else f"{name}-{rank()}"
-
-
 def share(count: int) -> slice:
     """Return the part of ``count`` things that falls to this rank.
 

@@ -37,11 +37,9 @@ def conv_moments(x: Tensor, groups: int, patch: int) -> tuple[Tensor, ConvMoment
     of ``patch`` pixels a side. Go on with the activations returned: their gradient holds that of the moments.
     """
     height, width = x.shape[2:]
-    if height == width == 1:  # enlarged, it is the same pixel all over
-        x, *found = _Tap.apply(x, groups, 1)
-        return x, ConvMoments(*found)
-    if height % patch == 0 and width % patch == 0:
-        x, *found = _Tap.apply(x, groups, patch)
+    grid = 1 if height == width == 1 else patch  # enlarged, it is the same pixel all over
+    if height % grid == 0 and width % grid == 0:
+        x, *found = _Tap.apply(x, groups, grid)
         return x, ConvMoments(*found)
     x, mean, var, _, _ = _Tap.apply(x, groups, 1)
     if height <= patch and width <= patch:

@@ -56,7 +56,7 @@ def look_around(folder: Path) -> None:
         "shares": [list(range(count)[distributed.share(count)]) for count in range(8)],
         "sum": distributed.all_reduce(torch.tensor([1 + distributed.rank(), 10])).tolist(),
         "told": distributed.broadcast_object({"rank": distributed.rank()}),
-        "own": distributed.rank_suffix("name"),
+        "own": Checkpoint(folder, "name", shared=True).path.stem,
         "norms": norms(),
         "accuracy": accuracies(),
     }
