@@ -12,12 +12,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
 from bench.errors import UserError
 from bench.kit.data.decoding import centre, decode, processors
@@ -67,21 +67,12 @@ def cut_centre(size: int, image: Tensor, index: int) -> Tensor:
     return centre(image, size)
 
 
-class _Batches(TorchDataset[tuple[Tensor, str]]):
-    """Batch number -> its images and "", or none and an error, as an exception of a worker would carry a traceback."""
-
-    def __init__(self, paths: Sequence[Path], groups: Sequence[Tensor], cut: Cut):
-        self.paths, self.groups, self.cut = paths, groups, cut
-
-    def __len__(self) -> int:
-        return len(self.groups)
-
-    def __getitem__(self, number: int) -> tuple[Tensor, str]:
-        try:
-            images = [self.cut(decode(self.paths[index]), index) for index in self.groups[number].tolist()]
-        except UserError as error:
-            return torch.empty(0), str(error)
-        return torch.stack(images), ""
+def _read(paths: Sequence[Path], cut: Cut, group: Tensor) -> tuple[Tensor, str]:
+    """Return a batch and "", or nothing and an error, as an exception of a worker would carry a traceback."""
+    try:
+        return torch.stack([cut(decode(paths[index]), index) for index in group.tolist()]), ""
+    except UserError as error:
+        return torch.empty(0), str(error)
 
 
 def _start_worker(_: int) -> None:
@@ -113,9 +104,10 @@ def read_batches(
     Raises:
         UserError: a file cannot be decoded, or ``cut`` needs images in memory.
     """
-    loader = DataLoader(
-        _Batches(paths, groups, cut),
+    loader: DataLoader[tuple[Tensor, str]] = DataLoader(
+        groups,  # type: ignore[arg-type]
         batch_size=None,
+        collate_fn=partial(_read, paths, cut),  # in the workers
         num_workers=workers,
         multiprocessing_context=_START if workers else None,
         worker_init_fn=_start_worker,
