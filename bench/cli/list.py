@@ -79,7 +79,7 @@ def _suites() -> Listing:
     from bench.storage_calculator.request import SUITE
 
     found = {name: suite(name) for name in names()}
-    lines = [[name, one.title, one.source, ", ".join(one.full.datasets or ())] for name, one in found.items()]
+    lines = [[name, one.title, one.source, ", ".join(one.full.datasets)] for name, one in found.items()]
     lines.append([STORAGE, "Label bytes by arithmetic", "HeLlO (arXiv 2408.08201), Figure 1", str(SUITE.dataset)])
     return ["--suite", "title", "source", "data sets"], lines, []
 

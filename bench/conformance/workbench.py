@@ -114,7 +114,7 @@ class Workbench:
         stream = AugmentationStream(views if schedule is None else schedule.plan, len(self.images))
         known = Resident(self.images.pixels, self.images.labels, channels=source.channels(self.images))
         batch, indices = next(stream.batches(0, len(self.images)))
-        made = stream.make(known.layers(self.device), known.on(self.device)[1], indices, 0, batch)
+        made = stream.make(*known.on(self.device), indices, 0, batch)
         return source.soft_labels(made, 0)
 
     def _task(
