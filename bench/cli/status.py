@@ -67,6 +67,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Run ``bench status``; 1 if a cell failed."""
     from bench.execution.status import collect_status
+    from bench.planning import manifest
     from bench.slurm.journal import last_tasks
     from bench.slurm.queue import ThrottledSlurm
     from bench.store.artifacts import Store
@@ -88,6 +89,8 @@ def execute(arguments: argparse.Namespace) -> int:
             sys.stdout.write(json.dumps({"schema": 1, "grids": list(map(_plain, manifests, found))}) + "\n")
         else:
             out.print(_render(manifests, found, out.width))
+    for line in manifest.unreadable(store):
+        sys.stderr.write(f"bench: left out: {line}\n")
     return 1 if any(one.of("failed") for one in found) else 0
 
 
