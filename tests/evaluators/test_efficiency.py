@@ -229,7 +229,7 @@ def test_the_suite_in_a_tiny_form(bench: Bench, tmp_path: Path) -> None:
     assert stem.startswith("synthetic.")
     assert sorted(p.name for p in folder.iterdir()) == [f"{stem}.csv", f"{stem}.md", f"{stem}.records.jsonl"]
     text = path.read_text()
-    assert "each method under its authors' recipe" in text and "no accelerator was at hand" in text
+    assert "each method under its authors' recipe" in text and "no accelerator was available" in text
     entries = [json.loads(line) for line in (folder / f"{stem}.records.jsonl").read_text().splitlines()]
     batches = {
         (one["method"].partition("[")[0], one["protocol"].partition("[")[0]): one["cost"]["batch_size"]
