@@ -36,12 +36,12 @@ def escape(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """An identifier as inline code; a backtick in it becomes an apostrophe."""
+    """Identifier as inline code; a backtick in it becomes an apostrophe."""
     return f"`{plain(text).replace('`', chr(39))}`"
 
 
 def name(text: str) -> str:
-    """A name as Markdown for a table cell: cut where it is very long, and long words may break, first where the
+    """Name as Markdown for a table cell: cut where it is very long, and long words may break, first where the
     benchmark's own names have joints, so that a table is never wider than a page.
     """
     text = plain(text)
@@ -57,18 +57,18 @@ def _pieces(word: str) -> list[str]:
 
 
 def slug(text: str) -> str:
-    """A name as a file name; a digest keeps changed names (slashes, very long ones) apart."""
+    """Name as a file name; a digest keeps changed names (slashes, very long ones) apart."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:LONGEST_SLUG]
     return stem if stem == text else f"{stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}".lstrip("-")
 
 
 def unbroken(text: str) -> str:
-    """The text without line breaks in a narrow cell."""
+    """Text without line breaks in a narrow cell."""
     return text.replace(" ", NO_BREAK)
 
 
 def superscript(number: int) -> str:
-    """The mark of a footnote."""
+    """Mark of a footnote."""
     return str(number).translate(_SUPERSCRIPT)
 
 
@@ -88,12 +88,12 @@ def listed(parts: Sequence[str]) -> str:
 
 
 def percent(fraction: float | None) -> str:
-    """A fraction in percent, one decimal, without the sign."""
+    """Fraction in percent, one decimal, without the sign."""
     return NONE if fraction is None else f"{100 * fraction:.1f}"
 
 
 def points(fraction: float) -> str:
-    """A difference of fractions in points, signed, with a true minus."""
+    """Difference of fractions in points, signed, with a true minus."""
     return f"{100 * fraction + 0.0:+.1f}".replace("-", "−").replace("−0.0", "+0.0")
 
 
@@ -116,7 +116,7 @@ def size(count: int | None) -> str:
 
 
 def round_size(count: int) -> str:
-    """A round number of bytes: ``10 KiB``, not ``10.0 KiB``."""
+    """Round number of bytes: ``10 KiB``, not ``10.0 KiB``."""
     return size(count).replace(".0 ", " ")
 
 
@@ -142,7 +142,7 @@ def seconds(value: float | None) -> str:
 
 
 def markdown_table(columns: Mapping[str, str], rows: Sequence[Mapping[str, str]], rare: Collection[str] = ()) -> str:
-    """A pipe table, aligned in the source, too.
+    """Pipe table, aligned in the source, too.
 
     Args:
         columns: header → ``left`` or ``right``; a header shows as it is.

@@ -36,7 +36,7 @@ def render(
     published: str = "",
     figures: Sequence[Figure] = (),
 ) -> str:
-    """The board of one data set.
+    """Board of one data set.
 
     Args:
         title: of the data set.
@@ -63,7 +63,7 @@ def render(
 
 
 def shown(figures: Sequence[Figure]) -> str:
-    """The block of the figures of label storage; the others are a click away."""
+    """Block of the figures of label storage; the others are a click away."""
     chosen = [one for one in figures if one.name.partition("/")[2].startswith("labels-")]
     images = "\n\n".join(f"![{escape(one.alt)}]({one.name}.svg)" for one in chosen)
     rest = ", ".join(f"[{escape(one.title)}]({one.name}.svg)" for one in figures if one not in chosen)
@@ -72,14 +72,15 @@ def shown(figures: Sequence[Figure]) -> str:
 
 def _tables(rows: pd.DataFrame) -> Iterator[tuple[str, list[Any]]]:
     """Heading and rows of each table: best mean first, then what has none, then full data."""
+    known = {row.Index: row for row in records(rows)}
     for key, group in rows.groupby([*SECTION, "student"], dropna=False, sort=False):
-        full = group[group["ipc"].isna()]
+        full = [known[at] for at in group.index[group["ipc"].isna()]]
         ranked = group.sort_values(["top1_mean", "method", "labels"], ascending=[False, True, True], na_position="last")
         by_ipc = ranked[ranked["ipc"].notna()].groupby("ipc")
         for ipc, table in by_ipc:
-            yield _heading(int(ipc), key[-1]), [*records(table), *records(full)]
+            yield _heading(int(ipc), key[-1]), [*(known[at] for at in table.index), *full]
         if not len(by_ipc):
-            yield _heading(None, key[-1]), records(full)
+            yield _heading(None, key[-1]), full
 
 
 def _heading(ipc: int | None, student: str) -> str:

@@ -136,7 +136,7 @@ def _changed(request: Request, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _argument(value: Any) -> str:
-    """A value as ``--set`` reads it: JSON, or else plain text."""
+    """Value as ``--set`` reads it: JSON, or else plain text."""
     if isinstance(value, str):
         try:
             json.loads(value)
@@ -188,7 +188,7 @@ def _full_label_bytes(result: dict[str, Any], classes: int) -> int | None:
 
 
 def _lineage(cell: Cell, cells: dict[str, Cell]) -> list[Cell]:
-    """A cell and everything it stands on, once each; itself last."""
+    """Cell and everything it stands on, once each; itself last."""
     found: dict[str, Cell] = {}
 
     def visit(member: Cell) -> None:

@@ -34,7 +34,7 @@ Runs = Mapping[int, Mapping[int, str]]  # distillation seed -> student seed -> c
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over ``n`` distilled sets in the unit of the values; NaN where n does not give it.
+    """Mean over ``n`` distilled sets in the unit of the values; NaN where n does not give it.
 
     ``low`` and ``high`` bound the 95 % interval, ``p`` is two-sided against 0; ``best``: this is the row that others
     are compared with.
@@ -114,7 +114,7 @@ class Accuracies:
     images: int | None = None
 
     def mean(self, runs: Runs) -> Estimate:
-        """The accuracy of a row, its interval within [0, 1]."""
+        """Accuracy of a row, its interval within [0, 1]."""
         cells = [list(students.values()) for students in runs.values()]
         sets = np.array([np.mean([self.top1[cell] for cell in one]) for one in cells])
         floor = 0.0
@@ -150,7 +150,7 @@ class Accuracies:
 
 
 def against_best(rows: Sequence[Runs], known: Accuracies) -> list[Estimate]:
-    """The difference of each row of a table to the best mean in it, with ``p`` :func:`corrected` for the table.
+    """Difference of each row of a table to the best mean in it, with ``p`` :func:`corrected` for the table.
 
     The best row itself has a difference of 0; of equal means the first is the best.
     """
@@ -165,7 +165,7 @@ def against_best(rows: Sequence[Runs], known: Accuracies) -> list[Estimate]:
 
 
 def corrected(differences: Sequence[Estimate]) -> list[float]:
-    """The p-values of all differences that are shown together, corrected after Holm; NaN where nothing may be claimed:
+    """P-values of all differences that are shown together, corrected after Holm; NaN where nothing may be claimed:
     fewer than :data:`CLAIM_SEEDS` pairs, or a variance that was not seen.
     """
     tested = [at for at, one in enumerate(differences) if one.n >= CLAIM_SEEDS and not math.isnan(one.p)]

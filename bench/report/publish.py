@@ -9,6 +9,7 @@ and figures are pure functions of the records, so that ``check`` can tell whethe
 from __future__ import annotations
 
 import tempfile
+from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -61,7 +62,7 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True)
 class Board:
-    """The records of one board; ``stem`` is its file name without ending, ``files`` where predictions of cells lie."""
+    """Records of one board; ``stem`` is its file name without ending, ``files`` where predictions of cells lie."""
 
     stem: str
     suite: str
@@ -75,16 +76,14 @@ class Board:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """The records as :mod:`bench.report.results` has them."""
-        frame = to_frame(in_order(self.entries), suite=self.suite)
-        frame["predictions"] = [str(self.files.get(cell, "")) for cell in frame["cell"]]
-        frame.attrs["left_out"] = [str(one) for one in self.left_out]
-        frame.attrs["left_out"] += sorted({text for entry in self.entries for text in entry.damaged})
-        return frame
+        """Records as :mod:`bench.report.results` has them."""
+        damaged = sorted({text for entry in self.entries for text in entry.damaged})
+        left_out = [*map(str, self.left_out), *damaged]
+        return to_frame(in_order(self.entries), self.suite, predictions=self.files, left_out=left_out)
 
     @cached_property
     def rows(self) -> pd.DataFrame | None:
-        """The records pooled; None where there are none, or they are of costs."""
+        """Records pooled; None where there are none, or they are of costs."""
         if not self.entries or (self.frame["metric"] == efficiency.METRIC).all():
             return None
         return pool(self.frame)
@@ -96,7 +95,7 @@ def folder(out: Path, suite: str) -> Path:
 
 
 def present(out: Path) -> list[Board]:
-    """The boards of a folder and its suites, from their records."""
+    """Boards of a folder and its suites, from their records."""
     files = sorted([*out.glob(f"*{SUFFIX}"), *out.glob(f"{SUITES}/*/*{SUFFIX}")])
     return [_read(file, "" if file.parent == out else file.parent.name) for file in files]
 
@@ -108,7 +107,7 @@ def _read(file: Path, suite: str) -> Board:
 
 
 def from_store(store: Store) -> list[Board]:
-    """The boards of everything in a store."""
+    """Boards of everything in a store."""
     from bench.report.collect import collect
 
     found = []
@@ -125,19 +124,19 @@ def from_store(store: Store) -> list[Board]:
 
 
 def of_grid(store: Store, grid: Grid) -> list[Board]:
-    """The boards of the data set and suite of a grid."""
+    """Boards of the data set and suite of a grid."""
     return [one for one in from_store(store) if one.is_of(grid.dataset.name, grid.request.suite)]
 
 
 def _stem(entry: Entry) -> str:
-    """The board of an entry; empty for a cost that is not measured, whose device is not known."""
+    """Board of an entry; empty for a cost that is not measured, whose device is not known."""
     if entry.metric != efficiency.METRIC:
         return slug(entry.dataset)
     return next(iter(efficiency.boards(to_frame([entry]))), "")
 
 
 def merge(old: Board, new: Board, replace: bool = False) -> tuple[Board, Change]:
-    """The new records, and those of the old board that none of them stands for: of the same cell, or of the same seed
+    """New records, and those of the old board that none of them stands for: of the same cell, or of the same seed
     of the same row. What is not done never stands for what is.
 
     Args:
@@ -199,14 +198,8 @@ def write(one: Board, out: Path, pages: bool = True) -> list[Path]:
                 stale.unlink()
             if pages:
                 text = files[f"{one.stem}.md"].decode().replace(f"{board.shown(figures)}\n\n", "")
-                write_page(
-                    text,
-                    one.frame,
-                    one.rows,
-                    figures,
-                    where / f"{one.stem}.html",
-                    read_grids(where / f"{one.stem}{GRIDS}"),
-                )
+                grids = read_grids(where / f"{one.stem}{GRIDS}")
+                write_page(text, one.frame, one.rows, figures, where / f"{one.stem}.html", grids)
     except OSError as error:
         raise UserError(f"{where} can't be written to: {error.strerror}; choose another --out") from None
     return [where / name for name in files]
@@ -227,13 +220,9 @@ def texts(one: Board, figures: Sequence[Figure] = ()) -> dict[str, bytes]:
         found[f"{one.stem}.csv"] = efficiency.render_csv(one.frame)
     files = {name: text.encode() for name, text in found.items()}
     if one.files:
-        cells = {entry.cell for entry in one.entries}
-        by_file: dict[Path, list[str]] = {}
-        for cell, file in one.files.items():
-            if cell in cells:
-                by_file.setdefault(file, []).append(cell)
-        loaded = {cell: found for file, own in by_file.items() for cell, found in predictions.load(file, own).items()}
-        files[f"{one.stem}{predictions.SUFFIX}"] = predictions.pack(loaded)
+        by_file = one.frame[one.frame["predictions"] != ""].groupby("predictions")["cell"]
+        loaded = [predictions.load(Path(file), cells) for file, cells in by_file]
+        files[f"{one.stem}{predictions.SUFFIX}"] = predictions.pack(dict(ChainMap(*loaded)))
     return files
 
 

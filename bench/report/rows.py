@@ -21,6 +21,7 @@ A row pools only what is alike: the digests of data set, protocol and plug-ins a
 
 from __future__ import annotations
 
+import gc
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -47,7 +48,7 @@ _STATES = ("done", "failed", "missing")
 
 
 def pool(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a DataFrame of records, in the order of the board.
+    """Rows of a DataFrame of records, in the order of the board.
 
     ``attrs["left_out"]`` adds records that claim the same seed of the same row as another.
     """
@@ -72,12 +73,12 @@ def pool(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def records(rows: pd.DataFrame) -> list[Any]:
-    """The rows as tuples with named fields, None for what is not known; ``Index`` as in the DataFrame."""
+    """Rows as tuples with named fields, None for what is not known; ``Index`` as in the DataFrame."""
     return list(rows.astype(object).where(rows.notna(), None).itertuples())
 
 
 def _numbered(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """The records in the order of the board, each with the number of its ``row``; and those left out."""
+    """Records in the order of the board, each with the number of its ``row``; and those left out."""
     frame = frame.assign(
         plugins=[json.dumps(one, sort_keys=True) if one else None for one in frame["plugin_digests"]],
         asked_for=[json.dumps({**one, "dataset": ""}, sort_keys=True) for one in frame["changed"]],
@@ -137,7 +138,7 @@ def _pooled(columns: Mapping[str, list[Any]], at: np.ndarray[Any, Any]) -> dict[
 
 
 def _info(base: str) -> tuple[str, bool]:
-    """The title of a method and whether it is a baseline."""
+    """Title of a method and whether it is a baseline."""
     if base == FULL:
         return "Full data", True
     if base.partition(":")[0] not in registry.method_names():
@@ -148,6 +149,7 @@ def _info(base: str) -> tuple[str, bool]:
 
 def _compared(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     """Intervals of the means, and how the rows of each table differ from its best."""
+    gc.freeze()  # statsmodels collects garbage at every correction: slow beside thousands of records
     found: dict[int, dict[str, Any]] = {}
     for _, table in rows.groupby(TABLE, dropna=False, sort=False):
         numbers, known = table.index.tolist(), accuracies(table, frame)
@@ -166,6 +168,7 @@ def _compared(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
             on_front = pareto(table["label_bytes"].tolist(), [found[number]["top1_mean"] for number in numbers])
             for number, one in zip(numbers, on_front, strict=True):
                 found[number]["on_front"] = one
+    gc.unfreeze()
     compared = pd.DataFrame.from_dict(found, orient="index").reindex(index=rows.index, columns=[*_COMPARED, *_FLAGS])
     return compared.astype(dict.fromkeys(_COMPARED, "float64") | dict.fromkeys(_FLAGS, "boolean"))
 

@@ -28,7 +28,7 @@ SMOKE_TEST = 1000  # test images below which a board is no evidence
 
 
 class Winner(NamedTuple):
-    """The best rows of an IPC whose labels take ``least`` bytes or less, and so up to ``most`` (None: no limit)."""
+    """Best rows of an IPC whose labels take ``least`` bytes or less, and so up to ``most`` (None: no limit)."""
 
     ipc: int
     least: int
@@ -84,7 +84,7 @@ def _same_labels(row: Any, distilled: Any) -> bool:
 
 
 def choice(labels: str) -> str:
-    """The choice of ``--labels`` behind a board's word, whoever answers: ``stored:fp16`` of ``stored:fp16 of
+    """Choice of ``--labels`` behind a board's word, whoever answers: ``stored:fp16`` of ``stored:fp16 of
     ensemble``, ``online`` of ``projector``.
     """
     head = labels.partition(" of ")[0]
@@ -92,7 +92,7 @@ def choice(labels: str) -> str:
 
 
 def budget_range(dataset: str) -> tuple[int, int] | None:
-    """The label bytes over which a data set's aggregate goes: from one fp16 label per class; None: not in the
+    """Label bytes over which a data set's aggregate goes: from one fp16 label per class; None: not in the
     catalogue.
     """
     if dataset not in catalogue.names():
@@ -102,7 +102,7 @@ def budget_range(dataset: str) -> tuple[int, int] | None:
 
 
 def over_budgets(rows: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
-    """The label choices that all methods have at an IPC, and per method and IPC the mean over budgets of the best
+    """Label choices that all methods have at an IPC, and per method and IPC the mean over budgets of the best
     accuracy that each affords with them, every doubling of the budget counting the same.
 
     Empty where fewer than two methods have two choices in common, or one has no row that the least budget affords.

@@ -1,4 +1,4 @@
-"""The predicted class of every test image, one compact safetensors file per board.
+"""Predicted class of every test image, one compact safetensors file per board.
 
 A file holds a uint16 vector per cell and the true classes, each distinct vector once; its metadata say which of them a
 cell's are. A class-incremental evaluation has a row per step, with :data:`UNTESTED` for classes still to come.
@@ -25,7 +25,7 @@ Predicted = tuple[NDArray[np.uint16], NDArray[np.uint16]]  # predicted and true 
 
 
 def predicted_cells(path: Path) -> dict[str, str]:
-    """The cells of a predictions file, each with the name of its true classes; empty where it can't be read."""
+    """Cells of a predictions file, each with the name of its true classes; empty where it can't be read."""
     try:
         with path.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
@@ -68,7 +68,7 @@ def save(predicted: NDArray[np.int64], labels: NDArray[np.int64], path: Path) ->
 
 
 def pack(cells: Mapping[str, Predicted]) -> bytes:
-    """The content of a board's file, the same bytes for the same cells in any order."""
+    """Content of a board's file, the same bytes for the same cells in any order."""
     from safetensors.numpy import save
 
     tensors: dict[str, Any] = {}

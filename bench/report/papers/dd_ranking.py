@@ -37,7 +37,7 @@ def augmentation_robust(with_augmentation: Any, without: Any) -> Any:
 
 
 def normalized(value: Any) -> Any:
-    """A weighted difference of accuracies in [-1, 1] as a score in [0, 1]; no difference is 0.269."""
+    """Weighted difference of accuracies in [-1, 1] as a score in [0, 1]; no difference is 0.269."""
     return (np.exp(value) - np.exp(-1)) / (np.e - np.exp(-1))
 
 

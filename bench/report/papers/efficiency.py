@@ -53,7 +53,7 @@ def boards(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def render(frame: pd.DataFrame) -> str:
-    """The Markdown board of the records of one data set and device."""
+    """Markdown board of the records of one data set and device."""
     frame = _with_costs(frame)
     first = frame.iloc[0]
     blocks = [f"# {escape(title(first['title'], first['suite']))}: {escape(first['device'])}", _head(frame)]
@@ -93,7 +93,7 @@ def _head(frame: pd.DataFrame) -> str:
 
 
 def _lines(table: pd.DataFrame) -> list[Any]:
-    """The students of each method, labels and protocol together."""
+    """Students of each method, labels and protocol together."""
     groups = table.groupby(["base", "method", "labels", "protocol"], sort=True)
     lines = groups.agg(
         batch=("batch_size", "first"), seconds=("seconds_per_iteration", "median"),

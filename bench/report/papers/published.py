@@ -100,7 +100,7 @@ def _label_bytes(one: Any) -> Any:
 
 
 def _printed_bytes(one: Any) -> int | None:
-    """The storage that a source prints in bytes (``2.54 GB``)."""
+    """Storage that a source prints in bytes (``2.54 GB``)."""
     if (found := _SIZE.search(one.storage)) is None:
         return None
     return round(float(found[1]) * float(1024 if one.binary_units else 1000) ** " KMGT".index(found[2]))
@@ -164,7 +164,7 @@ def beside(frame: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
 
 @cache
 def board_labels(method: str, choice: str) -> str | None:
-    """A board's word for labels that are asked for by a choice; None for a method that is no plug-in."""
+    """Board's word for labels that are asked for by a choice; None for a method that is no plug-in."""
     if method not in registry.method_names():
         return None
     info = registry.method(method).info
@@ -187,7 +187,7 @@ def obstacle(one: Any) -> str:
 
 
 def commands(frame: pd.DataFrame) -> list[str]:
-    """The commands that measure published settings, as few as make no other setting; settings that the benchmark can't
+    """Commands that measure published settings, as few as make no other setting; settings that the benchmark can't
     measure come in none.
     """
     frame = frame[[not obstacle(one) for one in frame.itertuples()]]
@@ -252,7 +252,7 @@ def delta_text(one: Any) -> str:
 
 
 def render(dataset: str, rows: pd.DataFrame) -> str:
-    """The Markdown block of the published numbers on a data set, beside measured rows; empty where there are none."""
+    """Markdown block of the published numbers on a data set, beside measured rows; empty where there are none."""
     frame = load()
     frame = frame[frame["dataset"] == dataset]
     if frame.empty:

@@ -29,7 +29,7 @@ NAMED = 5  # of the trends that were not measured; the others are counted
 
 
 class Finding(NamedTuple):
-    """A trend in one table of a board; several where the authors report the same of several data sets or students that
+    """Trend in one table of a board; several where the authors report the same of several data sets or students that
     one row here stands for. Rows are tuples of :func:`bench.report.rows.records`.
     """
 
@@ -58,7 +58,7 @@ class Finding(NamedTuple):
 
 
 def findings(whole: Suite, rows: pd.DataFrame, frame: pd.DataFrame) -> list[Finding]:
-    """The trends of a suite in every table that holds both of their rows with something measured."""
+    """Trends of a suite in every table that holds both of their rows with something measured."""
     found: dict[tuple[Any, ...], Finding] = {}
     known, plain_rows = accuracies(rows, frame), records(rows)
     for trend in about(whole.trends, rows["dataset"].iloc[0]):
@@ -75,7 +75,7 @@ def findings(whole: Suite, rows: pd.DataFrame, frame: pd.DataFrame) -> list[Find
 
 
 def about(trends: Sequence[Trend], dataset: str) -> list[Trend]:
-    """The trends that a board of a data set is about: those on this data set where any is, else all."""
+    """Trends that a board of a data set is about: those on this data set where any is, else all."""
     own = any(trend.dataset == dataset for trend in trends)
     return [trend for trend in trends if not own or trend.dataset in (None, dataset)]
 
@@ -87,7 +87,7 @@ def _upward(trend: Trend) -> bool:
 
 
 def _pairs(trend: Trend, rows: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
-    """The rows a trend is about, two by two, that differ in nothing but what the trend names, and in the protocol
+    """Rows a trend is about, two by two, that differ in nothing but what the trend names, and in the protocol
     where each is its method's own.
     """
     students = (trend.student, *trend.kin)
@@ -104,7 +104,7 @@ def _pairs(trend: Trend, rows: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
 
 
 def _recipe(row: Any) -> tuple[str, int]:
-    """The protocol, or that it is official with the same changes."""
+    """Protocol, or that it is official with the same changes."""
     usual = unchanged(row.protocol)
     if usual.startswith(f"{OFFICIAL}-"):
         return OFFICIAL + row.protocol.removeprefix(usual), 0
@@ -124,14 +124,14 @@ def _like(which: Which, row: Any) -> bool:
 
 
 def title(of_data: str, suite_name: str) -> str:
-    """The title of a board: of its data set, behind that of its suite, if any."""
+    """Title of a board: of its data set, behind that of its suite, if any."""
     if not suite_name:
         return of_data
     return f"{suite(suite_name).title if suite_name in names() else suite_name}: {of_data}"
 
 
 def render(whole: Suite, rows: pd.DataFrame, frame: pd.DataFrame) -> str:
-    """The Markdown block of a suite on its board."""
+    """Markdown block of a suite on its board."""
     head = f"## Beside the paper\n\n{escape(whole.title)}: {escape(whole.source)}. {escape(whole.about)}"
     if not (whole.trends and len(rows)):
         return head
@@ -166,7 +166,7 @@ def _missing(trends: Sequence[Trend]) -> list[str]:
 
 
 def _where(trend: Trend, ipc: bool = False) -> str:
-    """The setting in which the authors found it."""
+    """Setting in which the authors found it."""
     where = ", ".join(filter(None, (trend.dataset, trend.student)))
     return (f" ({name(where)})" if where else "") + (f" at IPC {trend.ipc}" if ipc and trend.ipc else "")
 
