@@ -36,13 +36,14 @@ def escape(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """Identifier as inline code; a backtick in it becomes an apostrophe."""
+    """Inline code of an identifier; a backtick in it becomes an apostrophe."""
     return f"`{plain(text).replace('`', chr(39))}`"
 
 
 def name(text: str) -> str:
-    """Name as Markdown for a table cell: cut where it is very long, and long words may break, first where the
-    benchmark's own names have joints, so that a table is never wider than a page.
+    """Name as Markdown for a table cell: cut where it is very long.
+
+    Long words may break, first where the benchmark's own names have joints, so that no table is wider than a page.
     """
     text = plain(text)
     text = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
@@ -141,24 +142,20 @@ def seconds(value: float | None) -> str:
     return f"{value:.1f}" if value < 9.95 else f"{value:,.0f}"
 
 
-def markdown_table(columns: Mapping[str, str], rows: Sequence[Mapping[str, str]], rare: Collection[str] = ()) -> str:
+def markdown_table(rows: Sequence[Mapping[str, str]], left: Collection[str] = (), rare: Collection[str] = ()) -> str:
     """Pipe table, aligned in the source, too.
 
     Args:
-        columns: header → ``left`` or ``right``; a header shows as it is.
-        rows: header → cell, as Markdown on one line; what a row lacks stays empty.
+        rows: header → cell, both as Markdown on one line.
+        left: columns aligned left; the others are aligned right.
         rare: columns that are left out where no row has a value.
     """
     from tabulate import tabulate
 
-    shown = {
-        head: side
-        for head, side in columns.items()
-        if head not in rare or any(row.get(head, NONE) not in (NONE, "") for row in rows)
-    }
-    cells = [[row.get(head, "") for head in shown] for row in rows]
-    text: str = tabulate(cells, list(shown), tablefmt="pipe", disable_numparse=True, colalign=list(shown.values()))
-    return text
+    shown = [head for head in rows[0] if head not in rare or any(row[head] not in (NONE, "") for row in rows)]
+    sides = ["left" if head in left else "right" for head in shown]
+    cells = [[row[head] for head in shown] for row in rows]
+    return str(tabulate(cells, shown, tablefmt="pipe", disable_numparse=True, colalign=sides))
 
 
 def csv_text(heads: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:

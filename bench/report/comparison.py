@@ -105,13 +105,11 @@ def resample_images(scores: Array) -> Array:
 
 @dataclass(frozen=True)
 class Accuracies:
-    """What is known of the cells of a table: ``top1`` per cell; ``resampled`` per cell, for those with predictions of
-    the same test set; ``images``, the size of the test set, None where it is not known.
-    """
+    """Accuracies of the cells of a table."""
 
-    top1: Mapping[str, float]
-    resampled: Mapping[str, Array]
-    images: int | None = None
+    top1: Mapping[str, float]  # by cell
+    resampled: Mapping[str, Array]  # by cell, of those with predictions of the same test set
+    images: int | None = None  # size of the test set; None: not known
 
     def mean(self, runs: Runs) -> Estimate:
         """Accuracy of a row, its interval within [0, 1]."""
@@ -165,8 +163,9 @@ def against_best(rows: Sequence[Runs], known: Accuracies) -> list[Estimate]:
 
 
 def corrected(differences: Sequence[Estimate]) -> list[float]:
-    """P-values of all differences that are shown together, corrected after Holm; NaN where nothing may be claimed:
-    fewer than :data:`CLAIM_SEEDS` pairs, or a variance that was not seen.
+    """Correct the p-values of all differences that are shown together after Holm.
+
+    NaN where nothing may be claimed: fewer than :data:`CLAIM_SEEDS` pairs, or a variance that was not seen.
     """
     tested = [at for at, one in enumerate(differences) if one.n >= CLAIM_SEEDS and not math.isnan(one.p)]
     found = [math.nan] * len(differences)
@@ -182,7 +181,7 @@ def is_claimed(one: Estimate) -> bool:
 
 
 def components(groups: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """Standard deviations from set to set and from student to student of one set; NaN: too few to tell.
+    """Estimate the standard deviations from set to set and from student to student of one set; NaN: too few to tell.
 
     One-way analysis of variance with random effects for groups of unequal size (Searle, Casella and McCulloch,
     "Variance Components", 1992, section 3.6).

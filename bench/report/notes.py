@@ -94,9 +94,7 @@ class Marks:
                 self.papers[row.base] = address
 
     def method(self, row: Any) -> str:
-        """Title of a row's method, linked to its paper: in italics if it is a baseline, with a mark for its
-        settings.
-        """
+        """Title of a row's method, linked to its paper: italic for a baseline, with a mark for its settings."""
         title = name(row.method_title)
         title = f"[{title}][{row.base}]" if row.base in self.papers else title
         shown = f"*{title}*" if row.baseline and row.ipc is not None else title

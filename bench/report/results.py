@@ -23,6 +23,8 @@ Columns (``NA``, NaN or empty where a record does not say):
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import pandas as pd
@@ -67,7 +69,7 @@ def _load(path: Path) -> list[pd.DataFrame]:
 
 
 def from_file(file: Path) -> pd.DataFrame:
-    """Records of one ``*.records.jsonl`` file, with the predictions beside it."""
+    """Load one ``*.records.jsonl`` file, with the predictions beside it."""
     loaded = read_jsonl(file)
     predictions = file.with_name(file.name.removesuffix(SUFFIX) + predictions_.SUFFIX)
     files = dict.fromkeys(predictions_.predicted_cells(predictions), predictions)
@@ -76,7 +78,7 @@ def from_file(file: Path) -> pd.DataFrame:
 
 
 def from_store(store: Store) -> list[pd.DataFrame]:
-    """Records of a store, a DataFrame per suite."""
+    """Load a store, a DataFrame per suite."""
     from bench.planning import manifest
     from bench.report.collect import collect
 
@@ -103,10 +105,10 @@ def to_frame(
     frame = pd.DataFrame([vars(entry) for entry in entries], columns=list(Entry.model_fields), dtype="object")
     took = pd.DataFrame(frame.pop("seconds").tolist(), index=frame.index)
     stages = dict.fromkeys([*STAGES, *sorted(took)])
-    files, method = predictions or {}, frame["method"].astype("str").str.partition("[")
+    files = predictions or {}
     frame = frame.assign(
-        base=method[0],
-        settings=method[2].str.removesuffix("]"),
+        base=[entry.base for entry in entries],
+        settings=[entry.method.partition("[")[2].removesuffix("]") for entry in entries],
         student_seed=frame["student_seed"].fillna(frame["seed"]),
         reason=frame["reason"].fillna(""),
         cost=[entry.cost and entry.cost.model_dump() for entry in entries],
@@ -127,6 +129,12 @@ def to_frame(
     ).astype({"augmented": "bool"})
     frame.attrs["left_out"] = list(left_out)
     return frame
+
+
+def environment_facts(environments: Iterable[dict[str, str]]) -> dict[str, list[str]]:
+    """Every value of each fact, both sorted."""
+    pairs = sorted({pair for one in environments for pair in one.items()})
+    return {fact: [value for _, value in own] for fact, own in groupby(pairs, key=itemgetter(0))}
 
 
 def device_of(environment: dict[str, str]) -> str:

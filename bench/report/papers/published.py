@@ -91,7 +91,7 @@ def load(path: Path = FILE) -> pd.DataFrame:
 
 
 def _label_bytes(one: Any) -> Any:
-    """What labels take under the recipe; None where that does not say enough."""
+    """Bytes of labels under the recipe; None where that does not say enough."""
     if one.labels == "stored" and one.classes:
         images = one.ipc * one.classes
         every = fkd_bytes(images, one.classes, one.label_epochs, one.label_batch_size, index=bool(one.label_index))
@@ -264,16 +264,12 @@ def render(dataset: str, rows: pd.DataFrame) -> str:
     notes = {note: at for at, note in enumerate(dict.fromkeys(note for note in frame["note"] if note), 1)}
     titles = {name: registry.method(name).info.title for name in registry.method_names()}
     titles = dict(zip(frame["source"], frame["source_title"], strict=True)) | titles
-    columns = dict.fromkeys(("Method", "Student"), "left") | dict.fromkeys(
-        ("IPC", "Top-1 % †", "Measured", "Δ", "Label bytes"), "right"
-    )
-    columns |= dict.fromkeys(("Storage it prints", "Printed by"), "left")
     lines = [_line(one, notes, titles) for one in records(found)]
     legend = [f"- {superscript(at)} {escape(note)}." for note, at in notes.items()]
     for one in frame.drop_duplicates("source").itertuples():
         counts = f" Counts as storage: {escape(one.storage_convention)}." if one.storage_convention else ""
         legend.append(f"- {escape(one.source_title)}: {escape(one.where)}.{counts}")
-    table = markdown_table(columns, lines, rare=("Measured", "Δ"))
+    table = markdown_table(lines, ("Method", "Student", "Storage it prints", "Printed by"), rare=("Measured", "Δ"))
     return "\n\n".join(["## Published numbers †", table, _NOTES, "\n".join(legend)])
 
 

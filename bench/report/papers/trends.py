@@ -16,9 +16,7 @@ from bench.report.comparison import CLAIM_SEEDS, Estimate, corrected, is_claimed
 from bench.report.rows import accuracies, records
 
 SAME, OTHER, UNCLAIMED = "same", "other", "not claimed"
-COLUMNS = dict.fromkeys(("What they report", "Printed", "Protocol", "IPC", "Student"), "left") | {
-    "Measured": "right", "Δ": "right", "n": "right", "Direction": "left",
-}  # fmt: skip
+LEFT = ("What they report", "Printed", "Protocol", "IPC", "Student", "Direction")
 NOTES = f"""\
 **Printed**: the two numbers of the authors, in their setting. **Measured**: the two means here. **Δ**: their difference
 in points with its 95 % interval, paired by seed and test image. **n**: pairs of distilled sets, of those planned.
@@ -141,8 +139,8 @@ def render(whole: Suite, rows: pd.DataFrame, frame: pd.DataFrame) -> str:
     if not found:
         return f"{head}\n\nNone of its trends can be seen in these rows."
     several = len({_recipe(one.more) for one in found}) > 1
-    columns = {column: side for column, side in COLUMNS.items() if several or column != "Protocol"}
-    table = markdown_table(columns, [_line(one) for one in found])
+    lines = pd.DataFrame([_line(one) for one in found]).drop(columns=[] if several else ["Protocol"])
+    table = markdown_table(lines.to_dict("records"), LEFT)
     return "\n\n".join([head, count(found), table, *_missing(missing), NOTES])
 
 
