@@ -81,7 +81,7 @@ def _left_out(wrong: list[str], boards: list[Board], out: Console) -> int:
 
 def _check(where: Path, present: list[Board], boards: list[Board], store: Store | None, out: Console) -> int:
     from bench.planning.suites import STORAGE
-    from bench.report import publish
+    from bench.report import drift, publish
     from bench.storage_calculator import output as storage
 
     if store is not None:
@@ -89,7 +89,7 @@ def _check(where: Path, present: list[Board], boards: list[Board], store: Store 
         wanted = {(one.suite, one.stem): one for one in boards}
         merged = {key: publish.merge(known[key], one)[0] if key in known else one for key, one in wanted.items()}
         present = list((known | merged).values())
-    differing = [*publish.check(where, present), *storage.drift(publish.folder(where, STORAGE))]
+    differing = [*drift.check(where, present), *storage.drift(publish.folder(where, STORAGE))]
     for line in differing:
         out.print(f"drift: {line}", markup=False)
     if not differing:

@@ -3,17 +3,15 @@
 Per data set ``<dataset>.md`` for people, ``<dataset>.csv`` for programs, ``<dataset>.records.jsonl`` with the records,
 ``<dataset>.predictions.safetensors`` where evaluations kept them, figures in ``<dataset>/`` and the page
 ``<dataset>.html``. Boards of suites lie below ``suites/<suite>/``; what costs are measured has a board per device. Text
-and figures are pure functions of the records, so that ``check`` can tell whether they follow from them.
+and figures are pure functions of the records, so that :mod:`bench.report.drift` can tell whether they follow from them.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import takewhile, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +26,7 @@ from bench.report.figures import Figure, draw_figures
 from bench.report.image_grid import SUFFIX as GRIDS
 from bench.report.image_grid import read_grids
 from bench.report.page import write_page
-from bench.report.papers import efficiency, published, trends
+from bench.report.papers import efficiency, published_table, trends
 from bench.report.results import to_frame
 from bench.report.rows import pool, records
 from bench.store import predictions
@@ -36,7 +34,6 @@ from bench.store.artifacts import Store, write_atomically
 from bench.store.entries import SUFFIX, Entry, LeftOut, in_order, read_jsonl, write_jsonl
 
 SUITES = "suites"
-SHOWN = 60  # characters of a differing line
 COLUMNS = [
     "dataset", "protocol", "protocol_version", "ipc", "student", "method", "labels", "n", "n_expected", "students",
     "states", "top1_mean", "top1_std", "top1_low", "top1_high", "top1_std_sets", "top1_std_students", "delta_best",
@@ -136,8 +133,10 @@ def _stem(entry: Entry) -> str:
 
 
 def merge(old: Board, new: Board, replace: bool = False) -> tuple[Board, Change]:
-    """New records, and those of the old board that none of them stands for: of the same cell, or of the same seed
-    of the same row. What is not done never stands for what is.
+    """Merge new records into those of a board.
+
+    A new record stands for an old one of the same cell, or of the same seed of the same row; what is not done never
+    stands for what is.
 
     Args:
         replace: drop the old records instead.
@@ -212,7 +211,7 @@ def texts(one: Board, figures: Sequence[Figure] = ()) -> dict[str, bytes]:
         title = trends.title(min(one.frame["title"]), one.suite)
         known = one.suite in suites.names()  # a suite from a file states no trends here
         beside = trends.render(suites.suite(one.suite), one.rows, one.frame) if known else ""
-        printed = published.render(one.entries[0].dataset, one.rows)
+        printed = published_table.render(one.entries[0].dataset, one.rows)
         found[f"{one.stem}.md"] = board.render(title, one.frame, one.rows, beside, printed, figures)
         found[f"{one.stem}.csv"] = render_csv(one.rows)
     elif one.entries:
@@ -232,48 +231,3 @@ def render_csv(rows: pd.DataFrame) -> str:
     others = sorted(name for name in rows if name.startswith("seconds_") and name not in COLUMNS)
     columns = [*COLUMNS, *others]
     return csv_text(columns, ([getattr(row, name) for name in columns] for row in records(rows)))
-
-
-def check(out: Path, boards: Iterable[Board]) -> list[str]:
-    """Name every file in ``out`` that is not what the records give, or that belongs to no board.
-
-    Pages and PNGs are not compared.
-    """
-    found, known = [], set()
-    for one in boards:
-        where = folder(out, one.suite)
-        with tempfile.TemporaryDirectory() as place:
-            figures = [] if one.rows is None else draw_figures(one.rows, one.frame, Path(place))
-        files = texts(one, figures) | {f"{figure.name}.svg": figure.svg.encode() for figure in figures}
-        known |= {where / name for name in (*files, f"{one.stem}.html", f"{one.stem}{GRIDS}")}
-        known |= {where / f"{figure.name}.png" for figure in figures}
-        for name, content in files.items():
-            if line := _difference(where / name, content):
-                found.append(line)
-    stray = [path for path in out.rglob("*") if path.is_file() and path not in known and not _elsewhere(path, out)]
-    return [*found, *(f"{path}: belongs to no board; remove it" for path in sorted(stray))]
-
-
-def _elsewhere(path: Path, out: Path) -> bool:
-    """Whether a file is written by something else: published numbers, and the answers of ``bench storage``."""
-    inside = path.relative_to(out)
-    hidden = any(part.startswith(".") for part in inside.parts)
-    return hidden or str(inside) == published.FILE.name or inside.parts[:2] == (SUITES, suites.STORAGE)
-
-
-def _difference(path: Path, wanted: bytes) -> str:
-    """Where a file is not as wanted; empty where it is."""
-    if not path.is_file():
-        return f"{path}: missing"
-    content = path.read_bytes()
-    if content == wanted:
-        return ""
-    if path.suffix not in (".md", ".csv", ".jsonl"):
-        return f"{path}: the records give another"
-    lines = zip_longest(content.decode(errors="replace").split("\n"), wanted.decode().split("\n"))
-    number, (old, new) = next((at, pair) for at, pair in enumerate(lines, 1) if pair[0] != pair[1])
-    if old is None or new is None:
-        return f"{path}:{number}: {'ends too early' if old is None else 'goes on too long'}"
-    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(old, new, strict=False)))
-    start = max(0, same - SHOWN // 2)
-    return f"{path}:{number}: has {old[start : start + SHOWN]!r}, the records give {new[start : start + SHOWN]!r}"

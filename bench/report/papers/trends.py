@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -27,8 +28,9 @@ NAMED = 5  # of the trends that were not measured; the others are counted
 
 
 class Finding(NamedTuple):
-    """Trend in one table of a board; several where the authors report the same of several data sets or students that
-    one row here stands for. Rows are tuples of :func:`bench.report.rows.records`.
+    """Trend in one table of a board; rows are tuples of :func:`bench.report.rows.records`.
+
+    Several trends where the authors report the same of several data sets or students that one row here stands for.
     """
 
     trends: tuple[Trend, ...]
@@ -85,8 +87,9 @@ def _upward(trend: Trend) -> bool:
 
 
 def _pairs(trend: Trend, rows: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
-    """Rows a trend is about, two by two, that differ in nothing but what the trend names, and in the protocol
-    where each is its method's own.
+    """Rows a trend is about, two by two, that differ in nothing but what the trend names.
+
+    And in the protocol where each is its method's own.
     """
     students = (trend.student, *trend.kin)
     here = [row for row in rows if trend.ipc in (None, row.ipc) and (not trend.student or row.student in students)]
@@ -96,9 +99,9 @@ def _pairs(trend: Trend, rows: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
     def place(row: Any) -> tuple[Any, ...]:
         return _recipe(row), None if across_ipc else row.ipc, None if across_students else row.student
 
-    others = [row for row in here if _like(trend.less, row)]
-    for more in (row for row in here if _like(trend.more, row)):
-        yield from ((more, less) for less in others if place(less) == place(more) and less is not more)
+    for more, less in product(*([row for row in here if _like(one, row)] for one in (trend.more, trend.less))):
+        if place(less) == place(more) and less is not more:
+            yield more, less
 
 
 def _recipe(row: Any) -> tuple[str, int]:
@@ -164,7 +167,7 @@ def _missing(trends: Sequence[Trend]) -> list[str]:
 
 
 def _where(trend: Trend, ipc: bool = False) -> str:
-    """Setting in which the authors found it."""
+    """Name the setting in which the authors found it."""
     where = ", ".join(filter(None, (trend.dataset, trend.student)))
     return (f" ({name(where)})" if where else "") + (f" at IPC {trend.ipc}" if ipc and trend.ipc else "")
 
