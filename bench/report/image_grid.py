@@ -61,7 +61,7 @@ class ImageGrids(BaseConfig):
     sheets: tuple[ImageGrid, ...]
 
     def render(self) -> str:
-        """The text of the file: the same for the same grids."""
+        """Return the text of the file: the same for the same grids."""
         return self.model_dump_json(indent=1) + "\n"
 
 

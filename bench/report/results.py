@@ -23,6 +23,7 @@ Columns (``NA``, NaN or empty where a record does not say):
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -112,7 +113,7 @@ def to_frame(
         student_seed=frame["student_seed"].fillna(frame["seed"]),
         reason=frame["reason"].fillna(""),
         cost=[entry.cost and entry.cost.model_dump() for entry in entries],
-        public=[tuple(one.model_dump() for one in entry.public) for entry in entries],
+        public=[tuple(asdict(one) for one in entry.public) for entry in entries],
         public_bytes=[
             None if entry.label_bytes is None else sum(one.bytes for one in entry.public) for entry in entries
         ],

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.store.cell import canonical
+
 UNTESTED = 2**16 - 1
 SUFFIX = ".predictions.safetensors"
 FILE = "predictions.safetensors"  # of an evaluate artifact: tensors "predicted" and "labels"
@@ -30,7 +32,7 @@ def predicted_cells(path: Path) -> dict[str, str]:
         with path.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
             header = json.loads(stream.read(min(length, LONGEST_HEADER)))
-        pointers = header.get("__metadata__", {})
+        pointers = json.loads(header.get("__metadata__", {}).get("labels", "{}"))
         return {cell: pointers[cell] for cell in header if cell in pointers}
     except (OSError, ValueError, AttributeError, struct.error):
         return {}
@@ -78,4 +80,4 @@ def pack(cells: Mapping[str, Predicted]) -> bytes:
         name = f"labels/{hashlib.sha256(labels.tobytes()).hexdigest()[:10]}"
         tensors |= {cell: np.ascontiguousarray(predicted), name: np.ascontiguousarray(labels)}
         pointers[cell] = name
-    return save(tensors, metadata=pointers)
+    return save(tensors, metadata={"labels": canonical(pointers)})  # one entry: safetensors has no order of several

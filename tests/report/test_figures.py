@@ -19,20 +19,9 @@ import pandas as pd
 import pytest
 
 from bench.report.figures import Figure, draw_figures, draw_storage
-from bench.report.figures.frontier import frontier
-from bench.report.figures.storage import distinct
-from bench.report.figures.style import (
-    GREY,
-    INK,
-    MARKERS,
-    PALETTE,
-    applied,
-    bytes_axis,
-    duration,
-    end_labels,
-    looks,
-    short,
-)
+from bench.report.figures.chart import BYTES, duration, name_lines
+from bench.report.figures.style import GREY, INK, MARKERS, PALETTE, applied, looks, short
+from bench.report.figures.tables import frontier, label_bytes
 from bench.report.results import to_frame
 from bench.report.rows import pool
 from bench.store.entries import Entry
@@ -254,7 +243,7 @@ def test_steps_show_the_mean_after_each_with_its_interval() -> None:
     said = tips(found["steps-ipc10-online"])
     assert len(said) == 6
     half = 4.302653 * 2 / 3**0.5  # Student's t of two degrees of freedom, in points
-    assert f"HeLlO, projector, 2 classes seen: 88.0 % ({88 - half:.1f} to {88 + half:.1f}, n = 3)" in said
+    assert f"HeLlO, projector, IPC 10: 88.0 % ({88 - half:.1f} to {88 + half:.1f}, n = 3), 2 classes seen" in said
     assert {"RDED 48.0", "HeLlO 68.0", "Full data 95.0"} <= set(words(found["steps-ipc10-online"]))
     both = drawn([*in_steps(), *in_steps("continual-5")])
     assert sum(name.startswith("steps") for name in both) == 2
@@ -294,7 +283,7 @@ def test_ways_to_label_that_weigh_the_same_share_a_line(tmp_path: Path) -> None:
         ],
         columns=["method", "labels", "ipc", "bytes"],
     )  # fmt: skip
-    assert set(distinct(weights)["name"]) == {"stored:fp16", "projector (a)", "projector (b)"}
+    assert set(label_bytes(weights)["line"]) == {"stored:fp16", "projector (a)", "projector (b)"}
     svg = draw_storage(weights, pd.Series({1: 10.0, 10: 100.0}), tmp_path / "set.svg")
     assert (tmp_path / "set.svg").read_text(encoding="utf-8") == svg
     assert {"stored:fp16 9.8 KiB", "images 100 B"} <= set(words(Figure("set", "", "", svg)))
@@ -363,26 +352,27 @@ def axes() -> Any:
 def test_byte_ticks_are_round(values: list[int], names: list[str]) -> None:
     with applied():
         own = axes()
-        bytes_axis(own, values)
+        BYTES.scale(own, "x", values)
         shown = [text.get_text() for text in own.get_xticklabels()]
         assert shown[: len(names)] == names
         low, high = own.get_xlim()
         assert low < min(values) and max(values) < high
 
 
-@pytest.mark.parametrize("count", [1, 2, 7, 12])
+@pytest.mark.parametrize("count", [1, 2, 7, 12, 40])
 def test_labels_never_touch(count: int) -> None:
     with applied():
         own = axes()
-        end_labels(own, [(1.0 - 0.001 * index, f"m{index}", INK) for index in range(count)])
+        name_lines(own, [(1.0 - 0.001 * index, f"m{index}", INK) for index in range(count)])
         places = sorted(text.xyann[1] for text in own.texts)
-        assert all(b - a > 0.06 for a, b in pairwise(places))
+        assert all((b - a) * own.figure.get_figheight() > 0.06 * 3.6 for a, b in pairwise(places))
         assert places[0] >= 0 and places[-1] <= 1
 
 
 def test_the_line_of_a_method_is_the_best_that_a_budget_affords() -> None:
-    points = pd.DataFrame({"cost": [5, 1, 3, 1], "mean": [90.0, 50.0, 40.0, 60.0]})
-    assert frontier(points, "cost")[["cost", "mean"]].values.tolist() == [[1, 60.0], [5, 90.0]]
+    points = pd.DataFrame({"method": "a", "cost": [5, 1, 3, 1], "mean": [90.0, 50.0, 40.0, 60.0]})
+    found = frontier(points, "cost")
+    assert found.loc[found["kind"] == "", ["cost", "mean"]].values.tolist() == [[1, 60.0], [5, 90.0]]
 
 
 def test_times_are_worded() -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from bench.format import slug
-
-if TYPE_CHECKING:
-    import pandas as pd
+from bench.report.figures import selection, style
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Figure:
 
     @property
     def alt(self) -> str:
-        """What stands for the picture: title and first sentence."""
+        """Title and first sentence, in place of the picture."""
         return f"{self.title}. {self.caption.partition('. ')[0]}."
 
 
@@ -35,14 +34,11 @@ def draw_figures(rows: pd.DataFrame, records: pd.DataFrame, folder: Path, png: b
         records: the records behind them, for classes that arrive in steps and accuracies per class.
         png: also write each figure as a PNG.
     """
-    from bench.report.figures import selection, style
-
-    found = []
-    with style.applied() as settings:
-        for one in selection.drawings(rows, records):
-            name = f"{slug(rows['dataset'].iloc[0])}/{one.name}"
-            settings["svg.hashsalt"] = name
-            found.append(Figure(name, one.title, one.caption, style.save(one.canvas, folder / f"{name}.svg", png)))
+    found, place = [], slug(rows["dataset"].iloc[0])
+    with style.applied():
+        for name, title, caption, canvas in selection.drawings(rows, records):
+            name = f"{place}/{name}"
+            found.append(Figure(name, title, caption, style.save(canvas, folder, name, png)))
     return found
 
 
@@ -53,8 +49,5 @@ def draw_storage(weights: pd.DataFrame, images: pd.Series, path: Path, png: bool
         weights: rows of method, labels, ipc and bytes; equal ones share a line, hard labels of no bytes have none.
         images: IPC → bytes of the images, a dashed line.
     """
-    from bench.report.figures import storage, style
-
-    with style.applied() as settings:
-        settings["svg.hashsalt"] = path.stem
-        return style.save(storage.draw(storage.distinct(weights), images), path, png)
+    with style.applied():
+        return style.save(selection.storage(weights, images), path.parent, path.stem, png)

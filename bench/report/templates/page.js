@@ -3,86 +3,61 @@
 (() => {
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
   const byId = (id) => document.getElementById(id);
+  const bodies = all("table.board > tbody").map((body) => ({ body, rows: all("tr.row", body) }));
 
-  // ---- rows: each is a line and the fold below it, which move and hide together
-  const bodies = all("table.board > tbody").map((body) => ({
-    body,
-    rows: all("tr.row", body).map((line, order) => ({
-      line, order, more: line.nextElementSibling,
-      text: [line.cells[0].textContent, line.cells[1].textContent, body.dataset.student].join(" ").toLowerCase(),
-    })),
-  }));
-
-  // ---- sorting: within each group, because rows of different sizes are not compared
+  // ---- sorting: within each group, because rows of different sizes are not compared; folds go with their rows
   const collator = new Intl.Collator("en", { numeric: true });
-  const key = ({ line }, column) => {
-    const { dataset, textContent } = line.cells[column];
-    return "v" in dataset ? (dataset.v === "" ? null : Number(dataset.v)) : textContent.trim();
-  };
-  const compare = (one, other, sign) => {
-    if (one === null || other === null) return (one === null) - (other === null);  // not measured: always last
-    return sign * (typeof one === "number" ? one - other : collator.compare(one, other));
-  };
-  const sort = (table, column, direction) => {
-    const sign = direction === "descending" ? -1 : 1;
-    for (const { body, rows } of bodies.filter((one) => one.body.parentNode === table)) {
-      const sorted = rows.map((row) => [direction ? key(row, column) : 0, row]);
-      sorted.sort(([a, one], [b, other]) => compare(a, b, sign) || one.order - other.order);
-      body.append(...sorted.flatMap(([, { line, more }]) => [line, more]));
-    }
-  };
+  const key = (row, column) => row.cells[column].dataset.v ?? row.cells[column].textContent.trim();
+  const compare = (one, other, sign) => (one === "") - (other === "")  // not measured: always last
+    || sign * (one - other || collator.compare(one, other));
   for (const head of all("table.board > thead th[data-first]")) {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.append(...head.childNodes);
-    head.append(button);
-    button.addEventListener("click", () => {
-      const first = head.dataset.first;
-      const second = first === "ascending" ? "descending" : "ascending";
-      const next = { [first]: second, [second]: null }[head.getAttribute("aria-sort")];
-      const direction = next === undefined ? first : next;  // the third click: as the page came
-      for (const one of all("th[aria-sort]", head.parentNode)) one.removeAttribute("aria-sort");
+    head.innerHTML = `<button type="button">${head.innerHTML}</button>`;
+    head.firstChild.addEventListener("click", () => {
+      const column = head.cellIndex;
+      const { first } = head.dataset;
+      const turns = [null, first, first === "ascending" ? "descending" : "ascending"];  // null: as the page came
+      const direction = turns[(turns.indexOf(head.getAttribute("aria-sort")) + 1) % turns.length];
+      for (const one of head.parentNode.cells) one.removeAttribute("aria-sort");
       if (direction) head.setAttribute("aria-sort", direction);
-      sort(head.closest("table"), head.cellIndex, direction);
+      const sign = direction === "descending" ? -1 : 1;
+      for (const { body, rows } of bodies.filter((one) => one.body.parentNode === head.closest("table"))) {
+        const sorted = [...rows];
+        if (direction) sorted.sort((one, other) => compare(key(one, column), key(other, column), sign));
+        body.append(...sorted.flatMap((row) => [row, row.nextElementSibling]));
+      }
     });
   }
 
   // ---- filtering
   const form = byId("filter");
-  const count = bodies.reduce((sum, { rows }) => sum + rows.length, 0);
   const filter = () => {
-    const { text, method, labels, ipc, student } = Object.fromEntries(new FormData(form));
-    const words = text.toLowerCase().split(/\s+/).filter(Boolean);
-    const fits = (wanted, value) => wanted === "" || wanted === value;
-    let shown = 0;
+    const { text, ...wanted } = Object.fromEntries(new FormData(form));
+    const words = text.toLowerCase().split(/\s+/);
     for (const { body, rows } of bodies) {
-      const here = fits(ipc, body.dataset.ipc) && fits(student, body.dataset.student);
-      let inside = 0;
-      for (const { line, more, text: own } of rows) {
-        const kept = here && fits(method, line.dataset.method) && fits(labels, line.dataset.labels)
+      for (const row of rows) {
+        const facts = { ...row.dataset, ...body.dataset };
+        const own = `${row.cells[0].textContent} ${row.cells[1].textContent} ${facts.student}`.toLowerCase();
+        const kept = Object.entries(wanted).every(([name, value]) => value === "" || value === facts[name])
           && words.every((word) => own.includes(word));
-        line.hidden = more.hidden = !kept;
-        inside += kept;
+        row.hidden = row.nextElementSibling.hidden = !kept;
       }
-      body.hidden = !inside;
-      shown += inside;
+      body.hidden = rows.every((row) => row.hidden);
     }
     for (const table of all("table.board")) table.hidden = [...table.tBodies].every((body) => body.hidden);
-    byId("status").textContent = shown === count ? `${count} rows` : `${shown} of ${count} rows`;
+    const rows = all("tr.row");
+    const shown = rows.filter((row) => !row.hidden).length;
+    byId("status").textContent = `${shown === rows.length ? "" : `${shown} of `}${rows.length} rows`;
     byId("none").hidden = shown > 0;
   };
   form.addEventListener("input", filter);
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(filter));  // the fields are cleared after the event
   byId("all").addEventListener("click", () => form.reset());
-  form.hidden = false;
   filter();  // a browser may have kept what was typed before
 
   // ---- copying
   const copyByHand = (text) => {  // no clipboard where the page is no secure context, or not allowed
-    const area = document.createElement("textarea");
-    area.value = text;
-    area.className = "said";
+    const area = Object.assign(document.createElement("textarea"), { value: text, className: "said" });
     document.body.append(area);
     area.select();
     const copied = document.execCommand("copy");
@@ -91,48 +66,45 @@
   };
   for (const button of all("button.copy")) {
     button.addEventListener("click", async () => {
-      const text = byId(button.dataset.from).textContent;
+      const text = button.closest("tr").nextElementSibling.querySelector("pre").textContent;
       let copied = true;
       try { await navigator.clipboard.writeText(text); } catch { copied = copyByHand(text); }
       button.firstChild.nodeValue = copied ? "Copied" : "Failed";
       button.focus();
       setTimeout(() => { button.firstChild.nodeValue = "Copy"; }, 1600);
     });
-    button.hidden = false;
   }
 
   // ---- tooltips of figures
   const tip = byId("tip");
   for (const mark of all(".plot [data-tip]")) mark.setAttribute("aria-label", mark.dataset.tip);
-  const hint = (event) => {
-    const mark = event.target.closest("[data-tip]");
+  const hint = ({ target, clientX, clientY }) => {
+    const mark = target.closest?.(".plot [data-tip]");
     tip.hidden = !mark;
     if (!mark) return;
     tip.textContent = mark.dataset.tip;
-    tip.style.left = `${Math.max(8, Math.min(event.clientX + 12, document.documentElement.clientWidth - tip.offsetWidth - 8))}px`;
-    const above = event.clientY - tip.offsetHeight - 12;
-    tip.style.top = `${above < 8 ? event.clientY + 16 : above}px`;
+    const above = clientY - tip.offsetHeight - 12;
+    tip.style.top = `${above < 8 ? clientY + 16 : above}px`;
+    tip.style.left = `${Math.max(8, Math.min(clientX + 12, document.body.clientWidth - tip.offsetWidth - 8))}px`;
   };
-  for (const plot of all(".plot")) {
-    for (const kind of ["pointermove", "pointerdown"]) plot.addEventListener(kind, hint);  // fingers have no hover
-    plot.addEventListener("pointerleave", () => { tip.hidden = true; });
-  }
+  for (const kind of ["pointermove", "pointerdown"]) document.addEventListener(kind, hint);  // fingers have no hover
 
   // ---- theme: the system's until somebody chooses
-  const root = document.documentElement;
+  const { dataset } = document.documentElement;
   const theme = byId("theme");
   const system = matchMedia("(prefers-color-scheme: dark)");
-  const isDark = () => (root.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
-  const name = () => { theme.textContent = isDark() ? "Light" : "Dark"; };
   const kept = (act) => { try { return act(); } catch { return null; } };  // storage may be forbidden
+  const show = () => {
+    theme.textContent = (dataset.theme ?? (system.matches ? "dark" : "light")) === "dark" ? "Light" : "Dark";
+  };
   const before = kept(() => localStorage.getItem("distill-bench-theme"));
-  if (before === "dark" || before === "light") root.dataset.theme = before;
+  if (["dark", "light"].includes(before)) dataset.theme = before;
   theme.addEventListener("click", () => {
-    root.dataset.theme = isDark() ? "light" : "dark";
-    kept(() => localStorage.setItem("distill-bench-theme", root.dataset.theme));
-    name();
+    dataset.theme = theme.textContent.toLowerCase();
+    kept(() => localStorage.setItem("distill-bench-theme", dataset.theme));
+    show();
   });
-  system.addEventListener("change", name);
-  name();
-  theme.hidden = false;
+  system.addEventListener("change", show);
+  show();
+  for (const control of [form, theme, ...all("button.copy")]) control.hidden = false;
 })();
