@@ -36,13 +36,14 @@ def escape(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """An identifier as inline code; a backtick in it becomes an apostrophe."""
+    """Inline code of an identifier; a backtick in it becomes an apostrophe."""
     return f"`{plain(text).replace('`', chr(39))}`"
 
 
 def name(text: str) -> str:
-    """A name as Markdown for a table cell: cut where it is very long, and long words may break, first where the
-    benchmark's own names have joints, so that a table is never wider than a page.
+    """Name as Markdown for a table cell: cut where it is very long.
+
+    Long words may break, first where the benchmark's own names have joints, so that no table is wider than a page.
     """
     text = plain(text)
     text = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
@@ -57,18 +58,18 @@ def _pieces(word: str) -> list[str]:
 
 
 def slug(text: str) -> str:
-    """A name as a file name; a digest keeps changed names (slashes, very long ones) apart."""
+    """Name as a file name; a digest keeps changed names (slashes, very long ones) apart."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:LONGEST_SLUG]
     return stem if stem == text else f"{stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}".lstrip("-")
 
 
 def unbroken(text: str) -> str:
-    """The text without line breaks in a narrow cell."""
+    """Text without line breaks in a narrow cell."""
     return text.replace(" ", NO_BREAK)
 
 
 def superscript(number: int) -> str:
-    """The mark of a footnote."""
+    """Mark of a footnote."""
     return str(number).translate(_SUPERSCRIPT)
 
 
@@ -88,12 +89,12 @@ def listed(parts: Sequence[str]) -> str:
 
 
 def percent(fraction: float | None) -> str:
-    """A fraction in percent, one decimal, without the sign."""
+    """Fraction in percent, one decimal, without the sign."""
     return NONE if fraction is None else f"{100 * fraction:.1f}"
 
 
 def points(fraction: float) -> str:
-    """A difference of fractions in points, signed, with a true minus."""
+    """Difference of fractions in points, signed, with a true minus."""
     return f"{100 * fraction + 0.0:+.1f}".replace("-", "−").replace("−0.0", "+0.0")
 
 
@@ -116,7 +117,7 @@ def size(count: int | None) -> str:
 
 
 def round_size(count: int) -> str:
-    """A round number of bytes: ``10 KiB``, not ``10.0 KiB``."""
+    """Round number of bytes: ``10 KiB``, not ``10.0 KiB``."""
     return size(count).replace(".0 ", " ")
 
 
@@ -141,24 +142,20 @@ def seconds(value: float | None) -> str:
     return f"{value:.1f}" if value < 9.95 else f"{value:,.0f}"
 
 
-def markdown_table(columns: Mapping[str, str], rows: Sequence[Mapping[str, str]], rare: Collection[str] = ()) -> str:
-    """A pipe table, aligned in the source, too.
+def markdown_table(rows: Sequence[Mapping[str, str]], left: Collection[str] = (), rare: Collection[str] = ()) -> str:
+    """Pipe table, aligned in the source, too.
 
     Args:
-        columns: header → ``left`` or ``right``; a header shows as it is.
-        rows: header → cell, as Markdown on one line; what a row lacks stays empty.
+        rows: header → cell, both as Markdown on one line.
+        left: columns aligned left; the others are aligned right.
         rare: columns that are left out where no row has a value.
     """
     from tabulate import tabulate
 
-    shown = {
-        head: side
-        for head, side in columns.items()
-        if head not in rare or any(row.get(head, NONE) not in (NONE, "") for row in rows)
-    }
-    cells = [[row.get(head, "") for head in shown] for row in rows]
-    text: str = tabulate(cells, list(shown), tablefmt="pipe", disable_numparse=True, colalign=list(shown.values()))
-    return text
+    shown = [head for head in rows[0] if head not in rare or any(row[head] not in (NONE, "") for row in rows)]
+    sides = ["left" if head in left else "right" for head in shown]
+    cells = [[row[head] for head in shown] for row in rows]
+    return str(tabulate(cells, shown, tablefmt="pipe", disable_numparse=True, colalign=sides))
 
 
 def csv_text(heads: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:

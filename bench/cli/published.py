@@ -154,7 +154,7 @@ def _show(found: pd.DataFrame, frame: pd.DataFrame, out: Console) -> None:
 
 def _line(one: Any) -> list[str]:
     from bench.format import NONE, plain, points
-    from bench.report.papers.published import label_text, measured_text, printed_text
+    from bench.report.papers.published_table import label_text, measured_text, printed_text
 
     method = f"{one.method}, {one.variant}" if one.variant else one.method
     delta = NONE if one.delta is None else points(one.delta / 100)

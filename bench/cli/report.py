@@ -74,7 +74,7 @@ def execute(arguments: argparse.Namespace) -> int:
 def _check(out: Console, where: Path, present: list[Board], boards: list[Board], store: Store | None) -> bool:
     """Return whether the boards of a folder differ from what they and the store's records give."""
     from bench.planning.suites import STORAGE
-    from bench.report import publish
+    from bench.report import drift, publish
     from bench.storage_calculator import output as storage
 
     if store is not None:
@@ -83,7 +83,7 @@ def _check(out: Console, where: Path, present: list[Board], boards: list[Board],
             key = one.suite, one.stem
             merged[key] = publish.merge(merged[key], one)[0] if key in merged else one
         present = list(merged.values())
-    differing = [*publish.check(where, present), *storage.drift(publish.folder(where, STORAGE))]
+    differing = [*drift.check(where, present), *storage.drift(publish.folder(where, STORAGE))]
     for line in differing:
         out.print(f"drift: {line}", markup=False)
     if not differing:

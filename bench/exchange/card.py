@@ -14,7 +14,7 @@ from bench.store.cell import canonical
 
 # the Hub's categories: https://github.com/huggingface/hub-docs/blob/main/datasetcard.md
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-_COLUMNS = {"protocol": "left", "student": "left", "labels": "left", "top-1": "right", "n": "right"}
+_COLUMNS = ("protocol", "student", "labels", "top-1", "n")
 
 
 def card(facts: SetManifest, results: pd.DataFrame | None) -> str:
@@ -50,4 +50,6 @@ def _table(results: pd.DataFrame | None) -> str:
         (f"{protocol} v{version}", student, labels, accuracy(one.mean(), one.std() if len(one) > 1 else None), len(one))
         for (protocol, version, student, labels), one in groups
     ]
-    return markdown_table(_COLUMNS, [dict(zip(_COLUMNS, map(escape, map(str, row)), strict=True)) for row in rows])
+    return markdown_table(
+        [dict(zip(_COLUMNS, map(escape, map(str, row)), strict=True)) for row in rows], left=_COLUMNS[:3]
+    )

@@ -1,1 +1,1 @@
-"""The report: records → one DataFrame → comparisons, tables, figures, pages and published boards."""
+"""Report: records → one DataFrame → comparisons, tables, figures, pages and published boards."""

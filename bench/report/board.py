@@ -16,14 +16,13 @@ from bench.format import NONE, code, escape, markdown_table, percent, points, un
 from bench.report.command import command
 from bench.report.figures import Figure
 from bench.report.notes import METRICS, NOTES, Marks, heading
+from bench.report.results import environment_facts
 from bench.report.rows import records
 from bench.report.winners import Winner, budget_range, budget_words, first_sentence, over_budgets, titles, winners
 
 LEFT_OUT_NAMED = 5  # the others are counted
 LONGEST_LEFT_OUT = 200  # characters
-MAIN = ("Method", "Labels", "n", "", "95 % interval", "Δ to best", "Label bytes", "Pareto")
-DETAILS = ("Method", "Labels", "Oracle %", "σ sets, students", "Images", "Parameters", "Label share", "Seconds", "LRS",
-           "ARS")  # fmt: skip
+LEFT = ("Method", "Labels")
 RARE = ("Δ to best", "σ sets, students", "Parameters", "LRS", "ARS")
 SECTION = ["protocol", "protocol_version", "protocol_digest", "data_digest"]
 
@@ -36,7 +35,7 @@ def render(
     published: str = "",
     figures: Sequence[Figure] = (),
 ) -> str:
-    """The board of one data set.
+    """Board of one data set.
 
     Args:
         title: of the data set.
@@ -46,24 +45,22 @@ def render(
     """
     tables = list(_tables(rows))
     marks = Marks([row for _, table in tables for row in table])
-    sentence = escape(first_sentence(rows))
-    blocks = [f"# {escape(title)}", f"**{sentence}**", _head(frame), *_left_out(rows), *filter(None, [trends])]
-    blocks += [*_summary(rows, marks), *filter(None, [shown(figures)])]
+    blocks = [f"# {escape(title)}", f"**{escape(first_sentence(rows))}**", _head(frame), _left_out(rows), trends]
+    blocks += [*_summary(rows, marks), shown(figures)]
     several = rows.drop_duplicates(SECTION).duplicated(["protocol", "protocol_version"], keep=False).any()
     for key, section in rows.groupby(SECTION, sort=False, dropna=False):
         digests = f" ({'/'.join(one or 'not recorded' for one in key[2:])})" if several else ""
         blocks.append(f"## Protocol {escape(key[0])}, version {key[1]}{digests}")
-        own = set(section.index)
         for heading_of_table, table in tables:
-            if table[0].Index in own:
-                blocks += [f"### {heading_of_table}", _main(table, marks), *_details(table, marks)]
+            if table[0].Index in section.index:
+                blocks += [f"### {heading_of_table}", _main(table, marks), _details(table, marks)]
         blocks.append(f"To reproduce:\n\n```\n{command(records(section))}\n```")
-    blocks += [*filter(None, [published]), "## How to read the tables", _notes(rows), *marks.footnotes()]
-    return "\n\n".join([*blocks, "\n".join(marks.links())]) + "\n"
+    blocks += [published, "## How to read the tables", _notes(rows), *marks.footnotes(), "\n".join(marks.links())]
+    return "\n\n".join(filter(None, blocks)) + "\n"
 
 
 def shown(figures: Sequence[Figure]) -> str:
-    """The block of the figures of label storage; the others are a click away."""
+    """Block of the figures of label storage; the others are a click away."""
     chosen = [one for one in figures if one.name.partition("/")[2].startswith("labels-")]
     images = "\n\n".join(f"![{escape(one.alt)}]({one.name}.svg)" for one in chosen)
     rest = ", ".join(f"[{escape(one.title)}]({one.name}.svg)" for one in figures if one not in chosen)
@@ -72,14 +69,15 @@ def shown(figures: Sequence[Figure]) -> str:
 
 def _tables(rows: pd.DataFrame) -> Iterator[tuple[str, list[Any]]]:
     """Heading and rows of each table: best mean first, then what has none, then full data."""
+    known = {row.Index: row for row in records(rows)}
     for key, group in rows.groupby([*SECTION, "student"], dropna=False, sort=False):
-        full = group[group["ipc"].isna()]
+        full = [known[at] for at in group.index[group["ipc"].isna()]]
         ranked = group.sort_values(["top1_mean", "method", "labels"], ascending=[False, True, True], na_position="last")
         by_ipc = ranked[ranked["ipc"].notna()].groupby("ipc")
         for ipc, table in by_ipc:
-            yield _heading(int(ipc), key[-1]), [*records(table), *records(full)]
+            yield _heading(int(ipc), key[-1]), [*(known[at] for at in table.index), *full]
         if not len(by_ipc):
-            yield _heading(None, key[-1]), records(full)
+            yield _heading(None, key[-1]), full
 
 
 def _heading(ipc: int | None, student: str) -> str:
@@ -92,24 +90,25 @@ def _head(frame: pd.DataFrame) -> str:
     coverage = f"{counts.get('done', 0):,} of {fmt.plural(len(frame), 'student')} done"
     if others := [f"{counts[state]:,} {state}" for state in ("failed", "missing") if state in counts]:
         coverage += f" ({', '.join(others)})"
-    facts: dict[str, set[str]] = {}
-    for environment in frame["environment"]:
-        for fact, value in environment.items():
-            facts.setdefault(fact, set()).add(value)
-    computed = "; ".join(f"{escape(fact)} {escape(', '.join(sorted(facts[fact])))}" for fact in sorted(facts))
+    computed = "; ".join(facts_text(frame))
     datasets = ", ".join(code(name) for name in sorted(frame["dataset"].unique()))
-    parts = [f"Data set {datasets}", coverage, *([f"computed with {computed}"] if computed else [])]
-    return " · ".join(parts) + "."
+    return " · ".join([f"Data set {datasets}", coverage, *([f"computed with {computed}"] if computed else [])]) + "."
 
 
-def _left_out(rows: pd.DataFrame) -> list[str]:
-    """What could not be read, so that nobody takes the board for complete."""
+def facts_text(frame: pd.DataFrame) -> list[str]:
+    """Facts of the environments of records, as Markdown."""
+    facts = environment_facts(frame["environment"])
+    return [f"{escape(fact)} {escape(', '.join(values))}" for fact, values in facts.items()]
+
+
+def _left_out(rows: pd.DataFrame) -> str:
+    """Name what could not be read, so that nobody takes the board for complete."""
     found = sorted(rows.attrs["left_out"])
     if not found:
-        return []
+        return ""
     rest = f"\n- and {len(found) - LEFT_OUT_NAMED:,} more" if len(found) > LEFT_OUT_NAMED else ""
     named = "\n".join(f"- {code(text[:LONGEST_LEFT_OUT])}" for text in found[:LEFT_OUT_NAMED])
-    return [f"{fmt.plural(len(found), 'record')} left out:\n\n{named}{rest}"]
+    return f"{fmt.plural(len(found), 'record')} left out:\n\n{named}{rest}"
 
 
 # ------------------------------------------------------------------------------------------------------------- winners
@@ -128,24 +127,24 @@ def _summary(rows: pd.DataFrame, marks: Marks) -> list[str]:
 
 
 def _winners(found: Sequence[Winner], marks: Marks) -> str:
-    columns = dict.fromkeys(("IPC",), "right") | {"Label budget": "left", "Best": "left", "Best distilled set": "left"}
-    columns |= {"Random, same labels": "right", "Baseline not measured": "left"}
-    lines = []
-    for before, one in zip([None, *found], found, strict=False):
-        lines.append(
-            {
-                "IPC": str(one.ipc) if before is None or before.ipc != one.ipc else "",
-                "Label budget": unbroken(budget_words(one)),
-                "Best": f"{_named(one.best, marks)}: **{_accuracy(one.best)}**",
-                "Best distilled set": NONE if one.distilled is None else _distilled(one, marks),
-                "Random, same labels": NONE if one.random is None else _accuracy(one.random),
-                "Baseline not measured": escape(titles(one.unmeasured)),
-            }
-        )
-    return markdown_table(columns, lines, rare=("Baseline not measured",))
+    lines = [
+        {
+            "IPC": str(one.ipc) if before is None or before.ipc != one.ipc else "",
+            "Label budget": unbroken(budget_words(one)),
+            "Best": f"{_named(one.best, marks)}: **{_accuracy(one.best)}**",
+            "Best distilled set": _distilled(one, marks),
+            "Random, same labels": NONE if one.random is None else _accuracy(one.random),
+            "Baseline not measured": escape(titles(one.unmeasured)),
+        }
+        for before, one in zip([None, *found], found, strict=False)
+    ]
+    left = ("Label budget", "Best", "Best distilled set", "Baseline not measured")
+    return markdown_table(lines, left, rare=("Baseline not measured",))
 
 
 def _distilled(one: Winner, marks: Marks) -> str:
+    if one.distilled is None:
+        return NONE
     return "the same" if one.distilled == one.best else f"{_named(one.distilled, marks)}: {_accuracy(one.distilled)}"
 
 
@@ -158,27 +157,21 @@ def _accuracy(row: Any) -> str:
 
 
 def _over_budgets(rows: pd.DataFrame) -> list[str]:
-    choices, table = over_budgets(rows) if not rows["suite"].iloc[0] else ([], pd.DataFrame())
     span = budget_range(rows["dataset"].iloc[0])
+    choices, table = over_budgets(rows) if not rows["suite"].iloc[0] else ([], pd.DataFrame())
     if not choices or span is None:
         return []
-    columns = {"Method": "left"} | {fmt.plural(int(ipc), "image"): "right" for ipc in table}
-    lines = [
-        dict(zip(columns, [escape(str(title)), *map(percent, values)], strict=True))
-        for title, values in zip(table.index, table.values.tolist(), strict=True)
-    ]
+    table.columns = [fmt.plural(int(ipc), "image") for ipc in table]
+    cells = table.map(percent).rename(index=escape).reset_index(names="Method")
     words = NOTES["budgets"].format(least=fmt.size(span[0]), most=fmt.size(span[1]), choices=fmt.listed(choices))
-    return [words, markdown_table(columns, lines)]
+    return [words, markdown_table(cells.to_dict("records"), left=("Method",))]
 
 
 # -------------------------------------------------------------------------------------------------------------- tables
 
 
 def _main(table: Sequence[Any], marks: Marks) -> str:
-    head = heading(table[0].metric)
-    names = [head if name == "" else name for name in MAIN]
-    columns = {name: "left" if name in ("Method", "Labels") else "right" for name in names}
-    return markdown_table(columns, [_main_cells(row, marks, head) for row in table], rare=RARE)
+    return markdown_table([_main_cells(row, marks, heading(table[0].metric)) for row in table], LEFT, RARE)
 
 
 def _main_cells(row: Any, marks: Marks, head: str) -> dict[str, str]:
@@ -223,15 +216,11 @@ def _count(row: Any) -> str:
     return unbroken(f"{row.n} × {students[0]}" + (f"–{students[-1]}" if len(students) > 1 else ""))
 
 
-def _details(table: Sequence[Any], marks: Marks) -> list[str]:
+def _details(table: Sequence[Any], marks: Marks) -> str:
     lines = [_detail_cells(row, marks) for row in table]
-    columns = {name: "left" if name in ("Method", "Labels") else "right" for name in DETAILS}
-    shown = [name for name in DETAILS[2:] if name not in RARE or any(line[name] != NONE for line in lines)]
-    return [
-        f"<details>\n<summary>{', '.join(shown)}</summary>",
-        markdown_table(columns, lines, rare=RARE),
-        "</details>",
-    ]
+    shown = [name for name in lines[0] if name not in RARE or any(line[name] != NONE for line in lines)]
+    summary = ", ".join(name for name in shown if name not in LEFT)
+    return f"<details>\n<summary>{summary}</summary>\n\n{markdown_table(lines, LEFT, RARE)}\n\n</details>"
 
 
 def _detail_cells(row: Any, marks: Marks) -> dict[str, str]:

@@ -27,10 +27,12 @@ _NO_AUGMENTATION = ("none", False, 1, "none")
 
 
 def collect(store: Store) -> dict[str, list[Entry]]:
-    """Suite → one entry for each row and seed of its grids (the empty name: of none); the newest grid decides which
-    cell stands there.
+    """Map each suite (empty: none) to one entry for each row and seed of its grids.
+
+    The newest grid decides which cell stands there.
     """
-    lookup, protocols = _Lookup(store, store.ids("failures")), _Protocols()
+    lookup = _Lookup(store, store.ids("failures"))
+    protocols: dict[str, dict[str, Any]] = {}  # few, and each in many cells
     found: dict[str, dict[tuple[Any, ...], Entry]] = {}
     for kept in manifest.newest_first(store):
         grid, request = kept.grid, kept.grid.request
@@ -39,11 +41,13 @@ def collect(store: Store) -> dict[str, list[Entry]]:
         for cell in grid.stage("evaluate"):
             student_seed = cell.row.get("student_seed", cell.row["seed"])
             key = (*(str(cell.row[name]) for name in _ROW), student_seed, grid.dataset.fingerprint)
-            if key not in entries:
-                facts = {"cell": cell.id, **cell.row, "state": "missing", "parents": cell.parents}
-                facts |= {"changed": _changed(request, cell.row), "data_digest": grid.dataset.fingerprint or ""}
-                facts |= protocols.facts(cell, grid.dataset)
-                entries[key] = _entry(facts, cell, cells, lookup)
+            if key in entries:
+                continue
+            if (protocol := canonical(cell.fields["protocol"])) not in protocols:
+                protocols[protocol] = _protocol_facts(cell, grid.dataset)
+            facts = {"cell": cell.id, **cell.row, "state": "missing", "parents": cell.parents, **protocols[protocol]}
+            facts |= {"changed": _changed(request, cell.row), "data_digest": grid.dataset.fingerprint or ""}
+            entries[key] = _entry(facts, cell, cells, lookup)
     return {suite: list(entries.values()) for suite, entries in found.items()}
 
 
@@ -83,38 +87,23 @@ class _Lookup:
         return failure
 
 
-class _Protocols:
-    """Digests of protocols; few, and each in many cells."""
-
-    def __init__(self) -> None:
-        self.known: dict[str, dict[str, Any]] = {}
-
-    def facts(self, cell: Cell, dataset: DatasetInfo) -> dict[str, Any]:
-        text = canonical(cell.fields["protocol"])
-        if text not in self.known:
-            self.known[text] = self._facts(cell, dataset)
-        return self.known[text]
-
-    @staticmethod
-    def _facts(cell: Cell, dataset: DatasetInfo) -> dict[str, Any]:
-        evaluator = registry.evaluator(cell.by)()
-        try:
-            protocol = evaluator.Config.model_validate(cell.fields["protocol"])
-        except ValidationError:  # of a release whose protocols had other fields
-            return {"metric": evaluator.metric}
-        plan = evaluator.schedule(protocol, dataset, ipc=1, seed=0).plan
-        named = {*Protocol.model_fields, *AugmentationConfig.model_fields}
-        return {
-            "metric": evaluator.metric,
-            "augmented": (plan.crop, plan.flip, plan.shuffle, plan.mix) != _NO_AUGMENTATION,
-            "recipe": digest(protocol.model_dump(mode="json", exclude=named)),
-        }
+def _protocol_facts(cell: Cell, dataset: DatasetInfo) -> dict[str, Any]:
+    evaluator = registry.evaluator(cell.by)()
+    try:
+        protocol = evaluator.Config.model_validate(cell.fields["protocol"])
+    except ValidationError:  # of a release whose protocols had other fields
+        return {"metric": evaluator.metric}
+    plan = evaluator.schedule(protocol, dataset, ipc=1, seed=0).plan
+    named = {*Protocol.model_fields, *AugmentationConfig.model_fields}
+    return {
+        "metric": evaluator.metric,
+        "augmented": (plan.crop, plan.flip, plan.shuffle, plan.mix) != _NO_AUGMENTATION,
+        "recipe": digest(protocol.model_dump(mode="json", exclude=named)),
+    }
 
 
 def _changed(request: Request, row: dict[str, Any]) -> dict[str, Any]:
-    """What was asked for beyond the names of the grid, as far as it concerns a row; of a checkpoint only its file's
-    name.
-    """
+    """Choices beyond the names of the grid, as far as they concern a row; of a checkpoint only its file's name."""
     via = row.get("via", "")
     concerned: tuple[str, ...] = tuple(request.overrides)
     if row["ipc"] is None:
@@ -136,7 +125,7 @@ def _changed(request: Request, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _argument(value: Any) -> str:
-    """A value as ``--set`` reads it: JSON, or else plain text."""
+    """Value as ``--set`` reads it: JSON, or else plain text."""
     if isinstance(value, str):
         try:
             json.loads(value)
@@ -181,14 +170,14 @@ def _entry(facts: dict[str, Any], cell: Cell, cells: dict[str, Cell], lookup: _L
 
 
 def _full_label_bytes(result: dict[str, Any], classes: int) -> int | None:
-    """What fp16 labels of every view would weigh: as the evaluator says, or by its epochs and images; else None."""
+    """Bytes of fp16 labels of every view: as the evaluator says, or by its epochs and images; else None."""
     if "full_label_bytes" in result or not {"epochs", "images"} <= result.keys():
         return result.get("full_label_bytes")
     return int(result["epochs"] * result["images"] * classes * 2)
 
 
 def _lineage(cell: Cell, cells: dict[str, Cell]) -> list[Cell]:
-    """A cell and everything it stands on, once each; itself last."""
+    """Cell and everything it stands on, once each; itself last."""
     found: dict[str, Cell] = {}
 
     def visit(member: Cell) -> None:

@@ -16,7 +16,7 @@ NATIVE = "native"
 
 
 def command(rows: Iterable[Any]) -> str:
-    """The command that makes rows again, as a shell reads it; several, one after the other, where one would not do.
+    """Command that makes rows again, as a shell reads it; several, one after the other, where one would not do.
 
     Rows of other protocols or settings come from commands of their own. Baselines come along by themselves, and are
     left out where no row needs them. A checkpoint is named without its folder, and a protocol by its name even where
@@ -72,7 +72,7 @@ def _methods(rows: Sequence[Any]) -> list[str]:
 
 
 def _labels(rows: Sequence[Any], beside: bool) -> list[str]:
-    """The choices of ``--labels``; empty: what a method's authors give. Baselines need none of their own."""
+    """Choices of ``--labels``; empty: what a method's authors give. Baselines need none of their own."""
     asked = {choice for row in rows for choice in row.asked}
     if not (asked and beside):
         asked |= {_choice(row.labels) for row in rows if not row.asked}
@@ -80,7 +80,7 @@ def _labels(rows: Sequence[Any], beside: bool) -> list[str]:
 
 
 def _choice(labels: str) -> str:
-    """The choice of ``--labels`` behind a board's word: ``stored:fp16 of projector`` → ``stored:fp16``."""
+    """Choice of ``--labels`` behind a board's word: ``stored:fp16 of projector`` → ``stored:fp16``."""
     choice = labels.partition(" of ")[0]
     return choice if choice.partition(":")[0] in ("stored", "static", "teacher", "hard") else NATIVE
 

@@ -34,7 +34,7 @@ Runs = Mapping[int, Mapping[int, str]]  # distillation seed -> student seed -> c
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over ``n`` distilled sets in the unit of the values; NaN where n does not give it.
+    """Mean over ``n`` distilled sets in the unit of the values; NaN where n does not give it.
 
     ``low`` and ``high`` bound the 95 % interval, ``p`` is two-sided against 0; ``best``: this is the row that others
     are compared with.
@@ -105,16 +105,14 @@ def resample_images(scores: Array) -> Array:
 
 @dataclass(frozen=True)
 class Accuracies:
-    """What is known of the cells of a table: ``top1`` per cell; ``resampled`` per cell, for those with predictions of
-    the same test set; ``images``, the size of the test set, None where it is not known.
-    """
+    """Accuracies of the cells of a table."""
 
-    top1: Mapping[str, float]
-    resampled: Mapping[str, Array]
-    images: int | None = None
+    top1: Mapping[str, float]  # by cell
+    resampled: Mapping[str, Array]  # by cell, of those with predictions of the same test set
+    images: int | None = None  # size of the test set; None: not known
 
     def mean(self, runs: Runs) -> Estimate:
-        """The accuracy of a row, its interval within [0, 1]."""
+        """Accuracy of a row, its interval within [0, 1]."""
         cells = [list(students.values()) for students in runs.values()]
         sets = np.array([np.mean([self.top1[cell] for cell in one]) for one in cells])
         floor = 0.0
@@ -150,7 +148,7 @@ class Accuracies:
 
 
 def against_best(rows: Sequence[Runs], known: Accuracies) -> list[Estimate]:
-    """The difference of each row of a table to the best mean in it, with ``p`` :func:`corrected` for the table.
+    """Difference of each row of a table to the best mean in it, with ``p`` :func:`corrected` for the table.
 
     The best row itself has a difference of 0; of equal means the first is the best.
     """
@@ -165,8 +163,9 @@ def against_best(rows: Sequence[Runs], known: Accuracies) -> list[Estimate]:
 
 
 def corrected(differences: Sequence[Estimate]) -> list[float]:
-    """The p-values of all differences that are shown together, corrected after Holm; NaN where nothing may be claimed:
-    fewer than :data:`CLAIM_SEEDS` pairs, or a variance that was not seen.
+    """Correct the p-values of all differences that are shown together after Holm.
+
+    NaN where nothing may be claimed: fewer than :data:`CLAIM_SEEDS` pairs, or a variance that was not seen.
     """
     tested = [at for at, one in enumerate(differences) if one.n >= CLAIM_SEEDS and not math.isnan(one.p)]
     found = [math.nan] * len(differences)
@@ -182,7 +181,7 @@ def is_claimed(one: Estimate) -> bool:
 
 
 def components(groups: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """Standard deviations from set to set and from student to student of one set; NaN: too few to tell.
+    """Estimate the standard deviations from set to set and from student to student of one set; NaN: too few to tell.
 
     One-way analysis of variance with random effects for groups of unequal size (Searle, Casella and McCulloch,
     "Variance Components", 1992, section 3.6).

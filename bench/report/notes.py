@@ -69,12 +69,12 @@ _ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 
 
 def heading(metric: str) -> str:
-    """The column of a metric: ``Top-1 %``."""
+    """Column of a metric: ``Top-1 %``."""
     return f"{metric[:1].upper()}{metric[1:]} %"
 
 
 class Marks:
-    """The marks of a board whose tables show ``rows`` in this order; a row may come several times."""
+    """Marks of a board whose tables show ``rows`` in this order; a row may come several times."""
 
     def __init__(self, rows: Iterable[Any]):
         self.settings: dict[str, str] = {}  # of a method → capital letter
@@ -94,9 +94,7 @@ class Marks:
                 self.papers[row.base] = address
 
     def method(self, row: Any) -> str:
-        """The title of a row's method, linked to its paper: in italics if it is a baseline, with a mark for its
-        settings.
-        """
+        """Title of a row's method, linked to its paper: italic for a baseline, with a mark for its settings."""
         title = name(row.method_title)
         title = f"[{title}][{row.base}]" if row.base in self.papers else title
         shown = f"*{title}*" if row.baseline and row.ipc is not None else title
@@ -104,7 +102,7 @@ class Marks:
         return " ".join(filter(None, (shown, settings, "(ref.)" if row.ipc is None else "")))
 
     def labels(self, row: Any) -> str:
-        """The labels of a row, linked to their explanation, with a mark for the frozen backbones they stand on."""
+        """Labels of a row, linked to their explanation, with a mark for the frozen backbones they stand on."""
         letters = sorted((self.backbones[_backbone(one)] for one in row.public), key=lambda mark: (len(mark), mark))
         return f"[{name(row.labels)}][labels]" + (f" ({','.join(letters)})" if letters else "")
 
@@ -117,7 +115,7 @@ class Marks:
         return " ".join([*marks, *([numbers[_differing(row.differs)]] if row.differs else [])])
 
     def footnotes(self) -> list[str]:
-        """The Markdown blocks that say what the marks stand for."""
+        """Markdown blocks that say what the marks stand for."""
         blocks = []
         if self.settings:
             blocks += ["## Settings", "\n".join(f"- \\[{mark}\\] {code(text)}" for text, mark in self.settings.items())]
@@ -132,7 +130,7 @@ class Marks:
         return blocks
 
     def links(self) -> list[str]:
-        """The definitions of the links in the tables."""
+        """Definitions of the links in the tables."""
         return ["[labels]: #labels", *(f"[{base}]: {address}" for base, address in sorted(self.papers.items()))]
 
 

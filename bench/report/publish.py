@@ -3,16 +3,15 @@
 Per data set ``<dataset>.md`` for people, ``<dataset>.csv`` for programs, ``<dataset>.records.jsonl`` with the records,
 ``<dataset>.predictions.safetensors`` where evaluations kept them, figures in ``<dataset>/`` and the page
 ``<dataset>.html``. Boards of suites lie below ``suites/<suite>/``; what costs are measured has a board per device. Text
-and figures are pure functions of the records, so that ``check`` can tell whether they follow from them.
+and figures are pure functions of the records, so that :mod:`bench.report.drift` can tell whether they follow from them.
 """
 
 from __future__ import annotations
 
-import tempfile
+from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import takewhile, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +26,7 @@ from bench.report.figures import Figure, draw_figures
 from bench.report.image_grid import SUFFIX as GRIDS
 from bench.report.image_grid import read_grids
 from bench.report.page import write_page
-from bench.report.papers import efficiency, published, trends
+from bench.report.papers import efficiency, published_table, trends
 from bench.report.results import to_frame
 from bench.report.rows import pool, records
 from bench.store import predictions
@@ -35,7 +34,6 @@ from bench.store.artifacts import Store, write_atomically
 from bench.store.entries import SUFFIX, Entry, LeftOut, in_order, read_jsonl, write_jsonl
 
 SUITES = "suites"
-SHOWN = 60  # characters of a differing line
 COLUMNS = [
     "dataset", "protocol", "protocol_version", "ipc", "student", "method", "labels", "n", "n_expected", "students",
     "states", "top1_mean", "top1_std", "top1_low", "top1_high", "top1_std_sets", "top1_std_students", "delta_best",
@@ -61,7 +59,7 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True)
 class Board:
-    """The records of one board; ``stem`` is its file name without ending, ``files`` where predictions of cells lie."""
+    """Records of one board; ``stem`` is its file name without ending, ``files`` where predictions of cells lie."""
 
     stem: str
     suite: str
@@ -75,16 +73,14 @@ class Board:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """The records as :mod:`bench.report.results` has them."""
-        frame = to_frame(in_order(self.entries), suite=self.suite)
-        frame["predictions"] = [str(self.files.get(cell, "")) for cell in frame["cell"]]
-        frame.attrs["left_out"] = [str(one) for one in self.left_out]
-        frame.attrs["left_out"] += sorted({text for entry in self.entries for text in entry.damaged})
-        return frame
+        """Records as :mod:`bench.report.results` has them."""
+        damaged = sorted({text for entry in self.entries for text in entry.damaged})
+        left_out = [*map(str, self.left_out), *damaged]
+        return to_frame(in_order(self.entries), self.suite, predictions=self.files, left_out=left_out)
 
     @cached_property
     def rows(self) -> pd.DataFrame | None:
-        """The records pooled; None where there are none, or they are of costs."""
+        """Records pooled; None where there are none, or they are of costs."""
         if not self.entries or (self.frame["metric"] == efficiency.METRIC).all():
             return None
         return pool(self.frame)
@@ -96,7 +92,7 @@ def folder(out: Path, suite: str) -> Path:
 
 
 def present(out: Path) -> list[Board]:
-    """The boards of a folder and its suites, from their records."""
+    """Boards of a folder and its suites, from their records."""
     files = sorted([*out.glob(f"*{SUFFIX}"), *out.glob(f"{SUITES}/*/*{SUFFIX}")])
     return [_read(file, "" if file.parent == out else file.parent.name) for file in files]
 
@@ -108,7 +104,7 @@ def _read(file: Path, suite: str) -> Board:
 
 
 def from_store(store: Store) -> list[Board]:
-    """The boards of everything in a store."""
+    """Boards of everything in a store."""
     from bench.report.collect import collect
 
     found = []
@@ -135,15 +131,17 @@ def update_of_grid(store: Store, dataset: str, suite: str, out: Path) -> Iterato
 
 
 def _stem(entry: Entry) -> str:
-    """The board of an entry; empty for a cost that is not measured, whose device is not known."""
+    """Board of an entry; empty for a cost that is not measured, whose device is not known."""
     if entry.metric != efficiency.METRIC:
         return slug(entry.dataset)
     return next(iter(efficiency.boards(to_frame([entry]))), "")
 
 
 def merge(old: Board, new: Board, replace: bool = False) -> tuple[Board, Change]:
-    """The new records, and those of the old board that none of them stands for: of the same cell, or of the same seed
-    of the same row. What is not done never stands for what is.
+    """Merge new records into those of a board.
+
+    A new record stands for an old one of the same cell, or of the same seed of the same row; what is not done never
+    stands for what is.
 
     Args:
         replace: drop the old records instead.
@@ -216,14 +214,8 @@ def write(one: Board, out: Path, pages: bool = True) -> list[Path]:
                 stale.unlink()
             if pages:
                 text = files[f"{one.stem}.md"].decode().replace(f"{board.shown(figures)}\n\n", "")
-                write_page(
-                    text,
-                    one.frame,
-                    one.rows,
-                    figures,
-                    where / f"{one.stem}.html",
-                    read_grids(where / f"{one.stem}{GRIDS}"),
-                )
+                grids = read_grids(where / f"{one.stem}{GRIDS}")
+                write_page(text, one.frame, one.rows, figures, where / f"{one.stem}.html", grids)
     except OSError as error:
         raise UserError(f"{where} can't be written to: {error.strerror}; choose another --out") from None
     return [where / name for name in files]
@@ -236,7 +228,7 @@ def texts(one: Board, figures: Sequence[Figure] = ()) -> dict[str, bytes]:
         title = trends.title(min(one.frame["title"]), one.suite)
         known = one.suite in suites.names()  # a suite from a file states no trends here
         beside = trends.render(suites.suite(one.suite), one.rows, one.frame) if known else ""
-        printed = published.render(one.entries[0].dataset, one.rows)
+        printed = published_table.render(one.entries[0].dataset, one.rows)
         found[f"{one.stem}.md"] = board.render(title, one.frame, one.rows, beside, printed, figures)
         found[f"{one.stem}.csv"] = render_csv(one.rows)
     elif one.entries:
@@ -244,13 +236,9 @@ def texts(one: Board, figures: Sequence[Figure] = ()) -> dict[str, bytes]:
         found[f"{one.stem}.csv"] = efficiency.render_csv(one.frame)
     files = {name: text.encode() for name, text in found.items()}
     if one.files:
-        cells = {entry.cell for entry in one.entries}
-        by_file: dict[Path, list[str]] = {}
-        for cell, file in one.files.items():
-            if cell in cells:
-                by_file.setdefault(file, []).append(cell)
-        loaded = {cell: found for file, own in by_file.items() for cell, found in predictions.load(file, own).items()}
-        files[f"{one.stem}{predictions.SUFFIX}"] = predictions.pack(loaded)
+        by_file = one.frame[one.frame["predictions"] != ""].groupby("predictions")["cell"]
+        loaded = [predictions.load(Path(file), cells) for file, cells in by_file]
+        files[f"{one.stem}{predictions.SUFFIX}"] = predictions.pack(dict(ChainMap(*loaded)))
     return files
 
 
@@ -260,48 +248,3 @@ def render_csv(rows: pd.DataFrame) -> str:
     others = sorted(name for name in rows if name.startswith("seconds_") and name not in COLUMNS)
     columns = [*COLUMNS, *others]
     return csv_text(columns, ([getattr(row, name) for name in columns] for row in records(rows)))
-
-
-def check(out: Path, boards: Iterable[Board]) -> list[str]:
-    """Name every file in ``out`` that is not what the records give, or that belongs to no board.
-
-    Pages and PNGs are not compared.
-    """
-    found, known = [], set()
-    for one in boards:
-        where = folder(out, one.suite)
-        with tempfile.TemporaryDirectory() as place:
-            figures = [] if one.rows is None else draw_figures(one.rows, one.frame, Path(place))
-        files = texts(one, figures) | {f"{figure.name}.svg": figure.svg.encode() for figure in figures}
-        known |= {where / name for name in (*files, f"{one.stem}.html", f"{one.stem}{GRIDS}")}
-        known |= {where / f"{figure.name}.png" for figure in figures}
-        for name, content in files.items():
-            if line := _difference(where / name, content):
-                found.append(line)
-    stray = [path for path in out.rglob("*") if path.is_file() and path not in known and not _elsewhere(path, out)]
-    return [*found, *(f"{path}: belongs to no board; remove it" for path in sorted(stray))]
-
-
-def _elsewhere(path: Path, out: Path) -> bool:
-    """Whether a file is written by something else: published numbers, and the answers of ``bench storage``."""
-    inside = path.relative_to(out)
-    hidden = any(part.startswith(".") for part in inside.parts)
-    return hidden or str(inside) == published.FILE.name or inside.parts[:2] == (SUITES, suites.STORAGE)
-
-
-def _difference(path: Path, wanted: bytes) -> str:
-    """Where a file is not as wanted; empty where it is."""
-    if not path.is_file():
-        return f"{path}: missing"
-    content = path.read_bytes()
-    if content == wanted:
-        return ""
-    if path.suffix not in (".md", ".csv", ".jsonl"):
-        return f"{path}: the records give another"
-    lines = zip_longest(content.decode(errors="replace").split("\n"), wanted.decode().split("\n"))
-    number, (old, new) = next((at, pair) for at, pair in enumerate(lines, 1) if pair[0] != pair[1])
-    if old is None or new is None:
-        return f"{path}:{number}: {'ends too early' if old is None else 'goes on too long'}"
-    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(old, new, strict=False)))
-    start = max(0, same - SHOWN // 2)
-    return f"{path}:{number}: has {old[start : start + SHOWN]!r}, the records give {new[start : start + SHOWN]!r}"

@@ -22,10 +22,11 @@ Columns (``NA``, NaN or empty where a record does not say):
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -35,11 +36,11 @@ from bench.store.artifacts import Store
 from bench.store.cell import STAGES
 from bench.store.entries import SUFFIX, Entry, in_order, read_jsonl
 
-_TEXT = ("cell", "dataset", "title", "method", "labels", "asked", "via", "student", "protocol", "state", "metric",
-         "recipe", "data_digest", "protocol_digest")  # fmt: skip
-_COUNTS = ("ipc", "protocol_version", "seed", "test_images", "image_bytes", "label_bytes", "label_parameters",
-           "full_label_bytes", "epochs", "images", "peak_memory")  # fmt: skip
-_OBJECTS = ("curve", "steps", "environment", "parents", "changed", "plugin_digests", "damaged")
+_TEXT = ("cell", "dataset", "title", "method", "base", "settings", "labels", "asked", "via", "student", "protocol",
+         "state", "reason", "metric", "recipe", "data_digest", "protocol_digest", "device", "suite", "source",
+         "predictions")  # fmt: skip
+_COUNTS = ("ipc", "protocol_version", "seed", "student_seed", "test_images", "image_bytes", "label_bytes",
+           "public_bytes", "label_parameters", "full_label_bytes", "epochs", "images", "peak_memory")  # fmt: skip
 
 
 def load_results(paths: str | Path | Iterable[str | Path]) -> pd.DataFrame:
@@ -69,74 +70,74 @@ def _load(path: Path) -> list[pd.DataFrame]:
 
 
 def from_file(file: Path) -> pd.DataFrame:
-    """The records of one ``*.records.jsonl`` file, with the predictions beside it."""
+    """Load one ``*.records.jsonl`` file, with the predictions beside it."""
     loaded = read_jsonl(file)
-    suite = file.parent.name if file.parent.parent.name == "suites" else ""
-    frame = to_frame(loaded.entries, suite=suite, source=str(file))
     predictions = file.with_name(file.name.removesuffix(SUFFIX) + predictions_.SUFFIX)
-    known = predictions_.predicted_cells(predictions)
-    frame["predictions"] = [str(predictions) if cell in known else "" for cell in frame["cell"]]
-    frame.attrs["left_out"] = [f"{file.name}: {one}" for one in loaded.left_out]
-    return frame
+    files = dict.fromkeys(predictions_.predicted_cells(predictions), predictions)
+    suite = file.parent.name if file.parent.parent.name == "suites" else ""
+    return to_frame(loaded.entries, suite, str(file), files, [f"{file.name}: {one}" for one in loaded.left_out])
 
 
 def from_store(store: Store) -> list[pd.DataFrame]:
-    """The records of a store, a DataFrame per suite."""
+    """Load a store, a DataFrame per suite."""
     from bench.planning import manifest
     from bench.report.collect import collect
 
     frames = []
     for suite, entries in sorted(collect(store).items()):
-        frame = to_frame(in_order(entries), suite=suite, source=str(store.root))
-        files = [store.folder(cell) / predictions_.FILE for cell in frame["cell"]]
-        frame["predictions"] = [str(file) if file.is_file() else "" for file in files]
-        frame.attrs["left_out"] = sorted({text for entry in entries for text in entry.damaged})
-        frames.append(frame)
+        files = {entry.cell: store.folder(entry.cell) / predictions_.FILE for entry in entries}
+        files = {cell: file for cell, file in files.items() if file.is_file()}
+        damaged = sorted({text for entry in entries for text in entry.damaged})
+        frames.append(to_frame(in_order(entries), suite, str(store.root), files, damaged))
     if wrong := manifest.unreadable(store):
         frames = frames or [to_frame([])]
         frames[0].attrs["left_out"] += wrong
     return frames
 
 
-def to_frame(entries: Sequence[Entry], suite: str = "", source: str = "") -> pd.DataFrame:
-    """The DataFrame of entries, in their order."""
-    columns: dict[str, Any] = {}
-    for name in _TEXT:
-        columns[name] = pd.array([getattr(entry, name) for entry in entries], dtype="str")
-    for name in _COUNTS:
-        columns[name] = pd.array([getattr(entry, name) for entry in entries], dtype="Int64")
-    for name in ("top1", "oracle_top1"):
-        columns[name] = pd.array([getattr(entry, name) for entry in entries], dtype="float64")
-    for name in _OBJECTS:
-        columns[name] = pd.Series([getattr(entry, name) for entry in entries], dtype="object")
-    columns |= {
-        "base": pd.array([entry.base for entry in entries], dtype="str"),
-        "settings": pd.array([entry.method.partition("[")[2].removesuffix("]") for entry in entries], dtype="str"),
-        "student_seed": pd.array([entry.seeds[1] for entry in entries], dtype="Int64"),
-        "reason": pd.array([entry.reason or "" for entry in entries], dtype="str"),
-        "cost": pd.Series([entry.cost and entry.cost.model_dump() for entry in entries], dtype="object"),
-        "public": pd.Series([tuple(asdict(one) for one in entry.public) for entry in entries], dtype="object"),
-        "public_bytes": pd.array(
-            [None if entry.label_bytes is None else sum(one.bytes for one in entry.public) for entry in entries],
-            dtype="Int64",
-        ),
-        "augmented": pd.array([entry.augmented for entry in entries], dtype="bool"),
-        "device": pd.array([device_of(entry.environment) for entry in entries], dtype="str"),
-        "suite": pd.array([suite] * len(entries), dtype="str"),
-        "source": pd.array([source] * len(entries), dtype="str"),
-        "predictions": pd.array([""] * len(entries), dtype="str"),
-    }
-    for stage in dict.fromkeys([*STAGES, *sorted({stage for entry in entries for stage in entry.seconds})]):
-        columns[f"seconds_{stage}"] = pd.array([entry.seconds.get(stage) for entry in entries], dtype="float64")
-    columns["seconds_total"] = pd.array(
-        [sum(entry.seconds[stage] for stage in sorted(entry.seconds)) if entry.seconds else None for entry in entries],
-        dtype="float64",
-    )
-    frame = pd.DataFrame(columns)
-    frame.attrs["left_out"] = []
+def to_frame(
+    entries: Sequence[Entry],
+    suite: str = "",
+    source: str = "",
+    predictions: Mapping[str, Path] | None = None,
+    left_out: Iterable[str] = (),
+) -> pd.DataFrame:
+    """DataFrame of entries, in their order; ``predictions`` by cell."""
+    frame = pd.DataFrame([vars(entry) for entry in entries], columns=list(Entry.model_fields), dtype="object")
+    took = pd.DataFrame(frame.pop("seconds").tolist(), index=frame.index)
+    stages = dict.fromkeys([*STAGES, *sorted(took)])
+    files = predictions or {}
+    frame = frame.assign(
+        base=[entry.base for entry in entries],
+        settings=[entry.method.partition("[")[2].removesuffix("]") for entry in entries],
+        student_seed=frame["student_seed"].fillna(frame["seed"]),
+        reason=frame["reason"].fillna(""),
+        cost=[entry.cost and entry.cost.model_dump() for entry in entries],
+        public=[tuple(asdict(one) for one in entry.public) for entry in entries],
+        public_bytes=[
+            None if entry.label_bytes is None else sum(one.bytes for one in entry.public) for entry in entries
+        ],
+        device=[device_of(entry.environment) for entry in entries],
+        suite=suite,
+        source=source,
+        predictions=[str(files.get(entry.cell, "")) for entry in entries],
+        **{f"seconds_{stage}": took.get(stage) for stage in stages},
+        seconds_total=took.reindex(columns=sorted(took)).sum(axis=1, min_count=1),
+    ).drop(columns="schema_version")
+    numbers = ["top1", "oracle_top1", *(name for name in frame if name.startswith("seconds_"))]
+    frame = frame.astype(
+        dict.fromkeys(_TEXT, "str") | dict.fromkeys(_COUNTS, "Int64") | dict.fromkeys(numbers, "float64")
+    ).astype({"augmented": "bool"})
+    frame.attrs["left_out"] = list(left_out)
     return frame
 
 
+def environment_facts(environments: Iterable[dict[str, str]]) -> dict[str, list[str]]:
+    """Every value of each fact, both sorted."""
+    pairs = sorted({pair for one in environments for pair in one.items()})
+    return {fact: [value for _, value in own] for fact, own in groupby(pairs, key=itemgetter(0))}
+
+
 def device_of(environment: dict[str, str]) -> str:
-    """The accelerator, or else the CPU; empty where neither was recorded."""
+    """Accelerator, or else the CPU; empty where neither was recorded."""
     return environment.get("accelerator") or environment.get("cpu") or ""

@@ -21,6 +21,7 @@ A row pools only what is alike: the digests of data set, protocol and plug-ins a
 
 from __future__ import annotations
 
+import gc
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -32,6 +33,7 @@ import pandas as pd
 from bench.api import catalogue, registry
 from bench.report.comparison import Accuracies, Runs, against_best, components, is_claimed, resample_images
 from bench.report.papers.dd_ranking import add_scores
+from bench.report.results import environment_facts
 from bench.store.predictions import load_scores
 
 TABLE = ["suite", "dataset", "protocol", "protocol_version", "protocol_digest", "data_digest", "ipc", "student"]
@@ -47,7 +49,7 @@ _STATES = ("done", "failed", "missing")
 
 
 def pool(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a DataFrame of records, in the order of the board.
+    """Rows of a DataFrame of records, in the order of the board.
 
     ``attrs["left_out"]`` adds records that claim the same seed of the same row as another.
     """
@@ -72,12 +74,12 @@ def pool(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def records(rows: pd.DataFrame) -> list[Any]:
-    """The rows as tuples with named fields, None for what is not known; ``Index`` as in the DataFrame."""
+    """Rows as tuples with named fields, None for what is not known; ``Index`` as in the DataFrame."""
     return list(rows.astype(object).where(rows.notna(), None).itertuples())
 
 
 def _numbered(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """The records in the order of the board, each with the number of its ``row``; and those left out."""
+    """Sort the records as the board does, each with the number of its ``row``; and those left out."""
     frame = frame.assign(
         plugins=[json.dumps(one, sort_keys=True) if one else None for one in frame["plugin_digests"]],
         asked_for=[json.dumps({**one, "dataset": ""}, sort_keys=True) for one in frame["changed"]],
@@ -98,7 +100,7 @@ def _numbered(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _pooled(columns: Mapping[str, list[Any]], at: np.ndarray[Any, Any]) -> dict[str, Any]:
-    """What a row says of its records beyond means."""
+    """Facts of a row beyond means."""
     own = {name: [columns[name][index] for index in at] for name in _POOLED}
     runs: dict[int, dict[int, str]] = {}
     top1: dict[int, list[float]] = {}
@@ -110,10 +112,7 @@ def _pooled(columns: Mapping[str, list[Any]], at: np.ndarray[Any, Any]) -> dict[
             oracle.setdefault(seed, []).append(best)
     states = Counter(own["state"])
     sets, students = components(list(top1.values())) if top1 else (np.nan, np.nan)
-    seen: dict[str, set[str]] = {}
-    for state, environment in zip(own["state"], own["environment"], strict=True):
-        for fact, value in environment.items() if state == "done" else ():
-            seen.setdefault(fact, set()).add(value)
+    done = [one for state, one in zip(own["state"], own["environment"], strict=True) if state == "done"]
     failures = zip(own["reason"], own["cell"], own["state"], strict=True)
     return {
         "n": len(runs),
@@ -132,12 +131,12 @@ def _pooled(columns: Mapping[str, list[Any]], at: np.ndarray[Any, Any]) -> dict[
         "reasons": [(reason or "no reason was given", cell) for reason, cell, state in failures if state == "failed"],
         "sets": frozenset(one["images"] for one in own["parents"] if "images" in one),
         "labellers": frozenset(one["labels"] for one in own["parents"] if "labels" in one),
-        "differs": {fact: sorted(values) for fact, values in sorted(seen.items()) if len(values) > 1},
+        "differs": {fact: values for fact, values in environment_facts(done).items() if len(values) > 1},
     }
 
 
 def _info(base: str) -> tuple[str, bool]:
-    """The title of a method and whether it is a baseline."""
+    """Title of a method and whether it is a baseline."""
     if base == FULL:
         return "Full data", True
     if base.partition(":")[0] not in registry.method_names():
@@ -148,6 +147,7 @@ def _info(base: str) -> tuple[str, bool]:
 
 def _compared(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     """Intervals of the means, and how the rows of each table differ from its best."""
+    gc.freeze()  # statsmodels collects garbage at every correction: slow beside thousands of records
     found: dict[int, dict[str, Any]] = {}
     for _, table in rows.groupby(TABLE, dropna=False, sort=False):
         numbers, known = table.index.tolist(), accuracies(table, frame)
@@ -166,12 +166,13 @@ def _compared(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
             on_front = pareto(table["label_bytes"].tolist(), [found[number]["top1_mean"] for number in numbers])
             for number, one in zip(numbers, on_front, strict=True):
                 found[number]["on_front"] = one
+    gc.unfreeze()
     compared = pd.DataFrame.from_dict(found, orient="index").reindex(index=rows.index, columns=[*_COMPARED, *_FLAGS])
     return compared.astype(dict.fromkeys(_COMPARED, "float64") | dict.fromkeys(_FLAGS, "boolean"))
 
 
 def accuracies(rows: pd.DataFrame, frame: pd.DataFrame) -> Accuracies:
-    """What is known of the cells of rows on one data set, for comparisons between them."""
+    """Accuracies of the cells of rows on one data set, for comparisons between them."""
     own = {cell for runs in rows["runs"] for students in runs.values() for cell in students.values()}
     used = frame[frame["cell"].isin(own)]
     top1 = dict(zip(used["cell"], used["top1"], strict=True))
@@ -184,12 +185,10 @@ def accuracies(rows: pd.DataFrame, frame: pd.DataFrame) -> Accuracies:
     for size in {len(one) for one in scores.values()}:
         cells = [cell for cell, one in scores.items() if len(one) == size]
         resampled |= dict(zip(cells, resample_images(np.stack([scores[cell] for cell in cells])), strict=True))
-    images = used["test_images"].max() if len(used) else None
     if (rows["metric"] != TOP1).any():
-        images = None
-    elif pd.isna(images):
-        images = known_test_images(rows["dataset"].iloc[0])
-    return Accuracies(top1, resampled, None if images is None else int(images))
+        return Accuracies(top1, resampled)
+    images = used["test_images"].max()
+    return Accuracies(top1, resampled, known_test_images(rows["dataset"].iloc[0]) if pd.isna(images) else int(images))
 
 
 def agrees(scores: np.ndarray[Any, Any], top1: float) -> bool:

@@ -1,5 +1,4 @@
-"""What a reader takes away: the sentence a board opens with, the best rows within each label budget, and an aggregate
-over budgets, like compared with like.
+"""First sentence of a board, best rows within each label budget, and aggregate over budgets: like with like.
 
 Accuracy under soft labels is owed to the labels as well, so a method is named only under label choices for which the
 random baseline was measured: real images drawn at random, with the same IPC, labels, student and protocol.
@@ -28,7 +27,7 @@ SMOKE_TEST = 1000  # test images below which a board is no evidence
 
 
 class Winner(NamedTuple):
-    """The best rows of an IPC whose labels take ``least`` bytes or less, and so up to ``most`` (None: no limit)."""
+    """Best rows of an IPC whose labels take ``least`` bytes or less, and so up to ``most`` (None: no limit)."""
 
     ipc: int
     least: int
@@ -42,9 +41,8 @@ class Winner(NamedTuple):
 def with_baseline(table: pd.DataFrame) -> pd.Series:
     """Whether the random baseline was measured under the labels of each row, in the same table."""
     place = [*TABLE, "labels"]
-    measured = table[(table["method"].isin(baselines())) & (table["n"] > 0)]
-    known = set(map(tuple, measured[place].astype(str).values.tolist()))
-    return pd.Series([key in known for key in map(tuple, table[place].astype(str).values.tolist())], table.index)
+    measured = table["method"].isin(baselines()) & (table["n"] > 0)
+    return measured.groupby([table[name] for name in place], dropna=False).transform("any")
 
 
 def winners(rows: pd.DataFrame) -> list[Winner]:
@@ -84,17 +82,13 @@ def _same_labels(row: Any, distilled: Any) -> bool:
 
 
 def choice(labels: str) -> str:
-    """The choice of ``--labels`` behind a board's word, whoever answers: ``stored:fp16`` of ``stored:fp16 of
-    ensemble``, ``online`` of ``projector``.
-    """
+    """Choice of labels behind a board's word, whoever answers: ``stored:fp16 of ensemble`` → ``stored:fp16``."""
     head = labels.partition(" of ")[0]
     return head if head.partition(":")[0] in ("stored", "static", "hard") or head == "teacher:int8" else "online"
 
 
 def budget_range(dataset: str) -> tuple[int, int] | None:
-    """The label bytes over which a data set's aggregate goes: from one fp16 label per class; None: not in the
-    catalogue.
-    """
+    """Label bytes of a data set's aggregate, from one fp16 label per class; None: not in the catalogue."""
     if dataset not in catalogue.names():
         return None
     least = 2 * catalogue.dataset(dataset).classes ** 2
@@ -102,8 +96,11 @@ def budget_range(dataset: str) -> tuple[int, int] | None:
 
 
 def over_budgets(rows: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
-    """The label choices that all methods have at an IPC, and per method and IPC the mean over budgets of the best
-    accuracy that each affords with them, every doubling of the budget counting the same.
+    """Compare methods over all label budgets, every doubling of the budget counting the same.
+
+    Returns:
+        the label choices that all methods have at an IPC, and per method and IPC the mean over budgets of the best
+        accuracy that each affords with them.
 
     Empty where fewer than two methods have two choices in common, or one has no row that the least budget affords.
     """

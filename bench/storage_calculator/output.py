@@ -47,7 +47,7 @@ def render_page(request: StorageRequest) -> str:
 def _table(one: Table) -> str:
     columns = {escape(header) or " ": side for header, side in one.columns.items()}
     rows = [dict(zip(columns, map(escape, row), strict=True)) for row in one.rows]
-    return f"{escape(one.about)}\n\n{markdown_table(columns, rows)}"
+    return f"{escape(one.about)}\n\n{markdown_table(rows, [head for head, side in columns.items() if side == 'left'])}"
 
 
 def command(request: StorageRequest) -> str:

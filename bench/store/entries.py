@@ -102,7 +102,7 @@ class Entry(BaseConfig):
 
     @property
     def base(self) -> str:
-        """The method without its settings: ``hello`` of ``hello[conv_rank=4]``."""
+        """Method without its settings: ``hello`` of ``hello[conv_rank=4]``."""
         return self.method.partition("[")[0]
 
     @property
@@ -112,13 +112,13 @@ class Entry(BaseConfig):
 
     @cached_property
     def line(self) -> str:
-        """The entry as canonical JSON, without defaults."""
+        """Entry as canonical JSON, without defaults."""
         return canonical({**self.model_dump(mode="json", exclude_defaults=True), "schema_version": 1})
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A line of a records file that is no entry."""
+    """Line of a records file that is no entry."""
 
     line: str
     why: str  # one line
@@ -128,7 +128,7 @@ class LeftOut:
 
 
 class Loaded(NamedTuple):
-    """The contents of a records file."""
+    """Contents of a records file."""
 
     entries: list[Entry]
     left_out: list[LeftOut]

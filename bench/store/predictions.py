@@ -54,7 +54,7 @@ def load(path: Path, cells: Iterable[str]) -> dict[str, Predicted]:
 
 
 def load_scores(path: str, cells: Iterable[str]) -> dict[str, NDArray[np.float64]]:
-    """What each test image adds to the accuracy of a cell, so that the mean over images is the headline."""
+    """Load the share of each test image in the accuracy of a cell; their mean is the headline."""
     found = {}
     for cell, (predicted, labels) in load(Path(path), cells).items():
         right, seen = predicted == labels, predicted != UNTESTED

@@ -13,7 +13,8 @@ from bench.cli import main
 from bench.errors import UserError
 from bench.planning import manifest
 from bench.report import publish
-from bench.report.publish import Board, Change, check, merge, present, texts, update, write
+from bench.report.drift import check
+from bench.report.publish import Board, Change, merge, present, texts, update, write
 from bench.store.entries import Entry, read_jsonl
 from tests.report.board_data import entry, grid, three
 from tests.report.test_results import filled, small

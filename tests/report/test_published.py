@@ -15,20 +15,8 @@ from markdown_it import MarkdownIt
 
 from bench.cli import main
 from bench.errors import UserError
-from bench.report.papers.published import (
-    FILE,
-    beside,
-    board_labels,
-    commands,
-    delta_text,
-    load,
-    measured_text,
-    numbers,
-    obstacle,
-    points,
-    printed_text,
-    render,
-)
+from bench.report.papers.published import FILE, beside, board_labels, commands, load, numbers, obstacle, points
+from bench.report.papers.published_table import delta_text, measured_text, printed_text, render
 from bench.report.results import to_frame
 from bench.report.rows import pool, records
 from bench.store.entries import Entry, in_order

@@ -37,7 +37,7 @@ def augmentation_robust(with_augmentation: Any, without: Any) -> Any:
 
 
 def normalized(value: Any) -> Any:
-    """A weighted difference of accuracies in [-1, 1] as a score in [0, 1]; no difference is 0.269."""
+    """Weighted difference of accuracies in [-1, 1] as a score in [0, 1]; no difference is 0.269."""
     return (np.exp(value) - np.exp(-1)) / (np.e - np.exp(-1))
 
 
@@ -67,11 +67,9 @@ def add_scores(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _same_labels(rows: pd.DataFrame, one: int, other: int) -> bool:
-    """Whether two rows of the same label choice have labels of the same model: with other settings of its own, a
-    label model has the same name on random images.
+    """Whether two rows of the same label choice have labels of the same model.
+
+    With other settings of its own, a label model has the same name on random images.
     """
-    return (
-        rows["labels"].iloc[one] == HARD
-        or bool(rows["labellers"].iloc[one] & rows["labellers"].iloc[other])
-        or rows["changed"].iloc[one] == rows["changed"].iloc[other]
-    )
+    a, b = rows.iloc[one], rows.iloc[other]
+    return bool(a["labels"] == HARD or a["labellers"] & b["labellers"] or a["changed"] == b["changed"])

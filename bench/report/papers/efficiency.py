@@ -13,16 +13,13 @@ import pandas as pd
 from bench.api import registry
 from bench.format import NONE, csv_text, escape, markdown_table, plain, size, slug
 from bench.planning.protocols import OFFICIAL, unchanged
+from bench.report.board import facts_text
 from bench.report.papers.trends import title
 from bench.report.rows import records
 
 METRIC = "cost"  # of the evaluator whose records these are
-COLUMNS = {"Method": "left", "Labels": "left"} | dict.fromkeys(
-    ("Batch", "s / iteration", "ms / image", "× bare", "Accelerator", "Host", "n", "Printed s / iteration",
-     "Printed ms / image", "Printed memory"), "right",
-)  # fmt: skip
+LEFT = ("Method", "Labels", "What they report", "Direction")
 RARE = ("Accelerator", "Printed s / iteration", "Printed ms / image", "Printed memory")
-BESIDE = {"What they report": "left", "Printed": "right", "Measured": "right", "n": "right", "Direction": "left"}
 CSV = ["dataset", "device", "threads", "protocol", "ipc", "student", "method", "labels", "seed", "student_seed",
        "batch_size", "iterations", "seconds_per_iteration", "milliseconds_per_image", "fastest", "slowest",
        "times_bare", "accelerator_bytes", "host_bytes", "label_bytes"]  # fmt: skip
@@ -53,7 +50,7 @@ def boards(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def render(frame: pd.DataFrame) -> str:
-    """The Markdown board of the records of one data set and device."""
+    """Markdown board of the records of one data set and device."""
     frame = _with_costs(frame)
     first = frame.iloc[0]
     blocks = [f"# {escape(title(first['title'], first['suite']))}: {escape(first['device'])}", _head(frame)]
@@ -61,9 +58,9 @@ def render(frame: pd.DataFrame) -> str:
         lines = _lines(table)
         what = f"all under {escape(protocol)}" if common else "each method under its authors' recipe"
         blocks.append(f"## IPC {ipc}, {escape(plain(student))}: {what}")
-        blocks.append(markdown_table(COLUMNS, [_cells(line) for line in lines], rare=RARE))
+        blocks.append(markdown_table([_cells(line) for line in lines], LEFT, RARE))
         if beside := _beside(lines):
-            blocks += [markdown_table(BESIDE, beside), COMPARABLE]
+            blocks += [markdown_table(beside, LEFT), COMPARABLE]
     return "\n\n".join([*blocks, "## How to read the tables", NOTES]) + "\n"
 
 
@@ -84,16 +81,12 @@ def _with_costs(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _head(frame: pd.DataFrame) -> str:
-    facts: dict[str, set[str]] = {}
-    for environment in frame["environment"]:
-        for name, value in environment.items():
-            facts.setdefault(name, set()).add(value)
-    words = " · ".join(f"{escape(name)} {escape(', '.join(sorted(facts[name])))}" for name in sorted(facts))
-    return words if "accelerator" in facts else f"{ON_CPU}\n\n{words}"
+    words = " · ".join(facts_text(frame))
+    return words if any("accelerator" in one for one in frame["environment"]) else f"{ON_CPU}\n\n{words}"
 
 
 def _lines(table: pd.DataFrame) -> list[Any]:
-    """The students of each method, labels and protocol together."""
+    """Students of each method, labels and protocol together."""
     groups = table.groupby(["base", "method", "labels", "protocol"], sort=True)
     lines = groups.agg(
         batch=("batch_size", "first"), seconds=("seconds_per_iteration", "median"),

@@ -28,8 +28,6 @@ import pandas as pd
 from bench.api import architectures, catalogue, registry
 from bench.api.stored.size import fkd_bytes
 from bench.errors import UserError
-from bench.format import NONE, escape, markdown_table, percent, plain, size, superscript, unbroken
-from bench.format import points as points_text
 from bench.planning.label_choices import parse
 from bench.planning.protocols import OFFICIAL, unchanged
 from bench.report.rows import records
@@ -44,19 +42,14 @@ _MEASURED = ["protocol", "protocol_version", "labels", "n", "top1_mean", "top1_s
              "oracle_mean", "label_bytes"]  # fmt: skip
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ([KMGT])B")
 _NUMBER = r"\d+(?:\.\d+)?"
-_NOTES = f"""\
-† Printed by others: the best epoch on the test set, as papers report it. Where sources disagree, each has its line; ?:
-not compared with its source. **Measured**: here, under the same recipe: mean ± standard deviation (sets) of the last
-epoch. **Δ**: measured − published in points, with the 95 % interval of what was measured; ‡: the source's recipe is not
-known. **Label bytes**: computed from the source's recipe (SRe2L's files of stored logits; of a model its parameters in
-fp32, without the frozen backbone it stands on); ≈: the source leaves open what that rests on; {NONE}: it does not say
-enough. **Storage it prints**: in the source's own terms."""
 
 
 @cache
 def load(path: Path = FILE) -> pd.DataFrame:
-    """Every published number in the order of the file, with its ``label_bytes`` (computed), ``printed_bytes``, and the
-    ``wanted_protocol`` and ``wanted_labels`` under which the benchmark measures it.
+    """Load every published number in the order of the file.
+
+    Adds ``label_bytes`` (computed), ``printed_bytes``, and the ``wanted_protocol`` and ``wanted_labels`` under which
+    the benchmark measures it.
 
     Raises:
         UserError: the file is missing or broken: where, and what was expected.
@@ -91,7 +84,7 @@ def load(path: Path = FILE) -> pd.DataFrame:
 
 
 def _label_bytes(one: Any) -> Any:
-    """What labels take under the recipe; None where that does not say enough."""
+    """Bytes of labels under the recipe; None where that does not say enough."""
     if one.labels == "stored" and one.classes:
         images = one.ipc * one.classes
         every = fkd_bytes(images, one.classes, one.label_epochs, one.label_batch_size, index=bool(one.label_index))
@@ -100,7 +93,7 @@ def _label_bytes(one: Any) -> Any:
 
 
 def _printed_bytes(one: Any) -> int | None:
-    """The storage that a source prints in bytes (``2.54 GB``)."""
+    """Storage that a source prints in bytes (``2.54 GB``)."""
     if (found := _SIZE.search(one.storage)) is None:
         return None
     return round(float(found[1]) * float(1024 if one.binary_units else 1000) ** " KMGT".index(found[2]))
@@ -118,8 +111,10 @@ def _with_recipes(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def numbers(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per setting and value, whoever prints it, that with a standard deviation first: ``sources`` (titles),
-    ``source_ids``, ``storages``, ``notes``; settings by method, variant and student as the file brings them up.
+    """Pool numbers to one row per setting and value, whoever prints it, that with a standard deviation first.
+
+    Adds ``sources`` (titles), ``source_ids``, ``storages``, ``notes``; methods, variants and students in the order of
+    the file.
     """
     frame = frame.assign(order=range(len(frame)))
     for name, key in (("at_method", ["method"]), ("at_variant", ["method", "variant"]), ("at_student", ["student"])):
@@ -140,9 +135,10 @@ def numbers(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def beside(frame: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """Published :func:`numbers` with the measured row to compare each with (``measured_…``; NaN: none): under a paper's
-    own recipe, because another one moves accuracy by more than most methods do; of several the newest version's, then
-    the largest.
+    """Join published :func:`numbers` with the measured row to compare each with (``measured_…``; NaN: none).
+
+    Only rows under a paper's own recipe, because another one moves accuracy by more than most methods do; of several
+    the newest version's, then the largest.
     """
     found = numbers(frame)
     found["at"] = range(len(found))
@@ -164,7 +160,7 @@ def beside(frame: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
 
 @cache
 def board_labels(method: str, choice: str) -> str | None:
-    """A board's word for labels that are asked for by a choice; None for a method that is no plug-in."""
+    """Board's word for labels that are asked for by a choice; None for a method that is no plug-in."""
     if method not in registry.method_names():
         return None
     info = registry.method(method).info
@@ -187,8 +183,9 @@ def obstacle(one: Any) -> str:
 
 
 def commands(frame: pd.DataFrame) -> list[str]:
-    """The commands that measure published settings, as few as make no other setting; settings that the benchmark can't
-    measure come in none.
+    """Commands that measure published settings, as few as make no other setting.
+
+    Settings that the benchmark can't measure come in none.
     """
     frame = frame[[not obstacle(one) for one in frame.itertuples()]]
     request = ["method", "dataset", "wanted_protocol", "wanted_labels"]
@@ -206,87 +203,14 @@ def commands(frame: pd.DataFrame) -> list[str]:
 
 
 def points(dataset: str, student: str | None = None) -> pd.DataFrame:
-    """Published numbers of a data set for figures: ``method``, ``variant``, ``ipc``, ``student``, ``value`` (percent),
-    ``source``, ``wanted_protocol`` and ``bytes`` (computed from the recipe, else as printed; others are left out).
+    """List published numbers of a data set for figures.
+
+    Returns:
+        ``method``, ``variant``, ``ipc``, ``student``, ``value`` (percent), ``source``, ``wanted_protocol`` and
+        ``bytes`` (computed from the recipe, else as printed; others are left out).
     """
     frame = load()
     found = numbers(frame[(frame["dataset"] == dataset) & (frame["student"].eq(student) if student else True)])
     found = found.assign(bytes=found["label_bytes"].fillna(found["printed_bytes"]))
     return found.loc[found["bytes"].notna(), ["method", "variant", "ipc", "student", "value", "source",
                                               "wanted_protocol", "bytes"]]  # fmt: skip
-
-
-# ------------------------------------------------------------------------------------------------------ as text
-
-
-def printed_text(one: Any) -> str:
-    """``46.8 ± 0.2``, ``27.0?`` where it was not compared with its source."""
-    value, _, std = str(one.printed).partition("±")
-    return value + (unbroken(f" ± {std}") if std else "") + ("?" if one.unchecked else "")
-
-
-def label_text(one: Any) -> str:
-    """``5.7 GiB``, or ``≈ 3.1 MiB`` where the source leaves open what it rests on."""
-    if one.label_bytes is None:
-        return NONE
-    return unbroken(("≈ " if one.label_assumed else "") + size(one.label_bytes))
-
-
-def measured_text(one: Any) -> str:
-    """``45.1 ± 0.2 (3)``: mean, standard deviation and number of distilled sets."""
-    if one.measured_top1_mean is None:
-        return NONE
-    spread = "" if one.measured_top1_std is None else unbroken(f" ± {percent(one.measured_top1_std)}")
-    return f"{percent(one.measured_top1_mean)}{spread} ({one.measured_n})"
-
-
-def delta_text(one: Any) -> str:
-    """``+0.4 (-0.1 to +0.9)``; ‡ where the source's recipe is not known to be the one that was measured."""
-    if one.delta is None:
-        return NONE
-    interval = ""
-    if one.measured_top1_low is not None:
-        low, high = (bound - one.value / 100 for bound in (one.measured_top1_low, one.measured_top1_high))
-        interval = f" ({points_text(low)} to {points_text(high)})"
-    return f"{points_text(one.delta / 100)}{interval}{'' if one.known else ' ‡'}"
-
-
-def render(dataset: str, rows: pd.DataFrame) -> str:
-    """The Markdown block of the published numbers on a data set, beside measured rows; empty where there are none."""
-    frame = load()
-    frame = frame[frame["dataset"] == dataset]
-    if frame.empty:
-        return ""
-    found = beside(frame, rows)
-    default = catalogue.dataset(dataset).student if dataset in catalogue.names() else ""
-    found = found.assign(other=found["student"] != default)
-    found = found.sort_values(["other", "student", "ipc", "method"], kind="stable")
-    notes = {note: at for at, note in enumerate(dict.fromkeys(note for note in frame["note"] if note), 1)}
-    titles = {name: registry.method(name).info.title for name in registry.method_names()}
-    titles = dict(zip(frame["source"], frame["source_title"], strict=True)) | titles
-    columns = dict.fromkeys(("Method", "Student"), "left") | dict.fromkeys(
-        ("IPC", "Top-1 % †", "Measured", "Δ", "Label bytes"), "right"
-    )
-    columns |= dict.fromkeys(("Storage it prints", "Printed by"), "left")
-    lines = [_line(one, notes, titles) for one in records(found)]
-    legend = [f"- {superscript(at)} {escape(note)}." for note, at in notes.items()]
-    for one in frame.drop_duplicates("source").itertuples():
-        counts = f" Counts as storage: {escape(one.storage_convention)}." if one.storage_convention else ""
-        legend.append(f"- {escape(one.source_title)}: {escape(one.where)}.{counts}")
-    table = markdown_table(columns, lines, rare=("Measured", "Δ"))
-    return "\n\n".join(["## Published numbers †", table, _NOTES, "\n".join(legend)])
-
-
-def _line(one: Any, notes: dict[str, int], titles: dict[str, str]) -> dict[str, str]:
-    marks = sorted(notes[note] for note in one.notes)
-    return {
-        "Method": escape(titles.get(one.method, one.method) + (f", {one.variant}" if one.variant else "")),
-        "Student": escape(one.student),
-        "IPC": str(one.ipc),
-        "Top-1 % †": f"{printed_text(one)}{' '.join(map(superscript, marks))}",
-        "Measured": measured_text(one),
-        "Δ": delta_text(one),
-        "Label bytes": label_text(one),
-        "Storage it prints": escape(plain("; ".join(one.storages))),
-        "Printed by": escape(", ".join(one.sources)),
-    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -16,9 +17,7 @@ from bench.report.comparison import CLAIM_SEEDS, Estimate, corrected, is_claimed
 from bench.report.rows import accuracies, records
 
 SAME, OTHER, UNCLAIMED = "same", "other", "not claimed"
-COLUMNS = dict.fromkeys(("What they report", "Printed", "Protocol", "IPC", "Student"), "left") | {
-    "Measured": "right", "Δ": "right", "n": "right", "Direction": "left",
-}  # fmt: skip
+LEFT = ("What they report", "Printed", "Protocol", "IPC", "Student", "Direction")
 NOTES = f"""\
 **Printed**: the two numbers of the authors, in their setting. **Measured**: the two means here. **Δ**: their difference
 in points with its 95 % interval, paired by seed and test image. **n**: pairs of distilled sets, of those planned.
@@ -29,8 +28,9 @@ NAMED = 5  # of the trends that were not measured; the others are counted
 
 
 class Finding(NamedTuple):
-    """A trend in one table of a board; several where the authors report the same of several data sets or students that
-    one row here stands for. Rows are tuples of :func:`bench.report.rows.records`.
+    """Trend in one table of a board; rows are tuples of :func:`bench.report.rows.records`.
+
+    Several trends where the authors report the same of several data sets or students that one row here stands for.
     """
 
     trends: tuple[Trend, ...]
@@ -58,7 +58,7 @@ class Finding(NamedTuple):
 
 
 def findings(whole: Suite, rows: pd.DataFrame, frame: pd.DataFrame) -> list[Finding]:
-    """The trends of a suite in every table that holds both of their rows with something measured."""
+    """Trends of a suite in every table that holds both of their rows with something measured."""
     found: dict[tuple[Any, ...], Finding] = {}
     known, plain_rows = accuracies(rows, frame), records(rows)
     for trend in about(whole.trends, rows["dataset"].iloc[0]):
@@ -75,7 +75,7 @@ def findings(whole: Suite, rows: pd.DataFrame, frame: pd.DataFrame) -> list[Find
 
 
 def about(trends: Sequence[Trend], dataset: str) -> list[Trend]:
-    """The trends that a board of a data set is about: those on this data set where any is, else all."""
+    """Trends that a board of a data set is about: those on this data set where any is, else all."""
     own = any(trend.dataset == dataset for trend in trends)
     return [trend for trend in trends if not own or trend.dataset in (None, dataset)]
 
@@ -87,8 +87,9 @@ def _upward(trend: Trend) -> bool:
 
 
 def _pairs(trend: Trend, rows: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
-    """The rows a trend is about, two by two, that differ in nothing but what the trend names, and in the protocol
-    where each is its method's own.
+    """Rows a trend is about, two by two, that differ in nothing but what the trend names.
+
+    And in the protocol where each is its method's own.
     """
     students = (trend.student, *trend.kin)
     here = [row for row in rows if trend.ipc in (None, row.ipc) and (not trend.student or row.student in students)]
@@ -98,13 +99,13 @@ def _pairs(trend: Trend, rows: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
     def place(row: Any) -> tuple[Any, ...]:
         return _recipe(row), None if across_ipc else row.ipc, None if across_students else row.student
 
-    others = [row for row in here if _like(trend.less, row)]
-    for more in (row for row in here if _like(trend.more, row)):
-        yield from ((more, less) for less in others if place(less) == place(more) and less is not more)
+    for more, less in product(*([row for row in here if _like(one, row)] for one in (trend.more, trend.less))):
+        if place(less) == place(more) and less is not more:
+            yield more, less
 
 
 def _recipe(row: Any) -> tuple[str, int]:
-    """The protocol, or that it is official with the same changes."""
+    """Protocol, or that it is official with the same changes."""
     usual = unchanged(row.protocol)
     if usual.startswith(f"{OFFICIAL}-"):
         return OFFICIAL + row.protocol.removeprefix(usual), 0
@@ -124,14 +125,14 @@ def _like(which: Which, row: Any) -> bool:
 
 
 def title(of_data: str, suite_name: str) -> str:
-    """The title of a board: of its data set, behind that of its suite, if any."""
+    """Title of a board: of its data set, behind that of its suite, if any."""
     if not suite_name:
         return of_data
     return f"{suite(suite_name).title if suite_name in names() else suite_name}: {of_data}"
 
 
 def render(whole: Suite, rows: pd.DataFrame, frame: pd.DataFrame) -> str:
-    """The Markdown block of a suite on its board."""
+    """Markdown block of a suite on its board."""
     head = f"## Beside the paper\n\n{escape(whole.title)}: {escape(whole.source)}. {escape(whole.about)}"
     if not (whole.trends and len(rows)):
         return head
@@ -141,8 +142,8 @@ def render(whole: Suite, rows: pd.DataFrame, frame: pd.DataFrame) -> str:
     if not found:
         return f"{head}\n\nNone of its trends can be seen in these rows."
     several = len({_recipe(one.more) for one in found}) > 1
-    columns = {column: side for column, side in COLUMNS.items() if several or column != "Protocol"}
-    table = markdown_table(columns, [_line(one) for one in found])
+    lines = pd.DataFrame([_line(one) for one in found]).drop(columns=[] if several else ["Protocol"])
+    table = markdown_table(lines.to_dict("records"), LEFT)
     return "\n\n".join([head, count(found), table, *_missing(missing), NOTES])
 
 
@@ -166,7 +167,7 @@ def _missing(trends: Sequence[Trend]) -> list[str]:
 
 
 def _where(trend: Trend, ipc: bool = False) -> str:
-    """The setting in which the authors found it."""
+    """Name the setting in which the authors found it."""
     where = ", ".join(filter(None, (trend.dataset, trend.student)))
     return (f" ({name(where)})" if where else "") + (f" at IPC {trend.ipc}" if ipc and trend.ipc else "")
 
