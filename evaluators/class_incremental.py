@@ -67,12 +67,7 @@ class SeenLabels(LabelSource):
         classes: int,
         device: torch.device,
     ):
-        """Keep the logits of the first ``classes`` classes.
-
-        Args:
-            source: labels any view with the logits of all classes.
-            split: the images that the source was made for.
-        """
+        """Keep the logits of the first ``classes`` classes of a source made for the images of ``split``."""
         self.source = source
         self.indices = split.indices.to(device)
         self.order = torch.tensor(order, device=device)

@@ -9,9 +9,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from bench.api import DatasetInfo, EvaluationTask, Evaluator, Images, LabelSource, Protocol
+from bench.api import DatasetInfo, EvaluationTask, Evaluator, Protocol
 from bench.api.augmentation import AugmentationSchedule
-from bench.api.seeds import seed_for
 from bench.errors import UserError
 from evaluators.student_protocol import StudentProtocol
 
@@ -42,84 +41,31 @@ class Classification(Evaluator):
 
     def evaluate(self, task: EvaluationTask) -> dict[str, Any]:
         from bench.kit.accuracy import TestImages
+        from evaluators.student_training import result, training_images
 
-        protocol, info = task.protocol, task.dataset
+        protocol = task.protocol
         assert isinstance(protocol, ClassificationProtocol)
         train, schedule = training_images(task, protocol)
-        student = new_student(task, protocol)
-        tests = TestImages(task.data.test, info.image_size, task.device)
+        student = new_classifier(task, protocol)
+        tests = TestImages(task.data.test, task.dataset.image_size, task.device)
         curve = train_classifier(student, train, schedule, tests, protocol, task)
         task.keep_predictions(tests.predicted(), task.data.test.labels)
-        return {
-            "top1": curve[-1][1],
-            "oracle_top1": max(top1 for _, top1 in curve),
-            "curve": curve,
-            "test_images": tests.count,
-            "epochs": schedule.epochs,
-            "images": len(train),
-            "parameters": sum(p.numel() for p in student.parameters()),
-        }
+        return result(student, train, schedule, tests, curve)
 
     def schedule(self, protocol: Protocol, dataset: DatasetInfo, *, ipc: int, seed: int) -> AugmentationSchedule:
         assert isinstance(protocol, StudentProtocol)
         return protocol.augmentation(dataset, ipc, seed)
 
 
-def training_images(task: EvaluationTask, protocol: ClassificationProtocol) -> tuple[Split, AugmentationSchedule]:
-    """Return the images that a student learns from, and the schedule of their views.
-
-    Raises:
-        UserError: the labels belong to other images or views.
-    """
-    from bench.kit.data.dataset import Resident
-
-    if task.images is None or task.ipc is None:
-        train: Split = task.data.train
-        return train, protocol.full_data_augmentation(task.dataset, len(train), task.seed)
-    schedule = protocol.augmentation(task.dataset, task.ipc, task.seed)
-    if task.labels is not None:
-        check_labels(task.labels, schedule, protocol, task.images, task.data.order_hash)
-    return Resident(task.images.pixels, task.images.labels), schedule
-
-
-def new_student(task: EvaluationTask, protocol: ClassificationProtocol) -> nn.Module:
-    """Build a student with random weights on the task's device.
-
-    A student seed means the same initialisation (and, by the schedule, the same views) for every method.
-    """
-    import torch
-
+def new_classifier(task: EvaluationTask, protocol: ClassificationProtocol) -> nn.Module:
+    """Build a student by :func:`evaluators.student_training.new_student`."""
     from bench.kit.models import build
+    from evaluators.student_training import new_student
 
     info = task.dataset
-    torch.manual_seed(seed_for("student-init", task.seed))
-    student = build(task.student, info.classes, info.image_size, info.mean, info.std, protocol.bn_momentum)
-    return student.to(task.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-
-
-def check_labels(
-    labels: LabelSource,
-    schedule: AugmentationSchedule,
-    protocol: ClassificationProtocol,
-    images: Images,
-    order_hash: str,
-) -> None:
-    """Refuse labels that a student with this schedule can't learn from.
-
-    Raises:
-        UserError: stored for other views, images or another class order; or incomplete, under a loss on all logits.
-    """
-    labels.check(images, order_hash)
-    theirs = labels.schedule()
-    if theirs is not None and theirs != schedule:
-        raise UserError(
-            f"the stored labels belong to other views than those of {protocol.name}: {schedule.differs(theirs)}"
-        )
-    if protocol.loss == "mse" and not labels.complete:
-        raise UserError(
-            f"{protocol.name} compares all logits (mse), and renormK keeps only those of the likeliest classes; use "
-            "topkK, or a protocol with loss kl"
-        )
+    return new_student(
+        task, lambda: build(task.student, info.classes, info.image_size, info.mean, info.std, protocol.bn_momentum)
+    )
 
 
 def train_classifier(
@@ -130,9 +76,18 @@ def train_classifier(
     protocol: ClassificationProtocol,
     task: EvaluationTask,
 ) -> list[tuple[int, float]]:
-    """Train a student with :func:`student_loss` by :func:`evaluators.student_training.train_student`."""
+    """Train a student with :func:`student_loss` by :func:`evaluators.student_training.train_student`.
+
+    Raises:
+        UserError: the labels are incomplete, and the loss compares all logits.
+    """
     from evaluators.student_training import train_student
 
+    if protocol.loss == "mse" and task.labels is not None and not task.labels.complete:
+        raise UserError(
+            f"{protocol.name} compares all logits (mse), and renormK keeps only those of the likeliest classes; use "
+            "topkK, or a protocol with loss kl"
+        )
     loss = partial(student_loss, task=task, protocol=protocol)
     return train_student(student, train, schedule, tests, protocol, task, loss)
 

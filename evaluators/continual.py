@@ -33,20 +33,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from bench.api import (
-    DatasetInfo,
-    EvaluationTask,
-    Images,
-    LabelSource,
-    MethodInfo,
-    Progress,
-    Protocol,
-)
+from bench.api import DatasetInfo, EvaluationTask, Images, LabelSource, MethodInfo, Protocol
 from bench.api.augmentation import AugmentationSchedule
 from bench.api.seeds import seed_for
 from bench.api.stored.codec import LabelCodec
 from bench.errors import UserError
-from evaluators.classification import Classification, ClassificationProtocol, new_student, train_classifier
+from evaluators.classification import Classification, ClassificationProtocol, new_classifier, train_classifier
 
 if TYPE_CHECKING:
     from evaluators.class_incremental import ClassIncrementalSplit
@@ -106,9 +98,8 @@ class Continual(Classification):
             predicted, done = found[0]["predicted"], found[1]["steps"]
         for step in range(len(done), len(seen)):
             classes = seen[step]
-            progress = partial_progress(task.progress, sum(batches[:step]), sum(batches))
-            own = step_task(task, memory, order, classes, progress)
-            student = new_student(own, protocol)
+            own = step_task(task, memory, order, classes, sum(batches[:step]), sum(batches))
+            student = new_classifier(own, protocol)
             seen_tests = tests.first(arriving.count(classes))
             curve = train_classifier(student, memory.first(classes), schedules[step], seen_tests, protocol, own)
             parameters = sum(p.numel() for p in student.parameters())
@@ -143,12 +134,9 @@ class Continual(Classification):
 
 
 def classes_seen(classes: int, steps: int) -> list[int]:
-    """Return the number of classes that have arrived at each of ``steps`` steps.
+    """Return the number of classes that have arrived at each of ``steps`` steps; refuse more steps than classes.
 
-    They are equally many per step, the first steps one more where the division leaves a remainder.
-
-    Raises:
-        UserError: there are fewer classes than steps.
+    Equally many arrive per step, one more at the first steps where the division leaves a remainder.
     """
     if steps > classes:
         raise UserError(f"{classes} classes can't arrive in {steps} steps; take a protocol of at most {classes} steps")
@@ -169,9 +157,12 @@ def step_schedule(classes: int, images: int, protocol: ContinualProtocol, task: 
 
 
 def step_task(
-    task: EvaluationTask, memory: ClassIncrementalSplit, order: list[int], classes: int, progress: Progress
+    task: EvaluationTask, memory: ClassIncrementalSplit, order: list[int], classes: int, before: int, whole: int
 ) -> EvaluationTask:
-    """Return the task of one step: its classes are all classes, and its work folder is its own."""
+    """Return the task of one step: its classes are all classes, and its work folder is its own.
+
+    Of the progress, ``before`` of ``whole`` batches are done already.
+    """
     from evaluators.class_incremental import SeenLabels
 
     work = task.work / f"classes-{classes}"
@@ -182,17 +173,8 @@ def step_task(
         labels=None if task.labels is None else SeenLabels(task.labels, memory, order, classes, task.device),
         seed=step_seed(task.seed, classes),
         work=work,
-        progress=progress,
+        progress=lambda done, total, **metrics: task.progress(before + done, whole, **metrics),
     )
-
-
-def partial_progress(progress: Progress, before: int, whole: int) -> Progress:
-    """Report progress within a part of some work, ``before`` of whose ``whole`` steps are done already."""
-
-    def report(done: int, total: int, **metrics: float) -> None:
-        progress(before + done, whole, **metrics)
-
-    return report
 
 
 def check_any_view(labels: LabelSource, images: Images, order_hash: str, protocol: str) -> None:

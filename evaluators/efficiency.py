@@ -23,15 +23,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from bench.api import DatasetInfo, EvaluationTask, LabelSource, Progress, Protocol
+from bench.api import EvaluationTask, LabelSource, Progress, Protocol
 from bench.api.augmentation import AugmentationSchedule
-from evaluators.classification import (
-    Classification,
-    ClassificationProtocol,
-    new_student,
-    train_classifier,
-    training_images,
-)
+from evaluators.classification import Classification, ClassificationProtocol, new_classifier, train_classifier
 
 if TYPE_CHECKING:
     import torch
@@ -52,14 +46,9 @@ class EfficiencyProtocol(ClassificationProtocol):
         """All iterations, timed or not."""
         return self.untimed + self.steps * self.blocks
 
-    def augmentation(self, dataset: DatasetInfo, ipc: int, seed: int) -> AugmentationSchedule:
-        return self._cut(super().augmentation(dataset, ipc, seed))
-
-    def full_data_augmentation(self, dataset: DatasetInfo, images: int, seed: int) -> AugmentationSchedule:
-        return self._cut(super().full_data_augmentation(dataset, images, seed))
-
-    def _cut(self, schedule: AugmentationSchedule) -> AugmentationSchedule:
-        """Return the schedule with just as many epochs as hold all iterations."""
+    def _schedule(self, *given: Any) -> AugmentationSchedule:
+        """Return a schedule with just as many epochs as hold all iterations."""
+        schedule = super()._schedule(*given)
         return schedule.model_copy(update={"epochs": -(-self.iterations // schedule.batches)})
 
 
@@ -74,11 +63,12 @@ class Efficiency(Classification):
 
     def evaluate(self, task: EvaluationTask) -> dict[str, Any]:
         from bench.kit import peak_memory
+        from evaluators.student_training import training_images
 
         protocol = task.protocol
         assert isinstance(protocol, EfficiencyProtocol)
         train, schedule = training_images(task, protocol)
-        student = new_student(task, protocol)
+        student = new_classifier(task, protocol)
         peak_memory.reset(task.device)
         seconds = student_seconds(student, train, schedule, protocol, task)
         accelerator, host = peak_memory.accelerator(task.device), peak_memory.host()
@@ -130,11 +120,7 @@ class Stopwatch:
         self.ends: list[float] = []
 
     def __call__(self, done: int, total: int, **metrics: float) -> None:
-        """Count an iteration.
-
-        Raises:
-            Enough: it was the last one.
-        """
+        """Count an iteration; raise Enough at the last one."""
         self.iterations += 1
         timed = self.iterations - self.protocol.untimed
         if timed >= 0 and timed % self.protocol.steps == 0:
@@ -176,6 +162,8 @@ def student_seconds(
 class Untested:
     """A test set that is never reached, because the loop ends before its last epoch does."""
 
+    count = 0
+
     def top1(self, model: nn.Module) -> float:
         raise NotImplementedError
 
@@ -191,7 +179,7 @@ def bare_seconds(
     from evaluators.student_training import make_optimizer
 
     stream = AugmentationStream(schedule.plan, schedule.images)
-    views = next(iter(train.views(stream.plan, 0, schedule.batch_size, task.device)))
+    views = next(iter(train.views(stream.config, 0, schedule.batch_size, task.device)))
     optimizer = make_optimizer(student, protocol, protocol.lr)
     amp = torch.autocast(task.device.type, torch.bfloat16, enabled=protocol.amp and task.device.type != "cpu")
     watch = Stopwatch(protocol, clock(task.device), task.progress)

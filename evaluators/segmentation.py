@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from bench.api import AugmentedBatch, DatasetInfo, EvaluationTask, LabelSource, MethodInfo, Protocol, seed_for
+from bench.api import AugmentedBatch, DatasetInfo, EvaluationTask, LabelSource, MethodInfo, Protocol
 from bench.api.stored.codec import LabelCodec
 from bench.errors import UserError
 from evaluators.classification import Classification
@@ -25,7 +25,6 @@ from methods.segmentation.config import MASKS, POINTS, TASK, check_dataset, chec
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from bench.api.augmentation import AugmentationSchedule
     from evaluators.student_training import Loss
 
 
@@ -72,44 +71,29 @@ class Segmentation(Classification):
             check_codec(codec, protocol)
 
     def evaluate(self, task: EvaluationTask) -> dict[str, Any]:
-        import torch
-
-        from bench.kit.data.dataset import Resident
-        from evaluators.student_training import train_student
+        from evaluators.student_training import new_student, result, train_student, training_images
         from methods.segmentation.masks import TestMasks, channels_of
         from methods.segmentation.networks import build
 
         protocol, info = task.protocol, task.dataset
         assert isinstance(protocol, SegmentationProtocol)
         check_dataset(protocol.name, info)
-        if task.images is None:
-            train = task.data.train
-            schedule = protocol.full_data_augmentation(info, len(train), task.seed)
-        else:
-            pixels, extras = task.images.pixels, task.images.extras
+        channels = None
+        if task.images is not None:
+            extras = task.images.extras
             if POINTS not in extras or (task.labels is None and MASKS not in extras):
                 raise UserError(f"these images came without {'masks' if POINTS in extras else 'prompts'}, "
                                 f"which {protocol.name} needs; use random_real's or promptable's")  # fmt: skip
-            train = Resident(pixels, task.images.labels, extras, channels_of(extras, *pixels.shape[2:]))
-            assert task.ipc is not None
-            schedule = protocol.augmentation(info, task.ipc, task.seed)
-            if task.labels is not None:
-                task.labels.check(task.images, task.data.order_hash)
-                check_masks(task.labels, schedule, protocol, info.logits)
-        torch.manual_seed(seed_for("student-init", task.seed))
-        student: nn.Module = build(task.student, info.image_size, info.mean, info.std)
-        student = student.to(task.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            channels = channels_of(extras, *task.images.pixels.shape[2:])
+        train, schedule = training_images(task, protocol, channels)
+        if task.labels is not None:
+            check_masks(task.labels, protocol, info.logits)
+        student = new_student(task, lambda: build(task.student, info.image_size, info.mean, info.std))
         tests = TestMasks(task.data.test, info.image_size, task.device)
         curve = train_student(student, train, schedule, tests, protocol, task, mask_loss_of(task.labels, protocol))
         return {
-            "top1": curve[-1][1],
-            "oracle_top1": max(found for _, found in curve),
-            "curve": curve,
-            "test_images": tests.count,
-            "epochs": schedule.epochs,
-            "images": len(train),
+            **result(student, train, schedule, tests, curve),
             "full_label_bytes": None if task.images is None else 2 * info.logits * schedule.epochs * len(train),
-            "parameters": sum(p.numel() for p in student.parameters()),
         }
 
 
@@ -126,11 +110,7 @@ def mask_loss_of(labels: LabelSource | None, protocol: SegmentationProtocol) -> 
 
 
 def check_codec(codec: LabelCodec, protocol: Protocol) -> None:
-    """Refuse stored labels of which only some logits are kept.
-
-    Raises:
-        UserError: they are.
-    """
+    """Raise a UserError for stored labels of which only some logits are kept."""
     if codec.keep:
         raise UserError(
             f"{protocol.name} learns every pixel of a mask, so there are no likeliest classes to keep; "
@@ -138,21 +118,12 @@ def check_codec(codec: LabelCodec, protocol: Protocol) -> None:
         )
 
 
-def check_masks(labels: LabelSource, schedule: AugmentationSchedule, protocol: Protocol, logits: int) -> None:
-    """Refuse labels that are no masks, or masks of other views.
-
-    Raises:
-        UserError: labels of classes, of the largest logits alone, or stored for another schedule.
-    """
+def check_masks(labels: LabelSource, protocol: Protocol, logits: int) -> None:
+    """Raise a UserError for labels that are no masks: of classes, or of the largest logits alone."""
     from bench.kit.labels.stored import StoredLabels
     from methods.segmentation.teacher import MaskLabels
 
     if isinstance(labels, StoredLabels):
-        theirs = labels.schedule()
-        if theirs != schedule:
-            raise UserError(
-                f"the stored labels belong to other views than {protocol.name} shows: {schedule.differs(theirs)}"
-            )
         check_codec(labels.layout.codec, protocol)
         if labels.layout.classes == logits:
             return

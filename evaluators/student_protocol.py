@@ -56,28 +56,18 @@ class StudentProtocol(Protocol):
 
     def augmentation(self, dataset: DatasetInfo, ipc: int, seed: int) -> AugmentationSchedule:
         """Return the views of a synthetic set that a student of ``seed`` sees."""
-        images = ipc * dataset.classes
-        return AugmentationSchedule(
-            plan=self._views(dataset, self.shuffle, seed),
-            images=images,
-            epochs=by_ipc(self.epochs, ipc),
-            batch_size=min(by_ipc(self.batch_size, ipc), images),
-        )
+        epochs, batch_size = by_ipc(self.epochs, ipc), by_ipc(self.batch_size, ipc)
+        return self._schedule(dataset, ipc * dataset.classes, epochs, batch_size, self.shuffle, seed)
 
     def full_data_augmentation(self, dataset: DatasetInfo, images: int, seed: int) -> AugmentationSchedule:
-        """Return the views of ``images`` real training images that a student of ``seed`` sees.
+        """Return the views of ``images`` real training images that a student of ``seed`` sees."""
+        shuffle = 1  # photographs are no mosaics of patches
+        return self._schedule(dataset, images, self.full_data.epochs, self.full_data.batch_size, shuffle, seed)
 
-        Photographs are no mosaics of patches, so none are shuffled.
-        """
-        return AugmentationSchedule(
-            plan=self._views(dataset, 1, seed),
-            images=images,
-            epochs=self.full_data.epochs,
-            batch_size=min(self.full_data.batch_size, images),
-        )
-
-    def _views(self, dataset: DatasetInfo, shuffle: int, seed: int) -> AugmentationConfig:
-        return AugmentationConfig(
+    def _schedule(
+        self, dataset: DatasetInfo, images: int, epochs: int, batch_size: int, shuffle: int, seed: int
+    ) -> AugmentationSchedule:
+        plan = AugmentationConfig(
             size=dataset.image_size,
             crop=self.crop,
             min_scale=self.min_scale,
@@ -87,3 +77,4 @@ class StudentProtocol(Protocol):
             alpha=self.alpha,
             seed=seed_for("student-views", seed),
         )
+        return AugmentationSchedule(plan=plan, images=images, epochs=epochs, batch_size=min(batch_size, images))

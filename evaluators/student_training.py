@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from bench.api import EvaluationTask, Split
 from bench.api.augmentation import AugmentationSchedule
 from bench.api.seeds import seed_for, seed_streams
+from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint, restore_training, training_state
+from bench.kit.data.dataset import Resident
 from bench.kit.optim import WeightAverage, decay_groups, lr_factor, set_lr
 from bench.kit.validation import check_training
 from bench.kit.views import AugmentationStream, AugmentedBatch
@@ -23,8 +25,56 @@ Loss = Callable[[nn.Module, AugmentedBatch, int], Tensor]  # of a student on a b
 class Tests(Protocol):
     """The test set of a student."""
 
+    count: int
+
     def top1(self, model: nn.Module) -> float:
         """Return the headline of a student, a fraction."""
+
+
+def training_images(
+    task: EvaluationTask, protocol: StudentProtocol, channels: Tensor | None = None
+) -> tuple[Split, AugmentationSchedule]:
+    """Return the images that a student learns from, with extra ``channels``, and the schedule of their views.
+
+    Raises:
+        UserError: the labels belong to other images or views, or to another class order.
+    """
+    if task.images is None or task.ipc is None:
+        train = task.data.train
+        return train, protocol.full_data_augmentation(task.dataset, len(train), task.seed)
+    schedule = protocol.augmentation(task.dataset, task.ipc, task.seed)
+    if task.labels is not None:
+        task.labels.check(task.images, task.data.order_hash)
+        theirs = task.labels.schedule()
+        if theirs is not None and theirs != schedule:
+            raise UserError(
+                f"the stored labels belong to other views than those of {protocol.name}: {schedule.differs(theirs)}"
+            )
+    return Resident(task.images.pixels, task.images.labels, task.images.extras, channels), schedule
+
+
+def new_student(task: EvaluationTask, build: Callable[[], nn.Module]) -> nn.Module:
+    """Build a student with random weights on the task's device.
+
+    A student seed means the same initialisation (and, by the schedule, the same views) for every method.
+    """
+    torch.manual_seed(seed_for("student-init", task.seed))
+    return build().to(task.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def result(
+    student: nn.Module, train: Split, schedule: AugmentationSchedule, tests: Tests, curve: list[tuple[int, float]]
+) -> dict[str, Any]:
+    """Return what a record holds of a trained student."""
+    return {
+        "top1": curve[-1][1],
+        "oracle_top1": max(found for _, found in curve),
+        "curve": curve,
+        "test_images": tests.count,
+        "epochs": schedule.epochs,
+        "images": len(train),
+        "parameters": sum(p.numel() for p in student.parameters()),
+    }
 
 
 def train_student(
@@ -66,7 +116,7 @@ def train_student(
             seed_streams(seed_for("student-epoch", task.seed, epoch), task.device)
         set_lr(optimizer, lr * lr_factor(protocol.schedule, epoch, epochs, protocol.warmup))
         replayed = None if task.labels is None else task.labels.replayed_batches(epoch)
-        for views in train.views(stream.plan, epoch, schedule.batch_size, task.device, replayed, first=done):
+        for views in train.views(stream.config, epoch, schedule.batch_size, task.device, replayed, first=done):
             with amp:
                 loss = loss_of(student, views, epoch * steps + done)
             (loss / protocol.accumulate).backward()

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from bench.api import Classifier
     from bench.api.config import Artifact
 
-_MOSAIC_FROM = 128  # px a side: below, RDED's factor is 1 and there is no mosaic
 _CROP_BYTES = 64 * 2**20  # of crops held at once
 
 
@@ -45,8 +44,8 @@ class RDED(Distiller):
     config: Config
 
     def factor(self, size: int) -> int:
-        """Return the patches a side of the mosaic on images of ``size`` pixels."""
-        return self.config.factor or (2 if size >= _MOSAIC_FROM else 1)
+        """Return the patches a side of the mosaic on images of ``size`` pixels: 1 is no mosaic."""
+        return self.config.factor or (2 if size >= 128 else 1)
 
     def check(self, point: GridPoint) -> None:
         data, factor = point.dataset, self.factor(point.dataset.image_size)
@@ -73,8 +72,8 @@ class RDED(Distiller):
         pool = sample_classes(train.labels, task.dataset.classes, config.pool, task.seed, most=True)
         owner, views = train.labels[pool], self._crops(task)
         at_once = max(1, _CROP_BYTES // (config.crops * 12 * views.size**2))
-        classes = [pool[owner == label].split(at_once) for label in range(task.dataset.classes)]
-        for chunk in task.blocks([chunk for chunks in classes for chunk in chunks], independent=True):
+        chunks = [chunk for label in range(task.dataset.classes) for chunk in pool[owner == label].split(at_once)]
+        for chunk in task.blocks(chunks, independent=True):
             crops = train.crops(views, chunk, config.crops, task.device)  # (K, B, 3, s, s)
             label, size = int(train.labels[chunk[0]]), task.dataset.image_size
             scores = [score(teacher, batch, label, size) for batch in crops.flatten(0, 1).split(config.batch_size)]

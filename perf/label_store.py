@@ -87,7 +87,7 @@ class Loop:
         while True:
             for epoch in range(self.plan.epochs):
                 replay = self.labels.replay(epoch)
-                yield from self.train.views(self.stream.plan, epoch, self.plan.batch_size, self.device, replay=replay)
+                yield from self.train.views(self.stream.config, epoch, self.plan.batch_size, self.device, replay=replay)
 
     def run(self, steps: int) -> float:
         """Seconds a step of ``steps`` steps."""
@@ -147,7 +147,7 @@ def pruned_views(device: torch.device) -> tuple[float, float, float]:
     def timed(epochs: list[list[tuple[int, int]] | None]) -> float:
         made, started = 0, now(device)
         for epoch, replay in enumerate(epochs):
-            for _ in train.views(stream.plan, epoch, batch_size, device, replay=replay):
+            for _ in train.views(stream.config, epoch, batch_size, device, replay=replay):
                 made += 1
         return 1e3 * (now(device) - started) / made
 
@@ -191,7 +191,7 @@ def flatness(gigabytes: float, work: Path, device: torch.device) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (int(memory("VmSize") + ROOM) * 2**20, limits[1]))
     started = time.perf_counter()
     for epoch in range(epochs):
-        for views in train.views(stream.plan, epoch, batch_size, device):
+        for views in train.views(stream.config, epoch, batch_size, device):
             total += labels.soft_labels(views, 0).sum()
         seen.append(resident())
     seconds = time.perf_counter() - started

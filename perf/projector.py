@@ -30,7 +30,7 @@ from bench.kit.running import RunningTask
 from bench.kit.views import AugmentedBatch
 from methods.hello import lora
 from methods.hello.config import Config
-from methods.hello.projector import ProjectorLabels, build
+from methods.hello.projector import ProjectorLabels, build, stored_tensors
 from methods.hello.train import mean_logits, projector_loss, train_projector
 
 CLASSES, SIZE, IMAGES, BATCH, SERVED, ROUNDS = 10, 28, 2560, 256, 50, 8
@@ -116,7 +116,7 @@ def serving(names: tuple[str, ...], device: torch.device) -> tuple[Callable[[], 
     plain, _, _ = load_clip(ICON_CLIP, device)
     plain.visual.to(memory_format=torch.channels_last)
     projector = build(model, tokenizer, names, CONFIG)
-    source = ProjectorLabels.of(projector, ICON_CLIP, base, names, CONFIG, device)
+    source = ProjectorLabels(ICON_CLIP, base, names, CONFIG, stored_tensors(projector, CONFIG), device)
     zeros = torch.zeros(SERVED, dtype=torch.int64, device=device)
     views = AugmentedBatch(torch.rand(SERVED, 3, SIZE, SIZE, device=device), zeros, zeros, zeros, zeros, 1.0, 0, 0)
     return lambda: source.soft_labels(views, 0), lambda: plain.encode_image(resident)

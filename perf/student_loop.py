@@ -61,7 +61,7 @@ def hello_labels(digits: Dataset, device: torch.device) -> LabelSource:
     name, config = digits.info.clip, HeLlO.for_dataset(digits.info).config
     clip, tokenizer, base = load_clip(name, device)
     start = projector.build(clip, tokenizer, digits.names, config)
-    return projector.ProjectorLabels.of(start, name, base, digits.names, config, device)
+    return projector.ProjectorLabels(name, base, digits.names, config, projector.stored_tensors(start, config), device)
 
 
 LABELS: dict[str, Callable[[Dataset, torch.device], LabelSource]] = {"rded": rded_labels, "hello": hello_labels}
@@ -126,7 +126,7 @@ def measure(
             seed=0, device=device, work=Path(work), progress=progress,
         )  # fmt: skip
         stream = AugmentationStream(schedule.plan, len(train))
-        batch = next(iter(train.views(stream.plan, 0, schedule.batch_size, device)))
+        batch = next(iter(train.views(stream.config, 0, schedule.batch_size, device)))
         bare = bare_loop(task, protocol, batch)
         student = build(info.student, info.classes, info.image_size, info.mean, info.std).to(device)
         student = student.to(memory_format=torch.channels_last)

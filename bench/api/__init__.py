@@ -18,7 +18,7 @@ from bench.api.dataset import (
     Trajectory,
 )
 from bench.api.evaluator import EvaluationTask, Evaluator, Protocol
-from bench.api.labels import ByteCount, FrozenBackbone, Images, LabelSize, LabelSource
+from bench.api.labels import FrozenBackbone, Images, LabelSize, LabelSource
 from bench.api.method import Distiller, MethodCost, MethodInfo, StudentCost
 from bench.api.seeds import seed_for
 from bench.api.task import Checkpoint, ImageBlock, Progress, Task
@@ -28,7 +28,6 @@ __all__ = [
     "AugmentationSchedule",
     "AugmentedBatch",
     "BaseConfig",
-    "ByteCount",
     "Checkpoint",
     "Classifier",
     "Dataset",

@@ -32,18 +32,10 @@ SMALL = {
     "vit-small": "ViT with 4-px patches, width 192, 6 blocks, 3 heads, for images up to 64 px",
     "swin-small": "Swin with 2-px patches, width 48, windows of 4, for images of 16, 32 or 64 px",
 }
-LARGE = {
-    "resnet18": "torchvision",
-    "resnet50": "torchvision",
-    "resnet101": "torchvision",
-    "mobilenet_v2": "torchvision",
-    "efficientnet_b0": "torchvision",
-    "shufflenet_v2_x0_5": "torchvision",
-    "swin_v2_t": "torchvision",
-    "vgg11": "torchvision",
-    "vit_b_16": "torchvision",
-    "alexnet": "torchvision",
-}
+LARGE = dict.fromkeys(
+    ("resnet18", "resnet50", "resnet101", "mobilenet_v2", "efficientnet_b0", "shufflenet_v2_x0_5", "swin_v2_t", "vgg11",
+     "vit_b_16", "alexnet"), "torchvision"
+)  # fmt: skip
 FAMILIES = {
     "convnetD-wN": "ConvNet with D blocks of width N",
     "resnetD-small-wN": "small-image ResNet whose first stage has N channels instead of 64",
@@ -86,16 +78,12 @@ def check(name: str) -> None:
     Raises:
         UserError: with the nearest valid name, or with the reason why a plug-in cannot be used.
     """
-    if _built_in(name):
-        return
     library, _, rest = name.partition(":")
     if library in ("timm", "torchvision"):
         if not rest:
             raise UserError(f"student {name!r} names no model; expected {library}:NAME, e.g. {library}:resnet18")
-        return
-    if name not in STUDENTS:
+    elif plugin(name) is None and not _built_in(name):
         raise unknown("student", name, [*descriptions()])
-    STUDENTS.get(name)
 
 
 def plugin(name: str) -> Student | None:

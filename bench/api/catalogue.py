@@ -102,12 +102,8 @@ def plugin(name: str) -> DatasetPlugin:
     raise unknown("data set", name, [f"{one}:{kind.argument}" if kind.argument else one for one, kind in known.items()])
 
 
-def dataset(name: str, data_root: Path | None = None) -> DatasetInfo:
-    """Return what is known of a data set before its images are read.
-
-    Raises:
-        UserError: the name is unknown, or what follows its colon is no data set.
-    """
+def dataset(name: str) -> DatasetInfo:
+    """Return what is known of a data set before its images are read; refuse a name as :func:`plugin` does."""
     return plugin(name).info()
 
 
@@ -117,10 +113,6 @@ def root_of(name: str, data_root: Path | None = None) -> Path:
 
 
 def locate(name: str, data_root: Path | None = None) -> str:
-    """Say where the data of ``name`` are.
-
-    Raises:
-        UserError: the name is unknown or the data are missing.
-    """
+    """Say where the data of ``name`` are; refuse data that are missing."""
     found = plugin(name)
     return found.locate(found.root(data_root))

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 Artifact = Literal["prepared", "images", "labels"]  # what a method makes
 
 
-@dataclass(frozen=True)
-class Affects:
-    """A marker, made by :func:`affects`."""
-
-    what: frozenset[str]
-
-
-def affects(*what: Artifact | Literal["speed"]) -> Affects:
+def affects(*what: Artifact | Literal["speed"]) -> frozenset[str]:
     """Mark a field by what it affects.
 
     For example ``batch_size: Annotated[int, affects("speed")] = 256``.
@@ -26,11 +18,17 @@ def affects(*what: Artifact | Literal["speed"]) -> Affects:
     prepared reaches the images through the identity of that; one that affects speed alone, or nothing by itself, is
     part of no identity.
     """
-    return Affects(frozenset(what))
+    return frozenset(what)
+
+
+def first_problem(error: ValidationError) -> str:
+    """Write the first thing that is wrong as one line: ``full.ipc.0: Input should be a valid integer``."""
+    first = error.errors(include_url=False)[0]
+    return " ".join(f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ").split())
 
 
 class BaseConfig(BaseModel):
-    """Base of every configuration: frozen, and an unknown key is an error.
+    """Base of every configuration and of what is kept as JSON: frozen, and an unknown key is an error.
 
     A cell's identity holds only the fields that differ from their defaults, so adding a field with a default
     leaves every existing result where it is.
@@ -52,7 +50,7 @@ class BaseConfig(BaseModel):
         found = {}
         for name, value in self.non_default_fields().items():
             field = type(self).model_fields[name]
-            affected = next((mark.what for mark in field.metadata if isinstance(mark, Affects)), {self.unmarked})
+            affected = next((mark for mark in field.metadata if isinstance(mark, frozenset)), {self.unmarked})
             if not (artifact in affected if artifact else affected - {"speed"}):
                 continue
             own = getattr(self, name)

@@ -44,19 +44,6 @@ class FrozenBackbone:
     bytes: int
 
 
-@dataclass(frozen=True)
-class ByteCount:
-    """The bytes that a student needs on disk, measured on the files.
-
-    ``images``: the encoded images. ``labels``: everything beyond images and hard labels (stored tensors with
-    their headers, or the weights of the label model). ``public``: frozen backbones, named and counted apart.
-    """
-
-    images: int = 0
-    labels: int = 0
-    public: tuple[FrozenBackbone, ...] = ()
-
-
 class LabelSource(ABC):
     """A source of soft labels for batches of augmented images.
 

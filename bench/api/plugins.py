@@ -36,7 +36,8 @@ class Group(Generic[T]):
     def _points(self) -> dict[str, list[EntryPoint]]:
         """The entry points by name; those that name the same object count once, and ours come first."""
         found: dict[str, list[EntryPoint]] = {}
-        for point in sorted(entry_points(group=self.name), key=_order):
+        points = entry_points(group=self.name)
+        for point in sorted(points, key=lambda one: (_distribution(one) != OWN, one.name, _distribution(one))):
             others = found.setdefault(point.name, [])
             if all(point.value != other.value for other in others):
                 others.append(point)
@@ -56,7 +57,7 @@ class Group(Generic[T]):
             raise unknown(self.kind, name, self._points)
         first, *others = self._points[name]
         if others and _distribution(first) != OWN:
-            reason = f"{_origin(others[0])} has one of the same name"
+            reason = f"{origin(others[0])} has one of the same name"
         else:
             try:
                 plugin = first.load()
@@ -88,15 +89,15 @@ class Group(Generic[T]):
                 warn(str(error))
                 continue
             for other in others:
-                warn(f"{self._described(other)} is left out: {_origin(first)} has one of the same name")
+                warn(f"{self._described(other)} is left out: {origin(first)} has one of the same name")
         return found
 
-    def origin(self, name: str) -> str:
-        """Return the distribution of a plug-in and its version, e.g. ``distill-bench 0.1.0``."""
-        return _origin(self._points[name][0])
+    def point(self, name: str) -> EntryPoint:
+        """Return the entry point of a plug-in."""
+        return self._points[name][0]
 
     def _described(self, point: EntryPoint) -> str:
-        return f"{self.kind} {point.name!r} ({point.value}) of {_origin(point)}"
+        return f"{self.kind} {point.name!r} ({point.value}) of {origin(point)}"
 
 
 def warn(line: str) -> None:
@@ -104,13 +105,10 @@ def warn(line: str) -> None:
     sys.stderr.write(f"bench: {line}\n")
 
 
-def _order(point: EntryPoint) -> tuple[bool, str, str]:
-    return _distribution(point) != OWN, point.name, _distribution(point)
-
-
 def _distribution(point: EntryPoint) -> str:
     return point.dist.name if point.dist is not None else ""
 
 
-def _origin(point: EntryPoint) -> str:
+def origin(point: EntryPoint) -> str:
+    """Return the distribution of a plug-in and its version, e.g. ``distill-bench 0.1.0``."""
     return f"{point.dist.name} {point.dist.version}" if point.dist is not None else "no distribution"

@@ -17,11 +17,7 @@ PROTOCOLS: Group[ModuleType] = Group("bench.protocols", "package of protocols", 
 
 
 def method(name: str) -> type[Distiller]:
-    """Return the method called ``name``; of ``external:NAME`` the method ``external``, whose settings name the set.
-
-    Raises:
-        UserError: nothing usable is called that.
-    """
+    """Return the method called ``name``: of ``external:NAME`` the method ``external``, whose settings name the set."""
     return METHODS.get(name.partition(":")[0])
 
 
@@ -30,10 +26,4 @@ def method_names() -> tuple[str, ...]:
     return tuple(METHODS.usable)
 
 
-def evaluator(name: str) -> type[Evaluator]:
-    """Return the evaluator called ``name``.
-
-    Raises:
-        UserError: nothing usable is called that.
-    """
-    return EVALUATORS.get(name)
+evaluator = EVALUATORS.get

@@ -11,6 +11,7 @@ from bench.cli import options as flags
 from bench.cli import screen
 from bench.cli.naming import select
 from bench.errors import UserError
+from bench.format import plural
 
 HELP = "cancel Slurm tasks by cell, stage or glob"
 EXAMPLES = """examples:
@@ -58,5 +59,5 @@ def execute(arguments: argparse.Namespace) -> int:
     if len(tasks) > _MOST:
         out.print(f"… and {len(tasks) - _MOST} more jobs")
     cells = sum(len(task.cells) for task in tasks)
-    out.print(f"{screen.plural(len(tasks), 'job')} cancelled, {screen.plural(cells, 'cell')} to do again by bench run")
+    out.print(f"{plural(len(tasks), 'job')} cancelled, {plural(cells, 'cell')} to do again by bench run")
     return 0

@@ -35,8 +35,8 @@ def execute(arguments: argparse.Namespace) -> int:
     registry.method(read(arguments.method).method)  # an unknown name is refused before torch is imported
     from bench.conformance import MethodConformance, run
 
-    chosen = {"method": arguments.method, "dataset": arguments.dataset, "ipc": arguments.ipc}
-    suite = type("Chosen", (MethodConformance,), {**chosen, "data_root": arguments.data_root})
+    chosen = {name: getattr(arguments, name) for name in ("method", "dataset", "ipc", "data_root")}
+    suite = type("Chosen", (MethodConformance,), chosen)
     out, failed = screen.console(), 0
     with out.status("") as status:
         for outcome in run(suite, begin=status.update):

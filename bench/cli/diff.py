@@ -20,7 +20,7 @@ from bench.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bench.exchange.comparison import Change, Level, RunView
+    from bench.exchange.comparison import Change, RunView
 
 HELP = "explain why two numbers differ"
 EXAMPLES = """examples:
@@ -61,7 +61,15 @@ def execute(arguments: argparse.Namespace) -> int:
     out.print(f"A  {a.id}\nB  {b.id}", markup=False)
     _table(out, "row", row)
     for level in levels:
-        _show(out, level)
+        if level.path:
+            same = level.a if level.a == level.b else f"{level.a}\n   {level.b}"
+            out.print(f"\n{' › '.join(level.path)}: {same}", markup=False)
+        if level.absent:
+            out.print(f"  {level.absent}", markup=False)
+        _table(out, "configuration", level.configuration)
+        _table(out, "environment", level.environment)
+        _table(out, "artifact", level.artifacts)
+        _table(out, "metric", level.metrics, delta=True)
     return 0
 
 
@@ -96,36 +104,19 @@ def _view(word: str, place: Path) -> RunView:
     return RunView.of_record(read_record(store, word), lookup)
 
 
-def _show(out: Console, level: Level) -> None:
-    if level.path:
-        same = level.a if level.a == level.b else f"{level.a}\n   {level.b}"
-        out.print(f"\n{' › '.join(level.path)}: {same}", markup=False)
-    if level.absent:
-        out.print(f"  {level.absent}", markup=False)
-    _table(out, "configuration", level.configuration)
-    _table(out, "environment", level.environment)
-    _table(out, "artifact", level.artifacts)
-    _table(out, "metric", level.metrics, delta=True)
-
-
 def _table(out: Console, title: str, found: Sequence[Change], delta: bool = False) -> None:
     from rich.text import Text
 
     if not found:
         return
-    rows = [[change.name, _value(change.a), _value(change.b), *([_delta(change)] if delta else [])] for change in found]
     columns = [title, "A", "B", *(["Δ"] if delta else [])]
-    texts: Any = [[Text(cell) for cell in row] for row in rows[:_MOST]]
+    rows: Any = []
+    for change in found[:_MOST]:
+        values = ["·" if value is None else str(value) for value in (change.a, change.b)]
+        short = [text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…" for text in values]
+        difference = "" if change.delta is None else f"{change.delta:+.6g}"
+        rows.append([Text(cell) for cell in (change.name, *short, difference)][: len(columns)])
     out.print()
-    out.print(screen.table(columns, texts, right=["Δ"]))
-    if len(rows) > _MOST:
-        out.print(f"… and {len(rows) - _MOST} more; --json has all")
-
-
-def _value(value: Any) -> str:
-    text = "·" if value is None else str(value)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
-
-
-def _delta(change: Change) -> str:
-    return "" if change.delta is None else f"{change.delta:+.6g}"
+    out.print(screen.table(columns, rows, right=["Δ"]))
+    if len(found) > _MOST:
+        out.print(f"… and {len(found) - _MOST} more; --json has all")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -66,28 +65,28 @@ def execute(arguments: argparse.Namespace) -> int:
     out = screen.console()
     profile = load(arguments.profile)
     used = f", as {arguments.profile} uses it" if arguments.profile else ""
-    machine = _show(out, "this machine", check_machine(arguments.store))
-    cluster = _show(out, f"\nthe cluster{used}", check_cluster(profile))
-    found = [*machine, *cluster]
-    if not arguments.no_job and any(check.name == "cluster" and check.ok for check in cluster):
-        found += _nodes(out, arguments, profile, any(check.name == "store" and check.ok for check in machine))
+    found = _show(out, "this machine", check_machine(arguments.store))
+    found += _show(out, f"\nthe cluster{used}", check_cluster(profile))
+    well = {check.name for check in found if check.ok}
+    if not arguments.no_job and "cluster" in well:
+        if "store" in well:
+            found += _nodes(out, arguments, profile)
+        else:
+            out.print("\nno jobs are sent to the nodes: they need a store that is writable")
     wrong = sum(check.ok is False for check in found)
     out.print(f"\n{wrong} of {len(found)} checks failed" if wrong else f"\nall is well ({len(found)} checks)")
     return 1 if wrong else 0
 
 
-def _nodes(out: Console, arguments: argparse.Namespace, profile: Profile, writable: bool) -> list[Check]:
+def _nodes(out: Console, arguments: argparse.Namespace, profile: Profile) -> list[Check]:
     """Send a job to a node of each kind, and show its findings."""
     from bench.slurm.node_report import check_nodes
     from bench.store.artifacts import Store
 
-    if not writable:
-        out.print("\nno jobs are sent to the nodes: they need a store that is writable")
-        return []
-    found, shown = [], ""
-    with out.status("") if out.is_terminal else nullcontext() as spinner:
-        update = spinner.update if spinner is not None else lambda _: None
-        for names, check in check_nodes(Store(arguments.store), profile, 60 * arguments.wait, update):
+    found: list[Check] = []
+    shown = ""
+    with out.status("") as spinner:  # shows nothing in a log
+        for names, check in check_nodes(Store(arguments.store), profile, 60 * arguments.wait, spinner.update):
             found += _show(out, f"\na node for {names}" if names != shown else "", [check])
             shown = names
     return found

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bench.cli import options as flags
 from bench.cli import screen
+from bench.format import plural, size
 
 HELP = "export a distilled set as a folder to publish"
 EXAMPLES = """examples:
@@ -37,13 +38,12 @@ def execute(arguments: argparse.Namespace) -> int:
     record = read_record(store, arguments.cell)
     from bench.exchange.exporting import export  # imports torch: a cell that isn't there is said before
 
-    made = export(store, record, arguments.to, arguments.data_root)
-    out = screen.console()
-    size = screen.human_bytes(made.bytes)
-    out.print(f"exported {screen.plural(made.images, 'image')} to {made.folder}, {size} in all", markup=False)
-    if made.note:
-        out.print(made.note, markup=False)
-    out.print("state a licence in its README.md; then, to publish it:")
-    upload = ["huggingface-cli", "upload", f"USER/{made.folder.name}", str(made.folder), ".", "--repo-type", "dataset"]
-    out.print(f"  {shlex.join(upload)}", markup=False)
+    facts, note = export(store, record, arguments.to, arguments.data_root)
+    out, images = screen.console(), plural(facts.ipc * len(facts.classes), "image")
+    weight = size(sum(one.bytes for one in facts.files.values()))
+    out.print(f"exported {images} to {arguments.to}, {weight} in all", markup=False)
+    if note:
+        out.print(note, markup=False)
+    upload = f"huggingface-cli upload USER/{shlex.quote(arguments.to.name)} {shlex.quote(str(arguments.to))} ."
+    out.print(f"state a licence in its README.md; then, to publish it:\n  {upload} --repo-type dataset", markup=False)
     return 0

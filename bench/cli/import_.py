@@ -37,22 +37,20 @@ def execute(arguments: argparse.Namespace) -> int:
     from bench.planning.protocols import all_protocols
     from bench.store.artifacts import Store
 
-    made = import_set(arguments.folder, Store(arguments.store), arguments.name, arguments.dataset, arguments.data_root)
-    known, out = made.known, screen.console()
-    method, labels = f"{importer()}:{known.name}", known.labels
-    if made.already:
-        out.print(f"{method} is there already, the same to the last bit", markup=False)
-    else:
-        out.print(f"{method} is in {made.folder}: {known.data.name}, IPC {known.ipc}", markup=False)
-    if made.left:
-        out.print(made.left, markup=False)
+    known, folder, already, left = import_set(
+        arguments.folder, Store(arguments.store), arguments.name, arguments.dataset, arguments.data_root
+    )
+    method, labels, out = f"{importer()}:{known.name}", known.labels, screen.console()
+    there = "is there already, the same to the last bit"
+    made = f"is in {folder}: {known.data.name}, IPC {known.ipc}"
+    out.print(f"{method} {there if already else made}", markup=False)
+    if left:
+        out.print(left, markup=False)
     choices, protocol, students = "teacher,hard" if labels is None else "native,teacher,hard", "common", "0,1,2"
     if labels is not None and labels.schedule is not None:
         protocol, students = labels.protocol or protocol, str(labels.student_seed)
-        out.print(
-            f"its own labels (native) belong to the views of protocol {protocol}, student seed {students}, alone",
-            markup=False,
-        )
+        views = f"the views of protocol {protocol}, student seed {students}, alone"
+        out.print(f"its own labels (native) belong to {views}", markup=False)
         protocol = protocol if protocol in all_protocols() else f"{protocol}.toml"
     words = [
         "--methods", method, "--dataset", arguments.dataset or known.data.name, "--ipc", str(known.ipc), "--protocol",

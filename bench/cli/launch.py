@@ -71,6 +71,7 @@ def compute(
         only: the ids of the cells to compute, with their ancestors; None: all.
         profile: instead of the one that ``--profile`` names.
     """
+    from bench.api import catalogue
     from bench.execution.environment import code
     from bench.execution.options import Options
     from bench.execution.scheduling import prepare
@@ -91,31 +92,21 @@ def compute(
     for line in schedule.remade:
         out.print(f"damaged: {line}; it is made again")
     plan_tables.show_cells(out, schedule)
+    try:
+        data_root = catalogue.root_of(grid.request.dataset, arguments.data_root).absolute()  # tasks run elsewhere
+    except UserError:  # without a home folder; a data set that needs one says so when it is read
+        data_root = None
     options = Options(
-        store=store.root,
-        data_root=_data_root(grid, arguments.data_root),
-        device=arguments.device,
-        threads=arguments.threads,
-        code=code(),
+        store=store.root, data_root=data_root, device=arguments.device, threads=arguments.threads, code=code()
     )
     started = time.monotonic()
     if not schedule.over and not _launch(out, arguments, schedule, options, profile):
         return 0
     _show_durations(out, schedule, store, time.monotonic() - started)
-    for path, change, board in publish.update(publish.of_grid(store, grid), arguments.out):
+    for path, change, board in publish.update_of_grid(store, grid.dataset.name, grid.request.suite, arguments.out):
         _show_results(out, board, {cell.id for cell in grid.cells})
         out.print(f"\nwrote {path}: {change}", markup=False)
     return _show_failures(out, schedule, store)
-
-
-def _data_root(grid: Grid, given: Path | None) -> Path | None:
-    """Return the absolute folder of the data, for tasks that run elsewhere; None where there is none."""
-    from bench.api import catalogue
-
-    try:
-        return catalogue.root_of(grid.request.dataset, given).absolute()
-    except UserError:  # without a home folder; a data set that needs one says so when it is read
-        return None
 
 
 def _launch(
@@ -123,33 +114,30 @@ def _launch(
 ) -> bool:
     """Work off a schedule; False if it was only submitted."""
     from bench.execution import local
-    from bench.slurm import queue
+    from bench.slurm import follow, queue, submit
     from bench.store.artifacts import Store
 
     cluster = arguments.cluster
-    if cluster == "slurm" and not queue.available():
-        raise UserError("--cluster slurm: no Slurm answers here (sinfo fails); use --cluster local")
-    if cluster == "auto":
-        cluster = "slurm" if queue.available() else "local"
-    if cluster == "slurm":
-        return _launch_on_slurm(out, arguments, schedule, options, profile)
-    if arguments.detach or arguments.profile:
-        flag = "--detach" if arguments.detach else f"--profile {arguments.profile}"
-        raise UserError(f"{flag} is for Slurm, but this run is {cluster}: none answers (sinfo), or --cluster says so")
-    with screen.LiveRun(Store(options.store), out) as live:
-        if cluster == "local":
-            local.run(schedule, options, arguments.jobs or default_jobs(options.threads, schedule.grid), live)
+    if cluster in ("auto", "slurm"):
+        if queue.available():
+            cluster = "slurm"
+        elif cluster == "slurm":
+            raise UserError("--cluster slurm: no Slurm answers here (sinfo fails); use --cluster local")
         else:
-            local.run_inline(schedule, options, live)
-    return True
-
-
-def _launch_on_slurm(
-    out: Console, arguments: argparse.Namespace, schedule: Schedule, options: Options, profile: Profile
-) -> bool:
-    from bench.slurm import follow, submit
-    from bench.store.artifacts import Store
-
+            cluster = "local"
+    store = Store(options.store)
+    if cluster != "slurm":
+        if arguments.detach or arguments.profile:
+            flag = "--detach" if arguments.detach else f"--profile {arguments.profile}"
+            raise UserError(
+                f"{flag} is for Slurm, but this run is {cluster}: none answers (sinfo), or --cluster says so"
+            )
+        with screen.LiveRun(store, out) as live:
+            if cluster == "local":
+                local.run(schedule, options, arguments.jobs or default_jobs(options.threads, schedule.grid), live)
+            else:
+                local.run_inline(schedule, options, live)
+        return True
     submission = submit.submit(schedule, options, profile, arguments.out, arguments.jobs)
     if submission.folder is not None:
         out.print(f"submitted {submission.submitted} tasks to Slurm; their logs are in {submission.folder}")
@@ -160,7 +148,7 @@ def _launch_on_slurm(
     if arguments.detach:
         out.print(f"bench status --store {options.store} --watch follows them; the last job writes the boards")
         return False
-    with screen.LiveRun(Store(options.store), out, ctrl_c="leaves; the jobs go on") as live:
+    with screen.LiveRun(store, out, ctrl_c="leaves; the jobs go on") as live:
         follow.follow(schedule, options, submission, live)
     return True
 
@@ -183,14 +171,12 @@ def _show_durations(out: Console, schedule: Schedule, store: Store, wall: float)
         if not any(state in ("failed", "blocked") for state in schedule.state.values()):
             out.print("nothing to do: every cell was done before")
         return
-    computed, rows, total = set(schedule.computed), [], 0.0
-    for stage in STAGES:
-        cells = [cell.id for cell in schedule.grid.stage(stage) if cell.id in computed]
-        seconds = [record.run.seconds for cell_id in cells if (record := store.record(cell_id)) is not None]
-        if seconds:
-            total += sum(seconds)
-            rows.append([stage, str(len(seconds)), f"{sum(seconds):.1f}", f"{max(seconds):.1f}"])
-    rows.append(["all", str(len(computed)), f"{total:.1f}", ""])
+    seconds: dict[str, list[float]] = {}
+    records = [store.record(cell_id) for cell_id in schedule.computed]
+    for record in sorted(filter(None, records), key=lambda record: STAGES.index(record.cell.stage)):
+        seconds.setdefault(record.cell.stage, []).append(record.run.seconds)
+    rows = [[stage, str(len(own)), f"{sum(own):.1f}", f"{max(own):.1f}"] for stage, own in seconds.items()]
+    rows.append(["all", str(len(schedule.computed)), f"{sum(map(sum, seconds.values())):.1f}", ""])
     numbers = ("cells", "seconds", "longest")
     out.print("\nwhere the time went (seconds of the cells, which run in parallel with --jobs):")
     out.print(screen.table(["stage", *numbers], rows, right=numbers))
@@ -198,26 +184,26 @@ def _show_durations(out: Console, schedule: Schedule, store: Store, wall: float)
 
 
 def _show_results(out: Console, board: Board, cells: set[str]) -> None:
-    """Return the rows of a grid that are measured, best mean first."""
+    """Show the rows of a grid that are measured, best mean first."""
     from bench.format import accuracy, size
     from bench.report.rows import records
 
     if board.rows is None:
         return
     rows = board.rows[board.rows["cells"].map(lambda own: bool(cells & set(own))) & (board.rows["n"] > 0)]
+    if rows.empty:
+        return
     rows = rows.sort_values(["protocol", "ipc", "student", "top1_mean"], ascending=[True, True, True, False])
     lines = [
         [escape(one.method), escape(one.labels), "full data" if one.ipc is None else str(one.ipc), escape(one.student),
          str(one.n), accuracy(one.top1_mean, one.top1_std), size(one.label_bytes)]
-        for one in records(rows)
+        for one in records(rows[:MOST_RESULTS])
     ]  # fmt: skip
-    right = ("IPC", "n", f"{rows['metric'].iloc[0]} %" if len(rows) else "", "label bytes")
-    if lines:
-        out.print()
-        shown = lines if len(lines) <= MOST_RESULTS else lines[:MOST_RESULTS]
-        out.print(screen.table(["method", "labels", "IPC", "student", *right[1:]], shown, right=right))
-        if len(lines) > MOST_RESULTS:
-            out.print(f"… and {len(lines) - MOST_RESULTS} more rows on the board")
+    numbers = ("n", f"{rows['metric'].iloc[0]} %", "label bytes")
+    out.print()
+    out.print(screen.table(["method", "labels", "IPC", "student", *numbers], lines, right=("IPC", *numbers)))
+    if len(rows) > MOST_RESULTS:
+        out.print(f"… and {len(rows) - MOST_RESULTS} more rows on the board")
 
 
 def _show_failures(out: Console, schedule: Schedule, store: Store) -> int:

@@ -6,6 +6,8 @@ import argparse
 
 from bench.cli import screen
 
+Listing = tuple[list[str], list[list[str]], list[str]]  # columns, rows, and the columns that hold numbers
+
 HELP = "list methods, datasets, students, labels, protocols or suites"
 EXAMPLES = """examples:
   python -m bench list methods
@@ -19,13 +21,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """``bench list``."""
+    """Run ``bench list``."""
     columns, lines, right = _TABLES[arguments.what]()
     screen.console().print(screen.table(columns, lines, right=right))
     return 0
 
 
-def _methods() -> tuple[list[str], list[list[str]], list[str]]:
+def _methods() -> Listing:
     from bench.api import registry
     from bench.planning.label_choices import parse
 
@@ -34,7 +36,7 @@ def _methods() -> tuple[list[str], list[list[str]], list[str]]:
     return ["name", "title", "native labels", "baseline", "paper"], lines, []
 
 
-def _datasets() -> tuple[list[str], list[list[str]], list[str]]:
+def _datasets() -> Listing:
     from bench.api import catalogue
 
     infos = [catalogue.dataset(name) for name in catalogue.names()]
@@ -47,7 +49,7 @@ def _datasets() -> tuple[list[str], list[list[str]], list[str]]:
     return ["name", "title", *columns], lines, columns
 
 
-def _students() -> tuple[list[str], list[list[str]], list[str]]:
+def _students() -> Listing:
     from bench.api import architectures, registry
 
     known = architectures.descriptions()
@@ -56,7 +58,7 @@ def _students() -> tuple[list[str], list[list[str]], list[str]]:
     return ["name", "description"], [[name, text] for name, text in known.items()], []
 
 
-def _labels() -> tuple[list[str], list[list[str]], list[str]]:
+def _labels() -> Listing:
     from bench.api.stored.codec import FORMATS
     from bench.planning.label_choices import EXPLAINED
 
@@ -64,7 +66,7 @@ def _labels() -> tuple[list[str], list[list[str]], list[str]]:
     return ["--labels", "description"], [[name, text] for name, text in known.items()], []
 
 
-def _protocols() -> tuple[list[str], list[list[str]], list[str]]:
+def _protocols() -> Listing:
     from bench.planning.protocols import all_protocols
 
     found = all_protocols().values()
@@ -72,12 +74,12 @@ def _protocols() -> tuple[list[str], list[list[str]], list[str]]:
     return ["name", "version", "evaluator", "track", "data sets", "title"], lines, []
 
 
-def _suites() -> tuple[list[str], list[list[str]], list[str]]:
+def _suites() -> Listing:
     from bench.planning.suites import STORAGE, names, suite
     from bench.storage_calculator.request import SUITE
 
     found = {name: suite(name) for name in names()}
-    lines = [[name, one.title, one.source, ", ".join(one.full.datasets or ())] for name, one in found.items()]
+    lines = [[name, one.title, one.source, ", ".join(one.full.datasets)] for name, one in found.items()]
     lines.append([STORAGE, "Label bytes by arithmetic", "HeLlO (arXiv 2408.08201), Figure 1", str(SUITE.dataset)])
     return ["--suite", "title", "source", "data sets"], lines, []
 

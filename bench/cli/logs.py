@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.cli import options as flags
-from bench.cli import screen
 from bench.cli.naming import select, shorten
 from bench.cli.parser import positive
 from bench.errors import UserError
+from bench.format import plural
 
 if TYPE_CHECKING:
     from bench.execution.jobs import SubmittedTask
@@ -43,6 +43,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Run ``bench logs``; 1 if there is nothing to show."""
     from bench.slurm.journal import last_tasks
+    from bench.slurm.queue import ThrottledSlurm
     from bench.store.artifacts import Store
 
     store = Store(flags.existing_store(arguments.store))
@@ -56,20 +57,23 @@ def execute(arguments: argparse.Namespace) -> int:
     if task is None or path is None or not (path.is_file() or arguments.follow):
         return _without_log(store, found[0], task)
     others = len(task.cells) - 1
-    shared = f", which it shares with {screen.plural(others, 'other cell')}" if others else ""
+    shared = f", which it shares with {plural(others, 'other cell')}" if others else ""
     sys.stderr.write(f"{path}, of job {task.job}{shared}\n")
     position = _print(path, 0, arguments.lines)
-    if arguments.follow:
-        _follow(path, position, task.job)
+    slurm, over = ThrottledSlurm(), not arguments.follow
+    while not over:
+        queued = slurm.queued()
+        over = queued is not None and task.job not in queued  # queried before the last look, so that nothing is missed
+        position = _print(path, position)  # a task that was queued again appends
+        if not over:
+            time.sleep(_PAUSE)
     return 0
 
 
 def _without_log(store: Store, cell_id: str, task: SubmittedTask | None) -> int:
     """Say why there is no log, and show the traceback if there is one."""
-    failure = store.failure(cell_id)
-    if task is None:
-        why = "it was not submitted to Slurm, and a run without Slurm leaves no logs"
-    else:
+    failure, why = store.failure(cell_id), "it was not submitted to Slurm, and a run without Slurm leaves no logs"
+    if task is not None:
         why = f"job {task.job} has not started, or its log was removed"
     instead = "its traceback is" if failure else f"bench show {cell_id} has its record, if there is one"
     sys.stderr.write(f"no log of {cell_id}: {why}; {instead}\n")
@@ -90,16 +94,3 @@ def _print(path: Path, position: int, lines: int | None = None) -> int:
             return stream.tell()
     except FileNotFoundError:
         return position
-
-
-def _follow(path: Path, position: int, job: str) -> None:
-    from bench.slurm.queue import ThrottledSlurm
-
-    slurm = ThrottledSlurm()
-    while True:
-        queued = slurm.queued()
-        over = queued is not None and job not in queued  # queried before the last look, so that nothing is missed
-        position = _print(path, position)  # a task that was queued again appends
-        if over:
-            return
-        time.sleep(_PAUSE)

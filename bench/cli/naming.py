@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from fnmatch import fnmatchcase
+from fnmatch import filter as matching_names
 
 from bench.errors import UserError, unknown
 from bench.store.cell import STAGES
@@ -22,18 +22,16 @@ def select(words: Iterable[str], cells: Mapping[str, str]) -> set[str]:
     """
     found: set[str] = set()
     for word in words:
-        if word in STAGES:
-            found |= (matching := {cell_id for cell_id, stage in cells.items() if stage == word})
-        elif set(word) & set("*?["):
-            found |= (matching := {cell_id for cell_id in cells if fnmatchcase(cell_id, word)})
-        else:
-            found |= (matching := {select_one(word, cells, also=STAGES)})
+        matching = [cell_id for cell_id, stage in cells.items() if stage == word]
+        if set(word) & set("*?["):
+            matching = matching_names(cells, word)
         if not matching:
-            raise _no_match(word, cells, STAGES)
+            matching = [select_one(word, cells, also=STAGES)]
+        found.update(matching)
     return found
 
 
-def select_one(word: str, known: Iterable[str], also: Iterable[str] = ()) -> str:
+def select_one(word: str, known: Iterable[str], also: Collection[str] = ()) -> str:
     """Return the one cell whose id is the word or begins with it.
 
     Args:
@@ -45,11 +43,15 @@ def select_one(word: str, known: Iterable[str], also: Iterable[str] = ()) -> str
     """
     ids = set(known)
     matching = [word] if word in ids else sorted(name for name in ids if word and name.startswith(word))
-    if not matching:
-        raise _no_match(word, ids, also)
     if len(matching) > 1:
         glob = f", or {word}* for all of them" if also else ""
         raise UserError(f"{word!r} is the beginning of {shorten(matching)}; write more of it{glob}")
+    if not matching:
+        error = unknown("cell or stage" if also else "cell", word, {*ids, *also})
+        if len(ids) <= _FEW:
+            raise error
+        globs = ", a glob or a stage" if also else "; bench status lists grids"
+        raise UserError(str(error).partition("; known:")[0] + f"; expected one of {len(ids)} ids{globs}")
     return matching[0]
 
 
@@ -57,12 +59,3 @@ def shorten(ids: Collection[str]) -> str:
     """Return the first three of the ids, and the number of the others."""
     rest = len(ids) - 3
     return ", ".join(sorted(ids)[:3]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _no_match(word: str, ids: Collection[str], also: Iterable[str]) -> UserError:
-    kind = "cell or stage" if also else "cell"
-    error = unknown(kind, word, {*ids, *also})
-    if len(ids) <= _FEW:
-        return error
-    globs = ", a glob or a stage" if also else "; bench status lists grids"
-    return UserError(str(error).partition("; known:")[0] + f"; expected one of {len(ids)} ids{globs}")

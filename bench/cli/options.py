@@ -57,18 +57,12 @@ def grid_flags(parser: argparse.ArgumentParser) -> None:
         "--methods", type=names, help="e.g. hello,rded or 'hello[conv_rank=4],hello'; see bench list methods"
     )
     group.add_argument(
-        "--ipc",
-        type=numbers("images per class"),
-        metavar="N,…",
-        help="images per class (default: 1,10,50)",
+        "--ipc", type=numbers("images per class"), metavar="N,…", help="images per class (default: 1,10,50)"
     )
     group.add_argument("--dataset", metavar="NAME", help="or folder:PATH (default: digits)")
     group.add_argument("--students", type=names, help="see bench list students (default: the data set's own)")
     group.add_argument(
-        "--seeds",
-        type=numbers("seeds"),
-        metavar="N,…",
-        help="seeds of distillation and student alike (default: 0,1,2)",
+        "--seeds", type=numbers("seeds"), metavar="N,…", help="seeds of distillation and student alike (default: 0,1,2)"
     )
     group.add_argument(
         "--student-seeds",
@@ -125,36 +119,19 @@ def given(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     from bench.exchange.distilled_set import settings
 
-    values = {
-        "methods": arguments.methods,
-        "ipc": arguments.ipc,
-        "dataset": arguments.dataset,
-        "students": arguments.students,
-        "seeds": arguments.seeds,
-        "student_seeds": arguments.student_seeds,
-        "protocols": arguments.protocol,
-        "labels": arguments.labels,
-        "baselines": False if arguments.no_baselines else None,
-        "teacher": arguments.teacher,
-        "clip": arguments.clip,
-        "overrides": overrides(arguments.settings) or None,
-        "imported": settings(arguments.methods or (), arguments.store) or None,
-        "data_root": arguments.data_root,
-    }
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def overrides(settings: list[str]) -> dict[str, dict[str, Any]]:
-    """``["hello.conv_rank=4"]`` → ``{"hello": {"conv_rank": 4}}``; values are JSON, or else plain text.
-
-    Raises:
-        UserError: a setting of another form.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    for setting in settings:
+    overrides: dict[str, dict[str, Any]] = {}
+    for setting in arguments.settings:
         place, equals, text = setting.partition("=")
         method, dot, name = place.partition(".")
         if not (equals and dot and method and name):
             raise UserError(f"--set {setting}: expected METHOD.FIELD=VALUE, e.g. --set hello.conv_rank=4")
-        found.setdefault(method, {})[name] = plain_value(text)
-    return found
+        overrides.setdefault(method, {})[name] = plain_value(text)  # JSON, or else plain text
+    plain = ("methods", "ipc", "dataset", "students", "seeds", "student_seeds", "labels", "teacher", "clip")
+    values = {
+        **{name: getattr(arguments, name) for name in (*plain, "data_root")},
+        "protocols": arguments.protocol,
+        "baselines": False if arguments.no_baselines else None,
+        "overrides": overrides or None,
+        "imported": settings(arguments.methods or (), arguments.store) or None,
+    }
+    return {name: value for name, value in values.items() if value is not None}

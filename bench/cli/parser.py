@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 from bench.errors import UserError
@@ -15,25 +16,17 @@ class Parser(argparse.ArgumentParser):
     """Raises :class:`UserError` where argparse would print its usage and exit."""
 
     def error(self, message: str) -> NoReturn:
-        words = message.removeprefix("unrecognized arguments: ").split()
-        hint = ""
-        if message.startswith("unrecognized arguments"):
-            known = [option for action in self._actions for option in action.option_strings]
+        known, actions = [], list(self._actions)
+        _, unrecognized, wrong = message.partition("unrecognized arguments: ")
+        if unrecognized:
             for action in self._actions:
                 if isinstance(action, argparse._SubParsersAction):
-                    known += [o for verb in action.choices.values() for a in verb._actions for o in a.option_strings]
-            hint = _nearest(words[0], known)
-        elif "invalid choice" in message:
-            wrong = message.partition("invalid choice: ")[2].partition(" ")[0].strip("'")
-            for action in self._actions:
-                if action.choices is not None:
-                    hint = hint or _nearest(wrong, [str(choice) for choice in action.choices])
-        raise UserError(f"{message}{hint}; see {self.prog} --help")
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    found = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f" (did you mean {found[0]}?)" if found else ""
+                    actions += [one for verb in action.choices.values() for one in verb._actions]
+            known = [option for action in actions for option in action.option_strings]
+        elif wrong := message.partition("invalid choice: ")[2]:
+            known = [str(choice) for action in actions for choice in action.choices or ()]
+        found = difflib.get_close_matches(wrong.partition(" ")[0].strip("'"), known, n=1, cutoff=0.5)
+        raise UserError(f"{message}{f' (did you mean {found[0]}?)' if found else ''}; see {self.prog} --help")
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -48,23 +41,17 @@ def numbers(what: str) -> Callable[[str], tuple[int, ...]]:
     """Return an argument type for lists of whole numbers, ``1,10,50``."""
 
     def parse(text: str) -> tuple[int, ...]:
-        try:
-            found = tuple(dict.fromkeys(int(part) for part in text.split(",") if part.strip()))
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"expected {what} separated by commas, not {text!r}") from None
-        if not found:
-            raise argparse.ArgumentTypeError(f"expected {what} separated by commas")
-        return found
+        with suppress(ValueError):
+            if found := tuple(dict.fromkeys(int(part) for part in text.split(",") if part.strip())):
+                return found
+        raise argparse.ArgumentTypeError(f"expected {what} separated by commas, not {text!r}")
 
     return parse
 
 
 def positive(text: str) -> int:
     """Parse a whole number from 1 on."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, not {text!r}")
-    return number
+    with suppress(ValueError):
+        if (number := int(text)) >= 1:
+            return number
+    raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, not {text!r}")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from bench.cli import screen
+from bench.format import size
 from bench.store.cell import STAGES
 
 if TYPE_CHECKING:
@@ -21,11 +23,10 @@ def show_plan(out: Console, grid: Grid, arguments: argparse.Namespace) -> None:
     from bench.planning.cost_estimate import estimate, measured_on
     from bench.store.artifacts import Store
 
-    store = Store(arguments.store) if (arguments.store / "cells").is_dir() else None
-    if store is not None:
+    store, schedule = None, Schedule(grid, dict.fromkeys((cell.id for cell in grid.cells), "todo"))
+    if (arguments.store / "cells").is_dir():
+        store = Store(arguments.store)
         schedule = survey(grid, store, check_files=False)
-    else:
-        schedule = Schedule(grid, dict.fromkeys((cell.id for cell in grid.cells), "todo"))
     show_cells(out, schedule)
     measured = measured_on(arguments.out / "suites" / "efficiency")
     todo = {cell_id for cell_id, state in schedule.state.items() if state != "done"}
@@ -38,23 +39,16 @@ def show_plan(out: Console, grid: Grid, arguments: argparse.Namespace) -> None:
 
 def show_cells(out: Console, schedule: Schedule) -> None:
     """Show how many cells of each stage are done and to do, and the bytes of the stored labels to do."""
-    rows = []
-    for stage in STAGES:
-        counts = schedule.counts(stage)
-        rows.append([stage, str(counts.total()), str(counts["done"]), str(counts.total() - counts["done"])])
-    numbers = ("cells", "done", "to do")
-    rows.append(["total", *(str(sum(int(row[i]) for row in rows)) for i in (1, 2, 3))])
-    out.print(screen.table(["stage", *numbers], rows, right=numbers))
-    if count := _bytes_to_store(schedule):
-        out.print(f"stored labels to write: {screen.human_bytes(count)}")
-
-
-def _bytes_to_store(schedule: Schedule) -> int:
     from bench.api.augmentation import AugmentationSchedule
     from bench.api.stored.codec import LabelCodec
     from bench.api.stored.layout import LabelLayout
 
-    return sum(
+    counts: dict[str, Counter[str]] = {stage: schedule.counts(stage) for stage in STAGES}
+    shown = [*counts.items(), ("total", sum(counts.values(), Counter()))]
+    rows = [[name, *map(str, (n.total(), n["done"], n.total() - n["done"]))] for name, n in shown]
+    numbers = ("cells", "done", "to do")
+    out.print(screen.table(["stage", *numbers], rows, right=numbers))
+    count = sum(
         LabelLayout(
             AugmentationSchedule(**cell.call["schedule"]),
             LabelCodec.parse(cell.call["codec"]),
@@ -63,6 +57,8 @@ def _bytes_to_store(schedule: Schedule) -> int:
         for cell in schedule.grid.stage("label")
         if cell.by == "stored" and schedule.state[cell.id] != "done"
     )
+    if count:
+        out.print(f"stored labels to write: {size(count)}")
 
 
 def _show_arrays(out: Console, schedule: Schedule, arguments: argparse.Namespace) -> None:

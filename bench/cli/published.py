@@ -38,7 +38,7 @@ COLUMNS = ("method", "student", "IPC", "published †", "by", "label bytes", "me
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``bench published``."""
+    """Add the flags of ``bench published``."""
     parser.add_argument("--dataset", metavar="NAME", help="of this data set alone")
     parser.add_argument("--method", metavar="NAME", help="of this method alone")
     parser.add_argument("--store", type=Path, metavar="PATH", help="look there too (default: as for bench run, if any)")
@@ -49,21 +49,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """``bench published``."""
+    """Run ``bench published``."""
     from bench.report.papers.published import beside, load
 
-    frame = load()
-    for name in ("dataset", "method"):
-        wanted = getattr(arguments, name)
-        if wanted is not None and wanted not in set(frame[name]):
-            raise unknown(f"{name} with published numbers", wanted, set(frame[name]))
+    frame, every = load(), load()
     for name in ("dataset", "method"):
         if (wanted := getattr(arguments, name)) is not None:
+            if wanted not in set(every[name]):
+                raise unknown(f"{name} with published numbers", wanted, set(every[name]))
             frame = frame[frame[name] == wanted]
     if frame.empty:
         raise UserError(f"nothing is published of {arguments.method} on {arguments.dataset}; leave out one of them")
-    found = beside(frame, _measured(arguments.store, arguments.boards))
-    out = screen.console()
+    found, out = beside(frame, _measured(arguments.store, arguments.boards)), screen.console()
     if arguments.json:
         out.print(json.dumps(_facts(found, frame), indent=2, ensure_ascii=False), markup=False)
     else:
@@ -72,7 +69,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _measured(place: Path | None, boards: Path) -> pd.DataFrame:
-    """The rows of a store and of the boards; what both have, the boards' records stand for."""
+    """Return the rows of a store and of the boards; what both have, the boards' records stand for."""
     from bench.report.results import load_results, to_frame
     from bench.report.rows import pool
 
@@ -110,41 +107,36 @@ def _facts(found: pd.DataFrame, frame: pd.DataFrame) -> list[dict[str, Any]]:
                 "notes": list(one.notes),
                 "label_bytes_computed": one.label_bytes,
                 "storage_printed": "; ".join(one.storages) or None,
-                "measured": _percentages(one),
+                "measured": None if one.measured_protocol is None else {
+                    "protocol": one.measured_protocol,
+                    "n": int(one.measured_n),
+                    "top1": _percent(one.measured_top1_mean),
+                    "std": _percent(one.measured_top1_std),
+                    "low": _percent(one.measured_top1_low),
+                    "high": _percent(one.measured_top1_high),
+                    "oracle_top1": _percent(one.measured_oracle_mean),
+                    "label_bytes": one.measured_label_bytes,
+                },
                 "delta": None if one.delta is None else round(one.delta, 4),
                 "command": asked[0] if asked else None,
                 "obstacle": obstacle(one) or None,
             }
-        )
+        )  # fmt: skip
     return facts
 
 
-def _percentages(one: Any) -> dict[str, Any] | None:
-    if one.measured_protocol is None:
-        return None
-    names = {
-        "top1": "top1_mean",
-        "std": "top1_std",
-        "low": "top1_low",
-        "high": "top1_high",
-        "oracle_top1": "oracle_mean",
-    }
-    values = {name: getattr(one, f"measured_{column}") for name, column in names.items()}
-    shown = {name: None if value is None else round(100 * value, 4) for name, value in values.items()}
-    return {
-        "protocol": one.measured_protocol, "n": int(one.measured_n), **shown, "label_bytes": one.measured_label_bytes,
-    }  # fmt: skip
+def _percent(fraction: float | None) -> float | None:
+    return None if fraction is None else round(100 * fraction, 4)
 
 
 def _show(found: pd.DataFrame, frame: pd.DataFrame, out: Console) -> None:
     from bench.report.papers.published import SETTING, commands
     from bench.report.rows import records
 
-    for dataset in dict.fromkeys(found["dataset"]):
-        lines = [_line(one) for one in records(found[found["dataset"] == dataset])]
-        out.print(f"{dataset}", markup=False)
-        right = ["IPC", "published †", "label bytes", "measured", "Δ"]
-        out.print(screen.table(COLUMNS, lines, right=right), width=min(WIDEST, out.width))
+    for dataset, own in found.groupby("dataset", sort=False):
+        out.print(dataset, markup=False)
+        table = screen.table(COLUMNS, list(map(_line, records(own))), right=[COLUMNS[2], COLUMNS[3], *COLUMNS[5:]])
+        out.print(table, width=min(WIDEST, out.width))
         out.print()
     out.print(
         "† printed by others; label bytes are computed from their recipe (≈: of which something is left open; —: it\n"
@@ -154,15 +146,10 @@ def _show(found: pd.DataFrame, frame: pd.DataFrame, out: Console) -> None:
     missing = frame.merge(found.loc[found["measured_protocol"].isna(), [*SETTING, "value"]], on=[*SETTING, "value"])
     if asked := commands(missing):
         out.print("\nTo measure what is missing:", markup=False)
-    for command in asked:
-        out.print(_wrapped(command), markup=False)
-
-
-def _wrapped(command: str) -> str:
-    """A command over several lines, each flag beside its value."""
-    joined = re.sub(r"(--\S+) ", "\\1\0", command)
-    lines = textwrap.wrap(joined, 94, break_long_words=False, break_on_hyphens=False)
-    return " \\\n    ".join(lines).replace("\0", " ")
+    for command in asked:  # over several lines, each flag beside its value
+        joined = re.sub(r"(--\S+) ", "\\1\0", command)
+        lines = textwrap.wrap(joined, 94, break_long_words=False, break_on_hyphens=False)
+        out.print(" \\\n    ".join(lines).replace("\0", " "), markup=False)
 
 
 def _line(one: Any) -> list[str]:

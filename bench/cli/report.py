@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from bench.cli import options as flags
 from bench.cli import screen
 from bench.errors import UserError
+from bench.format import plain, slug
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +33,7 @@ EXAMPLES = """examples:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``bench report``."""
+    """Add the flags of ``bench report``."""
     parser.add_argument("--store", type=Path, metavar="PATH", help="where records lie (default as for bench run)")
     parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: results")
     parser.add_argument("--replace", action="store_true", help="drop what the boards have and the store has not")
@@ -42,7 +43,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """``bench report``; 1 when ``--check`` finds drift, or a record or grid of the store can't be read."""
+    """Run ``bench report``; 1 when ``--check`` finds drift, or a record or grid of the store can't be read."""
     from bench.planning import manifest
     from bench.report import publish
     from bench.store.artifacts import Store
@@ -55,54 +56,46 @@ def execute(arguments: argparse.Namespace) -> int:
     present = publish.present(arguments.out)
     boards = present if store is None else publish.from_store(store)
     if not any(one.entries or one.left_out for one in boards):
-        raise UserError(
-            f"there is nothing to report in {store.root if store else arguments.out}; bench run makes records"
-        )
-    wrong = manifest.unreadable(store) if store else []
-    if arguments.check:
-        return max(_check(arguments.out, present, boards, store, out), _left_out(wrong, boards, out))
-    if arguments.pictures:
-        _draw_grids(arguments, Store(flags.existing_store(place)), boards)
-    for path, change, _ in publish.update(boards, arguments.out, arguments.replace):
-        out.print(f"wrote {path}: {change}", markup=False)
-    return _left_out(wrong, boards, out)
-
-
-def _left_out(wrong: list[str], boards: list[Board], out: Console) -> int:
-    """Name what could not be read; 1 where the store holds such a thing."""
-    from bench.format import plain
-
+        where = store.root if store else arguments.out
+        raise UserError(f"there is nothing to report in {where}; bench run makes records")
+    unreadable = manifest.unreadable(store) if store else []
+    differing = _check(out, arguments.out, present, boards, store) if arguments.check else False
+    if not arguments.check:
+        if arguments.pictures:
+            _draw_grids(arguments, Store(flags.existing_store(place)), boards)
+        for path, change, _ in publish.update(boards, arguments.out, arguments.replace):
+            out.print(f"wrote {path}: {change}", markup=False)
     damaged = sorted({text for one in boards for entry in one.entries for text in entry.damaged})
-    lines = [f"{one.stem}: {line}" for one in boards for line in one.left_out]
-    for text in [*wrong, *damaged, *lines]:
+    for text in [*unreadable, *damaged, *(f"{one.stem}: {line}" for one in boards for line in one.left_out)]:
         out.print(f"left out: {plain(text)}", style="red", markup=False)
-    return 1 if wrong or damaged else 0
+    return 1 if differing or unreadable or damaged else 0
 
 
-def _check(where: Path, present: list[Board], boards: list[Board], store: Store | None, out: Console) -> int:
+def _check(out: Console, where: Path, present: list[Board], boards: list[Board], store: Store | None) -> bool:
+    """Return whether the boards of a folder differ from what they and the store's records give."""
     from bench.planning.suites import STORAGE
     from bench.report import publish
     from bench.storage_calculator import output as storage
 
     if store is not None:
-        known = {(one.suite, one.stem): one for one in present}
-        wanted = {(one.suite, one.stem): one for one in boards}
-        merged = {key: publish.merge(known[key], one)[0] if key in known else one for key, one in wanted.items()}
-        present = list((known | merged).values())
+        merged = {(one.suite, one.stem): one for one in present}
+        for one in boards:
+            key = one.suite, one.stem
+            merged[key] = publish.merge(merged[key], one)[0] if key in merged else one
+        present = list(merged.values())
     differing = [*publish.check(where, present), *storage.drift(publish.folder(where, STORAGE))]
     for line in differing:
         out.print(f"drift: {line}", markup=False)
     if not differing:
         out.print(f"the boards in {where} follow from {'their records' if store is None else store.root}", markup=False)
-    return 1 if differing else 0
+    return bool(differing)
 
 
 def _draw_grids(arguments: argparse.Namespace, store: Store, boards: list[Board]) -> None:
     from bench.exchange.nearest_images import draw_grids  # imports torch
-    from bench.format import slug
     from bench.report.image_grid import SUFFIX
     from bench.store.artifacts import write_atomically
 
     for dataset in sorted({entry.dataset for one in boards if not one.suite for entry in one.entries}):
-        if (pictures := draw_grids(store, dataset, arguments.data_root)) is not None:
-            write_atomically(arguments.out / f"{slug(dataset)}{SUFFIX}", pictures.render())
+        if (grids := draw_grids(store, dataset, arguments.data_root)) is not None:
+            write_atomically(arguments.out / f"{slug(dataset)}{SUFFIX}", grids.render())

@@ -14,15 +14,13 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from bench.cli import launch, screen
 from bench.cli import options as flags
 from bench.cli.parser import Parser
 from bench.errors import UserError
-
-if TYPE_CHECKING:
-    from bench.exchange.reproduction import Chosen
+from bench.format import plural
 
 HELP = "compute a row of a board again and compare"
 EXAMPLES = """examples:
@@ -41,7 +39,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--boards",
         type=Path,
         metavar="PATH",
-        help="a folder of boards, or one *.records.jsonl (default: leaderboards, else results)",
+        help="a folder of boards, or one *.records.jsonl (default: leaderboards, or results where those "
+        "have no number of the row)",
     )
     group = launch.flags(parser)
     group.add_argument("--dataset", metavar="folder:PATH", help="the place of a folder of your own")
@@ -54,48 +53,58 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Run ``bench reproduce``; 1 when a cell failed, or the numbers are neither the same nor inside the interval."""
-    from bench.exchange.reproduction import choose
-    from bench.report.results import load_results
-    from bench.store.entries import SUFFIX
-
-    boards = arguments.boards
-    files = [boards] if boards.name.endswith(SUFFIX) else sorted(boards.glob(f"*{SUFFIX}"))
-    if not files:
-        raise UserError(f"there are no boards in {boards} (*{SUFFIX}); name their folder with --boards")
-    chosen = choose(arguments.row, load_results(files))
-    if ":" in chosen.row.base and arguments.store is None:
-        raise UserError(f"{chosen.row.base} is an imported set; name the store that has it with --store")
+    row, wanted = _choose(arguments.row, arguments.boards)
+    if ":" in row.base and arguments.store is None:
+        raise UserError(f"{row.base} is an imported set; name the store that has it with --store")
     temporary = tempfile.TemporaryDirectory(prefix="bench-reproduce-") if arguments.store is None else None
     with temporary or nullcontext(str(arguments.store)) as place:
         arguments.store = Path(place)
-        return _again(chosen, arguments)
+        return _again(row, wanted, arguments)
 
 
-def _again(chosen: Chosen, arguments: argparse.Namespace) -> int:
-    from bench.exchange.reproduction import again, find, title, verdict
+def _choose(words: Sequence[str], boards: Path | None) -> tuple[Any, list[Any]]:
+    """Return the row and its finished records, of the first boards that have a number of it."""
+    import pandas as pd
+
+    from bench.exchange.reproduction import choose, matching
+    from bench.report.results import load_results
+    from bench.store.entries import SUFFIX
+
+    places = [Path("leaderboards"), Path("results")] if boards is None else [boards]
+    files = [[place] if place.name.endswith(SUFFIX) else sorted(place.glob(f"*{SUFFIX}")) for place in places]
+    frames = [load_results(found) for found in files if found]
+    if not frames:
+        shown = " or ".join(map(str, places))
+        raise UserError(f"there are no boards in {shown} (*{SUFFIX}); name their folder with --boards")
+    having = [one for one in frames if len(matching(words, one[one["state"] == "done"]))]
+    return choose(words, having[0] if having else pd.concat(frames, ignore_index=True))
+
+
+def _again(row: Any, wanted: list[Any], arguments: argparse.Namespace) -> int:
+    from bench.exchange.reproduction import Again, find, title, verdict
     from bench.planning.plan import plan
     from bench.store.artifacts import Store
 
     parser = Parser(prog="bench run")
     flags.grid_flags(parser)
     flags.store_flag(parser)
-    grid = plan(flags.request(parser.parse_args(_words(chosen, arguments))))
-    cells, notes = find(grid, chosen.records)
-    recorded = chosen.records[0].environment
+    grid = plan(flags.request(parser.parse_args(_words(row, wanted[0].changed, arguments))))
+    cells, notes = find(grid, wanted)
+    recorded = wanted[0].environment
     arguments.threads = arguments.threads or int(recorded.get("threads", 1))
     arguments.device = arguments.device or ("cpu" if recorded.get("device", "cpu") == "cpu" else "auto")
     arguments.out = arguments.out or arguments.store / "leaderboards"
     out = screen.console()
-    for line in (f"{title(chosen.row)}: {screen.plural(len(cells), 'student')} again", *notes):
+    for line in (f"{title(row)}: {plural(len(cells), 'student')} again", *notes):
         out.print(line, markup=False)
     if code := launch.compute(out, grid, arguments, only=set(cells)):
         return code
     store = Store(arguments.store)
-    computed = {cell_id: record for cell_id in cells if (record := store.record(cell_id)) is not None}
+    computed = [record for cell_id in cells if (record := store.record(cell_id)) is not None]
     if len(computed) < len(cells):
         out.print(f"{len(cells) - len(computed)} students are not done yet; run the same command again")
         return 0
-    results = [again(record, cells[cell_id]) for cell_id, record in computed.items()]
+    results = [Again.of(record, cells[record.id]) for record in computed]
     rows = [
         [
             "/".join(map(str, dict.fromkeys((one.record.seed, one.record.student_seed)))),
@@ -107,18 +116,17 @@ def _again(chosen: Chosen, arguments: argparse.Namespace) -> int:
     numbers = ["recorded", "measured", "Δ"]
     out.print()
     out.print(screen.table(["seed", *numbers, "bits"], rows, right=numbers))
-    said, fine = verdict(chosen.row, results, next(iter(computed.values())).run.environment)
+    said, fine = verdict(row, results, computed[0].run.environment)
     out.print(said, markup=False)
     return 0 if fine else 1
 
 
-def _words(chosen: Chosen, arguments: argparse.Namespace) -> Sequence[str]:
+def _words(row: Any, changed: dict[str, Any], arguments: argparse.Namespace) -> list[str]:
     """Return the words behind ``bench run`` that make the row again, with what only the user can know."""
     from bench.api import catalogue
     from bench.planning.protocols import all_protocols, unchanged
     from bench.report.command import command
 
-    row, changed = chosen.row, chosen.records[0].changed
     if arguments.protocol is None and unchanged(row.protocol) not in all_protocols():
         raise UserError(
             f"protocol {row.protocol!r} is none of this installation's (bench list protocols), so it came from a file; "
@@ -128,7 +136,7 @@ def _words(chosen: Chosen, arguments: argparse.Namespace) -> Sequence[str]:
         raise UserError(f"{row.dataset} is a folder of its own; name its place with --dataset folder:PATH")
     if "teacher" in changed and arguments.teacher is None:
         raise UserError(f"the row has a teacher from a file, {changed['teacher']}; name it with --teacher PATH")
-    words = shlex.split(command([chosen.row]).replace("\\\n", " "))
+    words = shlex.split(command([row]).replace("\\\n", " "))
     words = words[words.index("run") + 1 :]
     for flag in ("dataset", "protocol", "teacher", "data_root"):  # the last of a flag wins
         if (value := getattr(arguments, flag)) is not None:

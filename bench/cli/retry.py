@@ -7,6 +7,7 @@ that are not given are those of the last submission of these cells to Slurm.
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from bench.cli import launch, screen
@@ -15,10 +16,10 @@ from bench.cli.naming import select
 from bench.cli.parser import positive
 from bench.cli.status import find_grids
 from bench.errors import UserError
+from bench.format import plural
 
 if TYPE_CHECKING:
     from bench.execution.status import GridStatus
-    from bench.slurm.journal import Run
 
 HELP = "compute failed cells again"
 EXAMPLES = """examples:
@@ -48,7 +49,7 @@ def execute(arguments: argparse.Namespace) -> int:
     """Run ``bench retry``; 1 if a cell failed again."""
     from bench.execution.status import collect_status
     from bench.slurm import queue
-    from bench.slurm.journal import last_tasks
+    from bench.slurm.journal import Journal, last_tasks
     from bench.slurm.profile import load
     from bench.store.artifacts import Store
 
@@ -69,8 +70,9 @@ def execute(arguments: argparse.Namespace) -> int:
         return 0
     only = with_descendants(status, chosen)
     dependent = len(only) - len(chosen)
-    out.print(f"{grid.id}: {screen.plural(len(chosen), 'failed cell')}, {dependent} more depend on them")
-    last = _last_run(status, chosen)
+    out.print(f"{grid.id}: {plural(len(chosen), 'failed cell')}, {dependent} more depend on them")
+    folders = sorted({task.folder for cell_id in chosen if (task := status.cells[cell_id].task) is not None})
+    last = Journal(folders[-1]).run() if folders else None
     for name in _AS_BEFORE:
         if getattr(arguments, name) is None:
             setattr(arguments, name, getattr(last.options, name) if last else arguments.defaults[name])
@@ -89,19 +91,8 @@ def with_descendants(status: GridStatus, chosen: set[str]) -> set[str]:
     return found
 
 
-def _last_run(status: GridStatus, cells: set[str]) -> Run | None:
-    """Return the last submission of any of the cells."""
-    from bench.slurm.journal import Journal
-
-    folders = sorted({task.folder for cell_id in cells if (task := status.cells[cell_id].task) is not None})
-    return Journal(folders[-1]).run() if folders else None
-
-
 def _gigabytes(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected gigabytes above 0, not {text!r}")
-    return number
+    with suppress(ValueError):
+        if 0 < (number := float(text)) < float("inf"):
+            return number
+    raise argparse.ArgumentTypeError(f"expected gigabytes above 0, not {text!r}")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 LINE_EVERY = 60.0  # seconds between two lines in a log
 _MIN_WIDTH = 40  # columns; COLUMNS below that is ignored
 _LOG_WIDTH = 160  # columns without a terminal
-_MOST_RUNNING = 20  # running cells shown
+MOST_RUNNING = 20  # running cells shown
 _BAR = 16  # columns
 _MAX_NAME, _MAX_WORD = 24, 10  # characters that a narrow screen doesn't break, in the first column and others
 
@@ -75,16 +75,6 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence
     return made
 
 
-def human_bytes(count: int) -> str:
-    """1536 → ``1.5 KiB``."""
-    size = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
-
-
 def duration(seconds: float) -> str:
     """75 → ``1 min 15 s``."""
     if seconds < 60:
@@ -93,11 +83,6 @@ def duration(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     days = f"{hours // 24} d {hours % 24} h" if hours >= 48 else ""
     return days or (f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s")
-
-
-def plural(count: int, what: str) -> str:
-    """``1 cell``, ``2 cells``."""
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def stage_table(counts: Counts, states: Sequence[str], width: int) -> Table:
@@ -137,8 +122,12 @@ class Running(NamedTuple):
     note: str = ""  # where it runs, or why its progress is unknown
 
 
-def running_table(cells: Sequence[Running], width: int) -> Table:
-    """Return a table with a line per running cell: bar, percentage, time left; two on a narrow screen."""
+def running_table(cells: Sequence[Running], width: int, more: int = 0) -> RenderableType:
+    """Return a table with a line per running cell: bar, percentage, time left; two on a narrow screen.
+
+    Args:
+        more: the number of running cells that are not shown.
+    """
     longest = max((len(one.cell) for one in cells), default=0)
     wide = longest + 40 + max((len(one.note) for one in cells), default=0) <= width
     made = Table.grid(padding=(0, 1))
@@ -152,7 +141,7 @@ def running_table(cells: Sequence[Running], width: int) -> Table:
         else:
             made.add_row("", one.cell)
             made.add_row("", "  " + "  ".join(filter(None, facts)))
-    return made
+    return Group(made, f"  … and {more} more") if more else made
 
 
 @contextmanager
@@ -171,22 +160,19 @@ class LiveDisplay:
     def __init__(self, out: Console):
         from rich.live import Live
 
-        self.out, self.started = out, time.monotonic()
-        self.live = Live(console=out, auto_refresh=False, transient=True) if out.is_terminal else None
-        self._last_line = self.started
+        self.out, self.live = out, Live(console=out, auto_refresh=False, transient=True)
+        self.started = self._last_line = time.monotonic()
 
     def __enter__(self) -> Self:
-        if self.live:
-            self.live.start()
+        self.live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.live:
-            self.live.stop()
+        self.live.stop()
 
     def show(self, render: Callable[[], RenderableType], line: Callable[[], str]) -> None:
         """Show what ``render`` returns, or in a log from time to time what ``line`` returns."""
-        if self.live:
+        if self.out.is_terminal:
             self.live.update(render(), refresh=True)
         elif time.monotonic() - self._last_line >= LINE_EVERY:
             self._last_line = time.monotonic()
@@ -205,36 +191,28 @@ class LiveRun(LiveDisplay):
         self.store, self.ctrl_c = store, ctrl_c
 
     def update(self, schedule: Schedule) -> None:
-        """Show the state of a run."""
-        self.show(lambda: self._render(schedule), lambda: self._line(schedule))
-
-    def _line(self, schedule: Schedule) -> str:
-        cells, more = self._running(schedule)
-        now = [f"{one.cell} {one.progress.fraction:.0%}" if one.progress else one.cell for one in cells]
-        now += [f"and {more} more"] if more else []
-        elapsed = duration(time.monotonic() - self.started)
-        return f"{elapsed:>12}  {summary(_counts(schedule))}  now: {'; '.join(now) or 'nothing'}"
-
-    def _running(self, schedule: Schedule) -> tuple[list[Running], int]:
-        """Return the first running cells, whose heartbeats alone are read, and the number of the others."""
+        """Show the state of a run; heartbeats are read of the cells shown alone."""
         from bench.execution import heartbeat
 
-        count = sum(found.get("running", 0) for found in _counts(schedule).values())
-        running = (cell.id for cell in schedule.grid.cells if schedule.state[cell.id] == "running")
-        shown = list(islice(running, min(count, _MOST_RUNNING)))
-        return [Running(cell_id, heartbeat.read(self.store, cell_id)) for cell_id in shown], count - len(shown)
+        counts: Counts = {stage: found for stage in STAGES if (found := schedule.counts(stage))}
 
-    def _render(self, schedule: Schedule) -> RenderableType:
-        cells, more = self._running(schedule)
-        states = ("done", "running", "failed", "blocked", "todo")
-        parts: list[RenderableType] = [stage_table(_counts(schedule), states, self.out.width)]
-        if cells:
-            parts.append(running_table(cells, self.out.width))
-        if more:
-            parts.append(f"  … and {more} more")
-        parts.append(f"{duration(time.monotonic() - self.started)} so far; Ctrl-C {self.ctrl_c}")
-        return Group(*parts)
+        def running() -> tuple[list[Running], int]:
+            count = sum(found.get("running", 0) for found in counts.values())
+            ids = (cell.id for cell in schedule.grid.cells if schedule.state[cell.id] == "running")
+            shown = list(islice(ids, min(count, MOST_RUNNING)))
+            return [Running(cell_id, heartbeat.read(self.store, cell_id)) for cell_id in shown], count - len(shown)
 
+        def render() -> RenderableType:
+            cells, more = running()
+            stages = stage_table(counts, ("done", "running", "failed", "blocked", "todo"), self.out.width)
+            elapsed = f"{duration(time.monotonic() - self.started)} so far; Ctrl-C {self.ctrl_c}"
+            return Group(stages, *([running_table(cells, self.out.width, more)] if cells else []), elapsed)
 
-def _counts(schedule: Schedule) -> dict[str, Mapping[str, int]]:
-    return {stage: counts for stage in STAGES if (counts := schedule.counts(stage))}
+        def line() -> str:
+            cells, more = running()
+            now = [f"{one.cell} {one.progress.fraction:.0%}" if one.progress else one.cell for one in cells]
+            now += [f"and {more} more"] if more else []
+            elapsed = duration(time.monotonic() - self.started)
+            return f"{elapsed:>12}  {summary(counts)}  now: {'; '.join(now) or 'nothing'}"
+
+        self.show(render, line)

@@ -15,6 +15,7 @@ from bench.cli import options as flags
 from bench.cli import screen
 from bench.cli.naming import select_one
 from bench.errors import UserError
+from bench.format import size
 
 if TYPE_CHECKING:
     from bench.store.artifacts import Store
@@ -43,14 +44,12 @@ def execute(arguments: argparse.Namespace) -> int:
     record = read_record(store, arguments.cell)
     out = screen.console()
     facts = record.model_dump(mode="json")
-    trace = facts.pop("traceback")
-    files = facts.pop("files")
+    trace, files = facts.pop("traceback"), facts.pop("files")
     out.print(json.dumps(facts, indent=2), markup=False)
-    rows = [[name, screen.human_bytes(file["bytes"]), file["sha256"][:16]] for name, file in files.items()]
-    if rows:
+    if rows := [[name, size(file["bytes"]), file["sha256"][:16]] for name, file in files.items()]:
         out.print(screen.table(["file", "size", "sha256"], rows[:20], right=["size"]))
         if len(rows) > 20:
-            out.print(f"… and {len(rows) - 20} more files; {screen.human_bytes(record.bytes)} in all")
+            out.print(f"… and {len(rows) - 20} more files; {size(record.bytes)} in all")
         out.print(f"in {store.folder(record.id)}")
     if trace:
         out.print(trace, markup=False)

@@ -49,7 +49,6 @@ EXAMPLES = """examples:
 """
 _EVERY = 2.0  # seconds between two looks of --watch
 _PAUSE_FACTOR = 4  # --watch pauses this many times as long as a look takes: large grids take seconds
-_MOST_RUNNING = 20  # running cells shown
 _MOST_REASONS = 10
 _EXAMPLES = 3  # cells shown per reason
 
@@ -68,6 +67,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Run ``bench status``; 1 if a cell failed."""
     from bench.execution.status import collect_status
+    from bench.planning import manifest
     from bench.slurm.journal import last_tasks
     from bench.slurm.queue import ThrottledSlurm
     from bench.store.artifacts import Store
@@ -89,6 +89,8 @@ def execute(arguments: argparse.Namespace) -> int:
             sys.stdout.write(json.dumps({"schema": 1, "grids": list(map(_plain, manifests, found))}) + "\n")
         else:
             out.print(_render(manifests, found, out.width))
+    for line in manifest.unreadable(store):
+        sys.stderr.write(f"bench: left out: {line}\n")
     return 1 if any(one.of("failed") for one in found) else 0
 
 
@@ -105,11 +107,10 @@ def find_grids(store: Store, beginning: str | None, every: bool = False) -> list
         raise UserError(f"{store.root} has no grid yet; bench run plans one")
     if beginning is None:
         return known if every else known[:1]
-    found = [one for one in known if one.grid.id == beginning]
-    found += [one for one in known if one.grid.id.startswith(beginning)]
+    found = [one for one in known if one.grid.id.startswith(beginning)]
     if not found:
         raise unknown("grid", beginning, (one.grid.id for one in known))
-    return found[:1]
+    return [min(found, key=lambda one: len(one.grid.id))]  # the newest of those whose id is shortest: the whole id
 
 
 def _watch(out: Console, manifests: list[Manifest], collect: Callable[[], list[GridStatus]]) -> list[GridStatus]:
@@ -145,58 +146,41 @@ def _render(manifests: list[Manifest], found: list[GridStatus], width: int, heig
         parts += [
             Text.assemble((status.grid.id, "bold"), f"  {len(status.cells)} cells, requested {asked} UTC"),
             screen.stage_table(counts, STATES, width),
-            *_running(status, width, max(1, min(_MOST_RUNNING, (height - 25) // 2))),
-            *_queued(status),
-            *_stopped(status),
-            *_failed(status),
+            *_details(status, width, max(1, min(screen.MOST_RUNNING, (height - 25) // 2))),
             "",
         ]
     return Group(*parts[:-1])
 
 
-def _running(status: GridStatus, width: int, most: int) -> Iterator[RenderableType]:
+def _details(status: GridStatus, width: int, most: int) -> Iterator[RenderableType]:
+    """Show the running cells, at most ``most``, and why others are queued, stopped or failed."""
+    from bench.execution.status import group_by_reason
+
     if running := status.of("running"):
         yield Text(f"\nrunning: {len(running)}", style="bold")
         shown = [screen.Running(one.cell.id, one.progress, _where(one)) for one in running[:most]]
-        yield screen.running_table(shown, width)
-        if len(running) > most:
-            yield f"  … and {len(running) - most} more"
+        yield screen.running_table(shown, width, more=len(running) - len(shown))
+    if reasons := Counter(one.why for one in status.of("queued")):  # in Slurm's words
+        waiting = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(_MOST_REASONS))
+        yield Text.assemble(("\nqueued: ", "bold"), f"{reasons.total()}; waiting for ", waiting)
+    if stopped := [one for one in status.of("todo") if one.why]:  # those whose process is gone
+        yield Text(f"\nstopped: {len(stopped)}; bench run resumes them from their checkpoints", style="bold")
+        yield _examples([f"{one.cell.id}: {one.why}" for one in stopped], 2)
+    if failed := status.of("failed"):
+        yield Text(f"\nfailed: {len(failed)}", style="bold red")
+        groups = group_by_reason(failed)
+        for group in groups[:_MOST_REASONS]:
+            yield Padding(Text(f"{len(group)} × {group[0].why}", overflow="fold"), (0, 0, 0, 2))
+            yield _examples([one.cell.id for one in group], 6)
+        if len(groups) > _MOST_REASONS:
+            yield f"  … and {len(groups) - _MOST_REASONS} more reasons; --json has all of them"
+        yield "  bench show CELL: its traceback; bench logs CELL: its log; bench retry: again"
 
 
 def _where(one: CellStatus) -> str:
     process = f"process {one.progress.pid}" if one.progress and not one.job else ""
     job = f"job {one.job}" if one.job else ""
     return ", ".join(part for part in (one.host, job, process, one.why) if part)
-
-
-def _queued(status: GridStatus) -> Iterator[RenderableType]:
-    """Show the reasons why cells are queued, in Slurm's words."""
-    if reasons := Counter(one.why for one in status.of("queued")):
-        shown = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(_MOST_REASONS))
-        yield Text.assemble(("\nqueued: ", "bold"), f"{reasons.total()}; waiting for ", shown)
-
-
-def _stopped(status: GridStatus) -> Iterator[RenderableType]:
-    """Show the cells whose process is gone; others that are to do need no line."""
-    if stopped := [one for one in status.of("todo") if one.why]:
-        yield Text(f"\nstopped: {len(stopped)}; bench run resumes them from their checkpoints", style="bold")
-        yield _examples([f"{one.cell.id}: {one.why}" for one in stopped], 2)
-
-
-def _failed(status: GridStatus) -> Iterator[RenderableType]:
-    from bench.execution.status import group_by_reason
-
-    failed = status.of("failed")
-    if not failed:
-        return
-    yield Text(f"\nfailed: {len(failed)}", style="bold red")
-    groups = group_by_reason(failed)
-    for group in groups[:_MOST_REASONS]:
-        yield Padding(Text(f"{len(group)} × {group[0].why}", overflow="fold"), (0, 0, 0, 2))
-        yield _examples([one.cell.id for one in group], 6)
-    if len(groups) > _MOST_REASONS:
-        yield f"  … and {len(groups) - _MOST_REASONS} more reasons; --json has all of them"
-    yield "  bench show CELL: its traceback; bench logs CELL: its log; bench retry: again"
 
 
 def _examples(lines: list[str], indent: int) -> Padding:

@@ -73,7 +73,7 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.json or arguments.csv:
         sys.stdout.write(output.render_json(request) if arguments.json else output.render_csv(request))
     elif arguments.out is None:
-        show(request, screen.console(), arguments.paper)
+        _show(request, screen.console(), arguments.paper)
     else:
         _write(request, arguments.out, screen.console())
     return 0
@@ -86,7 +86,7 @@ def run(given: dict[str, Any], out: Console, boards: Path, *, small: bool, dry_r
         given: the fields of a grid request that flags were given for.
 
     Raises:
-        UserError: a flag that only cells use, or as :func:`show`.
+        UserError: a flag that only cells use, an unknown name, or labels that are not possible.
     """
     from bench.planning.protocols import read_settings
     from bench.planning.suites import STORAGE
@@ -99,7 +99,7 @@ def run(given: dict[str, Any], out: Console, boards: Path, *, small: bool, dry_r
         )
     usual = (SMALL if small else SUITE).model_dump(exclude_unset=True)
     request = read_settings(StorageRequest, {**usual, **given}, f"--suite {STORAGE}")
-    show(request, out)
+    _show(request, out)
     if not dry_run:
         _write(request, boards / "suites" / STORAGE, out)
 
@@ -111,12 +111,7 @@ def _write(request: StorageRequest, folder: Path, out: Console) -> None:
         out.print(f"wrote {path}", markup=False)
 
 
-def show(request: StorageRequest, out: Console, paper: bool | None = None) -> None:
-    """Print every table of a request, at most :data:`WIDEST` columns wide.
-
-    Raises:
-        UserError: an unknown name, or labels that are not possible.
-    """
+def _show(request: StorageRequest, out: Console, paper: bool | None = None) -> None:
     from bench.storage_calculator.tables import tables
 
     width = min(WIDEST, out.width)

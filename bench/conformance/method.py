@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import ClassVar
@@ -14,7 +13,8 @@ import torch
 
 from bench.api import Dataset, Distiller, catalogue, registry
 from bench.conformance.data import stripes
-from bench.conformance.workbench import Workbench, same_tensors
+from bench.conformance.runner import Suite, resumed
+from bench.conformance.workbench import Workbench
 from bench.errors import UserError
 from bench.kit import data as real_data
 from bench.kit import images as image_files
@@ -28,7 +28,7 @@ from bench.planning.variants import read
 _PLAIN = {".safetensors", ".json", ".jpg", ".png"}
 
 
-class MethodConformance:
+class MethodConformance(Suite):
     """The tests of one method; see :mod:`bench.conformance`.
 
     ``method`` is a name as of ``--methods``, with settings in brackets, or a class. ``dataset`` is a name of ``bench
@@ -103,13 +103,11 @@ class MethodConformance:
     # -- prepare
 
     def test_prepare_resumes_to_the_same_bits(self) -> None:
-        bench = self.bench
-        if bench.preparing() is None:
+        if self.bench.preparing(self.bench.maker) is None:
             raise SkipTest("nothing to prepare")
-        with suppress(KeyboardInterrupt):
-            bench.prepare_again("prepare-killed", stop_after=1)
-        again = bench.prepare_again("prepare-killed")
-        assert same_tensors(again, bench.prepared()), "killed and run again, prepare made something else"
+        again, before = resumed(self.bench.prepare_again), self.bench.prepared(self.bench.maker)
+        same = again.keys() == before.keys() and all(torch.equal(one, before[name]) for name, one in again.items())
+        assert same, "killed and run again, prepare made something else"
 
     # -- distill
 
@@ -121,9 +119,7 @@ class MethodConformance:
         assert torch.equal(again, self.bench.images.pixels), "draw all that is random from task.seed_for(purpose)"
 
     def test_images_resume_to_the_same_bits(self) -> None:
-        with suppress(KeyboardInterrupt):
-            self.bench.distill("killed", stop_after=1)
-        again = self.bench.distill("killed").pixels
+        again = resumed(self.bench.distill).pixels
         assert torch.equal(again, self.bench.images.pixels), "killed and run again, distill made other images"
 
     def test_images_survive_the_disk(self) -> None:
@@ -142,10 +138,8 @@ class MethodConformance:
         self._needs_labels()
         if not labels_itself(self.bench.method):
             raise SkipTest("the teacher labels")
-        with suppress(KeyboardInterrupt):
-            self.bench.label_model("label-killed", stop_after=3)
-        again = self.bench.logits(self.bench.label_model("label-killed"))
-        same = torch.equal(again, self.bench.logits(self.bench.source))
+        again = resumed(self.bench.label_model, stop_after=3)
+        same = torch.equal(self.bench.logits(again), self.bench.logits(self.bench.source))
         assert same, "killed and run again, label_model made another source"
 
     def test_labels_survive_the_disk(self) -> None:

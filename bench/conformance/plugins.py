@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -15,12 +14,13 @@ from bench.api import EvaluationTask, Evaluator, Images, Protocol, registry
 from bench.api.stored.codec import NumberFormat
 from bench.api.stored.layout import ITEM_BYTES
 from bench.conformance.data import SIDE, stripes
+from bench.conformance.runner import Suite, killed_after, resumed
 from bench.kit import models
 
 KINDS = {"online", "teacher", "stored", "static", "hard"}
 
 
-class EvaluatorConformance:
+class EvaluatorConformance(Suite):
     """The tests of one evaluator.
 
     ``evaluator`` is a name or a class; ``settings`` are fields of its protocol, for a run of seconds.
@@ -48,9 +48,8 @@ class EvaluatorConformance:
         cls._folder.cleanup()
 
     def test_schedule_follows_from_the_seed(self) -> None:
-        info, made = stripes().info, []
-        for seed in (0, 0, 1):
-            made.append(self.kind().schedule(self.protocol, info, ipc=self.ipc, seed=seed))
+        info = stripes().info
+        made = [self.kind().schedule(self.protocol, info, ipc=self.ipc, seed=seed) for seed in (0, 0, 1)]
         assert made[0] == made[1], "the same seed gave other views"
         assert made[0] != made[2], "seeds 0 and 1 give the same views"
         assert made[0].images == self.ipc * info.classes, f"the schedule is of {made[0].images} images"
@@ -72,44 +71,27 @@ class EvaluatorConformance:
     def test_metrics_resume_to_the_same_bits(self) -> None:
         if self.kind.exclusive:
             raise SkipTest("it measures time")
-        with suppress(KeyboardInterrupt):
-            self._evaluate("killed", stop_after=1)
-        assert self._evaluate("killed") == self._evaluate("whole"), "killed and run again, it gave other metrics"
+        assert resumed(self._evaluate) == self._evaluate("whole"), "killed and run again, it gave other metrics"
 
     def _evaluate(self, place: str, stop_after: int | None = None) -> dict[str, Any]:
-        data, calls = stripes(), 0
+        data = stripes()
         chosen = torch.cat([(data.train.labels == c).nonzero().flatten()[: self.ipc] for c in range(data.info.classes)])
         pixels = torch.stack([data.train.image(int(index)) for index in chosen])
         (work := Path(self._folder.name) / place).mkdir(exist_ok=True)
-
-        def progress(done: int, total: int, **_: float) -> None:
-            nonlocal calls
-            calls += 1
-            if stop_after is not None and calls > stop_after:
-                raise KeyboardInterrupt
-
         task = EvaluationTask(
             dataset=data.info, data=data, images=Images(pixels, data.train.labels[chosen]), labels=None,
             student=data.info.student, protocol=self.protocol, ipc=self.ipc, seed=0, device=torch.device("cpu"),
-            work=work, progress=progress,
+            work=work, progress=killed_after(stop_after),
         )  # fmt: skip
         return self.kind().evaluate(task)
 
 
-class StudentConformance:
+class StudentConformance(Suite):
     """The tests of one network of ``bench.students``, called ``student``, at ``image_size`` pixels."""
 
     student: ClassVar[str]
     image_size: ClassVar[int] = SIDE
     classes: ClassVar[int] = 7
-
-    @classmethod
-    def setup_class(cls) -> None:
-        """Nothing to set up."""
-
-    @classmethod
-    def teardown_class(cls) -> None:
-        """Nothing to remove."""
 
     def _build(self, seed: int) -> torch.nn.Module:
         torch.manual_seed(seed)
@@ -130,13 +112,11 @@ class StudentConformance:
     def test_gradients_reach_every_parameter(self) -> None:
         net = self._build(0).train()
         net(torch.rand(4, 3, self.image_size, self.image_size)).logsumexp(1).sum().backward()
-        idle = [
-            name for name, parameter in net.named_parameters() if parameter.requires_grad and parameter.grad is None
-        ]
+        idle = [name for name, one in net.named_parameters() if one.requires_grad and one.grad is None]
         assert not idle, f"no gradient reaches {idle[0]}"
 
 
-class CodecConformance:
+class CodecConformance(Suite):
     """The tests of one number format of stored labels.
 
     ``tolerance`` is the largest error of a logit, of logits with a standard deviation of 3.
@@ -144,14 +124,6 @@ class CodecConformance:
 
     codec: ClassVar[type[NumberFormat]]
     tolerance: ClassVar[float] = 0.5
-
-    @classmethod
-    def setup_class(cls) -> None:
-        """Nothing to set up."""
-
-    @classmethod
-    def teardown_class(cls) -> None:
-        """Nothing to remove."""
 
     def test_columns_are_what_is_encoded(self) -> None:
         for width in (1, 7, 100):

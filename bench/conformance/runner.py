@@ -4,12 +4,55 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 from unittest import SkipTest
 
+from bench.api import Progress
 from bench.errors import UserError
 from bench.kit.validation import InvalidResult
+
+T = TypeVar("T")
+
+
+class Suite:
+    """The base of every suite: pytest and :func:`run` set it up and tear it down."""
+
+    @classmethod
+    def setup_class(cls) -> None:
+        """Set nothing up."""
+
+    @classmethod
+    def teardown_class(cls) -> None:
+        """Remove nothing."""
+
+
+def killed_after(calls: int | None, seen: list[tuple[int, int]] | None = None) -> Progress:
+    """Return a progress callback that stops a stage as a kill would.
+
+    Args:
+        calls: after so many calls; None: never.
+        seen: collects the (done, total) of every call.
+    """
+    count = 0
+
+    def progress(done: int, total: int, **_: float) -> None:
+        nonlocal count
+        count += 1
+        if seen is not None:
+            seen.append((done, total))
+        if calls is not None and count > calls:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def resumed(stage: Callable[[str, int | None], T], stop_after: int = 1) -> T:
+    """Kill a stage after so many progress calls and run it again in the same work folder, whose name it is given."""
+    with suppress(KeyboardInterrupt):
+        stage(f"{stage.__name__}-killed", stop_after)
+    return stage(f"{stage.__name__}-killed", None)
 
 
 @dataclass(frozen=True)
@@ -22,7 +65,7 @@ class Outcome:
     reason: str = ""
 
 
-def run(suite: type[Any], begin: Callable[[str], None] = lambda title: None) -> Iterator[Outcome]:
+def run(suite: type[Suite], begin: Callable[[str], None] = lambda title: None) -> Iterator[Outcome]:
     """Run the tests of a suite in their order; what raises has failed.
 
     Args:
@@ -42,7 +85,7 @@ def run(suite: type[Any], begin: Callable[[str], None] = lambda title: None) -> 
         suite.teardown_class()
 
 
-def members(suite: type[Any]) -> list[str]:
+def members(suite: type[Suite]) -> list[str]:
     """Return the names of a suite's tests, base classes first."""
     found = (name for kind in reversed(suite.__mro__) for name in vars(kind) if name.startswith("test_"))
     return list(dict.fromkeys(found))

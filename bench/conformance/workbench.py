@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from bench.api import (
-    AugmentationConfig,
-    Dataset,
-    Distiller,
-    GridPoint,
-    Images,
-    LabelSource,
-    TeacherSpec,
-    Trajectory,
-)
+from bench.api import AugmentationConfig, Dataset, Distiller, GridPoint, Images, LabelSource, TeacherSpec, Trajectory
 from bench.api.config import Artifact
+from bench.conformance.runner import killed_after
 from bench.errors import UserError
 from bench.kit import running
 from bench.kit.data.dataset import Resident
@@ -59,11 +50,11 @@ class Workbench:
             UserError: nobody makes them.
         """
         made_by: Distiller | None = self.method
-        while made_by is not None and not made_by.distills(self.point):
+        while made_by is not None:
+            if made_by.distills(self.point):
+                return made_by
             made_by = made_by.images_from(self.point)
-        if made_by is None:
-            raise UserError(f"{self.method.info.name} makes no images: override distill or images_from")
-        return made_by
+        raise UserError(f"{self.method.info.name} makes no images: override distill or images_from")
 
     @cached_property
     def start(self) -> Images | None:
@@ -80,20 +71,17 @@ class Workbench:
         """The method's label model, or its teacher."""
         return self.label_model("labels")
 
-    def preparing(self, method: Distiller | None = None) -> Distiller | None:
-        """Return the method that prepares what ``method`` (None: the maker of the images) needs, if any does."""
-        method = method or self.maker
+    def preparing(self, method: Distiller) -> Distiller | None:
+        """Return the method that prepares what ``method`` needs, if any does."""
         found = method.prepared_from(self.point) or method
         return found if prepares(found) else None
 
-    def prepared(self, method: Distiller | None = None) -> dict[str, Tensor]:
-        """Return what is prepared for a method (None: the maker of the images); empty where nothing is."""
-        preparing = self.preparing(method)
-        if preparing is None:
+    def prepared(self, method: Distiller) -> dict[str, Tensor]:
+        """Return what is prepared for a method; empty where nothing is."""
+        if (maker := self.preparing(method)) is None:
             return {}
-        name = preparing.info.name
-        if name not in self._prepared:
-            self._prepared[name] = running.prepare(preparing, self._task(f"prepared-{name}", preparing, "prepared"))
+        if (name := maker.info.name) not in self._prepared:
+            self._prepared[name] = running.prepare(maker, self._task(f"prepared-{name}", maker, "prepared"))
         return self._prepared[name]
 
     def prepare_again(self, place: str, stop_after: int | None = None) -> dict[str, Tensor]:
@@ -102,7 +90,7 @@ class Workbench:
         Args:
             stop_after: stop it as a kill would after so many progress calls.
         """
-        preparing = self.preparing()
+        preparing = self.preparing(self.maker)
         assert preparing is not None
         return running.prepare(preparing, self._task(place, preparing, "prepared", stop_after))
 
@@ -116,8 +104,7 @@ class Workbench:
             teacher = self._teacher((self.method.teachers(self.point) or (self.data.info.teacher,))[0])
             assert isinstance(teacher, trajectory.Trajectory)
             return OnlineTeacher.of(teacher)
-        needed = "images" in self.method.needs("labels", self.point)
-        images = self.images if needed else None
+        images = self.images if "images" in self.method.needs("labels", self.point) else None
         return running.label_model(self.method, self._task(place, self.method, "labels", stop_after, images=images))
 
     def logits(self, source: LabelSource) -> Tensor:
@@ -127,7 +114,7 @@ class Workbench:
         stream = AugmentationStream(views if schedule is None else schedule.plan, len(self.images))
         known = Resident(self.images.pixels, self.images.labels, channels=source.channels(self.images))
         batch, indices = next(stream.batches(0, len(self.images)))
-        made = stream.make(known.layers(self.device), known.on(self.device)[1], indices, 0, batch)
+        made = stream.make(*known.on(self.device), indices, 0, batch)
         return source.soft_labels(made, 0)
 
     def _task(
@@ -140,22 +127,14 @@ class Workbench:
     ) -> RunningTask:
         """Return the task of making one artifact, with the others that it needs."""
         (work := self.folder / f"seed-{self.point.seed}" / place).mkdir(parents=True, exist_ok=True)
-        needs, calls = method.needs(artifact, self.point), 0
-
-        def progress(done: int, total: int, **_: float) -> None:
-            nonlocal calls
-            calls += 1
-            self.steps.append((done, total))
-            if stop_after is not None and calls > stop_after:
-                raise KeyboardInterrupt
-
+        needs = method.needs(artifact, self.point)
         return RunningTask(
             **vars(self.point),
             data=self.data,
             teachers=tuple(self._teacher(spec) for spec in method.teachers(self.point)),
             device=self.device,
             work=work,
-            on_progress=progress,
+            on_progress=killed_after(stop_after, self.steps),
             prepared=self.prepared(method) if "prepared" in needs and artifact != "prepared" else {},
             images=images,
             labels=self.source if "labels" in needs and artifact != "labels" else None,
@@ -169,8 +148,3 @@ class Workbench:
             train_trajectory(spec, self.data, made, work, self.device, lambda done, total, **_: None)
             self._trained[spec] = trajectory.Trajectory.load(made, self.device)
         return self._trained[spec]
-
-
-def same_tensors(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
-    """Compare named tensors to the bit."""
-    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())

@@ -44,32 +44,29 @@ class RunView:
     @classmethod
     def of_record(cls, record: Record, lookup: Callable[[str], Record | None]) -> RunView:
         """View a cell; ``lookup`` finds the records of its parents."""
-
-        def parent(cell_id: str) -> RunView | None:
-            found = lookup(cell_id)
-            return None if found is None else cls.of_record(found, lookup)
-
-        cell = record.cell
+        cell, run = record.cell, record.run
         own = {"stage": cell.stage, "computed by": cell.by, "version": cell.version}
         return cls(
             record.id, "cell", cell.stage, record.state,
-            configuration={**own, **flat(cell.fields, "fields."), **flat(cell.call, "call.")},
-            row=_row(cell.row), parents=cell.parents, environment=record.run.environment,
-            metrics=flat(record.result) | {"seconds": record.run.seconds, "peak_memory": record.run.peak_memory},
+            configuration={**own, **flat(cell.fields, "fields"), **flat(cell.call, "call")},
+            row=_row(cell.row), parents=cell.parents, environment=run.environment,
+            metrics=flat(record.result) | {"seconds": run.seconds, "peak_memory": run.peak_memory},
             inputs=record.inputs, files={path: facts.sha256[:16] for path, facts in record.files.items()},
-            content=record.content if record.state == "done" else None, parent=parent,
+            content=record.content if record.state == "done" else None,
+            parent=lambda one: None if (found := lookup(one)) is None else cls.of_record(found, lookup),
         )  # fmt: skip
 
     @classmethod
     def of_entry(cls, entry: Entry) -> RunView:
         """View an entry of a board."""
         facts = entry.model_dump(mode="json")
-        metrics = {name: facts[name] for name in ("top1", "oracle_top1", "image_bytes", "label_bytes", "peak_memory")}
+        names = ("top1", "oracle_top1", "image_bytes", "label_bytes", "peak_memory")
         return cls(
             entry.cell, "entry", "evaluate", entry.state,
-            configuration=flat(entry.changed, "changed.") | {name: facts[name] for name in ("epochs", "images")},
+            configuration=flat(entry.changed, "changed") | {name: facts[name] for name in ("epochs", "images")},
             row=_row(facts), parents=entry.parents, environment=entry.environment,
-            metrics={**metrics, **flat(list(entry.curve), "curve"), "seconds": entry.seconds.get("evaluate")},
+            metrics={name: facts[name] for name in names}
+            | {**flat(facts["curve"], "curve"), "seconds": entry.seconds.get("evaluate")},
         )  # fmt: skip
 
 
@@ -143,7 +140,7 @@ def _levels(a: RunView, b: RunView, path: tuple[str, ...], seen: set[tuple[str, 
     yield from below
 
 
-def _row(facts: Mapping[str, Any]) -> dict[str, Any]:
+def _row(facts: Flat) -> Flat:
     found = {name: facts[name] for name in ROW if name in facts}
     if found and found.get("student_seed") is None:
         found["student_seed"] = found["seed"]  # one student per set, with its seed
@@ -153,12 +150,9 @@ def _row(facts: Mapping[str, Any]) -> dict[str, Any]:
 def flat(value: Any, start: str = "") -> dict[str, Any]:
     """Nested plain values as one level: ``{"plan": {"seed": 1}}`` → ``{"plan.seed": 1}``; lists by position."""
     if isinstance(value, Mapping):
-        pairs = [(f"{start}{key}", inner) for key, inner in value.items()]
+        pairs = [(f"{start}.{key}".removeprefix("."), inner) for key, inner in value.items()]
     elif isinstance(value, list | tuple):
         pairs = [(f"{start}[{index}]", inner) for index, inner in enumerate(value)]
     else:
-        return {start.rstrip("."): value}
-    found: dict[str, Any] = {}
-    for name, inner in pairs:
-        found |= flat(inner, f"{name}." if isinstance(inner, Mapping) else name)
-    return found
+        return {start: value}
+    return {name: leaf for key, inner in pairs for name, leaf in flat(inner, key).items()}

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError
 
-from bench.api import BaseConfig, registry
+from bench.api import BaseConfig, Dataset, DatasetInfo, registry
 from bench.errors import UserError, unknown
 from bench.store.record import FileFacts
 
@@ -49,6 +49,13 @@ class DataFacts(BaseConfig):
     fingerprint: str | None = None
     order_hash: str | None = None  # SHA-256 of the class ids; None: not known
 
+    @classmethod
+    def of(cls, info: DatasetInfo, real: Dataset | None) -> Self:
+        """Return the facts of a data set; its class order where its data is available."""
+        order_hash = None if real is None else real.order_hash
+        facts = {name: getattr(info, name) for name in ("name", "title", "version", "fingerprint")}
+        return cls(**facts, order_hash=order_hash)
+
 
 class SetManifest(BaseConfig):
     """``manifest.json`` of an exported set."""
@@ -67,6 +74,30 @@ class SetManifest(BaseConfig):
     labels: LabelFacts | None = None
     files: dict[str, FileFacts]  # relative path -> facts, of all files but this one
 
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """Read the manifest of an exported set; None where the folder has none of ours.
+
+        Raises:
+            UserError: it has one that can't be read.
+        """
+        path = folder / MANIFEST
+        try:
+            text = path.read_bytes()
+            return cls.model_validate_json(text)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise UserError(f"{path} can't be read: {error.strerror}") from None
+        except ValidationError as error:
+            if b"distill-bench set" not in text:
+                return None  # somebody else's manifest
+            first = error.errors()[0]
+            raise UserError(
+                f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; expected a manifest as bench export "
+                "writes it; export the set again, or remove the file to import a plain folder of images"
+            ) from None
+
 
 class ImportedSet(BaseConfig):
     """``set.json``: what planning needs to know of an imported set."""
@@ -81,30 +112,21 @@ class ImportedSet(BaseConfig):
     labels: LabelFacts | None = None
     labels_digest: str | None = None
 
+    @classmethod
+    def read(cls, store: Path, name: str) -> Self | None:
+        """Return what a store knows of an imported set; None where it has none of this name.
 
-def read_manifest(folder: Path) -> SetManifest | None:
-    """Read the manifest of an exported set; None where the folder has none of ours.
-
-    Raises:
-        UserError: it has one that can't be read.
-    """
-    path = folder / MANIFEST
-    try:
-        text = path.read_bytes()
-        return SetManifest.model_validate_json(text)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise UserError(f"{path} can't be read: {error.strerror}") from None
-    except ValidationError as error:
-        if b"distill-bench set" not in text:
-            return None  # somebody else's manifest
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise UserError(
-            f"{path}: {place}: {first['msg']}; expected a manifest as bench export writes it; export the set again, or "
-            "remove the file to import a plain folder of images"
-        ) from None
+        Raises:
+            UserError: its ``set.json`` can't be read.
+        """
+        path = home(store, name) / KEPT
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError) as error:
+            what = str(error).splitlines()[0]
+            raise UserError(f"{path}: {what}; remove its folder and import the set again") from None
 
 
 def home(store: Path, name: str) -> Path:
@@ -119,21 +141,6 @@ def home(store: Path, name: str) -> Path:
             "letter or digit; choose another with --name"
         )
     return store / "imported" / name
-
-
-def kept(store: Path, name: str) -> ImportedSet | None:
-    """Return what a store knows of an imported set; None where it has none of this name.
-
-    Raises:
-        UserError: its ``set.json`` can't be read.
-    """
-    path = home(store, name) / KEPT
-    try:
-        return ImportedSet.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValidationError) as error:
-        raise UserError(f"{path}: {str(error).splitlines()[0]}; remove its folder and import the set again") from None
 
 
 def importer() -> str:
@@ -159,18 +166,16 @@ def settings(methods: Iterable[str], store: Path) -> dict[str, dict[str, Any]]:
         family, colon, name = method.partition(":")
         if not colon or family not in registry.method_names() or not registry.method(family).info.imported:
             continue
-        if (known := kept(store, name)) is None:
-            there = sorted(path.parent.name for path in (store / "imported").glob(f"*/{KEPT}"))
+        if (known := ImportedSet.read(store, name)) is None:
+            there = [f"{family}:{path.parent.name}" for path in (store / "imported").glob(f"*/{KEPT}")]
             if not there:
                 raise UserError(f"--methods {method}: {store} has no imported set; bench import DIR brings one")
-            raise unknown("imported set", method, (f"{family}:{one}" for one in there))
-        facts: dict[str, Any] = {
+            raise unknown("imported set", method, there)
+        found[method] = {
             "set": known.name, "folder": str(home(store, name).absolute()), "stands_for": known.data.name,
             "ipc": known.ipc, "images": known.images,
+            **({"order_hash": known.data.order_hash} if known.data.order_hash else {}),
         }  # fmt: skip
-        if known.data.order_hash:
-            facts["order_hash"] = known.data.order_hash
         if own := known.labels:
-            facts |= {"labels": own.kind, "labels_digest": known.labels_digest, "schedule": own.schedule}
-        found[method] = facts
+            found[method] |= {"labels": own.kind, "labels_digest": known.labels_digest, "schedule": own.schedule}
     return found

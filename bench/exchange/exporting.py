@@ -16,7 +16,6 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -33,18 +32,11 @@ from bench.store.cell import Cell
 from bench.store.record import Record
 
 
-@dataclass(frozen=True)
-class Exported:
-    """The folder of a set, how many images and bytes it has, and what is not known of it."""
-
-    folder: Path
-    images: int
-    bytes: int
-    note: str = ""
-
-
-def export(store: Store, record: Record, to: Path, data_root: Path | None) -> Exported:
+def export(store: Store, record: Record, to: Path, data_root: Path | None) -> tuple[SetManifest, str]:
     """Write the images of a distill or evaluate cell, with the labels of the latter, into a new folder.
+
+    Returns:
+        Its manifest, and what is not known of it.
 
     Raises:
         UserError: the cell has no images, an artifact is damaged, or the folder exists and is not empty.
@@ -70,7 +62,7 @@ def export(store: Store, record: Record, to: Path, data_root: Path | None) -> Ex
             draft.rename(to)
     except OSError as error:
         raise UserError(f"{to} can't be written: {error.strerror}; export to another folder") from None
-    return Exported(to, images.result["images"], sum(one.bytes for one in facts.files.values()), note)
+    return facts, note
 
 
 def _parts(store: Store, record: Record) -> tuple[Record, Record | None]:
@@ -81,14 +73,14 @@ def _parts(store: Store, record: Record) -> tuple[Record, Record | None]:
         raise UserError(f"{record.id} is {what}; expected a distill cell, or an evaluate cell with distilled images")
     if record.state != "done":
         raise UserError(f"{record.id} failed, so there is nothing to export; bench retry computes it again")
-    images = _whole(store, record.id if cell.stage == "distill" else parents["images"])
-    return images, _whole(store, parents["labels"]) if cell.stage == "evaluate" and "labels" in parents else None
+    if cell.stage == "distill":
+        return _whole(store, record.id), None
+    return _whole(store, parents["images"]), _whole(store, parents["labels"]) if "labels" in parents else None
 
 
 def _whole(store: Store, cell_id: str) -> Record:
     try:
-        record = store.record(cell_id)
-        if record is None:
+        if (record := store.record(cell_id)) is None:
             raise UserError(f"{cell_id} is not in {store.root}; bench run makes it")
         store.verify(record)
     except Damaged as damage:
@@ -113,43 +105,30 @@ def _manifest(
     by, numbers = images.cell.by, sorted({int(path.partition("/")[0]) for path in images.files})
     installed = by in registry.method_names()
     method = registry.method(by).info if installed else MethodInfo(name=by, title=by, version=1, paper="", labels="")
+    own = None if labels is None else LabelFacts(kind=labels.result["kind"], schedule=labels.result.get("schedule"))
+    if own is not None and own.schedule is not None:
+        shown = {"protocol": record.cell.row["protocol"], "student_seed": record.cell.fields["seed"]}
+        own = own.model_copy(update=shown)
     return SetManifest(
         method=method.name,
         title=method.title,
         paper=method.paper,
         settings={key: value for key, value in images.cell.fields.items() if key != "dataset"},
         cell=images.id,
-        data=data_facts(info, real),
+        data=DataFacts.of(info, real),
         ipc=images.result["images"] // len(numbers),
         side=images.result["side"],
         classes=tuple(_class_folder(number, real) for number in numbers),
-        labels=None if labels is None else _label_facts(labels, record),
+        labels=own,
         files={},
-    )
-
-
-def data_facts(info: DatasetInfo, real: Dataset | None) -> DataFacts:
-    """Return the facts that a distilled set keeps of its data set."""
-    order_hash = None if real is None else real.order_hash
-    return DataFacts(
-        name=info.name, title=info.title, version=info.version, fingerprint=info.fingerprint, order_hash=order_hash
     )
 
 
 def _class_folder(number: int, real: Dataset | None) -> ClassFolder:
     """``00003-ankle-boot``: a name for any file system."""
-    name = None if real is None else real.names[number]
+    class_id, name = (None, None) if real is None else (real.ids[number], real.names[number])
     words = re.sub(r"[^a-z0-9]+", "-", (name or "").lower()).strip("-")[:60]
-    folder = f"{number:05d}-{words}".rstrip("-")
-    return ClassFolder(index=number, id=None if real is None else real.ids[number], name=name, folder=folder)
-
-
-def _label_facts(labels: Record, student: Record) -> LabelFacts:
-    kind, schedule = labels.result["kind"], labels.result.get("schedule")
-    if schedule is None:
-        return LabelFacts(kind=kind)
-    seed = student.cell.fields["seed"]
-    return LabelFacts(kind=kind, schedule=schedule, protocol=student.cell.row["protocol"], student_seed=seed)
+    return ClassFolder(index=number, id=class_id, name=name, folder=f"{number:05d}-{words}".rstrip("-"))
 
 
 def _results(store: Store, images: str) -> pd.DataFrame | None:

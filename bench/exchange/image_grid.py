@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
 from bench.errors import UserError
-from bench.kit.data.image_folders import UNREADABLE, unreadable
+from bench.kit.data.image_folders import opened
 from bench.store.artifacts import write_atomically
 
 MOST_CLASSES, MOST_EACH = 100, 20  # lines and columns of a picture that still opens in any viewer
@@ -18,35 +17,23 @@ _GAP = 2
 _BACK, _INK = (255, 255, 255), (90, 90, 90)
 
 
-class Drawn(NamedTuple):
-    """The part of a set that a picture shows."""
-
-    classes: int
-    of_classes: int
-    each: int  # images per class
-    of_each: int
-
-    def __str__(self) -> str:
-        """For instance ``10 classes × 10 images (of 50)``."""
-        lines = f"{self.classes} classes" + (f" (of {self.of_classes})" if self.classes < self.of_classes else "")
-        return f"{lines} × {self.each} images" + (f" (of {self.of_each})" if self.each < self.of_each else "")
-
-
-def draw(folder: Path, target: Path) -> Drawn:
+def draw(folder: Path, target: Path) -> str:
     """Draw the images of an images artifact (a folder per class) into a PNG file, atomically.
+
+    Returns:
+        What the picture shows: ``10 classes × 10 images (of 50)``.
 
     Raises:
         UserError: an image can't be read, or ``target`` can't be written.
     """
     classes = [sorted(home.iterdir()) for home in sorted(folder.iterdir()) if home.is_dir()]
-    longest = max(map(len, classes))
-    drawn = Drawn(min(len(classes), MOST_CLASSES), len(classes), min(longest, MOST_EACH), longest)
-    tiles = [[_read(path) for path in files[:MOST_EACH]] for files in classes[:MOST_CLASSES]]
+    tiles = [[read(path).convert("RGB") for path in files[:MOST_EACH]] for files in classes[:MOST_CLASSES]]
     side = max(max(tile.size) for line in tiles for tile in line)
     factor = -(-_SMALLEST_TILE // side)
     step, font = side * factor + _GAP, ImageFont.load_default()
     margin = round(max(font.getlength(str(number)) for number in range(len(tiles)))) + 2 * _GAP + 2
-    grid = Image.new("RGB", (margin + drawn.each * step, len(tiles) * step + _GAP), _BACK)
+    each, of_each = max(map(len, tiles)), max(map(len, classes))
+    grid = Image.new("RGB", (margin + each * step, len(tiles) * step + _GAP), _BACK)
     pen = ImageDraw.Draw(grid)
     for row, line in enumerate(tiles):
         top = _GAP + row * step
@@ -62,12 +49,15 @@ def draw(folder: Path, target: Path) -> Drawn:
         write_atomically(target, encoded.getvalue())
     except OSError as error:
         raise UserError(f"{target} can't be written: {error.strerror}; name another file") from None
-    return drawn
+    shown = [(len(tiles), len(classes), "classes"), (each, of_each, "images")]
+    return " × ".join(f"{some} {what}" + (f" (of {whole})" if some < whole else "") for some, whole, what in shown)
 
 
-def _read(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (*UNREADABLE, Image.DecompressionBombError) as error:
-        raise unreadable(path, error) from error
+def read(path: Path) -> Image.Image:
+    """Read an image file whole.
+
+    Raises:
+        UserError: it is no readable image.
+    """
+    with opened(path) as image:
+        return image.copy()

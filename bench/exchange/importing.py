@@ -10,21 +10,20 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from PIL import Image
 from safetensors import SafetensorError
 
 from bench.api import Dataset, DatasetInfo, catalogue
 from bench.errors import UserError, unknown
-from bench.exchange.distilled_set import IMAGES, KEPT, LABELS, ImportedSet, SetManifest, home, kept, read_manifest
-from bench.exchange.exporting import data_facts
+from bench.exchange import image_grid
+from bench.exchange.distilled_set import IMAGES, KEPT, LABELS, DataFacts, ImportedSet, SetManifest, home
 from bench.kit import data
 from bench.kit import images as image_files
 from bench.kit import labels as label_sources
-from bench.kit.data.image_folders import UNREADABLE, list_images, unreadable
+from bench.kit.data.image_folders import list_images
 from bench.kit.validation import InvalidResult, check_images
 from bench.store.artifacts import Store, sha256_of, write_atomically
 
@@ -33,14 +32,13 @@ _SPLITS = ("train", "images")  # folders in which released sets keep their class
 _MODES = ("RGB", "L", "1")  # of PIL: colours, or greys that mean the same as RGB
 
 
-@dataclass(frozen=True)
-class Imported:
+class Imported(NamedTuple):
     """An imported set, its folder, whether it was there before, and what was left behind in words."""
 
     known: ImportedSet
     folder: Path
     already: bool
-    left: str = ""
+    left: str
 
 
 def import_set(source: Path, store: Store, name: str | None, dataset: str | None, data_root: Path | None) -> Imported:
@@ -55,7 +53,7 @@ def import_set(source: Path, store: Store, name: str | None, dataset: str | None
     """
     if not source.is_dir():
         raise UserError(f"{source}: no such folder; expected an exported set, or a folder of images by class")
-    manifest = read_manifest(source)
+    manifest = SetManifest.read(source)
     stands_for = dataset or (manifest.data.name if manifest else None)
     if stands_for is None:
         raise UserError(f"{source} doesn't say which data set it stands for; add --dataset NAME")
@@ -63,18 +61,20 @@ def import_set(source: Path, store: Store, name: str | None, dataset: str | None
         raise UserError(f"{source} stands for {manifest.data.name}, a folder of its own; add --dataset folder:PATH")
     called = name or re.sub(r"[^A-Za-z0-9._+-]+", "-", source.resolve().name).strip("-.")
     folder = home(store.root, called)
-    real = data.load(catalogue.dataset(stands_for, data_root), catalogue.root_of(stands_for, data_root))
-    if manifest is not None:
+    real = data.load(catalogue.dataset(stands_for), catalogue.root_of(stands_for, data_root))
+    labels, left = None, ""
+    if manifest is None:
+        files = _by_folder(source, real)
+    else:
         _check_manifest(manifest, source, real)
-    files = _by_class(source, manifest, real)
+        files, labels = _by_manifest(source, manifest, real), manifest.labels
+        if labels is not None and labels.kind not in label_sources.KINDS:
+            left = f"its labels stay behind: they are of a kind that {manifest.method} alone can read ({labels.kind})"
+            labels = None
+    if not left and labels is None and (source / LABELS).is_dir():
+        left = "labels/ stays behind: only labels of an export with its manifest can be read"
     ipc = _images_per_class(source, files, real)
     _check_images(files, real.info)
-    labels, left = manifest.labels if manifest else None, ""
-    if labels is not None and labels.kind not in label_sources.KINDS and manifest is not None:
-        left = f"its labels stay behind: they are of a kind that {manifest.method} alone can read ({labels.kind})"
-        labels = None
-    elif labels is None and (source / LABELS).is_dir():
-        left = "labels/ stays behind: only labels of an export with its manifest can be read"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{called}.") as place:
         draft = Path(place) / "set"
@@ -89,25 +89,25 @@ def import_set(source: Path, store: Store, name: str | None, dataset: str | None
         known = ImportedSet(
             name=called,
             title=f"{manifest.title} ({manifest.cell})" if manifest else "",
-            data=data_facts(real.info, real),
+            data=DataFacts.of(real.info, real),
             ipc=ipc,
             side=real.info.image_size,
             images=image_files.files_digest(draft / IMAGES),
             labels=labels,
             labels_digest=image_files.files_digest(draft / LABELS) if labels else None,
         )
-        if (before := kept(store.root, called)) is not None:
+        if (before := ImportedSet.read(store.root, called)) is not None:
             if before.model_copy(update={"title": known.title}) != known:
                 raise UserError(f"{folder} is another set already; choose another name with --name")
-            return Imported(before, folder, already=True, left=left)
+            return Imported(before, folder, True, left)
         write_atomically(draft / KEPT, known.model_dump_json(indent=1) + "\n")
         shutil.rmtree(folder, ignore_errors=True)  # what an import left that was killed
         draft.rename(folder)
-    return Imported(known, folder, already=False, left=left)
+    return Imported(known, folder, False, left)
 
 
 def _check_manifest(manifest: SetManifest, source: Path, real: Dataset) -> None:
-    theirs, ours = manifest.data, data_facts(real.info, real)
+    theirs, ours = manifest.data, DataFacts.of(real.info, real)
     if theirs.fingerprint is None and (theirs.name, theirs.version) != (ours.name, ours.version):
         raise UserError(
             f"{source} stands for {theirs.name} (version {theirs.version}), not {ours.name} (version {ours.version}); "
@@ -131,42 +131,29 @@ def _check_manifest(manifest: SetManifest, source: Path, real: Dataset) -> None:
         raise UserError(f"{source / odd[0]} is not in the manifest; get the set again")
 
 
-def _by_class(source: Path, manifest: SetManifest | None, real: Dataset) -> dict[int, list[Path]]:
+def _by_manifest(source: Path, manifest: SetManifest, real: Dataset) -> dict[int, list[Path]]:
     """Class number → its images in the order of their names."""
-    if manifest is not None:
-        found = {
-            one.index: [source / path for path in sorted(manifest.files) if path.startswith(f"train/{one.folder}/")]
-            for one in manifest.classes
-        }
-        if sorted(found) != list(range(real.info.classes)):
-            raise UserError(f"{source} has {len(found)} classes, {real.info.name} has {real.info.classes}")
-        return found
+    found = {
+        one.index: [source / path for path in sorted(manifest.files) if path.startswith(f"train/{one.folder}/")]
+        for one in manifest.classes
+    }
+    if sorted(found) != list(range(real.info.classes)):
+        raise UserError(f"{source} has {len(found)} classes, {real.info.name} has {real.info.classes}")
+    return found
+
+
+def _by_folder(source: Path, real: Dataset) -> dict[int, list[Path]]:
+    """Class number → its images in the order of their names, of folders named by ids, by names in words, or numbers."""
     root = next((source / split for split in _SPLITS if (source / split).is_dir()), source)
     folders = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not folders:
         raise UserError(f"{root} holds no folder; expected a folder of images for each class of {real.info.name}")
-    numbers = _class_numbers(root, folders, real)
-    return {label: [root / folder / path for path in list_images(root / folder)] for label, folder in numbers.items()}
-
-
-def _class_numbers(root: Path, folders: Sequence[str], real: Dataset) -> dict[int, str]:
-    """Class number → folder, all by ids, by names in words, or by numbers.
-
-    Raises:
-        UserError: a folder is no class of the data set, a class has none, or two have the same.
-    """
     ways = [_spelled(real.ids, folders), _spelled(real.names, folders), _numbered(folders, real.info.classes)]
-    best = max(ways, key=lambda way: sum(label is not None for label in way.values()))  # the first of equals
-    if wrong := [folder for folder, label in best.items() if label is None]:
-        known = real.names if best is ways[1] else real.ids
-        error = unknown(f"class in {root}:", wrong[0], known)
-        if len(known) <= 20:
-            raise error
-        hint = str(error).partition("; known:")[0]
-        raise UserError(f"{hint}; expected the {len(known)} classes of {real.info.name} by id, name or number")
+    best = max(ways, key=lambda way: len(way) - way.count(None))  # the first of equals
     found: dict[int, str] = {}
-    for folder, label in best.items():
-        assert label is not None
+    for folder, label in zip(folders, best, strict=True):
+        if label is None:
+            raise _unknown_class(root, folder, real.names if best is ways[1] else real.ids, real.info.name)
         if label in found:
             raise UserError(f"{root}: {found[label]!r} and {folder!r} are both class {real.ids[label]!r}; join them")
         found[label] = folder
@@ -176,52 +163,49 @@ def _class_numbers(root: Path, folders: Sequence[str], real: Dataset) -> dict[in
             f"{root} has {len(found)} of the {real.info.classes} classes of {real.info.name}: there is no folder for "
             f"{', '.join(missing[:3])}{more}"
         )
-    return dict(sorted(found.items()))
+    return {label: [root / found[label] / path for path in list_images(root / found[label])] for label in sorted(found)}
 
 
-def _spelled(classes: Sequence[str], folders: Sequence[str]) -> dict[str, int | None]:
+def _unknown_class(root: Path, folder: str, known: Sequence[str], dataset: str) -> UserError:
+    error = unknown(f"class in {root}:", folder, known)
+    if len(known) <= 20:
+        return error
+    hint = str(error).partition("; known:")[0]
+    return UserError(f"{hint}; expected the {len(known)} classes of {dataset} by id, name or number")
+
+
+def _spelled(classes: Sequence[str], folders: Sequence[str]) -> list[int | None]:
     """By names that stand for one class alone (two classes of ImageNet are a crane)."""
-    plain = [_plain(one) for one in classes]
+    plain, wanted = (
+        [re.sub(r"[\s_/-]+", " ", one).strip().casefold() for one in words] for words in (classes, folders)
+    )
     labels = {one: label for label, one in enumerate(plain) if plain.count(one) == 1}
-    return {folder: labels.get(_plain(folder)) for folder in folders}
+    return [labels.get(one) for one in wanted]
 
 
-def _plain(text: str) -> str:
-    return re.sub(r"[\s_/-]+", " ", text).strip().casefold()
-
-
-def _numbered(folders: Sequence[str], classes: int) -> dict[str, int | None]:
-    found = {folder: match and int(match[1]) for folder in folders for match in [_NUMBERED.fullmatch(folder)]}
-    return {folder: label if label is not None and label < classes else None for folder, label in found.items()}
+def _numbered(folders: Sequence[str], classes: int) -> list[int | None]:
+    matches = map(_NUMBERED.fullmatch, folders)
+    return [int(match[1]) if match and int(match[1]) < classes else None for match in matches]
 
 
 def _images_per_class(source: Path, files: Mapping[int, Sequence[Path]], real: Dataset) -> int:
-    counts = {label: len(paths) for label, paths in files.items()}
-    least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
-    if counts[least] != counts[most] or not counts[least]:
+    least, most = (extreme(files, key=lambda label: len(files[label])) for extreme in (min, max))
+    if len(files[least]) != len(files[most]) or not files[least]:
         raise UserError(
-            f"{source}: class {real.ids[least]!r} has {counts[least]} images and {real.ids[most]!r} has "
-            f"{counts[most]}; expected as many in each, at least one"
+            f"{source}: class {real.ids[least]!r} has {len(files[least])} images and {real.ids[most]!r} has "
+            f"{len(files[most])}; expected as many in each, at least one"
         )
-    return counts[least]
+    return len(files[least])
 
 
 def _check_images(files: Mapping[int, Sequence[Path]], info: DatasetInfo) -> None:
-    wanted = (info.image_size, info.image_size)
     for path in (path for paths in files.values() for path in paths):
-        try:
-            with Image.open(path) as image:
-                size, mode = image.size, image.mode
-                image.load()
-        except (*UNREADABLE, Image.DecompressionBombError) as error:
-            raise unreadable(path, error) from error
-        if size != wanted:
-            raise UserError(
-                f"{path} is {size[0]} x {size[1]} px, but {info.name} is used at {wanted[0]} x {wanted[1]}; resize the "
-                "set first"
-            )
-        if mode not in _MODES:
-            raise UserError(f"{path} is no RGB image of 8 bits a channel but {mode}; convert the set first")
+        image, side = image_grid.read(path), info.image_size
+        if image.size != (side, side):
+            size = f"{image.width} x {image.height} px"
+            raise UserError(f"{path} is {size}, but {info.name} is used at {side} x {side}; resize the set first")
+        if image.mode not in _MODES:
+            raise UserError(f"{path} is no RGB image of 8 bits a channel but {image.mode}; convert the set first")
 
 
 def _check_draft(source: Path, draft: Path, real: Dataset, ipc: int) -> None:

@@ -12,10 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bench.api import DatasetInfo
 from bench.errors import UserError
-from bench.execution.stages import load_data
-from bench.kit import images
+from bench.kit import data, images
 from bench.kit.data.decoding import centre
 from bench.planning import manifest
 from bench.planning.grid import Grid
@@ -53,11 +51,37 @@ def draw_grids(store: Store, dataset: str, data_root: Path | None = None, ipc: i
         ipc = USUAL_IPC if USUAL_IPC in counts else counts[-1]
     elif ipc not in counts:
         raise UserError(f"there are no {ipc} images per class of {dataset}; expected one of {counts}")
-    shared: dict[str, tuple[list[str], int]] = {}
+    shared: dict[str, tuple[list[str], int]] = {}  # cell -> its methods, and their seed
     for (method, count), (seed, cell) in sorted(made.items()):
         if count == ipc:
             shared.setdefault(cell, ([], seed))[0].append(method)
-    return _draw(store, grids[0].dataset, data_root or grids[0].request.data_root, ipc, shared)
+    info = grids[0].dataset
+    real = data.load(info, data_root or grids[0].request.data_root)
+    sets = {cell: images.load(store.folder(cell)) for cell in shared}
+    side = min(LARGEST_SIDE, *(one.pixels.shape[-1] for one in sets.values()))
+
+    @cache
+    def pairs(label: int) -> dict[str, Pairs]:
+        indices = (real.train.labels == label).nonzero().flatten()
+        candidates = torch.cat([batch for batch, _ in real.train.centered(side, "cpu", indices=indices)])
+        shown = {cell: centre(one.pixels[one.labels == label][: LAYOUTS[0][1]], side) for cell, one in sets.items()}
+        return {cell: list(zip(own, _nearest(own, candidates), strict=True)) for cell, own in shown.items()}
+
+    for most, each in LAYOUTS:  # with fewer images until the grids are small enough
+        chosen = _spread(len(real.ids), most)
+        sheets = []
+        for cell, (methods, seed) in shared.items():
+            lines = [pairs(label)[cell][:each] for label in chosen]
+            distances = [(own.double() - near.double()).square().mean().sqrt() for line in lines for own, near in line]
+            distance, png = round(float(torch.stack(distances).mean()), 2), base64.b64encode(_png(lines, side)).decode()
+            sheets.append(ImageGrid(methods=tuple(methods), seed=seed, cell=cell, distance=distance, png=png))
+        if sum(len(one.png) for one in sheets) <= BUDGET:
+            break
+    return ImageGrids(
+        dataset=info.name, ipc=ipc, classes=tuple(real.names[label] for label in chosen), of_classes=len(real.ids),
+        each=min(each, ipc), side=side, of_side=max(one.pixels.shape[-1] for one in sets.values()),
+        sheets=tuple(sorted(sheets, key=lambda one: one.methods)),
+    )  # fmt: skip
 
 
 def _image_cells(store: Store, grids: Sequence[Grid]) -> dict[tuple[str, int], tuple[int, str]]:
@@ -75,40 +99,6 @@ def _image_cells(store: Store, grids: Sequence[Grid]) -> dict[tuple[str, int], t
     return found
 
 
-def _draw(
-    store: Store, info: DatasetInfo, data_root: Path | None, ipc: int, shared: dict[str, tuple[list[str], int]]
-) -> ImageGrids:
-    """Draw with fewer images until the grids are small enough; ``shared``: cell → its methods and seed."""
-    real = load_data(info, data_root)
-    sets = {cell: images.load(store.folder(cell)) for cell in shared}
-    side = min(LARGEST_SIDE, *(made.pixels.shape[-1] for made in sets.values()))
-
-    @cache
-    def pairs(label: int) -> dict[str, Pairs]:
-        indices = (real.train.labels == label).nonzero().flatten()
-        candidates = torch.cat([batch for batch, _ in real.train.centered(side, "cpu", indices=indices)])
-        shown = {cell: centre(made.pixels[made.labels == label][: LAYOUTS[0][1]], side) for cell, made in sets.items()}
-        return {cell: list(zip(own, _nearest(own, candidates), strict=True)) for cell, own in shown.items()}
-
-    for most, each in LAYOUTS:
-        chosen = _spread(len(real.ids), most)
-        grids = []
-        for cell, (methods, seed) in shared.items():
-            lines = [pairs(label)[cell][:each] for label in chosen]
-            distance = torch.stack([_distance(*pair) for line in lines for pair in line]).mean()
-            png = base64.b64encode(_png(lines, side)).decode()
-            grids.append(
-                ImageGrid(methods=tuple(methods), seed=seed, cell=cell, distance=round(float(distance), 2), png=png)
-            )
-        if sum(len(grid.png) for grid in grids) <= BUDGET:
-            break
-    return ImageGrids(
-        dataset=info.name, ipc=ipc, classes=tuple(real.names[label] for label in chosen), of_classes=len(real.ids),
-        each=min(each, ipc), side=side, of_side=max(made.pixels.shape[-1] for made in sets.values()),
-        sheets=tuple(sorted(grids, key=lambda grid: grid.methods)),
-    )  # fmt: skip
-
-
 def _spread(classes: int, most: int) -> list[int]:
     """Up to ``most`` classes, evenly spaced in their order."""
     count = min(classes, most)
@@ -120,10 +110,6 @@ def _nearest(own: Tensor, candidates: Tensor) -> Tensor:
     # in float64, sums of squares of bytes are exact, so every machine finds the same neighbour
     far = [(candidates.double() - image.double()).square().sum(dim=(1, 2, 3)) for image in own]
     return candidates[torch.stack([row.argmin() for row in far])]
-
-
-def _distance(one: Tensor, other: Tensor) -> Tensor:
-    return (one.double() - other.double()).square().mean().sqrt()
 
 
 def _png(lines: Sequence[Pairs], side: int) -> bytes:

@@ -15,7 +15,7 @@ _COMPUTED = {
     "device": "on another device", "accelerator": "on another device", "threads": "with another number of threads",
     "processes": "by another number of processes", "cpu": "on another CPU",
 }  # fmt: skip
-_FIELD_WORDS = {"seed": "seed", "ipc": "images per class", "arch": "architecture", "file_sha256": "checkpoint"}
+_WORDS = {"seed": "seed", "ipc": "images per class", "arch": "architecture", "file_sha256": "checkpoint"}
 IGNORED = ("call.", "row.", "made from ")  # consequences of fields, and names for people
 
 
@@ -46,21 +46,22 @@ def _configuration(a: RunView, b: RunView, row: Sequence[Change], levels: Sequen
     """Say what is configured differently, where that explains it; empty: nothing that could be looked at."""
     named = {change.name: change for change in row}
     if named and named.keys() <= {"seed", "student_seed"}:
-        return _seeds(a, b, named)
+        return _seeds(named, a.parents.get("images") == b.parents.get("images"))
     if named:
         return "they are in different rows: " + listed([f"{ROW[n]} ({_pair(named[n])})" for n in ROW if n in named])
     for level in reversed(levels):  # the deepest decides the others
         if changed := [change for change in level.configuration if not change.name.startswith(IGNORED)]:
             where = f" of the {level.stage} behind them ({' › '.join(level.path)})" if level.path else ""
-            shown = [f"{_word(change.name)} ({_pair(change)})" for change in changed[:3]]
+            names = [change.name.removeprefix("fields.") for change in changed]
+            shown = [f"{_WORDS.get(n, n)} ({_pair(change)})" for n, change in zip(names[:3], changed, strict=False)]
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-            return f"{listed(shown)}{more}{where} {'differs' if len(changed) == 1 else 'differ'}"
+            return f"{listed(shown)}{more}{where} {_differ(changed)}"
     return ""
 
 
-def _seeds(a: RunView, b: RunView, named: Mapping[str, Change]) -> str:
+def _seeds(named: Mapping[str, Change], same_images: bool) -> str:
     sets, students = named.get("seed"), named.get("student_seed")
-    if students is not None and (sets is None or a.parents.get("images") == b.parents.get("images")):
+    if students is not None and (sets is None or same_images):
         return f"the student's seed differs ({_pair(students)})"
     assert sets is not None
     if students is None:
@@ -71,35 +72,27 @@ def _seeds(a: RunView, b: RunView, named: Mapping[str, Change]) -> str:
 
 
 def _identity(levels: Sequence[Level]) -> str:
-    for level in levels:
-        if level.absent:
-            return f"they were made from other cells, of which {level.absent}"
-    roles = [change.name for change in levels[0].configuration if change.name.startswith("made from ")]
-    if roles:
+    if absent := next((level.absent for level in levels if level.absent), ""):
+        return f"they were made from other cells, of which {absent}"
+    if roles := [change.name for change in levels[0].configuration if change.name.startswith("made from ")]:
         return f"they were {listed(roles)} of another identity; what decided that is not kept here"
     return "their identities differ, and nothing that is kept here says why"
 
 
 def _computed(causes: Mapping[str, Change]) -> str:
-    ordered = sorted(causes, key=lambda name: (_CAUSES.index(name) if name in _CAUSES else len(_CAUSES), name))
-    first = causes[ordered[0]]
-    if first.name in _CODE:
-        said = f"computed by other code ({first.name} {_pair(first)})"
+    first, *others = sorted(causes, key=lambda name: (_CAUSES.index(name) if name in _CAUSES else len(_CAUSES), name))
+    if first in _CODE:
+        said = f"computed by other code ({first} {_pair(causes[first])})"
+        others = [name for name in others if name not in _CODE]
     else:
-        said = f"computed {_COMPUTED.get(first.name, f'with other versions of {first.name}')} ({_pair(first)})"
-    others = [name for name in ordered[1:] if name not in _CODE or first.name not in _CODE]
-    return said + (f"; {listed(others)} {'differs' if len(others) == 1 else 'differ'} too" if others else "")
+        said = f"computed {_COMPUTED.get(first, f'with other versions of {first}')} ({_pair(causes[first])})"
+    return said + (f"; {listed(others)} {_differ(others)} too" if others else "")
 
 
-def _word(name: str) -> str:
-    short = name.removeprefix("fields.")
-    return _FIELD_WORDS.get(short, short)
+def _differ(subjects: Sequence[Any]) -> str:
+    return "differs" if len(subjects) == 1 else "differ"
 
 
 def _pair(change: Change) -> str:
-    return f"{_shown(change.a)}, {_shown(change.b)}"
-
-
-def _shown(value: Any) -> str:
-    text = "as usual" if value is None else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
+    texts = ["as usual" if value is None else str(value) for value in (change.a, change.b)]
+    return ", ".join(text if len(text) <= 60 else f"{text[:57]}…" for text in texts)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -16,25 +15,25 @@ from bench.store.record import Record
 
 _IPC, _SEED = re.compile(r"ipc(\d+|full)"), re.compile(r"s(?:eed)?(\d+)")
 _NAMES = ["base", "method", "labels", "student", "protocol", "dataset"]  # what a word may name
-_SAME = ("method", "labels", "ipc", "student", "seed", "protocol")  # of cells that stand for one another
+_SAME = ("method", "labels", "ipc", "student", "seed", "protocol", "student_seed")  # of cells that are the same run
+_RESULT = ("top1", "oracle_top1", "image_bytes", "label_bytes")
 IGNORED = ("commit", "local_edits", "distill-bench", "code_drift", "python")  # facts that do not change bits
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """A row (of :func:`bench.report.rows.records`), and its finished records."""
-
-    row: Any
-    records: list[Any]
-
-
-@dataclass(frozen=True)
-class Again:
+class Again(NamedTuple):
     """A recorded number, the one measured now (fractions), and whether all bits are the same."""
 
     record: Any
     measured: float
     same_bits: bool
+
+    @classmethod
+    def of(cls, record: Record, recorded: Any) -> Again:
+        """Hold what was measured now against what the board says."""
+        result = record.result
+        curve = tuple((int(epoch), float(top1)) for epoch, top1 in result.get("curve", ()))
+        same = all(result[name] == getattr(recorded, name) for name in _RESULT)
+        return cls(recorded, result["top1"], same and (not recorded.curve or curve == tuple(recorded.curve)))
 
     @property
     def delta(self) -> float:
@@ -42,23 +41,22 @@ class Again:
         return self.measured - float(self.record.top1)
 
 
-def choose(words: Sequence[str], frame: pd.DataFrame) -> Chosen:
+def choose(words: Sequence[str], frame: pd.DataFrame) -> tuple[Any, list[Any]]:
     """Choose the row that words name: the id of a cell or its beginning, or names as the board has them.
 
     ``hello projector ipc10 s0``: a method, labels, a student, a protocol or a data set by name, ``ipc10`` (or
     ``ipcfull``), and the distillation seeds ``s0``.
 
+    Returns:
+        The row (of :func:`bench.report.rows.records`), and its finished records.
+
     Raises:
         UserError: they name no row, several, or one without a number.
     """
     frame = frame[frame["metric"] != "cost"]  # costs are no accuracy
-    fits = pd.DataFrame({word: _fits(word, frame) for word in words})
-    cells = fits.all(axis=1)
-    if len(words) == 1 and not cells.any():
-        cells = frame["cell"].str.startswith(words[0])
-    if not cells.any():
-        raise _nothing(fits, frame)
-    chosen = frame[cells]
+    chosen = matching(words, frame)
+    if chosen.empty:
+        raise _nothing(words, frame)
     found = [row for row in records(pool(frame)) if set(row.cells) & set(chosen["cell"])]
     found = [row for row in found if row.method in words] or found  # "hello" is not "hello[conv_rank=4]"
     if len(found) > 1:
@@ -68,7 +66,15 @@ def choose(words: Sequence[str], frame: pd.DataFrame) -> Chosen:
     done = chosen[chosen["cell"].isin(row.cells) & (chosen["state"] == "done")]
     if done.empty:
         raise UserError(f"{title(row)} has no number to reproduce: {row.states}")
-    return Chosen(row, records(done))
+    return row, records(done)
+
+
+def matching(words: Sequence[str], frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the records that all words name."""
+    cells = pd.DataFrame({word: _fits(word, frame) for word in words}).all(axis=1)
+    if len(words) == 1 and not cells.any():
+        cells = frame["cell"].str.startswith(words[0])
+    return frame[cells]
 
 
 def title(row: Any) -> str:
@@ -84,12 +90,12 @@ def _fits(word: str, frame: pd.DataFrame) -> pd.Series:
     return frame[_NAMES].eq(word).any(axis=1)
 
 
-def _nothing(fits: pd.DataFrame, frame: pd.DataFrame) -> UserError:
-    if wrong := [word for word in fits if not fits[word].any()]:
+def _nothing(words: Sequence[str], frame: pd.DataFrame) -> UserError:
+    if wrong := [word for word in words if not _fits(word, frame).any()]:
         known = {str(name) for column in _NAMES for name in frame[column].unique()}
         known |= {f"ipc{'full' if pd.isna(ipc) else ipc}" for ipc in frame["ipc"].unique()}
         return unknown("word of a row", wrong[0], known | {f"s{seed}" for seed in frame["seed"].unique()})
-    return UserError(f"no row of the boards is all of {', '.join(fits)}; bench report shows them")
+    return UserError(f"no row of the boards is all of {', '.join(words)}; bench report shows them")
 
 
 def find(grid: Grid, wanted: Sequence[Any]) -> tuple[dict[str, Any], list[str]]:
@@ -98,11 +104,14 @@ def find(grid: Grid, wanted: Sequence[Any]) -> tuple[dict[str, Any], list[str]]:
     Raises:
         UserError: the grid has no such cell.
     """
-    students = {cell.id: cell for cell in grid.stage("evaluate")}
-    places = {_place(cell.row.get("student_seed", cell.row["seed"]), **cell.row): cell.id for cell in students.values()}
-    found, notes = {}, []
+    places, students = {}, grid.stage("evaluate")
+    for cell in students:
+        row = {"student_seed": cell.row["seed"], **cell.row}
+        places[tuple(row[name] for name in _SAME)] = cell.id
+    found, notes, ids = {}, [], {cell.id for cell in students}
     for one in wanted:
-        cell_id = one.cell if one.cell in students else places.get(_place(**one._asdict()))
+        place = tuple(getattr(one, name) for name in _SAME)
+        cell_id = one.cell if one.cell in ids else places.get(place)
         if cell_id is None:
             raise UserError(
                 f"{one.cell} can't be planned from what its entry says: there is no such row in the grid of "
@@ -114,41 +123,24 @@ def find(grid: Grid, wanted: Sequence[Any]) -> tuple[dict[str, Any], list[str]]:
     return found, notes
 
 
-def _place(student_seed: int, **row: Any) -> tuple[Any, ...]:
-    return (*(row[name] for name in _SAME), student_seed)
-
-
-def again(record: Record, recorded: Any) -> Again:
-    """Hold what was measured now against what the board says."""
-    result = record.result
-    curve = tuple((int(epoch), float(top1)) for epoch, top1 in result.get("curve", ()))
-    names = ("top1", "oracle_top1", "image_bytes", "label_bytes")
-    same = all(result[name] == getattr(recorded, name) for name in names)
-    return Again(recorded, result["top1"], same and (not recorded.curve or curve == tuple(recorded.curve)))
-
-
 def verdict(row: Any, results: Sequence[Again], here: Mapping[str, str]) -> tuple[str, bool]:
-    """One sentence, and whether the row was reproduced: to the last bit, or within its 95 % interval.
+    """Return one sentence, and whether the row was reproduced: to the last bit, or within its 95 % interval.
 
-    Δ is the mean over the cells that were computed again.
+    Δ is the mean over the cells that were computed again. Bits are the same on the same kind of CPU with the same
+    number of threads and the same versions.
     """
     if all(one.same_bits for one in results):
         return "reproduced to the last bit", True
-    delta = sum(one.delta for one in results) / len(results)
-    said, why = f"Δ {100 * delta:+.2f} points", _why(results[0].record.environment, here)
+    recorded, delta = results[0].record.environment, sum(one.delta for one in results) / len(results)
+    other = [f"{name} {recorded.get(name, 'none')} → {here.get(name, 'none')}"
+             for name in dict.fromkeys([*recorded, *here])
+             if name not in IGNORED and recorded.get(name) != here.get(name)]  # fmt: skip
+    why = "the CPU, the threads and the versions are the recorded ones, so the code or the data is another"
+    why = "computed elsewhere: " + ", ".join(other) if other else why
+    said = f"Δ {100 * delta:+.2f} points"
     if row.top1_low is None:
         return f"{said}; the row has one distilled set, so no interval to hold it against; {why}", True
     inside = bool(row.top1_low <= row.top1_mean + delta <= row.top1_high)
     bounds = " to ".join(f"{100 * (bound - row.top1_mean):+.2f}" for bound in (row.top1_low, row.top1_high))
     where = "inside" if inside else "outside"
     return f"{said}, {where} the recorded 95 % interval of {bounds} (n = {row.n}); {why}", inside
-
-
-def _why(recorded: Mapping[str, str], here: Mapping[str, str]) -> str:
-    """Bits are the same on the same kind of CPU with the same number of threads and the same versions."""
-    names = [name for name in dict.fromkeys([*recorded, *here]) if name not in IGNORED]
-    other = [f"{name} {recorded.get(name, 'none')} → {here.get(name, 'none')}" for name in names
-             if recorded.get(name) != here.get(name)]  # fmt: skip
-    if other:
-        return "computed elsewhere: " + ", ".join(other)
-    return "the CPU, the threads and the versions are the recorded ones, so the code or the data is another"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import re
 import subprocess
 import sys
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,13 +27,9 @@ def _git(*arguments: str) -> str | None:
 
 
 def _cpu() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    path = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*:\s*(.*\S)", path.read_text(), re.MULTILINE) if path.exists() else None
+    return found[1] if found else platform.processor() or platform.machine()
 
 
 @cache
@@ -50,10 +48,8 @@ def environment(device: str, threads: int) -> dict[str, str]:
     """Return the facts that may explain a difference: code, versions, CPU, device."""
     facts = {**code(), "python": platform.python_version(), "cpu": _cpu()}
     for package in _PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             facts[package] = version(package)
-        except PackageNotFoundError:
-            continue
     facts["device"] = device
     facts["threads"] = str(threads)
     torch = sys.modules.get("torch")  # not loaded by a launcher that records a death

@@ -91,20 +91,17 @@ class Heartbeat:
             now, clock = self._now, time.monotonic()
             if now is not written or clock - last_written >= WRITE_EVERY:
                 written, last_written = now, clock
-                self._write(*now)
+                facts = {"done": now[0], "total": now[1], "metrics": now[2], "first": self._first, **self._process}
+                try:
+                    write(self.store, self.cell_id, {**facts, "started": self._started, "time": time.time()})
+                except OSError:  # a full disk, say: the computation itself will fail and name it
+                    log.warning("%s  its heartbeat can't be written", self.cell_id)
             if clock - last_logged >= _LOG_EVERY and now[1]:
                 last_logged = clock
                 numbers = "".join(f"  {name} {value:.4g}" for name, value in now[2].items())
                 log.info("%s  %d of %d (%.0f %%)%s", self.cell_id, now[0], now[1], 100 * now[0] / now[1], numbers)
             if self._over.wait(_POLL_EVERY):
                 return
-
-    def _write(self, done: int, total: int, metrics: dict[str, float]) -> None:
-        facts = {"done": done, "total": total, "metrics": metrics, "started": self._started, "first": self._first}
-        try:
-            write(self.store, self.cell_id, {**facts, "time": time.time(), **self._process})
-        except OSError:  # a full disk, say: the computation itself will fail and name it
-            log.warning("%s  its heartbeat can't be written", self.cell_id)
 
 
 def write(store: Store, cell_id: str, facts: dict[str, Any]) -> None:

@@ -55,16 +55,21 @@ def run(schedule: Schedule, options: Options, jobs: int, watcher: Watcher) -> No
                 try:
                     outcome = future.result()
                 except BrokenProcessPool:
-                    slots[slot] = None
-                    outcome = _died(cell, options)
+                    slots[slot], outcome = None, "failed"
+                    record_death(Store(options.store), cell, "the worker process died (killed, or out of memory)")
                 if outcome in ("busy", "blocked"):
                     resting[cell.id] = time.monotonic() + _BUSY_PAUSE
                 schedule.settle(cell, outcome)
         watcher.update(schedule)
     finally:
-        for slot_pool in slots:
-            if slot_pool is not None:
-                _end(slot_pool)
+        pools = [pool for pool in slots if pool is not None]
+        processes = [process for pool in pools for process in (pool._processes or {}).values()]
+        for pool in pools:
+            pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.terminate()  # a cell in flight goes on from its checkpoint next time
+        for process in processes:
+            process.join()
 
 
 def run_inline(schedule: Schedule, options: Options, watcher: Watcher) -> None:
@@ -92,28 +97,19 @@ def _pool(slot: int, options: Options) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(slot, options))
 
 
-def _end(pool: ProcessPoolExecutor) -> None:
-    processes = list((pool._processes or {}).values())
-    pool.shutdown(wait=False, cancel_futures=True)
-    for process in processes:
-        process.terminate()  # a cell in flight goes on from its checkpoint next time
-    for process in processes:
-        process.join()
-
-
 def _begin(slot: int, options: Options) -> None:
     """Initialise a worker process: end with the parent, leave Ctrl-C to it, and use an accelerator of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
-    threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible and options.device == "auto":
         devices = visible.split(",")
         os.environ["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
 
 
-def _follow(sentinel: int) -> None:
+def _end_with(sentinel: int) -> None:
     wait_for([sentinel])
     os._exit(1)
 
@@ -122,8 +118,3 @@ def _run(grid: Grid, cell: Cell, options: Options) -> str:
     from bench.execution.worker import run_cell  # imports torch
 
     return run_cell(grid, cell, options)
-
-
-def _died(cell: Cell, options: Options) -> str:
-    record_death(Store(options.store), cell, "the worker process died (killed, or out of memory)")
-    return "failed"

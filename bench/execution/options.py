@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from bench.api import BaseConfig
 
 
-class Options(BaseModel):
+class Options(BaseConfig):
     """Options of a worker: places, device, threads."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     store: Path
     data_root: Path | None = None

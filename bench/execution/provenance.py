@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from functools import cache
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from bench.api import BaseConfig, TeacherSpec, registry
+from bench.api import TeacherSpec, registry
+from bench.api.plugins import Group
 from bench.planning.protocols import read_settings
 from bench.store.cell import Cell
 from bench.store.record import PluginFacts
@@ -19,36 +19,27 @@ from bench.version import __version__
 def plugins(cell: Cell) -> tuple[PluginFacts, ...]:
     """Describe the plug-in that computes a cell, or the harness where it does so itself."""
     if cell.stage == "evaluate":
-        evaluator = registry.evaluator(cell.by)
-        config: BaseConfig = read_settings(evaluator.Config, cell.fields["protocol"], cell.id)
-        where = _installed("bench.evaluators", cell.by, evaluator.__module__)
-        return (PluginFacts(kind="evaluator", name=cell.by, **where, settings=config.model_dump(mode="json")),)
+        return (_facts("evaluator", registry.EVALUATORS, cell, cell.fields["protocol"]),)
     if cell.by in registry.method_names():
-        method = registry.method(cell.by)
-        config = read_settings(method.Config, cell.call["settings"], cell.id)
-        where = _installed("bench.methods", cell.by, method.__module__)
-        return (PluginFacts(kind="method", name=cell.by, **where, settings=config.model_dump(mode="json")),)
+        return (_facts("method", registry.METHODS, cell, cell.call["settings"]),)
     settings = cell.call
     if cell.stage == "teacher":
         settings = read_settings(TeacherSpec, cell.call["settings"], cell.id).model_dump(mode="json")
-    return (
-        PluginFacts(
-            kind="harness", name=cell.by, distribution="distill-bench", version=__version__,
-            source=source_digest("bench"), settings=settings,
-        ),
-    )  # fmt: skip
+    source = source_digest("bench")
+    where = {"distribution": "distill-bench", "version": __version__, "source": source}
+    return (PluginFacts(kind="harness", name=cell.by, settings=settings, **where),)
 
 
-@cache
-def _installed(group: str, name: str, module: str) -> dict[str, Any]:
-    """Find the distribution behind an entry point; ``module`` stands in for a plug-in that has none."""
-    point = next(iter(entry_points(group=group, name=name)), None)
-    owner = point.dist if point is not None else None
-    return {
-        "distribution": owner.name if owner is not None else None,
-        "version": owner.version if owner is not None else None,
-        "source": source_digest(point.module if point is not None else module),
-    }
+def _facts(kind: Literal["method", "evaluator"], group: Group[Any], cell: Cell, values: dict[str, Any]) -> PluginFacts:
+    point, settings = group.point(cell.by), read_settings(group.get(cell.by).Config, values, cell.id)
+    return PluginFacts(
+        kind=kind,
+        name=cell.by,
+        distribution=point.dist.name if point.dist is not None else None,
+        version=point.dist.version if point.dist is not None else None,
+        source=source_digest(point.module),
+        settings=settings.model_dump(mode="json"),
+    )
 
 
 @cache

@@ -5,8 +5,7 @@ from __future__ import annotations
 import shutil
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, Protocol
 
 from bench.planning.grid import Grid, levels
@@ -24,14 +23,10 @@ def finished(store: Store, cell: Cell) -> bool:
     Raises:
         Damaged: its record or a parent's can't be read.
     """
+    parents = {parent: store.record(parent) for parent in cell.parents.values()}
+    contents = {parent: record.content for parent, record in parents.items() if record is not None}
     record = store.record(cell.id)
-    if record is None:
-        return False
-    for parent in cell.parents.values():
-        made = store.record(parent)
-        if made is None or record.inputs.get(parent) != made.content:
-            return False
-    return True
+    return record is not None and _made_from(record, cell, contents)
 
 
 class States(dict[str, State]):
@@ -48,73 +43,60 @@ class States(dict[str, State]):
         self.missing: dict[str, int] = {}  # cell -> how many of its parents are not done
         self.counts: dict[Stage, Counter[State]] = {stage: Counter() for stage in STAGES}
         self.ready: list[int] = []  # places of the cells that may start, in order
-        for place, cell in enumerate(grid.cells):
+        for cell in grid.cells:
             parents = set(cell.parents.values())
             for parent in parents:
                 self.children[parent].append(cell)
             self.missing[cell.id] = sum(self[parent] != "done" for parent in parents)
             self.counts[cell.stage][self[cell.id]] += 1
-            if self._may_start(cell):
-                self.ready.append(place)
+            self._enlist(cell)
 
     def __setitem__(self, cell_id: str, state: State) -> None:
         before = self[cell_id]
         super().__setitem__(cell_id, state)
         cell = self.cells[self.places[cell_id]]
-        self.counts[cell.stage][before] -= 1
-        self.counts[cell.stage][state] += 1
+        self.counts[cell.stage] += Counter({before: -1, state: 1})
         self._enlist(cell)
-        change = (before == "done") - (state == "done")
-        if change:
+        if change := (before == "done") - (state == "done"):
             for child in self.children[cell_id]:
                 self.missing[child.id] += change
                 self._enlist(child)
-
-    def _may_start(self, cell: Cell) -> bool:
-        return self[cell.id] == "todo" and not self.missing[cell.id]
 
     def _enlist(self, cell: Cell) -> None:
         place = self.places[cell.id]
         at = bisect_left(self.ready, place)
         listed = at < len(self.ready) and self.ready[at] == place
-        if self._may_start(cell) and not listed:
+        may_start = self[cell.id] == "todo" and not self.missing[cell.id]
+        if may_start and not listed:
             self.ready.insert(at, place)
-        elif listed and not self._may_start(cell):
+        elif listed and not may_start:
             del self.ready[at]
 
 
-@dataclass
 class Schedule:
     """The cells of a grid by state. Cells run in the order of the stages; within a stage, in the order of the plan."""
 
-    grid: Grid
-    state: dict[str, State]  # of every cell; becomes States
-    computed: list[str] = field(default_factory=list)  # in this run, by this process
-    remade: list[str] = field(default_factory=list)  # one line per damaged artifact that is made again
-
-    def __post_init__(self) -> None:
-        self._states = self.state = States(self.grid, self.state)
+    def __init__(self, grid: Grid, state: Mapping[str, State], remade: Sequence[str] = ()):
+        self.grid, self.state = grid, States(grid, state)
+        self.remade = remade  # one line per damaged artifact that is made again
+        self.computed: list[str] = []  # in this run, by this process
 
     def ready(self) -> list[Cell]:
         """Return the cells that may start now: to do, with every parent done."""
-        return [self.grid.cells[place] for place in self._states.ready]
+        return [self.grid.cells[place] for place in self.state.ready]
 
     def settle(self, cell: Cell, outcome: str) -> None:
         """Set the outcome of a cell; the descendants of a failed one are blocked."""
-        match outcome:
-            case "done":
-                self.computed.append(cell.id)
-                self.state[cell.id] = "done"
-            case "already":
-                self.state[cell.id] = "done"
-            case "failed":
-                self.state[cell.id] = "failed"
-                self._block(cell)
-            case _:  # busy: computed by another process; blocked: a parent disappeared. Try again later
-                self.state[cell.id] = "todo"
+        # busy: computed by another process; blocked: a parent disappeared. Try again later
+        states: dict[str, State] = {"done": "done", "already": "done", "failed": "failed"}
+        self.state[cell.id] = states.get(outcome, "todo")
+        if outcome == "done":
+            self.computed.append(cell.id)
+        elif outcome == "failed":
+            self._block(cell)
 
     def _block(self, cell: Cell) -> None:
-        for child in self._states.children[cell.id]:
+        for child in self.state.children[cell.id]:
             if self.state[child.id] == "todo":
                 self.state[child.id] = "blocked"
                 self._block(child)
@@ -122,7 +104,7 @@ class Schedule:
     @property
     def over(self) -> bool:
         """Nothing is running or to do."""
-        return not any(counts["todo"] or counts["running"] for counts in self._states.counts.values())
+        return not any(counts["todo"] or counts["running"] for counts in self.state.counts.values())
 
     def waves(self) -> list[tuple[Stage, list[Cell]]]:
         """Return the cells to do, in groups of one stage that depend on earlier groups alone.
@@ -135,11 +117,11 @@ class Schedule:
         for cell in todo:
             groups.setdefault((level[cell.id], cell.stage), []).append(cell)
         order = sorted(groups, key=lambda key: (key[0], STAGES.index(key[1])))
-        return [(key[1], groups[key]) for key in order]
+        return [(stage, groups[where, stage]) for where, stage in order]
 
     def counts(self, stage: Stage) -> Counter[str]:
         """Count the cells of a stage by state."""
-        return Counter({state: count for state, count in self._states.counts[stage].items() if count})
+        return +Counter[str](self.state.counts[stage])
 
 
 class Watcher(Protocol):
@@ -150,33 +132,32 @@ class Watcher(Protocol):
 
 
 def survey(grid: Grid, store: Store, check_files: bool) -> Schedule:
-    """Compare a grid with a store, changing nothing.
+    """Compare a grid with a store.
 
     A cell is done if its record says so, all its parents are done, and it was made from their present content. Every
     record is read once.
 
     Args:
-        check_files: also compare the digest of every file of the finished artifacts; damaged ones are to do.
+        check_files: also compare the digest of every file of its artifacts, and remove damaged ones.
     """
     states: dict[str, State] = dict.fromkeys((cell.id for cell in grid.cells), "todo")
     contents: dict[str, str] = {}  # of the cells that are done
     remade = []
     there = store.ids("cells")
-    for cell in grid.cells:  # parents come before children
-        if cell.id not in there:
-            continue
+    for cell in (cell for cell in grid.cells if cell.id in there):  # parents come before children
         try:
             record = store.record(cell.id)
-            if record is None or not _made_from(record, cell, contents):
-                continue
-            if check_files:
+            if record is not None and check_files:
                 store.verify(record)
         except Damaged as damage:
             remade.append(str(damage))
+            if check_files:
+                _discard(store, cell)
             continue
-        contents[cell.id] = record.content
-        states[cell.id] = "done"
-    return Schedule(grid, states, remade=remade)
+        if record is not None and _made_from(record, cell, contents):
+            contents[cell.id] = record.content
+            states[cell.id] = "done"
+    return Schedule(grid, states, remade)
 
 
 def _made_from(record: Record, cell: Cell, contents: Mapping[str, str]) -> bool:
@@ -189,21 +170,10 @@ def prepare(grid: Grid, store: Store, force: Iterable[Stage] = ()) -> Schedule:
 
     A forced or damaged cell is computed again; its descendants only if its content changed.
     """
-    for stage in STAGES:
-        if stage in force:
-            for cell in grid.stage(stage):
-                _discard(store, cell)
-    schedule = survey(grid, store, check_files=True)
-    there = store.ids("cells")
-    for cell in grid.cells:
-        if schedule.state[cell.id] == "todo" and cell.id in there:
-            try:
-                record = store.record(cell.id)
-                if record is not None:
-                    store.verify(record)
-            except Damaged:
-                _discard(store, cell)
-    return schedule
+    for stage in force:
+        for cell in grid.stage(stage):
+            _discard(store, cell)
+    return survey(grid, store, check_files=True)
 
 
 def _discard(store: Store, cell: Cell) -> None:

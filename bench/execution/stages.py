@@ -22,6 +22,7 @@ from bench.api import (
     EvaluationTask,
     FrozenBackbone,
     GridPoint,
+    Images,
     LabelSource,
     Progress,
     TeacherSpec,
@@ -38,7 +39,6 @@ from bench.kit.running import RunningTask
 from bench.kit.teachers import accuracy_check, train
 from bench.kit.teachers.trajectory import Trajectory
 from bench.planning.cells import TEACHER
-from bench.planning.grid import Grid
 from bench.planning.protocols import read_settings
 from bench.store import predictions
 from bench.store.cell import Cell
@@ -51,7 +51,7 @@ PREPARED = "prepared.safetensors"
 class StageTask:
     """A cell with everything it needs; ``parents`` maps a role to the parent's record and folder."""
 
-    grid: Grid
+    dataset: DatasetInfo
     cell: Cell
     parents: dict[str, tuple[Record, Path]]
     draft: Path
@@ -61,8 +61,25 @@ class StageTask:
     progress: Progress
 
     @property
-    def dataset(self) -> DatasetInfo:
-        return self.grid.dataset
+    def data(self) -> Dataset:
+        return load_data(self.dataset, self.data_root)
+
+    @property
+    def point(self) -> GridPoint:
+        return GridPoint(self.dataset, self.cell.call["ipc"], self.cell.call["seed"])
+
+    @property
+    def images(self) -> Images | None:
+        return images.load(self.parents["images"][1]) if "images" in self.parents else None
+
+    @property
+    def labels(self) -> LabelSource | None:
+        """The labels among the parents of the cell."""
+        if "labels" not in self.parents:
+            return None
+        record, folder = self.parents["labels"]
+        own = registry.method(record.cell.by).label_kinds if record.cell.by in registry.method_names() else {}
+        return labels.load(folder, self.device, own)
 
 
 @dataclass(frozen=True)
@@ -81,10 +98,8 @@ def load_data(info: DatasetInfo, data_root: Path | None) -> Dataset:
 
 def make_teacher(task: StageTask) -> Made:
     """Train a trajectory, or take over a foreign checkpoint and measure it."""
-    dataset = load_data(task.dataset, task.data_root)
     spec = read_settings(TeacherSpec, task.cell.call["settings"], task.cell.id)
-    result = train.train_trajectory(spec, dataset, task.draft, task.work, task.device, task.progress)
-    return Made(result)
+    return Made(train.train_trajectory(spec, task.data, task.draft, task.work, task.device, task.progress))
 
 
 def _method(task: StageTask) -> Distiller:
@@ -93,26 +108,21 @@ def _method(task: StageTask) -> Distiller:
     return kind(read_settings(kind.Config, task.cell.call["settings"], f"the settings of {task.cell.by}"))
 
 
-def _point(task: StageTask) -> GridPoint:
-    return GridPoint(task.dataset, task.cell.call["ipc"], task.cell.call["seed"])
-
-
 def _method_task(task: StageTask) -> RunningTask:
-    dataset = load_data(task.dataset, task.data_root)
     roles = sorted((role for role in task.parents if role.startswith("teacher")), key=lambda role: (len(role), role))
     teachers = tuple(Trajectory.load(task.parents[role][1], task.device) for role in roles)
     for teacher in teachers:
-        accuracy_check.check(teacher, dataset, task.device)
+        accuracy_check.check(teacher, task.data, task.device)
     return RunningTask(
-        **vars(_point(task)),
-        data=dataset,
+        **vars(task.point),
+        data=task.data,
         teachers=teachers,
         device=task.device,
         work=task.work,
         on_progress=task.progress,
         prepared=load_file(task.parents["prepared"][1] / PREPARED) if "prepared" in task.parents else {},
-        images=images.load(task.parents["images"][1]) if "images" in task.parents else None,
-        labels=_label_source(task) if "labels" in task.parents else None,
+        images=task.images,
+        labels=task.labels,
     )
 
 
@@ -129,7 +139,7 @@ def make_images(task: StageTask) -> Made:
         (start := task.work / "start").mkdir(exist_ok=True)
         method_task = replace(method_task, images=running.distill(source, replace(method_task, work=start)))
     made = running.distill(method, method_task)
-    images.save(made, task.draft, method.encoding(_point(task)))
+    images.save(made, task.draft, method.encoding(task.point))
     return Made({"images": len(made), "side": made.pixels.shape[-1]})
 
 
@@ -155,40 +165,28 @@ def make_labels(task: StageTask) -> Made:
 
 def _store_labels(task: StageTask) -> Made:
     """Store a label model's labels of certain images: for every view of a schedule, or one per image."""
-    made_for = images.load(task.parents["images"][1])
-    model, codec = _label_source(task), LabelCodec.parse(task.cell.call["codec"])
-    order_hash = load_data(task.dataset, task.data_root).order_hash
+    made_for, model, codec = task.images, task.labels, LabelCodec.parse(task.cell.call["codec"])
+    assert made_for is not None and model is not None
+    order, how = task.data.order_hash, (task.work, task.device, task.progress)
     if task.cell.by == "static":
-        size = task.dataset.image_size
-        made = static_labels(model, made_for, codec, order_hash, size, task.work, task.device, task.progress)
-        made.save(task.draft)
+        static_labels(model, made_for, codec, order, task.dataset.image_size, *how).save(task.draft)
         return Made({"kind": "static"})
     schedule = read_settings(AugmentationSchedule, task.cell.call["schedule"], task.cell.id)
-    kept = store(model, made_for, schedule, codec, order_hash, task.work, task.device, task.progress)
-    kept.save(task.draft)
+    store(model, made_for, schedule, codec, order, *how).save(task.draft)
     return Made({"kind": "stored", "schedule": schedule.model_dump(mode="json")})
-
-
-def _label_source(task: StageTask) -> LabelSource:
-    """Load the labels among the parents of a cell."""
-    record, folder = task.parents["labels"]
-    own = registry.method(record.cell.by).label_kinds if record.cell.by in registry.method_names() else {}
-    return labels.load(folder, task.device, own)
 
 
 def evaluate(task: StageTask) -> Made:
     """Train one student on what a method made and test it on the whole real test set."""
-    evaluator = registry.evaluator(task.cell.by)
-    protocol = read_settings(evaluator.Config, task.cell.fields["protocol"], task.cell.id)
-    source = _label_source(task) if "labels" in task.parents else None
+    evaluator, source = registry.evaluator(task.cell.by), task.labels
     result = evaluator().evaluate(
         EvaluationTask(
             dataset=task.dataset,
-            data=load_data(task.dataset, task.data_root),
-            images=images.load(task.parents["images"][1]) if "images" in task.parents else None,
+            data=task.data,
+            images=task.images,
             labels=source,
             student=task.cell.fields["student"],
-            protocol=protocol,
+            protocol=read_settings(evaluator.Config, task.cell.fields["protocol"], task.cell.id),
             ipc=task.cell.row["ipc"],
             seed=task.cell.fields["seed"],
             device=task.device,
@@ -206,14 +204,12 @@ def evaluate(task: StageTask) -> Made:
 
 def _bytes(task: StageTask) -> dict[str, int | None]:
     """Count what the student needs on disk; dense labels lie with the images and count where there are no others."""
-    made = {role: task.parents[role][0] for role in ("images", "labels") if role in task.parents}
-    if "images" not in made:
+    if "images" not in task.parents:
         return {"image_bytes": None, "label_bytes": 0}
-    dense = sum(facts.bytes for path, facts in made["images"].files.items() if images.is_label(path))
-    return {
-        "image_bytes": made["images"].bytes - dense,
-        "label_bytes": made["labels"].bytes if "labels" in made else dense,
-    }
+    made = task.parents["images"][0]
+    dense = sum(facts.bytes for path, facts in made.files.items() if images.is_label(path))
+    label_bytes = task.parents["labels"][0].bytes if "labels" in task.parents else dense
+    return {"image_bytes": made.bytes - dense, "label_bytes": label_bytes}
 
 
 STAGES: dict[str, Callable[[StageTask], Made]] = {

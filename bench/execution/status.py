@@ -21,7 +21,7 @@ from bench.execution.jobs import EndedTask, JobQueue, QueuedTask, SubmittedTask
 from bench.execution.scheduling import survey
 from bench.planning.grid import Grid
 from bench.store.artifacts import Store
-from bench.store.cell import STAGES, Cell, Stage
+from bench.store.cell import Cell, Stage
 from bench.store.record import Record
 
 State = Literal["done", "running", "queued", "failed", "blocked", "todo"]
@@ -61,15 +61,12 @@ class GridStatus:
     cells: dict[str, CellStatus]
 
     @cached_property
-    def _counts(self) -> dict[Stage, Counter[str]]:
-        counts: dict[Stage, Counter[str]] = {stage: Counter() for stage in STAGES}
-        for one in self.cells.values():
-            counts[one.cell.stage][one.state] += 1
-        return counts
+    def _counts(self) -> Counter[tuple[Stage, State]]:
+        return Counter((one.cell.stage, one.state) for one in self.cells.values())
 
     def counts(self, stage: Stage) -> Counter[str]:
         """Count the cells of a stage by state."""
-        return self._counts[stage]
+        return Counter({state: count for (at, state), count in self._counts.items() if at == stage})
 
     def of(self, state: State) -> list[CellStatus]:
         """Return the cells in a state."""
@@ -78,7 +75,7 @@ class GridStatus:
     @property
     def over(self) -> bool:
         """Nothing is running or queued."""
-        return not any(counts["running"] or counts["queued"] for counts in self._counts.values())
+        return not any(one.state in ("running", "queued") for one in self.cells.values())
 
 
 @dataclass(frozen=True)
@@ -128,15 +125,13 @@ def collect_status(grid: Grid, store: Store, tasks: Mapping[str, SubmittedTask],
         queue: queried only when a cell that is not done was submitted.
     """
     state = survey(grid, store, check_files=False).state
-    missing = [cell.id for cell in grid.cells if state[cell.id] != "done"]
-    beating, failed = store.ids("heartbeats"), store.ids("failures")
-    progress = {cell_id: heartbeat.read(store, cell_id) for cell_id in missing if cell_id in beating}
-    failures = {cell_id: store.failure(cell_id) for cell_id in missing if cell_id in failed}
-    submitted = {cell_id: tasks[cell_id] for cell_id in missing if cell_id in tasks}
+    missing = {cell_id for cell_id, one in state.items() if one != "done"}
+    beating, failed = missing & store.ids("heartbeats"), missing & store.ids("failures")
+    submitted = {cell_id: task for cell_id, task in tasks.items() if cell_id in missing}
     evidence = Evidence(
-        done={cell.id for cell in grid.cells} - set(missing),
-        progress={cell_id: one for cell_id, one in progress.items() if one is not None},
-        failures={cell_id: one for cell_id, one in failures.items() if one is not None},
+        done=state.keys() - missing,
+        progress={cell_id: one for cell_id in beating if (one := heartbeat.read(store, cell_id)) is not None},
+        failures={cell_id: record for cell_id in failed if (record := store.failure(cell_id)) is not None},
         tasks=submitted,
         queued=queue.queued() if submitted else {},
         now=time.time(),

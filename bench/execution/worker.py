@@ -35,7 +35,7 @@ from bench.planning.grid import Grid
 from bench.store.artifacts import Damaged, Store
 from bench.store.cell import Cell
 from bench.store.locks import lease
-from bench.store.record import BackboneFacts, Record, RunFacts
+from bench.store.record import Record, RunFacts
 
 Outcome = Literal["done", "already", "busy", "blocked", "failed"]
 
@@ -96,15 +96,9 @@ def _compute(store: Store, grid: Grid, cell: Cell, options: Options) -> Outcome:
     try:
         parents = {role: _made(store, parent) for role, parent in cell.parents.items()}
         with _draft(store, cell) as draft, _heartbeat(store, cell) as progress:
+            folders = {role: (record, store.folder(record.id)) for role, record in parents.items()}
             task = stages.StageTask(
-                grid=grid,
-                cell=cell,
-                parents={role: (record, store.folder(record.id)) for role, record in parents.items()},
-                draft=draft,
-                work=store.work(cell.id),
-                data_root=options.data_root,
-                device=device,
-                progress=progress,
+                grid.dataset, cell, folders, draft, store.work(cell.id), options.data_root, device, progress
             )
             made = stages.STAGES[cell.stage](task)
             if distributed.is_main():
@@ -115,7 +109,7 @@ def _compute(store: Store, grid: Grid, cell: Cell, options: Options) -> Outcome:
                     inputs={parent.id: parent.content for parent in parents.values()},
                     result=made.result,
                     files=store.facts(draft),
-                    public=tuple(BackboneFacts(name=p.name, sha256=p.sha256, bytes=p.bytes) for p in made.public),
+                    public=made.public,
                     plugins=plugins(cell),
                     run=facts(),
                 )
@@ -130,7 +124,13 @@ def _compute(store: Store, grid: Grid, cell: Cell, options: Options) -> Outcome:
                 f"no space left for {cell.id} in {store.root}: free some or choose another --store, then run the "
                 "same command again; finished cells are kept"
             ) from None
-        return _failed(store, cell, error, facts())
+        line = (str(error).strip() or "(no message)").splitlines()[0]
+        if not isinstance(error, InvalidResult | Diverged):  # these say it all
+            line = f"{type(error).__name__}: {line}"
+        log.error("%s  failed", cell.id, exc_info=error)
+        trace = traceback.format_exc()
+        store.fail(Record(id=cell.id, cell=cell, state="failed", run=facts(), error=line, traceback=trace))
+        return "failed"
 
 
 @contextmanager
@@ -145,26 +145,14 @@ def _draft(store: Store, cell: Cell) -> Iterator[Path]:
 
 
 def _heartbeat(store: Store, cell: Cell) -> Heartbeat | nullcontext[Progress]:
-    return Heartbeat(store, cell.id) if distributed.is_main() else nullcontext(_ignore_progress)
-
-
-def _ignore_progress(done: int, total: int, **metrics: float) -> None:
-    """Ignore the progress of other than the main process: it is the same."""
+    """Show progress; that of other than the main process is the same."""
+    return Heartbeat(store, cell.id) if distributed.is_main() else nullcontext(lambda done, total, **metrics: None)
 
 
 def _is_full_disk(error: Exception) -> bool:
     """Recognise a full disk, also by its number in the text of an error without errno, as of safetensors."""
     full = (errno.ENOSPC, errno.EDQUOT)
     return getattr(error, "errno", None) in full or any(f"(os error {number})" in str(error) for number in full)
-
-
-def _failed(store: Store, cell: Cell, error: Exception, facts: RunFacts) -> Outcome:
-    line = (str(error).strip() or "(no message)").splitlines()[0]
-    if not isinstance(error, InvalidResult | Diverged):  # these say it all
-        line = f"{type(error).__name__}: {line}"
-    log.error("%s  failed", cell.id, exc_info=error)
-    store.fail(Record(id=cell.id, cell=cell, state="failed", run=facts, error=line, traceback=traceback.format_exc()))
-    return "failed"
 
 
 def team_member(options: Options) -> AbstractContextManager[None]:
@@ -181,9 +169,7 @@ def device_for(options: Options) -> torch.device:
     wanted, there = options.device, torch.cuda.is_available()
     if wanted.startswith("cuda") and not there:
         raise UserError(f"--device {wanted}: torch {torch.__version__} finds no CUDA device here; use --device cpu")
-    if wanted == "auto":
-        return torch.device("cuda" if there else "cpu")
-    return torch.device(wanted)
+    return torch.device(wanted if wanted != "auto" else "cuda" if there else "cpu")
 
 
 def _seed(cell: Cell, threads: int) -> None:

@@ -24,15 +24,12 @@ _TOLERANCE = 1e-3  # of values outside a stated range, and of sums of probabilit
 def images_of(
     pixels: Any, classes: Any, info: DatasetInfo, ipc: int | None, value_range: tuple[float, float] | None, who: str
 ) -> tuple[Images, Tensor]:
-    """Sort images by class, bring them to uint8 and check them.
+    """Sort images by class, bring them to uint8 and check them; return them and their places in ``pixels`` (N,).
 
     Args:
         pixels: (N, 3, S, S), uint8 or float with ``value_range``.
         classes: int (N,); None: the images are class by class already.
         ipc: None: N divided by the number of classes.
-
-    Returns:
-        The images and int64 (N,): their places in ``pixels``.
 
     Raises:
         UserError: floats without a range or outside it, or classes that are no integers (N,).

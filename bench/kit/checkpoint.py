@@ -1,8 +1,6 @@
 """Checkpoints of unfinished work: one safetensors file, written atomically, checked when read.
 
-A loop that draws everything random from counter-based streams needs no more than its tensors and a step to go on
-to the same bits; :class:`bench.api.Checkpoint` shows one. It saves when that is due, after any step from which it
-can go on.
+:class:`bench.api.Checkpoint` shows a loop that goes on to the same bits.
 """
 
 from __future__ import annotations
@@ -30,27 +28,22 @@ _EVERY = 30.0  # seconds of work that a death without warning may cost
 class Checkpoint:
     """One checkpoint in a folder; a newer one takes the place of the older.
 
-    Where several processes share the work, each keeps its own with :meth:`save`; a training is equal on all of them,
-    so that the first keeps it for all.
+    Where several processes share the work (``shared``), each keeps its own with :meth:`save`; a training is equal on
+    all of them, so that the first keeps it for all.
 
     Args:
-        folder: the scratch folder of the work.
-        name: apart from those of other checkpoints in that folder.
+        name: apart from those of other checkpoints in the folder.
         every: seconds between two saves, unless a stop is asked for.
-        shared: do several processes share the work? Else this one is alone at it.
     """
 
     def __init__(self, folder: Path, name: str = "checkpoint", every: float = _EVERY, shared: bool = False):
         self.folder, self.name, self.every, self.shared = folder, name, every, shared
-        self.path = folder / f"{distributed.rank_suffix(name) if shared else name}.ckpt"
+        number = distributed.rank() if shared else 0
+        self.path = folder / (f"{name}-{number}.ckpt" if number else f"{name}.ckpt")
         self._saved = time.monotonic()
 
     def due(self) -> bool:
-        """Return whether it is time to save; cheap enough to ask after every step.
-
-        It is so ``every`` seconds after the last save (before the first: since this object was made), and at once
-        when this process was asked to stop.
-        """
+        """Return whether it is time to save: ``every`` seconds after the last save, or a stop was requested."""
         return stopping.asked() or time.monotonic() - self._saved >= self.every
 
     def save(self, tensors: Mapping[str, Tensor], /, **facts: Any) -> None:

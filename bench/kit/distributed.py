@@ -26,12 +26,8 @@ _TIMEOUT = timedelta(days=2)
 def joined(device: torch.device) -> Iterator[None]:
     """Join the group that MASTER_ADDR, MASTER_PORT, RANK and WORLD_SIZE describe, for the time of the context.
 
-    A group of one is none.
-
-    After an error the group is left to the end of the process, which is what tells the others.
-
-    Args:
-        device: on which this rank computes; its tensors travel by NCCL if it is a GPU, the host's by gloo.
+    A group of one is none. Tensors travel by NCCL on a GPU, by gloo on the host. After an error the group is left to
+    the end of the process, which is what tells the others.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
@@ -58,21 +54,15 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def rank_suffix(name: str) -> str:
-    """Name what this rank keeps for itself in a shared folder; the first's name stays as it is."""
-    return name if is_main() else f"{name}-{rank()}"
-
-
-def share(count: int, member: int | None = None) -> slice:
-    """Return the part of ``count`` things that falls to a rank (None: to this one).
+def share(count: int) -> slice:
+    """Return the part of ``count`` things that falls to this rank.
 
     Parts are contiguous, in the order of the ranks, and differ by one thing at most, the first rank's being the
     largest; they are empty where there are fewer things than ranks.
     """
-    member = rank() if member is None else member
     each, more = divmod(count, size())
-    start = member * each + min(member, more)
-    return slice(start, start + each + (member < more))
+    start = rank() * each + min(rank(), more)
+    return slice(start, start + each + (rank() < more))
 
 
 def all_reduce(tensor: Tensor) -> Tensor:

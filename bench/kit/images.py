@@ -10,8 +10,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -21,8 +22,8 @@ from PIL import Image
 from torch import Tensor
 
 from bench.api import Images
-from bench.kit.data.decoding import DECODING_ERRORS, decode
-from bench.kit.data.image_folders import unreadable
+from bench.kit.data.decoding import decode
+from bench.kit.data.image_folders import opened
 
 Encoding = Literal["jpeg", "png"]
 EXTRAS = "extras"
@@ -120,12 +121,8 @@ def quantise(pixels: Tensor) -> Tensor:
 
 def _stems(labels: Tensor) -> list[str]:
     """Return the relative paths of images without suffix."""
-    seen: Counter[int] = Counter()
-    stems = []
-    for label in labels.tolist():
-        stems.append(name(label, seen[label], "")[:-1])
-        seen[label] += 1
-    return stems
+    numbers: defaultdict[int, count[int]] = defaultdict(count)
+    return [name(label, next(numbers[label]), "")[:-1] for label in labels.tolist()]
 
 
 def _make_home(path: Path) -> Path:
@@ -134,8 +131,5 @@ def _make_home(path: Path) -> Path:
 
 
 def _read_map(path: Path) -> Tensor:
-    try:
-        with Image.open(path) as image:
-            return torch.from_numpy(np.array(image).astype(np.uint8))
-    except DECODING_ERRORS as error:
-        raise unreadable(path, error) from error
+    with opened(path) as image:
+        return torch.from_numpy(np.array(image).astype(np.uint8))

@@ -16,9 +16,8 @@ _WARMUP_START = 0.01
 def lr_factor(schedule: Schedule, epoch: int, epochs: int, warmup: int = 0) -> float:
     """Return the factor on the base learning rate in epoch ``epoch`` (from 0) of ``epochs``.
 
-    The first ``warmup`` epochs rise linearly from a hundredth and the schedule runs over those that are left, as in
+    The first ``warmup`` epochs rise linearly from a hundredth and the schedule runs over the others, as in
     torchvision's reference trainer.
-
     ``half_cosine`` is RDED's: 1/2 (1 + cos(pi e / 2E)), which ends at a half, not at zero; ``half_linear`` is what
     EDC's code does where its paper says half cosine: 1 - e / 2E. ``step`` is torchvision's: a tenth after each
     third of the epochs (30 of 90).
@@ -41,13 +40,12 @@ def lr_factor(schedule: Schedule, epoch: int, epochs: int, warmup: int = 0) -> f
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Split the parameters into two groups: weights of more than one dimension decay, biases and norms do not.
-
-    This is the ``get_parameters`` of SRe2L, G_VBSM and RDED.
-    """
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    decayed = [p for name, p in trained if "weight" in name and p.ndim > 1]
-    others = [p for name, p in trained if not ("weight" in name and p.ndim > 1)]
+    """Split the parameters in two: weights of more than one dimension decay, others do not (SRe2L, G_VBSM, RDED)."""
+    decayed: list[Tensor] = []
+    others: list[Tensor] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (decayed if "weight" in name and parameter.ndim > 1 else others).append(parameter)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 

@@ -1,4 +1,4 @@
-"""How much memory a stretch of work took at most: of this process on the host, and on an accelerator."""
+"""Peak memory of a stretch of work: of this process on the host, and on an accelerator."""
 
 from __future__ import annotations
 

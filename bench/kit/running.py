@@ -25,7 +25,9 @@ class _Blocks:
 
     def __init__(self, work: Path, items: Sequence[Any], independent: bool):
         self.work, self.independent = work, independent
-        self.names = [f"block-{index:06d}-{_key(item)}" for index, item in enumerate(items)]
+        # with the items, as a work folder outlives settings that affect speed alone
+        keys = [hashlib.blake2b(repr(item).encode(), digest_size=4).hexdigest() for item in items]
+        self.names = [f"block-{index:06d}-{key}" for index, key in enumerate(keys)]
         self.mine = range(len(items))[distributed.share(len(items))] if independent else range(len(items))
         self.current: int | None = None
         self.told = False  # did the block in work say how far it is?
@@ -39,8 +41,7 @@ class _Blocks:
             return missing
         first = distributed.broadcast_object(missing[0] if missing else len(self.names))
         if first:
-            found = self.read(first - 1) if distributed.is_main() else {}
-            self.state = distributed.broadcast_object(_split(found, "state")[1])
+            self.state = distributed.broadcast_object(self.read(first - 1)[1] if distributed.is_main() else {})
         return list(range(first, len(self.names)))
 
     def begin(self, index: int) -> None:
@@ -56,26 +57,17 @@ class _Blocks:
             self._file(index).save({**tensors, **{f"state.{name}": value for name, value in state.items()}})
         self.checkpoint.discard()
 
-    def read(self, index: int) -> dict[str, Tensor]:
+    def read(self, index: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Read a finished block: its tensors, and the state that the next one goes on from."""
         found = self._file(index).load()
         if found is None:
             self._file(index).discard()  # so that it is made again
             raise InvalidResult(f"block {index + 1} of {len(self.names)} is missing or was damaged")
-        return found[0]
+        state = {name: found[0].pop(name) for name in [*found[0]] if name.startswith("state.")}
+        return found[0], {name.removeprefix("state."): tensor for name, tensor in state.items()}
 
     def _file(self, index: int) -> Checkpoint:
         return Checkpoint(self.work, self.names[index])
-
-
-def _key(item: object) -> str:
-    """Tell apart items that share a place: a work folder outlives settings that affect speed alone."""
-    return hashlib.blake2b(repr(item).encode(), digest_size=4).hexdigest()
-
-
-def _split(tensors: Mapping[str, Tensor], prefix: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Split tensors into those without and those with a prefix, which is taken off."""
-    inside = {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}
-    return {name: t for name, t in tensors.items() if not name.startswith(f"{prefix}.")}, inside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +137,7 @@ class RunningTask(Task):
         if not self._blocks or not self._blocks[0].names:
             raise InvalidResult(f"{who} yielded no block")
         distributed.wait()  # the folder is shared
-        return [_split(self._blocks[0].read(index), "state")[0] for index in range(len(self._blocks[0].names))]
+        return [self._blocks[0].read(index)[0] for index in range(len(self._blocks[0].names))]
 
 
 def prepare(method: Distiller, task: RunningTask) -> dict[str, Tensor]:
@@ -174,8 +166,7 @@ def distill(method: Distiller, task: RunningTask) -> Images:
     """
     made: Any = method.distill(task)
     if isinstance(made, Iterator):
-        blocks = task.saved(made, ImageBlock, method.info.name)
-        made = _by_class(blocks)
+        made = _by_class(task.saved(made, ImageBlock, method.info.name))
     return check_images(made, task.dataset, task.ipc, method.info.name)
 
 
@@ -191,9 +182,5 @@ def _by_class(blocks: list[dict[str, Tensor]]) -> Images:
 
 
 def label_model(method: Distiller, task: RunningTask) -> LabelSource:
-    """Run ``method.label_model``.
-
-    Raises:
-        InvalidResult: it is no label source.
-    """
+    """Run ``method.label_model``, and refuse what is no label source."""
     return check_labels(method.label_model(task), method.info.name)

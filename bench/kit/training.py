@@ -40,8 +40,7 @@ def train(
 
     Args:
         lr: the learning rate of a step, counted from 0.
-        loss: the mean loss of a batch; of several processes, over the rows of this one.
-        augmentation: of the images; it mixes none.
+        loss: the mean loss of a batch; of several processes, over the rows of this one. No images are mixed.
         progress: called once per step; at the end of an epoch with the loss of its last batch.
         after_epoch: called by the main process with the number of finished epochs, maybe again after a resume.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -28,33 +29,39 @@ def check_images(images: object, info: DatasetInfo, ipc: int, who: str) -> Image
     Raises:
         InvalidResult: the first thing that is wrong.
     """
+    if problem := _wrong_images(images, info, ipc):
+        raise InvalidResult(f"{who} returned {problem}")
+    return cast(Images, images)
+
+
+def _wrong_images(images: object, info: DatasetInfo, ipc: int) -> str:
+    """Say the first thing that is wrong with images; empty where nothing is."""
     if not isinstance(images, Images):
-        raise InvalidResult(f"{who} returned {type(images).__name__}, expected Images or an iterator of ImageBlock")
+        return f"{type(images).__name__}, expected Images or an iterator of ImageBlock"
     pixels, labels = images.pixels, images.labels
     wanted = (ipc * info.classes, 3, info.image_size, info.image_size)
     for name, tensor in (("pixels", pixels), ("labels", labels)):
         if not isinstance(tensor, Tensor):
-            raise InvalidResult(f"{who} returned {name} of type {type(tensor).__name__}, expected a tensor")
+            return f"{name} of type {type(tensor).__name__}, expected a tensor"
     if pixels.dtype != torch.uint8:
-        raise InvalidResult(f"{who} returned {_dtype(pixels)} pixels{_finite(pixels)}, expected uint8")
+        odd = " that are not finite" if pixels.is_floating_point() and not bool(pixels.isfinite().all()) else ""
+        return f"{_dtype(pixels)} pixels{odd}, expected uint8"
     if labels.dtype != torch.int64 or labels.ndim != 1:
-        raise InvalidResult(f"{who} returned {_dtype(labels)} labels {tuple(labels.shape)}, expected int64 (N,)")
+        return f"{_dtype(labels)} labels {tuple(labels.shape)}, expected int64 (N,)"
     if len(pixels) != wanted[0] or len(labels) != wanted[0]:
-        raise InvalidResult(
-            f"{who} returned {len(pixels)} images and {len(labels)} labels of {len(labels.unique())} classes for IPC "
-            f"{ipc}; expected {wanted[0]}, class by class"
-        )
+        found = f"{len(pixels)} images and {len(labels)} labels of {len(labels.unique())} classes"
+        return f"{found} for IPC {ipc}; expected {wanted[0]}, class by class"
     if tuple(pixels.shape) != wanted:
-        raise InvalidResult(f"{who} returned pixels of shape {tuple(pixels.shape)}, expected {wanted}")
+        return f"pixels of shape {tuple(pixels.shape)}, expected {wanted}"
     if not torch.equal(labels.cpu(), torch.arange(info.classes).repeat_interleave(ipc)):
         counts = labels.cpu().clamp(0, info.classes).bincount(minlength=info.classes)[: info.classes]
         wrong = (counts != ipc).nonzero().flatten().tolist()
         what = f"{int(counts[wrong[0]])} images of class {wrong[0]}" if wrong else "classes out of order"
-        raise InvalidResult(f"{who} returned {what}; expected {ipc} of each class, class by class")
+        return f"{what}; expected {ipc} of each class, class by class"
     for name, extra in images.extras.items():
         if len(extra) != wanted[0]:
-            raise InvalidResult(f"{who} returned {len(extra)} rows of the extra {name!r}, expected {wanted[0]}")
-    return images
+            return f"{len(extra)} rows of the extra {name!r}, expected {wanted[0]}"
+    return ""
 
 
 def check_labels(source: object, who: str) -> LabelSource:
@@ -102,7 +109,3 @@ def check_training(epoch: int, loss: Tensor | float, parameters: Iterable[nn.Par
 
 def _dtype(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
-
-
-def _finite(pixels: Tensor) -> str:
-    return "" if not pixels.is_floating_point() or bool(pixels.isfinite().all()) else " that are not finite"

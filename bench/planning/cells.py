@@ -24,11 +24,11 @@ class Cells:
         self.dataset = dataset
         self.by_id: dict[str, Cell] = {}
         self._teachers: dict[TeacherSpec, str] = {}  # nearly every cell asks for one
-        self.identity: dict[str, Any] = {"dataset": dataset.name}
-        if dataset.version != 1:
-            self.identity["dataset_version"] = dataset.version
-        if dataset.fingerprint:
-            self.identity["fingerprint"] = dataset.fingerprint
+        self.identity: dict[str, Any] = {
+            "dataset": dataset.name,
+            **({"dataset_version": dataset.version} if dataset.version != 1 else {}),
+            **({"fingerprint": dataset.fingerprint} if dataset.fingerprint else {}),
+        }
 
     def add(self, **facts: Any) -> Cell:
         """Add a cell unless its like is there."""
@@ -38,8 +38,7 @@ class Cells:
     def teachers(self, specs: Iterable[TeacherSpec]) -> dict[str, str]:
         """Plan trajectories; role -> id: the first is "teacher", the others "teacher-2" and so on."""
         return {
-            f"teacher-{index}" if index > 1 else "teacher": self._teacher(spec)
-            for index, spec in enumerate(specs, start=1)
+            f"teacher-{place}" if place > 1 else "teacher": self._teacher(one) for place, one in enumerate(specs, 1)
         }
 
     def _teacher(self, spec: TeacherSpec) -> str:
@@ -69,10 +68,7 @@ class Cells:
         return start
 
     def label_model(self, method: Distiller, point: GridPoint, images: Cell | None) -> Cell:
-        """Plan the label model of a method: its own, or its teacher as it is.
-
-        Args:
-            images: those it labels, for a model that is made for particular images.
+        """Plan the label model of a method: its own, perhaps made for particular ``images``, or its teacher as it is.
 
         Raises:
             UserError: the method has none.
@@ -91,7 +87,6 @@ class Cells:
 
     def teacher_labels(self, method: Distiller, point: GridPoint, precision: str) -> Cell:
         """Plan the first teacher of a method, or the data set's, as a label source."""
-        call = {"precision": precision, "ipc": point.ipc, "seed": point.seed}
         return self.add(
             stage="label",
             by=TEACHER,
@@ -99,7 +94,7 @@ class Cells:
             fields={**self.identity, **({} if precision == "fp32" else {"precision": precision})},
             parents=self.teachers(method.teachers(point)[:1] or (self.dataset.teacher,)),
             prefix=f"label-teacher-{self.dataset.name}",
-            call=call,
+            call={"precision": precision, "ipc": point.ipc, "seed": point.seed},
         )
 
     def _made(
@@ -117,26 +112,27 @@ class Cells:
             parents["prepared"] = self.add(**self._made("prepared", preparing, point)).id
         if "labels" in needs and artifact != "labels":
             parents["labels"] = self.label_model(method, point, None).id
-        name, config = method.info.name.partition(":")[0], method.config.identity(artifact)
+        if config := method.config.identity(artifact):
+            fields["config"] = config
+        stage, name = _STAGES[artifact], method.info.name.partition(":")[0]
         decides = method.depends_on(artifact, point)
-        stage = _STAGES[artifact]
-        prefix = [stage if stage != "distill" else "", name, self.dataset.name]
+        prefix = [*([stage] if stage != "distill" else []), name, self.dataset.name]
         prefix += [f"{sign}{decides[key]}" for sign, key in (("ipc", "ipc"), ("s", "seed")) if key in decides]
         return {
             "stage": stage,
             "by": name,
             "version": method.info.version,
-            "fields": {**fields, **({"config": config} if config else {}), **decides},
+            "fields": {**fields, **decides},
             "parents": parents,
-            "prefix": "-".join(filter(None, prefix)),
+            "prefix": "-".join(prefix),
             "call": {"settings": method.config.non_default_fields(), "ipc": point.ipc, "seed": point.seed},
         }
 
     def stored_labels(self, choice: LabelChoice, schedule: AugmentationSchedule, images: Cell, model: Cell) -> Cell:
         """Plan the stored labels of certain images: for every view of a schedule, or one per image."""
         choice.codec.check(self.dataset.logits, schedule.epochs, self.dataset.name)
-        fields: dict[str, Any] = {"codec": choice.detail}
-        call = dict(fields)
+        call: dict[str, Any] = {"codec": choice.detail}
+        fields = {**self.identity, **call}
         if choice.codec.version != 1:  # of a number format of another package
             fields["codec_version"] = choice.codec.version
         if choice.kind == "stored":  # the views are part of what is stored
@@ -146,7 +142,7 @@ class Cells:
             stage="label",
             by=choice.kind,
             version=STORED_VERSION,
-            fields={**self.identity, **fields},
+            fields=fields,
             parents={"images": images.id, "labels": model.id},
             prefix=f"{choice.kind}-{choice.detail}-{images.prefix}",
             call=call,

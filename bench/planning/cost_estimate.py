@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -38,7 +38,7 @@ class Measured(NamedTuple):
 class Estimate:
     """Hours of the cells to do; ``like``: cells estimated from finished ones; ``unknown``: cells left out."""
 
-    hours: dict[Stage, float] = field(default_factory=dict)
+    hours: dict[Stage, float] = field(default_factory=lambda: defaultdict(float))
     unknown: Counter[str] = field(default_factory=Counter)
     like: int = 0
 
@@ -62,14 +62,13 @@ def estimate(grid: Grid, todo: Collection[str], store: Store | None, measured: M
         return None
     like, stated, found = LikeCells(store), _Stated(grid, measured), Estimate()
     for cell in (cell for cell in grid.cells if cell.id in todo):
-        seconds = like.seconds(cell)
-        found.like += seconds is not None
-        hours = stated.hours(cell) if seconds is None else seconds / 3600
-        if hours is None:
-            found.unknown[f"{cell.stage} of {cell.by}"] += 1
+        if (seconds := like.seconds(cell)) is not None:
+            found.like += 1
+            found.hours[cell.stage] += seconds / 3600
+        elif (hours := stated.hours(cell)) is not None:
+            found.hours[cell.stage] += hours * (grid.dataset.image_size / 224) ** 2
         else:
-            hours *= 1.0 if seconds is not None else (grid.dataset.image_size / 224) ** 2
-            found.hours[cell.stage] = found.hours.get(cell.stage, 0.0) + hours
+            found.unknown[f"{cell.stage} of {cell.by}"] += 1
     return found
 
 
@@ -78,20 +77,20 @@ class LikeCells:
 
     def __init__(self, store: Store | None, most: int = 5):
         self.store, self.most = store, most
-        self.ids: dict[str, list[str]] = {}
+        self.ids: dict[str, list[str]] = defaultdict(list)
         for cell_id in sorted(store.ids("cells")) if store is not None else ():
-            self.ids.setdefault(_SEED.sub("", cell_id.rpartition("-")[0]), []).append(cell_id)
+            self.ids[_SEED.sub("", cell_id.rpartition("-")[0])].append(cell_id)
         self.known: dict[str, float | None] = {}
 
     def seconds(self, cell: Cell) -> float | None:
         """Return the mean over the first ``most`` cells like this one; None: none is finished."""
         if (key := _key(cell)) not in self.known:
-            took = [*islice(self._took(key, _SEED.sub("", cell.prefix)), self.most)]
+            took = [*islice(self._took(key, self.ids.get(_SEED.sub("", cell.prefix), ())), self.most)]
             self.known[key] = mean(took) if took else None
         return self.known[key]
 
-    def _took(self, key: str, prefix: str) -> Iterator[float]:
-        for cell_id in self.ids.get(prefix, ()):
+    def _took(self, key: str, ids: Iterable[str]) -> Iterator[float]:
+        for cell_id in ids:
             with suppress(Damaged):
                 record = self.store.record(cell_id) if self.store else None
                 if record is not None and _key(record.cell) == key:

@@ -6,38 +6,40 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
-from bench.api import DatasetInfo
+from bench.api import BaseConfig, DatasetInfo
 from bench.store.cell import STAGES, Cell, Stage, digest
 
 
-class Request(BaseModel):
-    """A user's request."""
+class Axes(BaseConfig):
+    """The axes of a grid but for the data set."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    methods: tuple[str, ...]
+    methods: tuple[str, ...] = ()
     ipc: tuple[int, ...] = (1, 10, 50)
-    dataset: str = "digits"
     students: tuple[str, ...] = ()  # empty: the data set's own
     seeds: tuple[int, ...] = (0, 1, 2)
     student_seeds: tuple[int, ...] = ()  # of every distilled set; empty: one student each, of its set's seed
     protocols: tuple[str, ...] = ("common",)
     labels: tuple[str, ...] = ("native",)
     baselines: bool = True
-    teacher: Path | None = None  # a foreign checkpoint
     clip: str | None = None
-    overrides: dict[str, dict[str, Any]] = {}  # method -> field -> value
-    imported: dict[str, dict[str, Any]] = {}  # METHOD:SET -> the settings that say which set it is
+
+
+class Request(Axes):
+    """A user's request."""
+
+    methods: tuple[str, ...]
+    dataset: str = "digits"
+    teacher: Path | None = None  # a foreign checkpoint
+    overrides: dict[str, dict[str, Any]] = Field(default={})  # method -> field -> value
+    imported: dict[str, dict[str, Any]] = Field(default={})  # METHOD:SET -> the settings that say which set it is
     data_root: Path | None = None
     suite: str = ""  # which suite it belongs to: its rows stand on boards of their own
 
 
-class Grid(BaseModel):
+class Grid(BaseConfig):
     """The cells of a request, parents before children."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     request: Request
     dataset: DatasetInfo
@@ -80,12 +82,8 @@ def levels(cells: Iterable[Cell]) -> dict[str, tuple[int, int]]:
 
 def ancestors(cells: Iterable[Cell], grid: Grid) -> set[str]:
     """Collect the ids of ``cells`` and of everything they stand on."""
-    by_id = {cell.id: cell for cell in grid.cells}
-    found: set[str] = set()
-    todo = [cell.id for cell in cells]
-    while todo:
-        cell_id = todo.pop()
-        if cell_id not in found:
-            found.add(cell_id)
-            todo += by_id[cell_id].parents.values()
+    found = {cell.id for cell in cells}
+    for cell in reversed(grid.cells):  # children before parents
+        if cell.id in found:
+            found.update(cell.parents.values())
     return found

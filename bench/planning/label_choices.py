@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from bench.api import MethodInfo
-from bench.api.stored.codec import LabelCodec
+from bench.api.stored.codec import NUMBERS, LabelCodec
 from bench.errors import UserError, unknown
 
 # what can be written -> what it is; shown by `bench list labels`
@@ -22,9 +21,6 @@ EXPLAINED = {
     "static:fp16": "one stored label per image for all its views; topkK and number formats as above",
     "hard": "no soft labels",
 }
-KNOWN = tuple(EXPLAINED)
-PRECISIONS = ("fp32", "fp16", "int8")  # of a teacher's weights
-Kind = Literal["online", "stored", "static", "teacher", "hard"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +32,7 @@ class LabelChoice:
     its weights stored as ``detail`` says. ``hard``: none. ``detail`` is a codec or a precision.
     """
 
-    kind: Kind
+    kind: str
     detail: str = ""
 
     @property
@@ -48,12 +44,10 @@ class LabelChoice:
         """Return the board's word for these labels of a method whose own label model is called ``label_model``."""
         if self.kind == "online":
             return label_model
-        if self.kind == "teacher":
-            return "teacher" if self.detail == "fp32" else f"teacher:{self.detail}"
-        if self.kind == "hard":
-            return "hard"
+        if self.kind == "hard" or (self.kind, self.detail) == ("teacher", "fp32"):
+            return self.kind
         name = f"{self.kind}:{self.detail}"
-        return name if label_model == "teacher" else f"{name} of {label_model}"
+        return name if "teacher" in (self.kind, label_model) else f"{name} of {label_model}"
 
 
 def parse(text: str, method: MethodInfo) -> LabelChoice:
@@ -68,14 +62,14 @@ def parse(text: str, method: MethodInfo) -> LabelChoice:
             return LabelChoice("hard")
         return LabelChoice("stored", method.stored) if method.stored else LabelChoice("online")
     if text in ("online", "hard"):
-        return LabelChoice("online" if text == "online" else "hard")
+        return LabelChoice(text)
     if kind == "teacher":
-        if detail not in ("", *PRECISIONS) or (colon and not detail):
-            raise unknown("precision in --labels", text, [f"teacher:{name}" for name in PRECISIONS])
+        if detail not in ("", *NUMBERS) or (colon and not detail):
+            raise unknown("precision in --labels", text, [f"teacher:{name}" for name in NUMBERS])
         return LabelChoice("teacher", detail or "fp32")
     if kind in ("stored", "static"):
         codec = LabelCodec.parse(detail or "fp16")
         if kind == "static" and (codec.prune > 1 or codec.coords):
             raise UserError(f"--labels {text}: static labels belong to no view, so there is nothing to prune or place")
-        return LabelChoice("stored" if kind == "stored" else "static", str(codec))
-    raise unknown("choice in --labels", text, KNOWN)
+        return LabelChoice(kind, str(codec))
+    raise unknown("choice in --labels", text, EXPLAINED)

@@ -5,16 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from bench.api import BaseConfig
 from bench.planning.grid import Grid
 from bench.store.artifacts import Store, write_atomically
 
 
-class Manifest(BaseModel):
+class Manifest(BaseConfig):
     """A grid and when it was asked for last."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     asked: str  # ISO 8601, UTC, with microseconds: the newest grid decides which cell stands in a row
     grid: Grid
@@ -29,12 +28,12 @@ def keep(store: Store, grid: Grid) -> Path:
 
 
 def newest_first(store: Store) -> list[Manifest]:
-    """All readable manifests of a store."""
+    """Return all readable manifests of a store."""
     return sorted(_read(store)[0], key=lambda manifest: manifest.asked, reverse=True)
 
 
 def unreadable(store: Store) -> list[str]:
-    """One line for every manifest that can't be read, cut off or of another schema: its cells are on no board."""
+    """Return a line on every manifest that can't be read, cut off or of another schema: its cells are on no board."""
     return _read(store)[1]
 
 

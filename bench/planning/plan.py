@@ -63,21 +63,16 @@ def _method(variant: Variant, request: Request, dataset: DatasetInfo) -> Distill
 
 def _shown(variant: Variant, request: Request, dataset: DatasetInfo) -> str:
     """Name a method as boards do: what differs from the usual shows in brackets."""
-    others = {}
-    if request.clip:
-        others["clip"] = request.clip
-    if dataset.teacher.file_sha256:
-        others["teacher"] = dataset.teacher.file_sha256[:8]
+    others = {"clip": request.clip, "teacher": (dataset.teacher.file_sha256 or "")[:8]}
+    others = {key: value for key, value in others.items() if value}
     others |= {f"teacher.{key}": value for key, value in request.overrides.get("teacher", {}).items()}
     return variants.shown(variant.method, {**request.overrides.get(variant.method, {}), **variant.settings}, others)
 
 
 def _dataset(request: Request) -> DatasetInfo:
     """Look up the data set, and give it the teacher and the CLIP of the request."""
-    info = catalogue.dataset(request.dataset, request.data_root)
-    changes: dict[str, Any] = {}
-    if request.clip:
-        changes["clip"] = request.clip
+    info = catalogue.dataset(request.dataset)
+    changes: dict[str, Any] = {"clip": request.clip} if request.clip else {}
     if chosen := request.overrides.get("teacher"):
         values = {**info.teacher.non_default_fields(), **chosen}
         info = info.model_copy(update={"teacher": read_settings(TeacherSpec, values, "the settings of teacher")})
@@ -93,15 +88,13 @@ def _dataset(request: Request) -> DatasetInfo:
 
 def _check_numbers(request: Request, dataset: DatasetInfo) -> None:
     """Refuse an IPC or a seed that can't be."""
-    for ipc in request.ipc:
-        if ipc < 1:
-            raise UserError(f"--ipc {ipc}: images per class start at 1")
-        if ipc > dataset.smallest_class:
-            raise UserError(
-                f"--ipc {ipc}: the smallest class of {dataset.name} has {dataset.smallest_class} training images, so "
-                "that is the largest IPC"
-            )
+    if (ipc := min(request.ipc, default=1)) < 1:
+        raise UserError(f"--ipc {ipc}: images per class start at 1")
+    if (ipc := max(request.ipc, default=1)) > dataset.smallest_class:
+        raise UserError(
+            f"--ipc {ipc}: the smallest class of {dataset.name} has {dataset.smallest_class} training images, so that "
+            "is the largest IPC"
+        )
     for flag, seeds in (("seeds", request.seeds), ("student-seeds", request.student_seeds)):
-        for seed in seeds:
-            if seed < 0:
-                raise UserError(f"--{flag} {seed}: seeds are whole numbers from 0 on")
+        if (seed := min(seeds, default=0)) < 0:
+            raise UserError(f"--{flag} {seed}: seeds are whole numbers from 0 on")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import tomllib
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from bench.api import BaseConfig, DatasetInfo, Evaluator, Protocol, registry
-from bench.api.plugins import warn
+from bench.api.plugins import origin, warn
 from bench.errors import UserError, unknown
 
 # one recipe for all methods, or each paper's own, whose names begin so
@@ -55,22 +56,16 @@ def all_protocols() -> dict[str, Protocol]:
             if not path.name.endswith(".toml"):
                 continue
             try:
-                protocol = _read(path.read_text(encoding="utf-8"), path.name)
-            except (OSError, ValueError, UserError) as error:
-                reason = str(error)
-            else:
-                reason = "" if found.setdefault(protocol.name, protocol) is protocol else "another has the same name"
-            if reason:
-                warn(f"protocol {path.name} of {registry.PROTOCOLS.origin(plugin)} is left out: {reason}")
+                protocol = _protocol(read_toml(path, "protocol"), path.name)
+                if found.setdefault(protocol.name, protocol) is not protocol:
+                    raise UserError("another has the same name")
+            except UserError as error:
+                warn(f"protocol {path.name} of {origin(registry.PROTOCOLS.point(plugin))} is left out: {error}")
     return found
 
 
 def evaluator_of(protocol: Protocol) -> Evaluator:
-    """Make the evaluator that trains and tests under a protocol.
-
-    Raises:
-        UserError: no evaluator is called that.
-    """
+    """Make the evaluator that trains and tests under a protocol."""
     return registry.evaluator(protocol.evaluator)()
 
 
@@ -84,22 +79,19 @@ def choose(wanted: str, dataset: DatasetInfo, method: str) -> Protocol:
         UserError: there is none, or the file can't be read.
     """
     if wanted.endswith(".toml"):
-        try:
-            return _read(Path(wanted).read_text(encoding="utf-8"), wanted)
-        except (OSError, ValueError) as error:
-            raise UserError(f"the protocol file {wanted} can't be read: {error}") from None
+        return _protocol(read_toml(Path(wanted), "protocol"), wanted)
     known = all_protocols()
     if wanted not in (COMMON, OFFICIAL):
         if wanted not in known:
             raise unknown("protocol", wanted, [COMMON, OFFICIAL, *known])
         return known[wanted]
     fitting = [
-        protocol
-        for protocol in known.values()
-        if protocol.track == wanted
-        and registry.evaluator(protocol.evaluator).task == dataset.task
-        and (not protocol.methods or method in protocol.methods)
-        and (not protocol.datasets or dataset.name in protocol.datasets)
+        one
+        for one in known.values()
+        if one.track == wanted
+        and registry.evaluator(one.evaluator).task == dataset.task
+        and method in (one.methods or (method,))
+        and dataset.name in (one.datasets or (dataset.name,))
     ]
     if not fitting:
         raise UserError(
@@ -121,19 +113,19 @@ def changed(protocol: Protocol, changes: dict[str, Any]) -> Protocol:
         return protocol
     values = {**protocol.model_dump(mode="json"), **changes}
     config = registry.evaluator(changes["evaluator"]).Config if "evaluator" in changes else type(protocol)
-    name = f"{protocol.name}[{in_brackets(changes)}]"
+    name = f"{protocol.name}[{_in_brackets(changes)}]"
     return read_settings(config, {**values, "name": name}, f"the settings of protocol {protocol.name}")
 
 
-def in_brackets(changes: dict[str, Any]) -> str:
+def _in_brackets(changes: dict[str, Any]) -> str:
     """Write the text in brackets behind a name: ``small,epochs=1:100 10:40``."""
-    shown = [f"{key}={_in_short(value)}" for key, value in sorted(changes.items()) if key != "form"]
-    return ",".join([*([str(changes["form"])] if "form" in changes else []), *shown])
-
-
-def _in_short(value: Any) -> str:
-    """``1:100 10:40`` of a table."""
-    return " ".join(f"{key}:{one}" for key, one in value.items()) if isinstance(value, dict) else str(value)
+    shown = [str(changes["form"])] if "form" in changes else []
+    for key, value in sorted(changes.items()):
+        if isinstance(value, dict):
+            value = " ".join(f"{one}:{setting}" for one, setting in value.items())
+        if key != "form":
+            shown.append(f"{key}={value}")
+    return ",".join(shown)
 
 
 def unchanged(name: str) -> str:
@@ -141,11 +133,22 @@ def unchanged(name: str) -> str:
     return name.partition("[")[0]
 
 
-def _read(text: str, where: str) -> Protocol:
-    values = tomllib.loads(text)
+def read_toml(path: Traversable, kind: str) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        UserError: it can't be read, or is no TOML; ``kind`` is the word for what it should describe.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"the {kind} file {path} can't be read: {reason}") from None
+
+
+def _protocol(values: dict[str, Any], where: str) -> Protocol:
     name = values.get("evaluator", USUAL)
     if name not in registry.EVALUATORS:
         error = unknown("evaluator", name, registry.EVALUATORS)
         raise UserError(f"{error}; if the code was updated, install it again: pip install -e .")
-    evaluator = registry.evaluator(name)
-    return read_settings(evaluator.Config, values, where)
+    return read_settings(registry.evaluator(name).Config, values, where)

@@ -8,11 +8,11 @@ one static label per image beside stored ones, and the whole training set.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from typing import NamedTuple
+from collections.abc import Mapping
+from functools import cache, partial
+from itertools import product
 
-from bench.api import AugmentationSchedule, Distiller, GridPoint, Protocol, architectures
+from bench.api import Distiller, GridPoint, Protocol, architectures
 from bench.errors import UserError
 from bench.planning import variants
 from bench.planning.cells import Cells, labels_itself, network_version
@@ -24,14 +24,6 @@ from bench.store.cell import Cell, digest
 
 FULL = "full_data"  # the row of the whole training set
 _NOT_IN_NAMES = re.compile(r"[^\w.+-]+")  # of files
-
-
-class _Name(NamedTuple):
-    """The name of a row of the board."""
-
-    method: str
-    labels: str
-    asked: str  # the choice of --labels that brought the row; empty: a baseline
 
 
 class Rows:
@@ -61,23 +53,27 @@ class Rows:
         self.student_versions = {student: network_version("student", student) for student in self.students}
         self.protocol_fields = protocol.non_default_fields()
         self.protocol_digest = digest(protocol.model_dump(mode="json", exclude=set(Protocol.model_fields)))
-        self._schedules: dict[tuple[int, int], AugmentationSchedule] = {}  # by IPC and seed
+        self._schedule = cache(partial(self.evaluator.schedule, protocol, self.dataset))  # by IPC and student seed
         self._models: dict[tuple[int, int, str], Cell] = {}  # all choices of --labels ask for the same label model
 
     def add(self, baselines: Mapping[str, Distiller]) -> None:
-        """Plan all rows, at every grid point of the request.
-
-        Raises:
-            UserError: something that can't be.
-        """
-        asked = self._choices()
+        """Plan all rows, at every grid point of the request; refuse what can't be."""
+        asked = {parse(text, self.method.info): text for text in self.request.labels}
+        known = self.evaluator.supported_labels
+        for choice, text in asked.items():
+            if choice.kind not in known:
+                raise UserError(
+                    f"--labels {text} of {self.name} are {choice.kind} labels, which the students of "
+                    f"{self.protocol.name} can't use; choose --labels {','.join(known)}"
+                )
         stored = [choice.codec for choice in asked if choice.kind == "stored"]
         wanted = list(asked)
         if self.request.baselines:
-            if stored and "static" in self.evaluator.supported_labels:
+            if stored and "static" in known:
                 wanted.append(LabelChoice("static", "fp16"))
             wanted.append(LabelChoice("hard"))
-        for point in self._points():
+        for ipc, seed in product(dict.fromkeys(self.request.ipc), dict.fromkeys(self.request.seeds)):
+            point = GridPoint(dataset=self.dataset, ipc=ipc, seed=seed)
             self.method.check(point)
             self.evaluator.check(self.protocol, self.dataset, self.method.info, self.students, stored)
             for student in () if self.evaluator.students else self.students:
@@ -88,7 +84,7 @@ class Rows:
                 self._add_labels(point, choice, asked.get(choice, ""), images, others)
         if self.request.baselines:
             for seed in dict.fromkeys(self.request.student_seeds or self.request.seeds):
-                self._evaluate(_Name(FULL, "hard", ""), None, None, None, seed)
+                self._evaluate(FULL, "hard", "", None, seed)
 
     def _add_labels(
         self, point: GridPoint, choice: LabelChoice, asked: str, images: Cell, others: Mapping[str, Cell]
@@ -100,32 +96,15 @@ class Rows:
         maker = self.shown if own or images.by == self.name.partition(":")[0] else images.by
         for seed in dict.fromkeys(self.request.student_seeds or (point.seed,)):
             if info.fixed_labels and not borrowed:
-                self._check_fixed(choice, replace(point, seed=seed))
+                self._check_fixed(choice, point.ipc, seed)
             labels = self._labels(choice, point, images, seed)
-            self._evaluate(_Name(maker, choice.title(info.labels), asked), point, images, labels, seed)
+            self._evaluate(maker, choice.title(info.labels), asked, point, seed, images, labels)
             if choice.kind == "static" or (info.fixed_labels and choice.kind == "online"):
                 continue
             for name, theirs in others.items():
                 if theirs.id != images.id:  # a method may take a baseline's
-                    there = _Name(name, choice.title(self.labels_of_others), asked)
-                    self._evaluate(there, point, theirs, self._labels(choice, point, theirs, seed), seed)
-
-    def _points(self) -> Iterator[GridPoint]:
-        for ipc in dict.fromkeys(self.request.ipc):
-            for seed in dict.fromkeys(self.request.seeds):
-                yield GridPoint(dataset=self.dataset, ipc=ipc, seed=seed)
-
-    def _choices(self) -> dict[LabelChoice, str]:
-        """Parse the choices of --labels; each with how it was written."""
-        asked = {parse(text, self.method.info): text for text in self.request.labels}
-        known = self.evaluator.supported_labels
-        for choice, text in asked.items():
-            if choice.kind not in known:
-                raise UserError(
-                    f"--labels {text} of {self.name} are {choice.kind} labels, which the students of "
-                    f"{self.protocol.name} can't use; choose --labels {','.join(known)}"
-                )
-        return asked
+                    labels, title = self._labels(choice, point, theirs, seed), choice.title(self.labels_of_others)
+                    self._evaluate(name, title, asked, point, seed, theirs, labels)
 
     def _labels(self, choice: LabelChoice, point: GridPoint, images: Cell, student_seed: int) -> Cell | None:
         """Plan the labels of certain images; None: hard labels.
@@ -143,16 +122,9 @@ class Rows:
         model = self._models[key]
         if choice.kind == "online":
             return model
-        return self.cells.stored_labels(choice, self._schedule(replace(point, seed=student_seed)), images, model)
+        return self.cells.stored_labels(choice, self._schedule(ipc=point.ipc, seed=student_seed), images, model)
 
-    def _schedule(self, point: GridPoint) -> AugmentationSchedule:
-        """Return the views of a student; ``point`` has its seed."""
-        key = point.ipc, point.seed
-        if key not in self._schedules:
-            self._schedules[key] = self.evaluator.schedule(self.protocol, self.dataset, ipc=point.ipc, seed=point.seed)
-        return self._schedules[key]
-
-    def _check_fixed(self, choice: LabelChoice, point: GridPoint) -> None:
+    def _check_fixed(self, choice: LabelChoice, ipc: int, student_seed: int) -> None:
         """Refuse labels that came with a set where they can't serve: before anything is computed."""
         name = self.method.info.name
         if choice.kind != "online":
@@ -160,29 +132,44 @@ class Rows:
                 f"the labels of {name} came with its images and can't be stored anew; choose --labels native, "
                 "teacher:fp32 or hard"
             )
-        shown, theirs = self._schedule(point), self.method.label_schedule()
+        shown, theirs = self._schedule(ipc=ipc, seed=student_seed), self.method.label_schedule()
         if theirs is not None and theirs != shown:
             raise UserError(
                 f"the labels of {name} were stored for other views than {self.protocol.name} shows to student seed "
-                f"{point.seed}: {shown.differs(theirs)}; take the protocol and the seed they were stored "
+                f"{student_seed}: {shown.differs(theirs)}; take the protocol and the seed they were stored "
                 "for, or --labels teacher,hard"
             )
 
     def _evaluate(
-        self, name: _Name, point: GridPoint | None, images: Cell | None, labels: Cell | None, student_seed: int
+        self,
+        method: str,
+        title: str,
+        asked: str,
+        point: GridPoint | None,
+        student_seed: int,
+        images: Cell | None = None,
+        labels: Cell | None = None,
     ) -> None:
-        """Plan the students of one row and seed; ``point`` None: on the whole training set."""
+        """Plan the students of one row and seed.
+
+        Args:
+            method, title: the board's names of the images and the labels.
+            asked: the choice of --labels that brought the row; empty: a baseline.
+            point: None: on the whole training set.
+        """
         parents = {role: cell.id for role, cell in (("images", images), ("labels", labels)) if cell is not None}
         ipc, seed = (point.ipc, point.seed) if point else (None, student_seed)
         scale = f"ipc{ipc}" if ipc else "full"
         seeds = f"s{seed}" if student_seed == seed else f"s{seed}-student{student_seed}"
         for student in self.students:
-            prefix = f"{name.method.split('[')[0]}-{name.labels}-{self.dataset.name}-{scale}-{student}-{seeds}"
+            prefix = f"{method.split('[')[0]}-{title}-{self.dataset.name}-{scale}-{student}-{seeds}"
             fields = {"student": student, "seed": student_seed, "protocol": self.protocol_fields}
             row = {
                 "dataset": self.dataset.name,
                 "title": self.dataset.title,
-                **name._asdict(),
+                "method": method,
+                "labels": title,
+                "asked": asked,
                 "via": self.via,
                 "ipc": ipc,
                 "student": student,

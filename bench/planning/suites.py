@@ -5,7 +5,6 @@ They are TOML files in ``bench/suites``, or a user's own.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
@@ -16,9 +15,9 @@ from pydantic import Field, field_validator
 
 from bench.api import BaseConfig, catalogue
 from bench.errors import UserError, unknown
-from bench.planning.grid import Request
+from bench.planning.grid import Axes, Request
 from bench.planning.plan import shared_settings
-from bench.planning.protocols import read_settings
+from bench.planning.protocols import read_settings, read_toml
 from bench.planning.variants import read
 
 STORAGE = "storage"  # the suite that is arithmetic, without a grid: bench.storage_calculator
@@ -26,27 +25,15 @@ LARGE_IMAGES = 128  # px from which on students of ImageNet size are meant
 SMALL = {"form": "small"}  # marks the protocols of a small form, by their name
 
 
-class Form(BaseConfig):
-    """One form of a suite: the fields of a request, for each of several data sets.
+class Form(Axes):
+    """One form of a suite: a request for each of several data sets; what is left out is as in the form before."""
 
-    None: as a request has it, or in the small form as the full one has it.
-    """
-
-    datasets: tuple[str, ...] | None = None
-    methods: tuple[str, ...] | None = None
-    ipc: tuple[int, ...] | None = None
-    students: tuple[str, ...] | None = None
-    seeds: tuple[int, ...] | None = None
-    student_seeds: tuple[int, ...] | None = None
-    protocols: tuple[str, ...] | None = None
-    labels: tuple[str, ...] | None = None
-    baselines: bool | None = None
-    clip: str | None = None
+    datasets: tuple[str, ...] = ()
     set: dict[str, dict[str, Any]] = Field(default_factory=dict)  # "hello" -> "epochs" -> value, as --set
 
     def given(self) -> dict[str, Any]:
         """Return the fields that are set but ``set``, by the names of a request's, and ``datasets``."""
-        return {name: value for name, value in self if value is not None and name != "set"}
+        return self.model_dump(include=self.model_fields_set - {"set"})
 
 
 class Which(BaseConfig):
@@ -103,16 +90,12 @@ class Suite(BaseConfig):
         Raises:
             UserError: nothing names a data set, or methods.
         """
-        datasets = (self.small.datasets if small else None) or self.full.datasets or ()
-        if "dataset" in given:
-            datasets = (given["dataset"],)
-        for field, flag, there in (("datasets", "dataset", datasets), ("methods", "methods", self._methods(small))):
+        usual = self.full.given() | (self.small.given() if small else {})
+        datasets = (given["dataset"],) if "dataset" in given else usual.get("datasets")
+        for field, flag, there in (("datasets", "dataset", datasets), ("methods", "methods", usual.get("methods"))):
             if not there and flag not in given:
                 raise UserError(f"suite {name} names no {field}; add full.{field}, or --{flag}")
-        return [self._request(name, dataset, small, given) for dataset in datasets]
-
-    def _methods(self, small: bool) -> tuple[str, ...]:
-        return (self.small.methods if small else None) or self.full.methods or ()
+        return [self._request(name, dataset, small, given) for dataset in datasets or ()]
 
     def _request(self, name: str, dataset: str, small: bool, given: Mapping[str, Any]) -> Request:
         layers = [self.full]
@@ -126,19 +109,14 @@ class Suite(BaseConfig):
         fields |= given
         fields.pop("datasets", None)
         concerned = {*shared_settings(), *(read(method).method for method in fields["methods"])}
-        theirs = [{part: layer.set[part] for part in layer.set if part in concerned} for layer in layers]
-        # last, so that nothing given takes the mark away
-        overrides = _overlaid(*theirs, given.get("overrides", {}), {"protocol": SMALL} if small else {})
+        changes = [pair for layer in layers for pair in layer.set.items() if pair[0] in concerned]
+        changes += given.get("overrides", {}).items()
+        if small:  # last, so that nothing given takes the mark away
+            changes.append(("protocol", SMALL))
+        overrides: dict[str, dict[str, Any]] = {}
+        for part, values in changes:
+            overrides[part] = overrides.get(part, {}) | values
         return Request(**{**fields, "dataset": dataset, "overrides": overrides, "suite": name})
-
-
-def _overlaid(*layers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Overlay settings of methods, later ones over earlier ones."""
-    found: dict[str, dict[str, Any]] = {}
-    for layer in layers:
-        for name, values in layer.items():
-            found[name] = {**found.get(name, {}), **values}
-    return found
 
 
 def names() -> tuple[str, ...]:
@@ -159,17 +137,10 @@ def suite(text: str) -> Suite:
     Raises:
         UserError: there is none, its file is broken (where, and what was expected), or its name is taken.
     """
-    if not text.endswith(".toml"):
-        if text not in names():
-            raise unknown("suite", text, (*names(), STORAGE))
-        source = files("bench.suites").joinpath(f"{text}.toml").read_text(encoding="utf-8")
-        return read_settings(Suite, tomllib.loads(source), f"{text}.toml")
-    if name_of(text) in (*names(), STORAGE):
+    known, own = (*names(), STORAGE), text.endswith(".toml")
+    if own and name_of(text) in known:
         raise UserError(f"{text}: {name_of(text)} is the name of an installed suite; name the file otherwise")
-    try:
-        values = tomllib.loads(Path(text).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"the suite file {text} can't be read: {error.strerror}") from None
-    except ValueError as error:  # neither UTF-8 nor TOML
-        raise UserError(f"the suite file {text} can't be read: {error}") from None
-    return read_settings(Suite, values, text)
+    if not own and text not in names():
+        raise unknown("suite", text, known)
+    path = Path(text) if own else files("bench.suites").joinpath(f"{text}.toml")
+    return read_settings(Suite, read_toml(path, "suite"), text if own else path.name)

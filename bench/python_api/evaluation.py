@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from bench.api import Dataset, EvaluationTask, Images, LabelSource, Protocol, architectures, catalogue, registry
+from bench.api import EvaluationTask, LabelSource, architectures, catalogue, registry
 from bench.api.labels import Encoding
 from bench.errors import UserError
 from bench.execution.options import Options
@@ -150,7 +150,16 @@ def evaluate(
                 made_for = MadeFor(images_digest(made), real.order_hash, name)
                 source = static_source(torch.as_tensor(labels)[order], soft, info, made_for, place)
                 source.save(labels_folder)
-            rows = _train(made, source, real, student, rules, seeds, place, work)
+            ipc = len(made) // info.classes
+            task = EvaluationTask(
+                dataset=info, data=real, images=made, labels=source, student=student, protocol=rules,
+                ipc=ipc, seed=0, device=place, work=work, progress=lambda done, total, **_: None,
+            )  # fmt: skip
+            rows = []
+            for seed in seeds:
+                (own := work / f"seed-{seed}").mkdir()
+                found = registry.evaluator(rules.evaluator)().evaluate(replace(task, seed=seed, work=own))
+                rows.append({"seed": seed, **found})
             image_bytes, label_bytes = _bytes(images_folder), _bytes(labels_folder)
     except InvalidResult as error:
         raise UserError(str(error)) from None
@@ -161,10 +170,10 @@ def evaluate(
         student=student,
         protocol=rules.name,
         protocol_version=rules.version,
-        ipc=len(made) // info.classes,
+        ipc=ipc,
         image_bytes=image_bytes,
         label_bytes=None if kind == "online" else label_bytes,
-        rows=rows,
+        rows=tuple(rows),
     )
 
 
@@ -172,37 +181,6 @@ def _kind(labels: Any) -> Literal["hard", "static", "online"]:
     if callable(labels):
         return "online"
     return "hard" if labels is None or torch.as_tensor(labels).ndim == 1 else "static"
-
-
-def _train(
-    images: Images,
-    labels: LabelSource | None,
-    real: Dataset,
-    student: str,
-    protocol: Protocol,
-    seeds: Sequence[int],
-    device: torch.device,
-    work: Path,
-) -> tuple[dict[str, Any], ...]:
-    """Train and test one student per seed."""
-    rows = []
-    for seed in seeds:
-        (own := work / f"seed-{seed}").mkdir()
-        task = EvaluationTask(
-            dataset=real.info,
-            data=real,
-            images=images,
-            labels=labels,
-            student=student,
-            protocol=protocol,
-            ipc=len(images) // real.info.classes,
-            seed=seed,
-            device=device,
-            work=own,
-            progress=lambda done, total, **_: None,
-        )
-        rows.append({"seed": seed, **registry.evaluator(protocol.evaluator)().evaluate(task)})
-    return tuple(rows)
 
 
 def _bytes(folder: Path) -> int:

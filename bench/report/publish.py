@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+from filelock import FileLock
 
 from bench.errors import UserError
 from bench.format import csv_text, slug
 from bench.planning import suites
-from bench.planning.grid import Grid
 from bench.report import board
 from bench.report.figures import Figure, draw_figures
 from bench.report.image_grid import SUFFIX as GRIDS
@@ -124,9 +124,14 @@ def from_store(store: Store) -> list[Board]:
     return found
 
 
-def of_grid(store: Store, grid: Grid) -> list[Board]:
-    """The boards of the data set and suite of a grid."""
-    return [one for one in from_store(store) if one.is_of(grid.dataset.name, grid.request.suite)]
+def update_of_grid(store: Store, dataset: str, suite: str, out: Path) -> Iterator[tuple[Path, Change, Board]]:
+    """Update the boards of a data set and suite, one process at a time; see :func:`update`.
+
+    A board whose records and table are those on the disk is not drawn again: on a cluster, a run's last job and the
+    command that follows it both come here.
+    """
+    with FileLock(store.root / "leases" / "boards.lock"):
+        yield from update((one for one in from_store(store) if one.is_of(dataset, suite)), out, redraw=False)
 
 
 def _stem(entry: Entry) -> str:
@@ -167,7 +172,9 @@ def _seed_of_row(entry: Entry) -> tuple[Any, ...]:
     return (*entry.place, entry.data_digest, entry.protocol_digest, changed, plugins)
 
 
-def update(boards: Iterable[Board], out: Path, replace: bool = False) -> Iterator[tuple[Path, Change, Board]]:
+def update(
+    boards: Iterable[Board], out: Path, replace: bool = False, redraw: bool = True
+) -> Iterator[tuple[Path, Change, Board]]:
     """Merge boards into those of a folder and write them; each one's Markdown file, what changed, and the whole board.
 
     Raises:
@@ -177,8 +184,18 @@ def update(boards: Iterable[Board], out: Path, replace: bool = False) -> Iterato
         file = folder(out, new.suite) / f"{new.stem}{SUFFIX}"
         old = _read(file, new.suite) if file.exists() else Board(new.stem, new.suite, (), (), {})
         merged, change = merge(old, new, replace)
-        write(merged, out)
+        if redraw or not _is_current(merged, file, change):
+            write(merged, out)
         yield file.with_name(f"{new.stem}.md"), change, merged
+
+
+def _is_current(one: Board, file: Path, change: Change) -> bool:
+    """Check that no record of a board changed since its table and, last of all, its page were written."""
+    table, page = file.with_name(f"{one.stem}.csv"), file.with_name(f"{one.stem}.html")
+    if change.added or change.changed or change.dropped or one.rows is None or not (page.exists() and table.exists()):
+        return False
+    finished = page.stat().st_mtime_ns >= max(file.stat().st_mtime_ns, table.stat().st_mtime_ns)
+    return finished and table.read_text(encoding="utf-8") == render_csv(one.rows)
 
 
 def write(one: Board, out: Path, pages: bool = True) -> list[Path]:

@@ -23,6 +23,7 @@ Columns (``NA``, NaN or empty where a record does not say):
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ def to_frame(entries: Sequence[Entry], suite: str = "", source: str = "") -> pd.
         "student_seed": pd.array([entry.seeds[1] for entry in entries], dtype="Int64"),
         "reason": pd.array([entry.reason or "" for entry in entries], dtype="str"),
         "cost": pd.Series([entry.cost and entry.cost.model_dump() for entry in entries], dtype="object"),
-        "public": pd.Series([tuple(one.model_dump() for one in entry.public) for entry in entries], dtype="object"),
+        "public": pd.Series([tuple(asdict(one) for one in entry.public) for entry in entries], dtype="object"),
         "public_bytes": pd.array(
             [None if entry.label_bytes is None else sum(one.bytes for one in entry.public) for entry in entries],
             dtype="Int64",

@@ -77,7 +77,7 @@ def plan_arrays(
         groups: dict[tuple[str, int], list[Cell]] = {}
         for cell in wave:
             if cell.id not in in_queue:
-                name = profile.of_cell(cell)
+                name = profile.class_of(stage, cell.by)
                 processes = profile.resources_of(name, stage).processes if shareable(cell) else 1
                 groups.setdefault((name, processes), []).append(cell)
         for (name, processes), cells in groups.items():

@@ -49,6 +49,11 @@ class Check:
     advice: str = ""
 
 
+def either(name: str, ok: bool, good: str, bad: str, advice: str) -> Check:
+    """Return one of two findings."""
+    return Check(name, True, good) if ok else Check(name, False, bad, advice)
+
+
 def check_machine(path: Path) -> Iterator[Check]:
     """Check Python and its packages, the store at ``path``, its locks, and torch."""
     yield _packages()
@@ -63,23 +68,17 @@ def check_machine(path: Path) -> Iterator[Check]:
         yield Check("store", True, f"{store.root} is writable; {free:.0f} GiB are free")
         yield _locks(store)
     torch = check_torch()
-    if torch.error:
-        yield Check("torch", False, torch.error, "install it as its site says for this machine")
-    else:
-        yield Check("torch", True, str(torch))
+    yield either("torch", not torch.error, str(torch), torch.error, "install it as its site says for this machine")
 
 
 def _packages() -> Check:
-    here = ", ".join([f"python {platform.python_version()}", *(f"{name} {text}" for name, text in code().items())])
-    absent = []
+    here = ", ".join(f"{name} {text}" for name, text in {"python": platform.python_version(), **code()}.items())
     try:
-        for text in requires("distill-bench") or []:
-            name = re.split(r"[^\w.-]", text)[0]
-            if "extra ==" not in text and not list(distributions(name=name)):
-                absent.append(name)
+        needed = [text for text in requires("distill-bench") or [] if "extra ==" not in text]
     except PackageNotFoundError:
-        absent = ["distill-bench"]
-    if absent:
+        needed = ["distill-bench"]
+    names = [re.split(r"[^\w.-]", text)[0] for text in needed]
+    if absent := [name for name in names if not list(distributions(name=name))]:
         return Check("python", False, f"{here}; not installed: {', '.join(absent)}", "pip install -e . in its folder")
     return Check("python", True, here)
 
@@ -100,9 +99,8 @@ def _locks(store: Store) -> Check:
         return Check("locks", False, f"files can't be locked: {error.strerror}", _LOCK_ADVICE)
     finally:
         (store.root / "leases" / f"{name}.lock").unlink(missing_ok=True)
-    if ours and held == _HELD and free == 0:
-        return Check("locks", True, "a locked file is locked for other processes here")
-    return Check("locks", False, "two processes here can hold the same lock", _LOCK_ADVICE)
+    good, bad = "a locked file is locked for other processes here", "two processes here can hold the same lock"
+    return either("locks", ours and held == _HELD and free == 0, good, bad, _LOCK_ADVICE)
 
 
 def check_cluster(profile: Profile) -> Iterator[Check]:
@@ -143,11 +141,8 @@ def _partitions(profile: Profile, known: list[str]) -> Iterator[Check]:
         advice = 'partition = "…" in the profile, or SBATCH_PARTITION'
         yield Check("partition", False, "the cluster has no default one, and none is requested", advice)
     for name in sorted(wanted - {""}):
-        if name in names:
-            yield Check("partition", True, name)
-        else:
-            nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.4) or names[:1]
-            yield Check("partition", False, f"there is no {name} here", f"did you mean {nearest[0]}?")
+        nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.4) or names
+        yield either("partition", name in names, name, f"there is no {name} here", f"did you mean {nearest[0]}?")
 
 
 def _associations(profile: Profile) -> Iterator[Check]:

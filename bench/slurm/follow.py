@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from bench.execution import heartbeat
@@ -19,7 +20,6 @@ from bench.execution.scheduling import Schedule, Watcher, finished
 from bench.slurm import journal, queue
 from bench.slurm.submit import Submission
 from bench.store.artifacts import Damaged, Store
-from bench.store.cell import Cell
 from bench.store.record import Record
 
 _POLL_EVERY = 2.0  # seconds between two looks at the store
@@ -54,30 +54,22 @@ def follow(schedule: Schedule, options: Options, submission: Submission, watcher
 
 def _read_store(schedule: Schedule, store: Store, before: Mapping[str, Record | None]) -> None:
     """Update the state of the open cells: three listings, and the records and heartbeats that they name."""
-    recorded = store.ids("cells") | store.ids("failures")
-    beating = {cell_id for cell_id in store.ids("heartbeats") if _is_fresh(store, cell_id)}
+    done, failed, now = store.ids("cells"), store.ids("failures"), time.time()
+    progress = ((cell_id, heartbeat.read(store, cell_id)) for cell_id in store.ids("heartbeats"))
+    # a stale heartbeat leaves its cell to Slurm, which may queue the task again
+    beating = {cell_id for cell_id, one in progress if one is not None and now - one.time < STALE_AFTER}
     for cell in schedule.grid.cells:
-        if schedule.state[cell.id] in ("todo", "running"):
-            outcome = _outcome(store, cell, before.get(cell.id)) if cell.id in recorded else "busy"
-            if outcome != "busy":
-                schedule.settle(cell, outcome)
-            elif (schedule.state[cell.id] == "running") != (cell.id in beating):
-                schedule.state[cell.id] = "running" if cell.id in beating else "todo"
-
-
-def _is_fresh(store: Store, cell_id: str) -> bool:
-    """Check for a fresh heartbeat; a stale one leaves its cell to Slurm, which may queue the task again."""
-    progress = heartbeat.read(store, cell_id)
-    return progress is not None and time.time() - progress.time < STALE_AFTER
-
-
-def _outcome(store: Store, cell: Cell, before: Record | None) -> str:
-    try:
-        if finished(store, cell):
-            return "done"
-    except Damaged:
-        return "busy"
-    return "busy" if store.failure(cell.id) in (None, before) else "failed"
+        if schedule.state[cell.id] not in ("todo", "running"):
+            continue
+        with suppress(Damaged):
+            if cell.id in done and finished(store, cell):
+                schedule.settle(cell, "done")
+                continue
+            if cell.id in failed and store.failure(cell.id) not in (None, before.get(cell.id)):
+                schedule.settle(cell, "failed")
+                continue
+        if (schedule.state[cell.id] == "running") != (cell.id in beating):
+            schedule.state[cell.id] = "running" if cell.id in beating else "todo"
 
 
 def _cancel_blocked(schedule: Schedule, tasks: dict[str, str]) -> None:

@@ -14,12 +14,14 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from bench.api import BaseConfig
 from bench.execution.jobs import SubmittedTask
 from bench.execution.options import Options
 from bench.planning.grid import Grid
@@ -29,10 +31,8 @@ from bench.store.artifacts import Store, write_atomically
 _RUN, _JOURNAL = "run.json", "journal.jsonl"
 
 
-class Run(BaseModel):
+class Run(BaseConfig):
     """The request of a submission."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     grid: str  # the id of its manifest
     dataset: str
@@ -42,10 +42,8 @@ class Run(BaseModel):
     suite: str = ""
 
 
-class ArrayPlan(BaseModel):
+class ArrayPlan(BaseConfig):
     """The work of one array: task ``i`` computes the cells ``packs[i]``, in order."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     grid: Grid  # of the array's cells alone
     packs: tuple[tuple[str, ...], ...]
@@ -90,15 +88,10 @@ class Journal:
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Yield its lines, except one that a kill cut short."""
-        try:
-            text = (self.folder / _JOURNAL).read_text(encoding="utf-8")
-        except OSError:
-            return
-        for line in text.splitlines():
-            try:
+        path = self.folder / _JOURNAL
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            with suppress(ValueError):
                 yield json.loads(line)
-            except ValueError:
-                continue
 
     def tasks(self) -> list[SubmittedTask]:
         """Return the submitted tasks that were not cancelled since, by a user or because sbatch refused an array."""

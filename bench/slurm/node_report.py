@@ -17,7 +17,7 @@ from bench.execution.environment import code
 from bench.execution.options import Options
 from bench.slurm import queue
 from bench.slurm.arrays import Array
-from bench.slurm.doctor import Check
+from bench.slurm.doctor import Check, either
 from bench.slurm.journal import Journal, Run
 from bench.slurm.node_check import FACTS, HELLO, REPLY, UNSEEN, Facts, NodeCheck, read_file
 from bench.slurm.profile import Profile, Resources
@@ -64,10 +64,9 @@ def check_nodes(
 def _check_node(
     store: Store, profile: Profile, resources: Resources, max_wait: float, on_wait: Callable[[str], None]
 ) -> Iterator[Check]:
-    options = Options(store=store.root)
-    here = Journal.create(store, Run(grid="doctor", dataset="", options=options, profile=profile.name, out=store.root))
-    lock = here.folder.name
-    keep = True  # the folder, for its log
+    facts = {"options": Options(store=store.root), "profile": profile.name, "out": store.root}
+    here = Journal.create(store, Run(grid="doctor", dataset="", **facts))
+    lock, keep = here.folder.name, True  # the folder is kept for its log
     try:
         with lease(store.root, lock):
             brief = Array("doctor", "", resources.model_copy(update={"minutes": _MINUTES}), packs=((),))
@@ -148,47 +147,39 @@ def interpret(facts: Facts, sent: float, seen: float, wants_gpu: bool) -> list[C
         seen: when that became visible here, by our clock.
     """
     mine, theirs = {"python": platform.python_version(), **code()}, {"python": facts.python, **facts.code}
-    differing = [
-        f"{key} {theirs.get(key)} there, {mine.get(key)} here"
-        for key in {**mine, **theirs}
-        if mine.get(key) != theirs.get(key)
-    ]
+    pairs = {key: (theirs.get(key), mine.get(key)) for key in {**mine, **theirs}}
+    differing = [f"{key} {there} there, {here} here" for key, (there, here) in pairs.items() if there != here]
     torch = facts.torch
-    no_gpu = wants_gpu and not torch.accelerators
-    torch_found = f"{torch.version} finds no accelerator, though gres requests one" if no_gpu else str(torch)
+    missing = f"{torch.version} finds no accelerator, though gres requests one"
     torch_advice = "is it a build for this driver? nvidia-smi on the node shows the version"
     if torch.error:
-        torch_found, torch_advice = torch.error, 'setup = ["module load …"] in the profile, or another build'
-    checks = [
+        missing, torch_advice = torch.error, 'setup = ["module load …"] in the profile, or another build'
+    torch_works = not torch.error and (torch.accelerators > 0 or not wants_gpu)
+    # hello came late here and the reply late there, by unknown times: the difference of the clocks lies in between
+    least, most = sent - seen, (facts.replied if facts.replied is not None else float("inf")) - seen
+    off = f"{least:.0f} s ahead" if least > 0 else f"{-most:.0f} s behind"
+    return [
         Check("job", True, f"ran on {facts.host}"),
-        _either(
+        either(
             "code", not differing, f"python {facts.python} and distill-bench as here", "; ".join(differing),
             "install it once, where all nodes see it",
         ),
-        _either("torch", not torch.error and not no_gpu, torch_found, torch_found, torch_advice),
-        _either(
+        either("torch", torch_works, str(torch), missing, torch_advice),
+        either(
             "store", facts.replied is not None, "files written there are visible here, and the reverse",
             "a file written here is not visible there", "the store must be on a file system that all nodes share",
         ),
-        _either(
+        either(
             "locks", facts.held, "a lock held here is held there", "a lock held here can be taken there",
             "cells may be computed twice: Lustre needs -o flock (not localflock), NFS its lock service",
         ),
-        _either(
+        either(
             "scontrol", facts.scontrol, "answers there, so a preempted task can queue itself again",
             "not found there, or gets no answer",
             "preempted tasks can't queue themselves again there; bench retry submits them",
         ),
+        either(
+            "clock", least <= _MAX_SKEW and most >= -_MAX_SKEW, f"differs from ours by {least:.1f} to {most:.1f} s",
+            f"the node's is {off}", "running cells look dead or never stale: it needs NTP",
+        ),
     ]  # fmt: skip
-    # hello came late here and the reply late there, by unknown times: the difference of the clocks lies in between
-    least, most = sent - seen, (facts.replied if facts.replied is not None else float("inf")) - seen
-    off = f"{least:.0f} s ahead" if least > 0 else f"{-most:.0f} s behind"
-    clock = _either(
-        "clock", least <= _MAX_SKEW and most >= -_MAX_SKEW, f"differs from ours by {least:.1f} to {most:.1f} s",
-        f"the node's is {off}", "running cells look dead or never stale: it needs NTP",
-    )  # fmt: skip
-    return [*checks, clock]
-
-
-def _either(name: str, ok: bool, good: str, bad: str, advice: str) -> Check:
-    return Check(name, True, good) if ok else Check(name, False, bad, advice)

@@ -11,12 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field
 
 from bench.api import BaseConfig
 from bench.errors import UserError, unknown
 from bench.planning.protocols import read_settings
-from bench.store.cell import STAGES, Cell
+from bench.store.cell import STAGES
 
 REPORT = "report"  # the last job of a run, which writes the boards
 _MINUTES = {"teacher": 24 * 60, "prepare": 24 * 60, "distill": 24 * 60, "label": 24 * 60, "evaluate": 8 * 60}
@@ -30,6 +30,13 @@ def _printable(text: str) -> str:
     return text
 
 
+def _begins_with_stage(name: str) -> str:
+    if name.partition(":")[0] not in (*STAGES, REPORT):
+        raise ValueError(f"expected a stage ({', '.join(STAGES)}), STAGE:PLUG-IN or report")
+    return name
+
+
+Cells = Annotated[str, AfterValidator(_begins_with_stage)]
 Line = Annotated[str, AfterValidator(_printable)]  # goes into a line of the job script
 
 
@@ -49,17 +56,9 @@ class ResourceRequest(BaseConfig):
 class Resources(ResourceRequest):
     """A resource class: the resources of the tasks of some cells."""
 
-    cells: tuple[str, ...] = ()  # "teacher", "distill:METHOD", "report"
+    cells: tuple[Cells, ...] = ()  # "teacher", "distill:METHOD", "report"
     processes: int = Field(1, ge=1)  # per cell whose work can be shared; all on one node
     pack: int | None = Field(None, ge=1)  # cells per task, one after the other; None: see Profile.pack_minutes
-
-    @field_validator("cells")
-    @classmethod
-    def _are_stages(cls, cells: tuple[str, ...]) -> tuple[str, ...]:
-        for name in cells:
-            if name.partition(":")[0] not in (*STAGES, REPORT):
-                raise ValueError(f"expected a stage ({', '.join(STAGES)}), STAGE:PLUG-IN or report, found {name}")
-        return cells
 
 
 class Profile(ResourceRequest):
@@ -83,26 +82,20 @@ class Profile(ResourceRequest):
                     return name
         return "default"
 
-    def of_cell(self, cell: Cell) -> str:
-        """Return the resource class of a cell."""
-        return self.class_of(cell.stage, cell.by)
-
     def resources_of(self, name: str, stage: str) -> Resources:
         """Return the resources of a class in a stage, inherited values and our default time limits included."""
         chosen = self.resources.get(name, Resources())
-        general = {field: getattr(self, field) for field in ResourceRequest.model_fields}
-        general["minutes"] = self.minutes or _MINUTES.get(stage, _REPORT_MINUTES)
-        own = {field: value for field in ResourceRequest.model_fields if (value := getattr(chosen, field)) is not None}
-        return chosen.model_copy(update={**general, **own})
+        default = {"minutes": self.minutes or _MINUTES.get(stage, _REPORT_MINUTES)}
+        values = {field: getattr(self, field) for field in ResourceRequest.model_fields} | default
+        return chosen.model_copy(update=values | chosen.model_dump(exclude_none=True))
 
     def classes(self) -> dict[str, Resources]:
         """Return every resource class in use, with its resources in the first stage that uses it."""
+        used: list[tuple[str, str]] = [(self.class_of(stage), stage) for stage in STAGES]
+        used += [(name, one.cells[0].partition(":")[0]) for name, one in self.resources.items() if one.cells]
         found: dict[str, Resources] = {}
-        for stage in STAGES:
-            found.setdefault(self.class_of(stage), self.resources_of(self.class_of(stage), stage))
-        for name, one in self.resources.items():
-            if one.cells:
-                found.setdefault(name, self.resources_of(name, one.cells[0].partition(":")[0]))
+        for name, stage in used:
+            found.setdefault(name, self.resources_of(name, stage))
         return found
 
     def warning_of(self, resources: Resources) -> int:

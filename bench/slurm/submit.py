@@ -55,14 +55,6 @@ def submit(
         UserError: Slurm doesn't answer, or refuses a job; nothing of this call is left in the queue then.
     """
     store, grid = Store(options.store), schedule.grid
-    run = Run(
-        grid=grid.id,
-        dataset=grid.dataset.name,
-        options=options,
-        profile=profile.name,
-        out=out.absolute(),
-        suite=grid.request.suite,
-    )
     with FileLock(store.root / "leases" / "submission.lock"):
         in_queue = tasks_in_queue(store)
         arrays = arrays_of(schedule, store, profile, max_parallel, in_queue)
@@ -71,7 +63,8 @@ def submit(
         failures = {cell_id: store.failure(cell_id) for cell_id in store.ids("failures") & ids}
         if not arrays:
             return Submission(tasks, failures)
-        here = Journal.create(store, run)
+        facts = {"dataset": grid.dataset.name, "suite": grid.request.suite, "out": out.absolute()}
+        here = Journal.create(store, Run(grid=grid.id, options=options, profile=profile.name, **facts))
         name = profile.class_of(REPORT)
         every = After(all=tuple(range(len(arrays))), jobs=tuple(tasks.values()))
         last = Array(REPORT, name, profile.resources_of(name, REPORT), packs=((),), after=every)
@@ -80,8 +73,17 @@ def submit(
             for number, array in enumerate([*arrays, last]):
                 calls: list[Callable[[], None]] = [Report(str(here.folder / "run.json"))]
                 if array is not last:
-                    plan = _write_plan(here.folder / f"array-{number}.json", array, schedule, options, profile)
-                    calls = [Task(str(plan), index) for index in range(len(array.packs))]
+                    own = {cell_id for pack in array.packs for cell_id in pack}
+                    plan = ArrayPlan(
+                        grid=grid.model_copy(update={"cells": tuple(cell for cell in grid.cells if cell.id in own)}),
+                        packs=array.packs,
+                        options=options,
+                        processes=array.processes,
+                        save_seconds=_SAVING * profile.warning_of(array.resources),
+                    )
+                    path = here.folder / f"array-{number}.json"
+                    write_atomically(path, plan.model_dump_json() + "\n")
+                    calls = [Task(str(path), index) for index in range(len(array.packs))]
                 names = call_sbatch(here, profile, array, calls, array.after.in_sbatch(jobs))
                 jobs.append(names[0].partition("_")[0])
                 for name, pack in zip(names, array.packs, strict=True):
@@ -94,20 +96,6 @@ def submit(
             raise
     warning = accelerator_warning([array.resources for array in arrays], options.device)
     return Submission(tasks, failures, here.folder, sum(len(array.packs) for array in arrays), warning)
-
-
-def _write_plan(path: Path, array: Array, schedule: Schedule, options: Options, profile: Profile) -> Path:
-    ids = {cell_id for pack in array.packs for cell_id in pack}
-    cells = tuple(cell for cell in schedule.grid.cells if cell.id in ids)
-    plan = ArrayPlan(
-        grid=schedule.grid.model_copy(update={"cells": cells}),
-        packs=array.packs,
-        options=options,
-        processes=array.processes,
-        save_seconds=_SAVING * profile.warning_of(array.resources),
-    )
-    write_atomically(path, plan.model_dump_json() + "\n")
-    return path
 
 
 def tasks_in_queue(store: Store) -> dict[str, str]:

@@ -26,7 +26,6 @@ from bench.errors import UserError
 from bench.execution.heartbeat import log, record_death
 from bench.slurm.journal import ArrayPlan, Run
 from bench.store.artifacts import Store
-from bench.store.cell import Cell
 
 _PAUSE = 2.0  # seconds before another try at a cell that somebody else computes
 
@@ -43,7 +42,11 @@ class Task:
         self._save_seconds = 0.0
 
     def __call__(self) -> None:
-        _log_to_stdout()
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False  # the root's handlers are submitit's
         plan = ArrayPlan.model_validate_json(Path(self.plan).read_bytes())
         self._save_seconds = plan.save_seconds
         errors: list[str] = []
@@ -76,8 +79,7 @@ class Report:
         from bench.report import publish
 
         run = Run.model_validate_json(Path(self.run).read_bytes())
-        boards = publish.from_store(Store(run.options.store))
-        for _ in publish.update((board for board in boards if board.is_of(run.dataset, run.suite)), run.out):
+        for _ in publish.update_of_grid(Store(run.options.store), run.dataset, run.suite, run.out):
             pass
 
     def checkpoint(self) -> Any:
@@ -91,42 +93,30 @@ def _delayed(call: Any) -> Any:
     return DelayedSubmission(call)
 
 
-def _log_to_stdout() -> None:
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False  # the root's handlers are submitit's
-
-
 def _compute(plan: ArrayPlan, index: int, errors: list[str]) -> None:
+    """Compute the cells of a pack; add the errors of those that failed, in one line each."""
+    from bench.execution.worker import run_cell  # imports torch
+
     cells = {cell.id: cell for cell in plan.grid.cells}
     cell_id = ""
     try:
         with _process_group(plan):
             for cell_id in plan.packs[index]:
-                if (error := _compute_cell(plan, cells[cell_id])) is not None:
+                try:
+                    while (outcome := run_cell(plan.grid, cells[cell_id], plan.options)) == "busy":
+                        if stopping.asked():
+                            raise stopping.Stopped
+                        time.sleep(_PAUSE)
+                    if outcome not in ("done", "already"):
+                        errors.append(f"{cell_id}: {outcome}")
+                except UserError as error:  # elsewhere it stops the run; here only the record reaches the user
+                    record_death(Store(plan.options.store), cells[cell_id], str(error))
                     errors.append(f"{cell_id}: {error}")
     except stopping.Stopped:
         log.info("stopped; all work is saved")
     except BaseException as error:  # a thread's exceptions reach nobody
         log.critical("%s", cell_id, exc_info=error)
         errors.append(f"{type(error).__name__}: {error}")
-
-
-def _compute_cell(plan: ArrayPlan, cell: Cell) -> str | None:
-    """Compute a cell; return the error in one line, or None."""
-    from bench.execution.worker import run_cell  # imports torch
-
-    try:
-        while (outcome := run_cell(plan.grid, cell, plan.options)) == "busy":
-            if stopping.asked():
-                raise stopping.Stopped
-            time.sleep(_PAUSE)
-    except UserError as error:  # elsewhere it stops the run; here only the record reaches the user
-        record_death(Store(plan.options.store), cell, str(error))
-        return str(error)
-    return None if outcome in ("done", "already") else outcome
 
 
 @contextmanager
@@ -141,15 +131,10 @@ def _process_group(plan: ArrayPlan) -> Iterator[None]:
 
     TorchDistributedEnvironment().export(overwrite=True)
     os.environ["MASTER_ADDR"] = "127.0.0.1"  # all are on one node, whose name in Slurm may not resolve
-    os.environ["MASTER_PORT"] = str(_port(plan.options.store))
+    # the port is the same for all processes of a task and another after a restart: submitit's follows from the job's
+    # number alone, so that a port in use would be met again at every restart
+    start = [str(plan.options.store), *(os.environ.get(f"SLURM_{name}", "0") for name in ("JOB_ID", "RESTART_COUNT"))]
+    port = 20_000 + zlib.crc32(" ".join(start).encode()) % 12_000  # below Linux's ephemeral ports
+    os.environ["MASTER_PORT"] = str(port)
     with team_member(plan.options):
         yield
-
-
-def _port(store: Path) -> int:
-    """Return the port of a task's process group: the same for all its processes, another after a restart.
-
-    submitit's follows from the job's number alone, so that a port in use would be met again at every restart.
-    """
-    start = " ".join([str(store), *(os.environ.get(f"SLURM_{name}", "0") for name in ("JOB_ID", "RESTART_COUNT"))])
-    return 20_000 + zlib.crc32(start.encode()) % 12_000  # below Linux's ephemeral ports

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import shlex
 import tempfile
+from dataclasses import asdict, astuple, fields
 from pathlib import Path
+
+from pydantic_core import to_jsonable_python
 
 from bench.errors import UserError
 from bench.format import csv_text, escape, markdown_table, slug
@@ -22,19 +24,13 @@ REQUEST = ".request.json"  # ends the name of the file that keeps the request
 
 def render_csv(request: StorageRequest) -> str:
     """Render a line per method, label choice and IPC; empty where a size is not known."""
-    heads = [field.name for field in dataclasses.fields(Size)]
-    return csv_text(heads, [tuple(dataclasses.asdict(one).values()) for one in sizes(request)])
+    return csv_text([field.name for field in fields(Size)], map(astuple, sizes(request)))
 
 
 def render_json(request: StorageRequest) -> str:
     """Render the request, its sizes, the authors' own files, and what papers print."""
-    facts = {
-        "request": request.model_dump(mode="json"),
-        "sizes": [dataclasses.asdict(one) for one in sizes(request)],
-        "author_files": [dataclasses.asdict(one) for one in author_files(request)],
-        "printed": [one._asdict() | {"readings": [own._asdict() for own in one.readings]} for one in claims()],
-    }
-    return json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
+    facts = {"request": request, "sizes": sizes(request), "author_files": author_files(request), "printed": claims()}
+    return json.dumps(to_jsonable_python(facts), indent=1, ensure_ascii=False) + "\n"
 
 
 def render_page(request: StorageRequest) -> str:
@@ -84,19 +80,19 @@ def write(request: StorageRequest, out: Path) -> list[Path]:
     try:
         for file, text in texts.items():
             write_atomically(out / file, text)
-        draw(request, figure)
+        _draw(request, figure)
     except OSError as error:
         raise UserError(f"{out} can't be written to: {error.strerror}; choose another --out") from None
     return [*(out / file for file in texts), figure, figure.with_suffix(".png")]
 
 
-def draw(request: StorageRequest, path: Path) -> str:
+def _draw(request: StorageRequest, path: Path) -> str:
     """Draw label bytes against IPC as SVG and PNG; return the SVG."""
     import pandas as pd
 
     from bench.report.figures import draw_storage
 
-    frame = pd.DataFrame([dataclasses.asdict(one) for one in sizes(request)]).rename(columns={"label_bytes": "bytes"})
+    frame = pd.DataFrame(map(asdict, sizes(request))).rename(columns={"label_bytes": "bytes"})
     return draw_storage(frame, frame.groupby("ipc")["image_bytes"].first(), path, png=True)
 
 
@@ -110,19 +106,16 @@ def drift(out: Path) -> list[str]:
         except (OSError, ValueError, UserError) as error:
             found.append(f"{path}: can't be read: {str(error).splitlines()[0]}")
             continue
-        again = f"the formulas give another; {command(request)} --out {shlex.quote(str(out))} writes it"
         wrong = [file for file, text in texts.items() if _read(out / file) != text]
-        figure = out / f"{file_stem(request)}.svg"
+        figure = f"{file_stem(request)}.svg"
         with tempfile.TemporaryDirectory() as place:  # versions of matplotlib differ in all but the marks
-            drawn = _marks(draw(request, Path(place) / figure.name))
-        wrong += [figure.name] if _marks(_read(figure)) != drawn else []
+            drawn, present = _draw(request, Path(place) / figure), _read(out / figure)
+        if len({str(re.findall(r'data-tip="([^"]*)"', svg)) for svg in (drawn, present)}) > 1:
+            wrong.append(figure)
+        again = f"the formulas give another; {command(request)} --out {shlex.quote(str(out))} writes it"
         found += [f"{out / file}: {again}" for file in wrong]
     return found
 
 
 def _read(path: Path) -> str:
     return path.read_bytes().decode(errors="replace") if path.is_file() else ""
-
-
-def _marks(svg: str) -> list[str]:
-    return re.findall(r'data-tip="([^"]*)"', svg)

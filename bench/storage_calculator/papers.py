@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from bench.api.stored.size import fkd_bytes, logit_bytes
 from bench.errors import UserError
@@ -10,7 +11,8 @@ from bench.storage_calculator.request import BATCH_SIZE, EPOCHS, IMAGE_SIZE, PAP
 from bench.storage_calculator.sizes import image_bytes, network_size
 
 
-class Reading(NamedTuple):
+@dataclass(frozen=True)
+class Reading:
     """One way to understand a printed number: its value, and the unit or division behind it."""
 
     value: float
@@ -18,7 +20,8 @@ class Reading(NamedTuple):
     fits: bool
 
 
-class Claim(NamedTuple):
+@dataclass(frozen=True)
+class Claim:
     """A number that a paper prints, and its readings."""
 
     source: str
@@ -28,12 +31,12 @@ class Claim(NamedTuple):
 
 
 def claims() -> list[Claim]:
-    """All claims but those about methods that are not installed."""
+    """Return all claims but those about methods that are not installed."""
     found = []
     for facts in PAPERS["claims"]:
         try:
-            value = _quantity(**facts["of"]) - (_quantity(**facts["less"]) if "less" in facts else 0)
-            value /= _quantity(**facts["per"]) if "per" in facts else 1
+            value = _quantity(facts["of"]) - (_quantity(facts["less"]) if "less" in facts else 0)
+            value /= _quantity(facts["per"]) if "per" in facts else 1
         except UserError:
             continue
         readings = tuple(Reading(value / by, unit, _fits(value / by, facts)) for unit, by in facts["in"].items())
@@ -49,12 +52,8 @@ def _fits(value: float, facts: dict[str, Any]) -> bool:
     return f"{value:{form}}" == f"{float(text):{form}}"
 
 
-def _quantity(**kind: tuple[Any, int]) -> float:
-    """One quantity of ``papers.toml``, in bytes or numbers.
-
-    Raises:
-        UserError: the method is not installed, or does not know the size of its label model.
-    """
+def _quantity(kind: dict[str, tuple[Any, int]]) -> float:
+    """Return one quantity of ``papers.toml``, in bytes or numbers; refuse one that is not known."""
     ((name, (what, of)),) = kind.items()
     if name == "projector":
         (method,) = RequestedMethod.all(StorageRequest(classes=of, methods=(what,)))

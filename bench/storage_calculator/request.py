@@ -60,28 +60,28 @@ class StorageRequest(BaseConfig):
         Raises:
             UserError: no such data set or teacher, or an IPC above the smallest class.
         """
+        most = max(self.ipc)
         if self.teacher is not None:
             architectures.check(self.teacher)
-        if self.dataset is None:
-            return self._synthetic()
-        info = catalogue.dataset(self.dataset)
-        if max(self.ipc) > info.smallest_class:
+        if self.classes is not None:
+            size = self.image_size or IMAGE_SIZE
+            return DatasetInfo(
+                name=f"{self.classes}-classes", title=f"{self.classes:,} classes", classes=self.classes,
+                image_size=size, smallest_class=most, train_images=self.classes * most, test_images=self.classes,
+                mean=(0.5,) * 3, std=(0.5,) * 3, clip=CLIP, student=TEACHER,
+                teacher=TeacherSpec(arch=self.teacher or TEACHER, image_size=size),
+            )  # fmt: skip
+        info = catalogue.dataset(self.dataset or "")
+        if most > info.smallest_class:
             raise UserError(
-                f"--ipc {max(self.ipc)}: the smallest class of {info.name} has {info.smallest_class} training images, "
-                "so that is the largest IPC"
+                f"--ipc {most}: the smallest class of {info.name} has {info.smallest_class} training images, so that "
+                "is the largest IPC"
             )
-        changed = {"teacher": info.teacher.model_copy(update={"arch": self.teacher})} if self.teacher else {}
-        return info.model_copy(update=changed)
+        return info.model_copy(update={"teacher": self.answering(info.teacher)})
 
-    def _synthetic(self) -> DatasetInfo:
-        assert self.classes is not None
-        size, images = self.image_size or IMAGE_SIZE, max(self.ipc)
-        return DatasetInfo(
-            name=f"{self.classes}-classes", title=f"{self.classes:,} classes", classes=self.classes, image_size=size,
-            smallest_class=images, train_images=self.classes * images, test_images=self.classes, mean=(0.5, 0.5, 0.5),
-            std=(0.5, 0.5, 0.5), teacher=TeacherSpec(arch=self.teacher or TEACHER, image_size=size), clip=CLIP,
-            student=TEACHER,
-        )  # fmt: skip
+    def answering(self, teacher: TeacherSpec) -> TeacherSpec:
+        """Return a teacher with the requested architecture."""
+        return teacher.model_copy(update={"arch": self.teacher}) if self.teacher else teacher
 
 
 SUITE, SMALL = (StorageRequest.model_validate(PAPERS[form]) for form in ("suite", "small"))
@@ -119,24 +119,19 @@ class RequestedMethod:
 
     def schedule(self, ipc: int) -> tuple[str, AugmentationSchedule]:
         """Return the name of the recipe, and the views it shows to a student."""
-        request, images = self.request, ipc * self.dataset.classes
+        request, images, info = self.request, ipc * self.dataset.classes, self.dataset
         if request.dataset is None or (request.epochs and request.batch_size):
             name, epochs, batch = GIVEN, request.epochs or EPOCHS, request.batch_size or BATCH_SIZE
         else:
-            name, own = self._own_schedule(ipc)
-            epochs, batch = request.epochs or own.epochs, request.batch_size or own.batch_size
-        plan = AugmentationConfig(size=self.dataset.image_size)  # label bytes do not depend on the augmentation
+            try:
+                protocol = choose(OFFICIAL, info, self.method.info.name)
+            except UserError:  # baselines have no recipe of their own
+                protocol = choose(COMMON, info, self.method.info.name)
+            own = evaluator_of(protocol).schedule(protocol, info, ipc=ipc, seed=0)
+            name, epochs, batch = protocol.name, request.epochs or own.epochs, request.batch_size or own.batch_size
+        plan = AugmentationConfig(size=info.image_size)  # label bytes do not depend on the augmentation
         return name, AugmentationSchedule(plan=plan, images=images, epochs=epochs, batch_size=min(batch, images))
-
-    def _own_schedule(self, ipc: int) -> tuple[str, AugmentationSchedule]:
-        base = self.method.info.name
-        try:
-            protocol = choose(OFFICIAL, self.dataset, base)
-        except UserError:  # baselines have no recipe of their own
-            protocol = choose(COMMON, self.dataset, base)
-        return protocol.name, evaluator_of(protocol).schedule(protocol, self.dataset, ipc=ipc, seed=0)
 
     def teacher(self, ipc: int) -> TeacherSpec:
         """Return the method's first teacher, which answers in its name, or the data set's."""
-        spec = next(iter(self.method.teachers(self.point(ipc))), self.dataset.teacher)
-        return spec.model_copy(update={"arch": self.request.teacher}) if self.request.teacher else spec
+        return self.request.answering(next(iter(self.method.teachers(self.point(ipc))), self.dataset.teacher))

@@ -22,11 +22,7 @@ JPEG_BYTES, JPEG_SIZE = 15_000, 224
 
 @dataclass(frozen=True)
 class Size:
-    """The storage of one method with one label choice at one IPC; None: not known.
-
-    ``model_numbers`` are the parameters of the label model, with a teacher's buffers; ``public_parameters`` those of
-    its frozen backbone, counted apart; ``full_label_bytes`` the fp16 logits of every view.
-    """
+    """The storage of one method with one label choice at one IPC; None: not known."""
 
     method: str
     labels: str
@@ -37,15 +33,10 @@ class Size:
     protocol: str
     image_bytes: int
     label_bytes: int | None
-    full_label_bytes: int
+    full_label_bytes: int  # fp16 logits of every view
     label_ratio: float | None
-    model_numbers: int | None
-    public_parameters: int
-
-    @property
-    def is_online(self) -> bool:
-        """Return whether the method's own label model answers."""
-        return self.labels.partition(":")[0] not in ("hard", "teacher", "stored", "static")
+    model_numbers: int | None  # parameters of the label model, with a teacher's buffers
+    public_parameters: int  # of its frozen backbone, counted apart
 
 
 @dataclass(frozen=True)
@@ -110,7 +101,9 @@ def sizes(request: StorageRequest) -> list[Size]:
     found = {}
     for method in RequestedMethod.all(request):
         for text in request.labels:
-            choice = effective(method, parse(text, method.method.info))
+            choice = parse(text, method.method.info)
+            if choice.kind == "online" and not labels_itself(method.method):
+                choice = LabelChoice("teacher", "fp32")
             for ipc in request.ipc:
                 try:
                     found[method.name, choice, ipc] = _size(method, choice, ipc)
@@ -118,13 +111,6 @@ def sizes(request: StorageRequest) -> list[Size]:
                     if request.labels != LABELS:
                         raise  # of the default labels, those that fit are shown
     return list(found.values())
-
-
-def effective(method: RequestedMethod, choice: LabelChoice) -> LabelChoice:
-    """Return the choice with "online" resolved to the teacher where the teacher answers."""
-    if choice.kind == "online" and not labels_itself(method.method):
-        return LabelChoice("teacher", "fp32")
-    return choice
 
 
 def _size(method: RequestedMethod, choice: LabelChoice, ipc: int) -> Size:
@@ -141,8 +127,8 @@ def _size(method: RequestedMethod, choice: LabelChoice, ipc: int) -> Size:
 def _labels(
     method: RequestedMethod, choice: LabelChoice, ipc: int, schedule: AugmentationSchedule
 ) -> tuple[int | None, int | None, int]:
-    """Label bytes, numbers of the label model, parameters of its frozen backbone."""
-    classes, point = method.dataset.classes, method.point(ipc)
+    """Return the label bytes, the numbers of the label model, and the parameters of its frozen backbone."""
+    classes, info = method.dataset.classes, method.method.info
     if choice.kind == "hard":
         return 0, None, 0
     if choice.kind == "teacher":
@@ -150,12 +136,12 @@ def _labels(
         size = network_size(spec.arch, classes, spec.image_size)
         return size.file_bytes[choice.detail], size.parameters + size.buffers, 0
     if choice.kind == "online":
-        own = method.method.label_size(point)
+        own = method.method.label_size(method.point(ipc))
         return (None, None, 0) if own is None else (own.numbers * own.width, own.numbers, own.public)
-    if method.method.info.labels == "hard":
+    if info.labels == "hard":
         raise UserError(
-            f"{method.method.info.name} has no label model of its own, so no {choice.kind} labels; "
-            "choose --labels hard or teacher:fp32"
+            f"{info.name} has no label model of its own, so no {choice.kind} labels; choose --labels hard or "
+            "teacher:fp32"
         )
     choice.codec.check(classes, schedule.epochs, method.dataset.title)
     if choice.kind == "static":
@@ -173,16 +159,11 @@ def author_files(request: StorageRequest) -> list[AuthorFiles]:
     found = []
     for method in RequestedMethod.all(request):
         info, classes = method.method.info, method.dataset.classes
-        if not info.label_files or "[" in method.name:
-            continue
-        for ipc in request.ipc:
-            _, seen = method.schedule(ipc)
-            index = info.label_files == "fkd+index"
-            found.append(
-                AuthorFiles(
-                    info.name, ipc, index, seen.epochs, seen.batch_size, logit_bytes(seen.images, classes, seen.epochs),
-                    fkd_bytes(seen.images, classes, seen.epochs, seen.batch_size, index=index),
-                    seen.epochs * math.ceil(seen.images / seen.batch_size),
-                )
-            )  # fmt: skip
+        for ipc in request.ipc if info.label_files and "[" not in method.name else ():
+            seen, index = method.schedule(ipc)[1], info.label_files == "fkd+index"
+            images, epochs, batch = seen.images, seen.epochs, seen.batch_size
+            logits = logit_bytes(images, classes, epochs)
+            written = fkd_bytes(images, classes, epochs, batch, index=index)
+            files = epochs * math.ceil(images / batch)
+            found.append(AuthorFiles(info.name, ipc, index, epochs, batch, logits, written, files))
     return found

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import NamedTuple
 
 from bench.api.stored.size import FKD_FILE_BYTES, FKD_INDEX_BYTES, FKD_VIEW_BYTES
 from bench.format import NONE, ratio, size
 from bench.storage_calculator.papers import Reading, claims
 from bench.storage_calculator.request import RequestedMethod, StorageRequest
-from bench.storage_calculator.sizes import (
-    JPEG_BYTES,
-    JPEG_SIZE,
-    AuthorFiles,
-    Size,
-    author_files,
-    network_size,
-    sizes,
-)
+from bench.storage_calculator.sizes import JPEG_BYTES, JPEG_SIZE, AuthorFiles, Size, author_files, network_size, sizes
 
 ACROSS = 5  # IPCs side by side
 ANY = "any"
+_LABEL_BYTES = (
+    "Stored and static labels to the byte, as bench run writes them; a teacher's weights file to the byte; a "
+    "projector's numbers alone (header, settings and class names are some KB more). Images are an estimate: "
+    f"{JPEG_BYTES:,} bytes at {JPEG_SIZE} px (JPEG, quality 75; LPLD's README), by pixels."
+)
+_CLAIMS = (
+    "What HeLlO (arXiv 2408.08201, text and tables) and LPLD's README print, and what the formulas give. ✓ comes to "
+    "the digits printed, LPLD's to a thousandth; without one, no reading does. M/MB: millions of parameters divided by "
+    "megabytes of labels."
+)
 
 
 class Table(NamedTuple):
@@ -42,14 +45,12 @@ class SizeGroup(NamedTuple):
 
 def groups(found: Sequence[Size]) -> list[SizeGroup]:
     """Return the sizes of all methods, grouped where they are printed the same; the heaviest first."""
-    whole: dict[tuple[str, str], list[Size]] = {}
-    for one in found:
-        whole.setdefault((one.labels.partition(" of ")[0], one.method), []).append(one)
-    alike: dict[tuple[str, ...], list[list[Size]]] = {}
-    for (labels, _), own in whole.items():
+    alike: dict[tuple[str, ...], list[tuple[Size, ...]]] = {}
+    for (labels, _), sizes_ in groupby(found, lambda one: (one.labels.partition(" of ")[0], one.method)):
+        own = tuple(sizes_)
         alike.setdefault((labels, *(size(one.label_bytes) for one in own)), []).append(own)
     every = {one.method for one in found}
-    made = [SizeGroup(key[0], _joint([one[0].method for one in group], every), tuple(group[0]))
+    made = [SizeGroup(key[0], _joint([own[0].method for own in group], every), group[0])
             for key, group in alike.items()]  # fmt: skip
     return sorted(made, key=lambda one: -(one.sizes[-1].label_bytes or 0))
 
@@ -61,7 +62,7 @@ def _joint(methods: Sequence[str], every: set[str]) -> str:
 
 
 def tables(request: StorageRequest, paper: bool | None = None) -> list[Table]:
-    """Every table of a request.
+    """Return every table of a request.
 
     Args:
         paper: add what papers print; None: where they print it of such a set.
@@ -71,34 +72,42 @@ def tables(request: StorageRequest, paper: bool | None = None) -> list[Table]:
     """
     found, info = sizes(request), request.info()
     made, rows = [_recipes(request, found)], groups(found)
+    images = {one.ipc: size(one.image_bytes) for one in found}
     for at in range(0, len(request.ipc), ACROSS):
         ipcs = request.ipc[at : at + ACROSS]
-        made += [_bytes(rows, found, ipcs), _ratios(rows, ipcs)]
+        columns = {"Labels": "left", "Of": "left"} | {f"IPC {ipc:,}": "right" for ipc in ipcs}
+        of_images = ("(images)", ANY, *(images[ipc] for ipc in ipcs))
+        label_bytes = _lines(rows, ipcs, lambda one: size(one.label_bytes))
+        shares = _lines(rows, ipcs, lambda one: ratio(one.label_ratio))
+        formula = "Label bytes by epochs · images · classes · 2, the fp16 logits of every view."
+        made.append(Table("Label bytes", _LABEL_BYTES, columns, (*label_bytes, of_images)))
+        made.append(Table("Share of all stored labels", formula, columns, shares))
         if written := [one for one in author_files(request) if one.ipc in ipcs]:
             made.append(_author_files(written, ipcs))
     made.append(_models(request, found))
-    printed = info.classes in (100, 1000) and info.image_size == JPEG_SIZE and request.epochs in (None, 300)
-    return [*made, _claims()] if (printed if paper is None else paper) else made
-
-
-def _by_ipc(*first: str, ipcs: Sequence[int]) -> dict[str, str]:
-    return dict.fromkeys(first, "left") | {f"IPC {ipc:,}": "right" for ipc in ipcs}
+    if paper is None:
+        paper = info.classes in (100, 1000) and info.image_size == JPEG_SIZE and request.epochs in (None, 300)
+    if paper:
+        printed = tuple((f"{one.source}: {one.what}", one.printed, " · ".join(map(_reading, one.readings)))
+                        for one in claims())  # fmt: skip
+        columns = {"Of": "left", "Printed": "right", "Comes to": "left"}
+        made.append(Table("Where the papers' units differ", _CLAIMS, columns, printed))
+    return made
 
 
 def _recipes(request: StorageRequest, found: Sequence[Size]) -> Table:
     info = request.info()
     rows: dict[tuple[str, str, str], list[str]] = {}
-    every = {one.method: None for one in found}
-    for method in every:
-        own = [one for one in found if one.method == method]
-        key = own[0].protocol, _by_value(own, "epochs"), _by_value(own, "batch_size")
-        rows.setdefault(key, []).append(method)
+    for method, sizes_ in groupby(found, lambda one: one.method):
+        own = list(sizes_)
+        rows.setdefault((own[0].protocol, _by_value(own, "epochs"), _by_value(own, "batch_size")), []).append(method)
+    every = {one.method for one in found}
     return Table(
         f"What a student of {info.title} needs on disk",
         f"{info.classes:,} classes at {info.image_size} px, by arithmetic alone: nothing was run. "
         + ("Each method under its own recipe:" if request.dataset else "Epochs and batches as given:"),
         {"Methods": "left", "Recipe": "left", "Epochs": "right", "Batches of": "right"},
-        tuple((_joint(names, set(every)), *key) for key, names in rows.items()),
+        tuple((_joint(names, every), *key) for key, names in rows.items()),
     )
 
 
@@ -112,66 +121,43 @@ def _by_value(found: Sequence[Size], name: str) -> str:
     return ", ".join(f"{number:,} ({ipc:,})" for number, ipc in firsts.items()).replace("(", "(IPC ", 1)
 
 
-def _bytes(rows: Sequence[SizeGroup], found: Sequence[Size], ipcs: Sequence[int]) -> Table:
-    images = {one.ipc: size(one.image_bytes) for one in found}
-    return Table(
-        "Label bytes",
-        "Stored and static labels to the byte, as bench run writes them; a teacher's weights file to the byte; a "
-        "projector's numbers alone (header, settings and class names are some KB more). "
-        f"Images are an estimate: {JPEG_BYTES:,} bytes at {JPEG_SIZE} px (JPEG, quality 75; LPLD's README), by pixels.",
-        _by_ipc("Labels", "Of", ipcs=ipcs),
-        (*_lines(rows, ipcs, lambda one: size(one.label_bytes)), ("(images)", ANY, *(images[ipc] for ipc in ipcs))),
-    )
-
-
-def _ratios(rows: Sequence[SizeGroup], ipcs: Sequence[int]) -> Table:
-    return Table(
-        "Share of all stored labels",
-        "Label bytes by epochs · images · classes · 2, the fp16 logits of every view.",
-        _by_ipc("Labels", "Of", ipcs=ipcs),
-        tuple(_lines(rows, ipcs, lambda one: ratio(one.label_ratio))),
-    )
-
-
-def _lines(rows: Sequence[SizeGroup], ipcs: Sequence[int], word: Callable[[Size], str]) -> Iterator[tuple[str, ...]]:
-    for one in rows:
-        words = {own.ipc: word(own) for own in one.sizes}
-        yield one.labels, one.methods, *(words.get(ipc, NONE) for ipc in ipcs)
+def _lines(rows: Sequence[SizeGroup], ipcs: Sequence[int], word: Callable[[Size], str]) -> tuple[tuple[str, ...], ...]:
+    words = [{own.ipc: word(own) for own in one.sizes} for one in rows]
+    return tuple((one.labels, one.methods, *(known.get(ipc, NONE) for ipc in ipcs))
+                 for one, known in zip(rows, words, strict=True))  # fmt: skip
 
 
 def _author_files(written: Sequence[AuthorFiles], ipcs: Sequence[int]) -> Table:
     rows: list[tuple[str, ...]] = []
-    for method in dict.fromkeys(one.method for one in written):
-        own = [one for one in written if one.method == method]
+    for method, files in groupby(written, lambda one: one.method):
+        own = list(files)
         rows.append((method, "logits alone", *(size(one.logit_bytes) for one in own)))
         rows.append((method, "files", *(size(one.file_bytes) for one in own)))
         rows.append((method, "how many", *(f"{one.files:,}" for one in own)))
-    indexed = any(one.index for one in written)
+    index = any(one.index for one in written)
+    indexed = f" (G_VBSM: {FKD_VIEW_BYTES + FKD_INDEX_BYTES}, with the image's number)" if index else ""
     return Table(
         "What the authors' own code writes",
-        f"FKD's files: 2 · classes + {FKD_VIEW_BYTES} bytes a view"
-        + (f" (G_VBSM: {FKD_VIEW_BYTES + FKD_INDEX_BYTES}, with the image's number)" if indexed else "")
-        + f", and some {FKD_FILE_BYTES:,} a file for its zip container, which depends on torch's version.",
-        _by_ipc("Method", "", ipcs=ipcs),
+        f"FKD's files: 2 · classes + {FKD_VIEW_BYTES} bytes a view{indexed}"
+        f", and some {FKD_FILE_BYTES:,} a file for its zip container, which depends on torch's version.",
+        {"Method": "left", "": "left"} | {f"IPC {ipc:,}": "right" for ipc in ipcs},
         tuple(rows),
     )
 
 
 def _models(request: StorageRequest, found: Sequence[Size]) -> Table:
     """Return the models that answer online, and the frozen backbones behind them."""
-    rows: dict[Any, tuple[str, ...]] = {}
+    rows: dict[str | int, tuple[str, ...]] = {}
     for method in RequestedMethod.all(request):
         spec = method.teacher(request.ipc[0])
         counts = network_size(spec.arch, method.dataset.classes, spec.image_size)
         numbers = f"{counts.parameters:,} + {counts.buffers:,}"
         rows[spec.arch] = (f"teacher {spec.arch}", numbers, *map(size, counts.file_bytes.values()))
     for one in found:
-        if one.is_online and "[" not in one.method:
+        if "[" not in one.method and one.labels.partition(":")[0] not in ("hard", "teacher", "stored", "static"):
             rows[one.method] = (f"{one.labels} of {one.method}", *_plain(one.model_numbers))
-            if one.public_parameters:
-                rows["public", one.public_parameters] = (
-                    "its public base, counted apart", *_plain(one.public_parameters)
-                )  # fmt: skip
+            if public := one.public_parameters:
+                rows[public] = ("its public base, counted apart", *_plain(public))
     return Table(
         "Models that answer online",
         "Numbers: parameters, and of a teacher its buffers; a teacher's int8 has a scale for each output channel.",
@@ -184,20 +170,8 @@ def _plain(numbers: int | None) -> tuple[str, ...]:
     return (NONE,) * 4 if numbers is None else (f"{numbers:,}", size(4 * numbers), size(2 * numbers), NONE)
 
 
-def _claims() -> Table:
-    return Table(
-        "Where the papers' units differ",
-        "What HeLlO (arXiv 2408.08201, text and tables) and LPLD's README print, and what the formulas give. ✓ comes "
-        "to the digits printed, LPLD's to a thousandth; without one, no reading does. M/MB: millions of parameters "
-        "divided by megabytes of labels.",
-        {"Of": "left", "Printed": "right", "Comes to": "left"},
-        tuple((f"{one.source}: {one.what}", one.printed, " · ".join(map(_reading, one.readings))) for one in claims()),
-    )
-
-
 def _reading(one: Reading) -> str:
-    if one.unit.startswith("%"):
-        number = f"{one.value:.2g}"
-    else:
-        number = ratio(one.value) if one.value < 0.1 else f"{one.value:.4g}"
+    number = f"{one.value:.2g}" if one.unit.startswith("%") else f"{one.value:.4g}"
+    if one.value < 0.1 and not one.unit.startswith("%"):
+        number = ratio(one.value)
     return f"{number} {one.unit}{' ✓' if one.fits else ''}"

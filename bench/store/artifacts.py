@@ -23,7 +23,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from typing import Literal
@@ -127,10 +127,8 @@ class Store:
     def ids(self, kind: Literal["cells", "failures", "heartbeats"]) -> set[str]:
         """List the cells that have an artifact, a failure or a heartbeat: one look for a whole grid."""
         with os.scandir(self.root / kind) as entries:
-            names = [entry.name for entry in entries if not entry.name.startswith(".")]
-        if kind == "cells":
-            return set(names)
-        return {name.removesuffix(".json") for name in names if name.endswith(".json")}
+            names = {entry.name for entry in entries if not entry.name.startswith(".")}
+        return names if kind == "cells" else {one.removesuffix(".json") for one in names if one.endswith(".json")}
 
     def work(self, cell_id: str) -> Path:
         """Return the scratch folder of a cell, made if need be."""
@@ -169,15 +167,11 @@ class Store:
         """Yield every readable record, finished and failed, in the order of the ids."""
         finished = self.ids("cells")
         for cell_id in sorted(finished):
-            try:
-                record = self.record(cell_id)
-            except Damaged:
-                continue
-            if record is not None:
-                yield record
+            with suppress(Damaged):
+                if (record := self.record(cell_id)) is not None:
+                    yield record
         for cell_id in sorted(self.ids("failures") - finished):
-            failed = self.failure(cell_id)
-            if failed is not None:
+            if (failed := self.failure(cell_id)) is not None:
                 yield failed
 
     def verify(self, record: Record) -> None:
@@ -215,9 +209,8 @@ class Store:
     @staticmethod
     def facts(folder: Path) -> dict[str, FileFacts]:
         """Return size and digest of every file under ``folder``, by relative path."""
-        return {
-            name: FileFacts(bytes=path.stat().st_size, sha256=sha256_of(path)) for name, path in _files(folder).items()
-        }
+        files = _files(folder)
+        return {name: FileFacts(bytes=path.stat().st_size, sha256=sha256_of(path)) for name, path in files.items()}
 
     def commit(self, draft: Path, record: Record) -> None:
         """Make a draft the artifact of its cell: flush, write the record last, rename."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from bench.api import BaseConfig
 
 Stage = Literal["teacher", "prepare", "distill", "label", "evaluate"]
-STAGES: tuple[Stage, ...] = ("teacher", "prepare", "distill", "label", "evaluate")
-
+STAGES: tuple[Stage, ...] = get_args(Stage)
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
 
@@ -31,10 +32,8 @@ def digest(value: Any) -> str:
     return hashlib.blake2b(canonical(value).encode(), digest_size=5).hexdigest()
 
 
-class Cell(BaseModel):
+class Cell(BaseConfig):
     """One computation of the grid."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     stage: Stage
     by: str  # the plug-in that computes it, or the harness's own "teacher", "stored" and "static"

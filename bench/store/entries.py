@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError, model_validator
 
-from bench.api import BaseConfig
+from bench.api import BaseConfig, FrozenBackbone
+from bench.api.config import first_problem
 from bench.store.cell import canonical
-from bench.store.record import BackboneFacts
 
 SUFFIX = ".records.jsonl"
 LONGEST_LINE = 1 << 20  # characters; an entry has a few thousand
@@ -28,7 +28,7 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Cost(BaseConfig):
-    """What training a student takes, from evaluators that measure it."""
+    """The cost of training a student, from evaluators that measure it."""
 
     batch_size: Annotated[int, Field(ge=1)]
     iterations: Annotated[int, Field(ge=1)]  # that were timed
@@ -68,7 +68,7 @@ class Entry(BaseConfig):
     image_bytes: Count | None = None
     label_bytes: Count | None = None
     label_parameters: Count | None = None  # of the label model; None: labels are stored
-    public: tuple[BackboneFacts, ...] = ()
+    public: tuple[FrozenBackbone, ...] = ()
     full_label_bytes: Count | None = None  # fp16 labels of every view: epochs · images · classes · 2, over all steps
     seconds: dict[str, Seconds] = Field(default_factory=dict)  # stage -> wall time of its cells
     environment: dict[str, str] = Field(default_factory=dict)
@@ -169,6 +169,4 @@ def _parse(line: str) -> Entry:
     try:
         return Entry.model_validate_json(line)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ValueError(" ".join(f"{place}: {first['msg']}".removeprefix(": ").split())) from None
+        raise ValueError(first_problem(error)) from None

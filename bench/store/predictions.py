@@ -1,4 +1,4 @@
-"""The predicted class of every test image, one compact safetensors file per board.
+"""Predicted class of every test image, one compact safetensors file per board.
 
 A file holds a uint16 vector per cell and the true classes, each distinct vector once; its metadata say which of them a
 cell's are. A class-incremental evaluation has a row per step, with :data:`UNTESTED` for classes still to come.
@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.store.cell import canonical
+
 UNTESTED = 2**16 - 1
 SUFFIX = ".predictions.safetensors"
 FILE = "predictions.safetensors"  # of an evaluate artifact: tensors "predicted" and "labels"
@@ -25,12 +27,12 @@ Predicted = tuple[NDArray[np.uint16], NDArray[np.uint16]]  # predicted and true 
 
 
 def predicted_cells(path: Path) -> dict[str, str]:
-    """The cells of a predictions file, each with the name of its true classes; empty where it can't be read."""
+    """Cells of a predictions file, each with the name of its true classes; empty where it can't be read."""
     try:
         with path.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
             header = json.loads(stream.read(min(length, LONGEST_HEADER)))
-        pointers = header.get("__metadata__", {})
+        pointers = json.loads(header.get("__metadata__", {}).get("labels", "{}"))
         return {cell: pointers[cell] for cell in header if cell in pointers}
     except (OSError, ValueError, AttributeError, struct.error):
         return {}
@@ -68,7 +70,7 @@ def save(predicted: NDArray[np.int64], labels: NDArray[np.int64], path: Path) ->
 
 
 def pack(cells: Mapping[str, Predicted]) -> bytes:
-    """The content of a board's file, the same bytes for the same cells in any order."""
+    """Content of a board's file, the same bytes for the same cells in any order."""
     from safetensors.numpy import save
 
     tensors: dict[str, Any] = {}
@@ -78,4 +80,4 @@ def pack(cells: Mapping[str, Predicted]) -> bytes:
         name = f"labels/{hashlib.sha256(labels.tobytes()).hexdigest()[:10]}"
         tensors |= {cell: np.ascontiguousarray(predicted), name: np.ascontiguousarray(labels)}
         pointers[cell] = name
-    return save(tensors, metadata=pointers)
+    return save(tensors, metadata={"labels": canonical(pointers)})  # one entry: safetensors has no order of several

@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from bench.api import BaseConfig, FrozenBackbone
+from bench.api.config import first_problem
 from bench.store.cell import Cell, digest
-from bench.store.upgrades import RECORDS, upgraded
 
-SCHEMA_VERSION = 1  # raise it with what a record holds, and say in bench.store.upgrades how an older one becomes so
+SCHEMA_VERSION = 1  # raise it with what a record holds, and say in UPGRADES how an older one becomes so
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}  # version -> what makes it one of the next
 
 
-class FileFacts(BaseModel):
+class FileFacts(BaseConfig):
     """One file of an artifact."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     bytes: int
     sha256: str
 
 
-class BackboneFacts(BaseModel):
-    """A frozen backbone an artifact stands on; its bytes are counted apart."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    sha256: str
-    bytes: int
-
-
-class RunFacts(BaseModel):
+class RunFacts(BaseConfig):
     """The circumstances of a run: everything that may differ between two runs of the same cell."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     started: str  # ISO 8601, UTC
     seconds: float  # wall time of the last uninterrupted stretch
@@ -43,10 +32,8 @@ class RunFacts(BaseModel):
     environment: dict[str, str]
 
 
-class PluginFacts(BaseModel):
+class PluginFacts(BaseConfig):
     """The code behind a cell, and all its settings."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["method", "evaluator", "harness"]
     name: str
@@ -56,14 +43,12 @@ class PluginFacts(BaseModel):
     settings: dict[str, Any]  # all of them, defaults included
 
 
-class Record(BaseModel):
+class Record(BaseConfig):
     """The record of a cell.
 
     ``result`` and ``files`` are the same in every run on the same kind of CPU with the same number of threads; ``run``
     is not.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: Literal[1] = 1
     id: str
@@ -72,7 +57,7 @@ class Record(BaseModel):
     inputs: dict[str, str] = Field(default_factory=dict)  # parent id -> content digest of what was read
     result: dict[str, Any] = Field(default_factory=dict)
     files: dict[str, FileFacts] = Field(default_factory=dict)  # relative path -> facts
-    public: tuple[BackboneFacts, ...] = ()
+    public: tuple[FrozenBackbone, ...] = ()
     plugins: tuple[PluginFacts, ...] = ()  # whose code made it
     run: RunFacts
     error: str | None = None  # failed: one line
@@ -87,13 +72,13 @@ class Record(BaseModel):
         """
         try:
             return cls.model_validate_json(text)
-        except ValidationError:  # nearly all are of this version: only of the others is it asked which
-            values = upgraded(json.loads(text), SCHEMA_VERSION, RECORDS)
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        except ValidationError as error:  # nearly all records are of this version: look at the others alone
+            problem, values = first_problem(error), json.loads(text)
+        if not isinstance(values, dict) or (version := values.get("schema_version", 1)) == SCHEMA_VERSION:
+            raise ValueError(problem)
+        if type(version) is not int or version not in UPGRADES:
+            raise ValueError(f"schema version {version!r} is not known to this release, which writes {SCHEMA_VERSION}")
+        return cls.parse(json.dumps({**UPGRADES[version](values), "schema_version": version + 1}))
 
     @property
     def bytes(self) -> int:

@@ -66,7 +66,7 @@ def draw_corpus(source: Path, folder: Path, limit: int, processes: int, report: 
     caption = [number[name] for name in named]
     store = np.lib.format.open_memmap(folder / "pixels.npy", mode="w+", dtype=np.uint8, shape=(len(icons), SIZE, SIZE))
     not_drawn: list[str] = []
-    for row, pixels in rasterise_many([icon for icon, _ in icons], SIZE, processes):
+    for row, pixels in enumerate(rasterise_many([icon for icon, _ in icons], SIZE, processes)):
         if isinstance(pixels, str):
             not_drawn.append(f"{icons[row][0].set}:{icons[row][0].name}: {pixels}")
             caption[row] = -1

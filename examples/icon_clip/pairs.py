@@ -44,9 +44,8 @@ def training_pairs(source: Path) -> TrainingPairs:
         if touches_icons_100(icon.name):
             held_out += 1
             continue
-        caption = found.package.concept(icon)
-        if any(letter.isalnum() for letter in caption):
-            (found.unseen if family(icon.set) in UNSEEN_FAMILIES else found.train).append((icon, caption))
+        if any(letter.isalnum() for letter in icon.concept):
+            (found.unseen if family(icon.set) in UNSEEN_FAMILIES else found.train).append((icon, icon.concept))
     return TrainingPairs(found.train, found.unseen, held_out, found.package)
 
 

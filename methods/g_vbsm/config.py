@@ -94,11 +94,7 @@ class Config(BaseConfig):
         return tuple(specs)
 
     def independent(self) -> bool:
-        """Return whether no batch of images builds on the one before.
-
-        Then several can be optimised at once: they start without running statistics and meet the networks in the same
-        order.
-        """
+        """Return whether no batch of images builds on the one before, so that several can be optimised at once."""
         in_turn = self.backbone == "round-robin" and self.iterations % len(self.pool) == 0
         return self.ema_reset == "per_batch" and in_turn
 

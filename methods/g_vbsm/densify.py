@@ -29,19 +29,17 @@ class Densification:
     def __init__(self, labels: Sequence[Sequence[int]], tau: float, device: torch.device):
         self.tau = tau
         self.groups = len(labels)
-        members: dict[int, list[list[int]]] = {}  # by how many there are
-        owners: dict[int, list[int]] = {}
+        found: dict[int, list[tuple[int, list[int]]]] = {}  # by the images of a class: its group and their rows
         for group, classes in enumerate(labels):
             places = sorted(range(len(classes)), key=lambda place: classes[place])
             for _, same in itertools.groupby(places, key=lambda place: classes[place]):
                 rows = [group * len(classes) + place for place in same]
                 if len(rows) > 1:
-                    members.setdefault(len(rows), []).append(rows)
-                    owners.setdefault(len(rows), []).append(group)
-        self._classes = [
-            (count, torch.tensor(rows, device=device).flatten(), torch.tensor(owners[count], device=device))
-            for count, rows in members.items()
-        ]
+                    found.setdefault(len(rows), []).append((group, rows))
+        self._classes = []
+        for count, listed in found.items():
+            owners, members = (torch.tensor(each, device=device) for each in zip(*listed, strict=True))
+            self._classes.append((count, owners, members.flatten()))
 
     def __call__(self, views: Tensor) -> Tensor:
         """Return Σ over the classes of KL(softmax(λ/τ), held fixed ‖ softmax(λ)) (G,) for views (G * B, 3, S, S)."""
@@ -54,7 +52,7 @@ class Densification:
         else:  # pooling to more pixels repeats each of them
             repeats = (_SIDE // views.shape[2]) ** 2
         features = features.flatten(1)
-        for count, rows, owners in self._classes:
+        for count, owners, rows in self._classes:
             chosen = features.index_select(0, rows).unflatten(0, (-1, count))  # (classes, images, numbers)
             spectrum = torch.linalg.eigvalsh(repeats * (chosen @ chosen.mT))
             aim = (spectrum / self.tau).softmax(1).detach()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -35,29 +34,26 @@ class Layout:
 
     def __init__(self, net: nn.Module, targets: Targets, first_multiplier: float):
         pieces: list[Tensor] = []
-        conv: list[int] = []
-        self.order: list[tuple[str, int]] = []  # ("conv" or "norm", its place among its kind)
-        seen = {"conv": 0, "norm": 0}
-        first = 0
+        self.layers: list[
+            tuple[int, list[int]]
+        ] = []  # place among the convolutions, -1 for none; lengths of its pieces
+        self.convolutions = 0
         for name, module in net.named_modules():
             if isinstance(module, nn.Conv2d):
-                kind, found = "conv", list(targets[name])
+                place, found = self.convolutions, list(targets[name])
+                self.convolutions += 1
             elif isinstance(module, nn.BatchNorm2d):
                 assert module.running_mean is not None and module.running_var is not None
-                kind, found = "norm", [module.running_mean, module.running_var]
+                place, found = -1, [module.running_mean, module.running_var]
             else:
                 continue
-            conv += [seen["conv"] if kind == "conv" else -1] * len(found)
+            self.layers.append((place, [len(piece) for piece in found]))
             pieces += found
-            self.order.append((kind, seen[kind]))
-            seen[kind] += 1
-            first = first or len(pieces)
         self.targets = torch.cat(pieces)
         self.lengths = torch.tensor([len(piece) for piece in pieces])
         self.weights = torch.ones(len(pieces), device=self.targets.device)
-        self.weights[:first] = first_multiplier
-        self.conv = np.array(conv)
-        self.convolutions = seen["conv"]
+        self.weights[: len(self.layers[0][1])] = first_multiplier
+        self.conv = np.repeat([place for place, _ in self.layers], [len(lengths) for _, lengths in self.layers])
 
     def active(self, skipped: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return which pieces (..., S) count when the convolutions ``skipped`` (..., convolutions) do not."""
@@ -67,13 +63,14 @@ class Layout:
         return active
 
 
-class Matcher:
+class Matcher(ExitStack):
     """One network of the pool and the running statistics of ``groups`` batches of images that it has seen.
 
     Open it around forwards; then :meth:`loss` is of the last one.
     """
 
     def __init__(self, net: nn.Module, layout: Layout, groups: int, config: Config):
+        super().__init__()
         self.net, self.layout, self.alpha, self.init = net, layout, config.alpha, config.ema_init
         self.convs, self.norms = ConvInputs(net, groups, config.patch), BatchNormInputs(net, groups)
         device = layout.targets.device
@@ -82,17 +79,11 @@ class Matcher:
         self._absent = torch.zeros(groups, int(layout.lengths.max()), device=device)
         self.mixture = torch.zeros(groups, len(layout.targets), device=device)
         self.started = torch.zeros(groups, len(layout.lengths), dtype=torch.bool, device=device)
-        self._opened = ExitStack()
 
     def __enter__(self) -> Self:
-        self._opened.enter_context(self.convs)
-        self._opened.enter_context(self.norms)
+        self.enter_context(self.convs)
+        self.enter_context(self.norms)
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._opened.close()
 
     def loss(self, active: Tensor) -> Tensor:
         """Return the weighted sum of norms (G,) of the last forward, after its statistics were mixed in.
@@ -116,14 +107,8 @@ class Matcher:
 
     def _vector(self) -> Tensor:
         """Return the statistics of the last forward (G, L), zeros where a convolution was skipped."""
-        convs, norms = self.convs.take(), self.norms.take()
-        lengths = iter(self.layout.lengths.tolist())
+        convs, norms = self.convs.take(), iter(self.norms.take())
         pieces: list[Tensor] = []
-        for kind, place in self.layout.order:
-            if kind == "norm":
-                pieces += norms[place]
-                next(lengths), next(lengths)
-            else:
-                sizes = [next(lengths) for _ in ConvMoments._fields]
-                pieces += convs.get(place) or [self._absent[:, :size] for size in sizes]
+        for place, lengths in self.layout.layers:
+            pieces += next(norms) if place < 0 else convs.get(place) or [self._absent[:, :size] for size in lengths]
         return torch.cat(pieces, 1)

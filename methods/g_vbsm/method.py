@@ -19,7 +19,7 @@ from bench.api import (
     StudentCost,
     Task,
     TeacherSpec,
-)  # fmt: skip
+)
 from bench.api.architectures import network_hours
 from bench.api.config import Artifact
 from bench.api.labels import Encoding

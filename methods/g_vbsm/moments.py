@@ -8,8 +8,8 @@ they are a batch size smaller. The gradient is affine in the activation and join
 
 from __future__ import annotations
 
-from functools import cache
-from types import TracebackType
+from contextlib import ExitStack
+from functools import cache, partial
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -37,11 +37,9 @@ def conv_moments(x: Tensor, groups: int, patch: int) -> tuple[Tensor, ConvMoment
     of ``patch`` pixels a side. Go on with the activations returned: their gradient holds that of the moments.
     """
     height, width = x.shape[2:]
-    if height == width == 1:  # enlarged, it is the same pixel all over
-        x, *found = _Tap.apply(x, groups, 1)
-        return x, ConvMoments(*found)
-    if height % patch == 0 and width % patch == 0:
-        x, *found = _Tap.apply(x, groups, patch)
+    grid = 1 if height == width == 1 else patch  # enlarged, it is the same pixel all over
+    if height % grid == 0 and width % grid == 0:
+        x, *found = _Tap.apply(x, groups, grid)
         return x, ConvMoments(*found)
     x, mean, var, _, _ = _Tap.apply(x, groups, 1)
     if height <= patch and width <= patch:
@@ -157,7 +155,7 @@ def _over_patches(maps: Tensor, patch: int) -> Tensor:
     return maps.unflatten(2, (-1, patch)).unflatten(1, (-1, patch)).mean((2, 4)).flatten(1)  # type: ignore[no-any-return]
 
 
-class ConvInputs:
+class ConvInputs(ExitStack):
     """Records the moments of the inputs of a network's convolutions, while it is open.
 
     ``names`` and ``modules`` are the network's Conv2d in module order; those in ``skipped`` (a set of their places)
@@ -165,37 +163,27 @@ class ConvInputs:
     """
 
     def __init__(self, net: nn.Module, groups: int, patch: int):
-        found = [(name, module) for name, module in net.named_modules() if isinstance(module, nn.Conv2d)]
-        self.names = [name for name, _ in found]
-        self.modules = [module for _, module in found]
+        super().__init__()
+        convs = {name: module for name, module in net.named_modules() if isinstance(module, nn.Conv2d)}
+        self.names, self.modules = list(convs), list(convs.values())
         self.skipped: frozenset[int] = frozenset()
         self._groups, self._patch = groups, patch
         self._found: dict[int, ConvMoments] = {}
-        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
 
     def __enter__(self) -> Self:
         for place, module in enumerate(self.modules):
-            self._hooks.append(module.register_forward_pre_hook(self._recorder(place)))
+            self.enter_context(module.register_forward_pre_hook(partial(self._record, place)))
+        self.callback(self._found.clear)
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
-        self._found.clear()
 
     def take(self) -> dict[int, ConvMoments]:
         """Return and forget the moments of the last forward by the places of the convolutions."""
-        found, self._found = self._found, {}
+        found = self._found.copy()
+        self._found.clear()
         return found
 
-    def _recorder(self, place: int) -> Any:
-        def record(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
-            if place in self.skipped:
-                return None
-            x, self._found[place] = conv_moments(inputs[0], self._groups, self._patch)
-            return (x,)
-
-        return record
+    def _record(self, place: int, module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
+        if place in self.skipped:
+            return None
+        x, self._found[place] = conv_moments(inputs[0], self._groups, self._patch)
+        return (x,)

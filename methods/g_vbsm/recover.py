@@ -93,7 +93,6 @@ class PoolLoss:
     """Cross entropy, matched statistics of one network per iteration, and data densification.
 
     Args:
-        matchers: of the networks, opened by the caller.
         labels: the classes (G, B) of the images.
         batches: the numbers of the G batches, on which turns and skips depend.
     """

@@ -57,7 +57,7 @@ STAGES = {
 
 
 class ProjectorConfig(BaseConfig):
-    """What must be known to build a projector again. Defaults are the paper's for ImageNet-1K, or assumed as noted."""
+    """All that is needed to build a projector again. Defaults are the paper's for ImageNet-1K, or assumed as noted."""
 
     unmarked: ClassVar[Artifact] = "labels"
 

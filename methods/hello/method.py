@@ -20,7 +20,7 @@ from bench.api import (
     MethodInfo,
     StudentCost,
     Task,
-)  # fmt: skip
+)
 from bench.api.architectures import network_hours
 from bench.api.config import Artifact
 from bench.kit.clip.naming import clip_identity
@@ -35,17 +35,11 @@ class HeLlO(Distiller):
     """Images: RDED's, updated only on request. Labels: the projector, online."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
-        name="hello",
-        title="HeLlO",
-        version=1,
-        paper="arXiv 2408.08201",
-        labels="projector",
-        needs="a public CLIP",
+        name="hello", title="HeLlO", version=1, paper="arXiv 2408.08201", labels="projector", needs="a public CLIP",
         shared=("label",),
-        student_cost=StudentCost(
-            batch_size=100, seconds=0.21, mebibytes=4004, reference=True
-        ),  # supplement, Table 6, one A5000
-    )
+        # supplement, Table 6, one A5000
+        student_cost=StudentCost(batch_size=100, seconds=0.21, mebibytes=4004, reference=True),
+    )  # fmt: skip
     Config = config.Config
     label_kinds: ClassVar[dict[str, str]] = {"projector": "methods.hello.projector:ProjectorLabels"}
 
@@ -96,9 +90,10 @@ class HeLlO(Distiller):
             yield ImageBlock(update(pixels[chunk], task.labels.projector, self.config, task), labels[chunk])
 
     def label_model(self, task: Task) -> ProjectorLabels:
-        from methods.hello.projector import ProjectorLabels
+        from methods.hello.projector import ProjectorLabels, stored_tensors
         from methods.hello.train import train_projector
 
         clip = self.config.clip or task.dataset.clip
         projector, base = train_projector(task, self.config, clip)
-        return ProjectorLabels.of(projector, clip, base, task.data.names, self.config, task.device)
+        tensors = stored_tensors(projector, self.config)
+        return ProjectorLabels(clip, base, task.data.names, self.config, tensors, task.device)

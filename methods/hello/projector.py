@@ -85,7 +85,6 @@ def build(clip: CLIP, tokenizer: Tokenizer, names: Sequence[str], config: Projec
     Args:
         clip: the public CLIP; its image tower is taken over and altered.
         names: the classes as prompts name them, in class order.
-        seed: of the factors' and of the random head's start.
     """
     generator = torch.Generator().manual_seed(seed)
     head = text_embeddings(clip, tokenizer, names, config.templates)
@@ -111,10 +110,8 @@ def build(clip: CLIP, tokenizer: Tokenizer, names: Sequence[str], config: Projec
 def fold_batch_norms(tower: ModifiedResNet) -> dict[str, Tensor]:
     """Fold every batch norm, frozen as it is, into the convolution before it, in place.
 
-    It is the same function with less to read and write, in training and serving alike.
-
-    Returns:
-        The factor (out,) by which each convolution's weight was multiplied, by the weight's name.
+    It is the same function with less to read and write. Returned is the factor (out,) of each convolution's weight, by
+    the weight's name.
     """
     gains = {}
     modules = dict(tower.named_modules())
@@ -166,6 +163,12 @@ def label_size(config: ProjectorConfig, clip: str, classes: int) -> LabelSize | 
     return LabelSize(numbers, itemsize, sum(p.numel() for p in tower.parameters()))
 
 
+def stored_tensors(projector: Projector, config: ProjectorConfig) -> dict[str, Tensor]:
+    """Return what was trained of a projector as it is stored, rounding included, on the host."""
+    dtype: torch.dtype = getattr(torch, config.store_dtype)
+    return {name: p.detach().to("cpu", dtype) for name, p in lora.adapters(projector).items()}
+
+
 class ProjectorLabels(LabelSource):
     """A merged projector that answers every view; adapters, settings and class names are what it counts."""
 
@@ -183,48 +186,23 @@ class ProjectorLabels(LabelSource):
         """Build what is served from what is stored; ``clip`` is what :func:`load_same_clip` finds ``base`` by.
 
         Raises:
-            UserError: the public CLIP is not to be had or is another one, or the adapters do not fit it.
+            UserError: the public CLIP is not available or is another one, or the adapters do not fit it.
         """
-        self.clip, self.base, self.names, self.config, self.tensors = (
-            clip,
-            base,
-            tuple(names),
-            config,
-            tensors,
-        )
+        self.clip, self.base, self.names = clip, base, tuple(names)
+        self.config, self.tensors = config, tensors
         model, tokenizer = load_same_clip(clip, base, device)
         self.projector = build(model, tokenizer, names, config)
         lora.restore(lora.adapters(self.projector), tensors, base.name)
         lora.merge(self.projector)
         self.projector.to(memory_format=torch.channels_last)
 
-    @classmethod
-    def of(
-        cls,
-        projector: Projector,
-        clip: str,
-        base: FrozenBackbone,
-        names: Sequence[str],
-        config: ProjectorConfig,
-        device: torch.device,
-    ) -> Self:
-        """Make the source of a trained projector: what is served is what is stored, rounding included."""
-        dtype: torch.dtype = getattr(torch, config.store_dtype)
-        tensors = {name: p.detach().to("cpu", dtype) for name, p in lora.adapters(projector).items()}
-        return cls(clip, base, names, config, tensors, device)
-
     @torch.no_grad()
     def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
         return self.projector(views.pixels)  # type: ignore[no-any-return]
 
     def save(self, folder: Path) -> None:
-        facts = {
-            "kind": self.kind,
-            "clip": self.clip,
-            "public": asdict(self.base),
-            "config": self.config.structure(),
-            "names": self.names,
-        }
+        facts = {"kind": self.kind, "clip": self.clip, "public": asdict(self.base), "config": self.config.structure()}
+        facts["names"] = self.names
         text = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
         (folder / "source.json").write_text(text + "\n", encoding="utf-8")
         save_file({name: t.contiguous() for name, t in self.tensors.items()}, folder / _ADAPTERS)

@@ -35,14 +35,10 @@ def train_projector(task: Task, config: Config, clip_name: str) -> tuple[Project
         target = mean_logits(teachers, views.pixels)
         return projector_loss(projector(views.pixels), target, views.labels, config.ce_weight)
 
+    trained = [p for p in projector.parameters() if p.requires_grad]
     train(
         projector,
-        torch.optim.AdamW(
-            [p for p in projector.parameters() if p.requires_grad],
-            config.lr,
-            weight_decay=config.weight_decay,
-            fused=True,
-        ),
+        torch.optim.AdamW(trained, config.lr, weight_decay=config.weight_decay, fused=True),
         lambda step: config.lr * lr_factor(config.schedule, step, total),
         loss,
         task.data.train,
@@ -57,10 +53,7 @@ def train_projector(task: Task, config: Config, clip_name: str) -> tuple[Project
 
 
 def augmentation(task: Task, config: Config) -> AugmentationConfig:
-    """Return the augmentation under which teachers and projector are compared.
-
-    The teacher's size, random resized crops, and flips where a flip keeps the class.
-    """
+    """Return the augmentation under which teachers and projector are compared: crops, and flips that keep the class."""
     return AugmentationConfig(
         size=task.teacher.network.image_size,
         crop="rrc",

@@ -62,25 +62,14 @@ class ProjectorConfig(BaseConfig):
 
 
 def check_dataset(name: str, dataset: DatasetInfo) -> None:
-    """Refuse a data set without prompts and masks.
-
-    Args:
-        name: of what needs them.
-
-    Raises:
-        UserError: it has none.
-    """
+    """Raise a UserError for a data set without the prompts and masks that ``name`` needs."""
     if dataset.task != TASK:
         raise UserError(f"{name} needs prompts and masks, which {dataset.name} has not; expected a data set like "
                         "icon-scenes")  # fmt: skip
 
 
 def check_student(name: str) -> int:
-    """Return the width of a promptable student.
-
-    Raises:
-        UserError: the name is another.
-    """
+    """Return the width of a promptable student; raise a UserError for other names."""
     if (match := re.fullmatch(r"promptable-w([1-9]\d*)", name)) is None:
         raise UserError(f"student {name!r} answers with classes, not with a mask; expected promptable-wN, e.g. "
                         "promptable-w16")  # fmt: skip

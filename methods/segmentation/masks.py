@@ -46,11 +46,9 @@ def clicks(points: Tensor, height: int, width: int) -> Tensor:
 
 
 def points_of(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Find the points in maps of clicks (B, H, W), as fractions of the sides.
+    """Find the points in maps of clicks (B, H, W): the discs' centres of mass (B, 2), row and column, in [0, 1].
 
-    Returns:
-        The centres of mass of the discs (B, 2), row and column of pixels' middles; and whether there is one, bool (B,):
-        a crop may leave the click outside.
+    The second tensor, bool (B,), tells whether there is one: a crop may leave the click outside.
     """
     weight = maps.sum((1, 2))
     there = weight > 0
@@ -63,11 +61,7 @@ def points_of(maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def click_maps(views: AugmentedBatch) -> Tensor:
-    """Return the clicks (B, 1, S, S) of a batch.
-
-    Raises:
-        ValueError: its images have no prompts.
-    """
+    """Return the clicks (B, 1, S, S) of a batch; raise a ValueError where it has no prompts."""
     if views.channels is None:
         raise ValueError("these images have no prompts; expected a data set for segmentation")
     return views.channels[:, CLICK : CLICK + 1]
@@ -106,10 +100,7 @@ class TestMasks:
     """A test split with masks on a device, for the mean IoU of a network or a label model."""
 
     def __init__(self, split: Split, size: int, device: torch.device, batch_size: int = BATCH):
-        """Put images, prompts and masks on the device.
-
-        Args:
-            size: pixels per side, those of the split's images.
+        """Put images of ``size`` pixels per side, prompts and masks on the device.
 
         Raises:
             ValueError: the split has no masks, or has them at another size.

@@ -103,14 +103,10 @@ def joined(features: Tensor, coarser: Tensor) -> Tensor:
 
 
 def build(arch: str, image_size: int, mean: Sequence[float], std: Sequence[float]) -> Promptable:
-    """Build a promptable network with random weights from torch's global stream.
-
-    Args:
-        arch: ``promptable-wN``.
-        image_size: pixels per side of its input.
+    """Build ``promptable-wN`` with random weights from torch's global stream.
 
     Raises:
-        UserError: it is no promptable network, or it can't take images of this size.
+        UserError: it is no promptable network, or it can't take images of ``image_size`` pixels per side.
     """
     width = check_student(arch)
     if image_size % SHRINKS:

@@ -129,12 +129,8 @@ class ProjectorMasks(MaskLabels):
         return sum(tensor.numel() for tensor in self.tensors.values())
 
     def save(self, folder: Path) -> None:
-        facts = {
-            "kind": self.kind,
-            "clip": self.clip,
-            "public": asdict(self.base),
-            "config": self.config.structure(),
-        }
+        public, config = asdict(self.base), self.config.structure()
+        facts = {"kind": self.kind, "clip": self.clip, "public": public, "config": config}
         text = json.dumps(facts, separators=(",", ":"))
         (folder / "source.json").write_text(text + "\n", encoding="utf-8")
         save_file({name: t.contiguous() for name, t in self.tensors.items()}, folder / _ADAPTERS)
@@ -150,11 +146,7 @@ class ProjectorMasks(MaskLabels):
 
 
 def train_projector(task: Task, clip_name: str, config: ProjectorConfig, teacher: TeacherMasks) -> ProjectorMasks:
-    """Train the projector towards the teacher's masks, as probabilities, on the training split. Resumable.
-
-    Raises:
-        UserError: the public CLIP is not available or has no ResNet tower.
-    """
+    """Train the projector towards the teacher's masks, as probabilities, on the training split. Resumable."""
     clip, _, base = load_clip(clip_name, task.device)
     projector = build(clip, config, seed_for("promptable-lora-init", task.seed))
     del clip  # with it goes the text tower

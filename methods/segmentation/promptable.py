@@ -25,7 +25,27 @@ if TYPE_CHECKING:
     from methods.segmentation.teacher import TeacherMasks
 
 
-class Promptable(Distiller):
+class MaskMethod(Distiller):
+    """A method whose images are random real scenes, and whose labels answer their prompts with masks."""
+
+    def teachers(self, point: GridPoint) -> tuple[TeacherSpec, ...]:
+        """None that classifies."""
+        return ()
+
+    def images_from(self, point: GridPoint) -> Distiller:
+        return RandomReal()
+
+    def needs(self, artifact: Artifact, point: GridPoint) -> Sequence[Artifact]:
+        return ("prepared",) if artifact == "labels" else ()
+
+    @classmethod
+    def example_data(cls) -> Dataset:
+        from methods.segmentation.scenes import example_data
+
+        return example_data()
+
+
+class Promptable(MaskMethod):
     """Images: random real scenes with prompts and masks. Labels: the teacher's masks, online."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -48,16 +68,6 @@ class Promptable(Distiller):
             raise UserError(f"promptable.file {self.config.file} is no file; expected segment-anything's checkpoint of "
                             "ViT-B (sam_vit_b_01ec64.pth)")  # fmt: skip
 
-    def teachers(self, point: GridPoint) -> tuple[TeacherSpec, ...]:
-        """None that classifies."""
-        return ()
-
-    def images_from(self, point: GridPoint) -> Distiller:
-        return RandomReal()
-
-    def needs(self, artifact: Artifact, point: GridPoint) -> Sequence[Artifact]:
-        return ("prepared",) if artifact == "labels" else ()
-
     def depends_on(self, artifact: Artifact, point: GridPoint) -> Mapping[str, Any]:
         """One teacher for all seeds and sizes of sets."""
         file = self.config.file
@@ -72,9 +82,3 @@ class Promptable(Distiller):
         from methods.segmentation.teacher import MaskNetwork, TeacherMasks
 
         return TeacherMasks(MaskNetwork.of(self.config, task), task.prepared, task.device)
-
-    @classmethod
-    def example_data(cls) -> Dataset:
-        from methods.segmentation.scenes import example_data
-
-        return example_data()

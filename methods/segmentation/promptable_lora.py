@@ -10,21 +10,20 @@ teacher's own kind (:mod:`methods.segmentation.networks`). It learns the teacher
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bench.api import Dataset, Distiller, GridPoint, MethodInfo, Task, TeacherSpec
+from bench.api import Distiller, GridPoint, MethodInfo, Task
 from bench.api.config import Artifact
 from bench.kit.clip.naming import clip_identity
-from methods.random_real import RandomReal
 from methods.segmentation.config import TASK, ProjectorConfig
-from methods.segmentation.promptable import Promptable
+from methods.segmentation.promptable import MaskMethod, Promptable
 
 if TYPE_CHECKING:
     from methods.segmentation.projector import ProjectorMasks
 
 
-class PromptableLoRA(Distiller):
+class PromptableLoRA(MaskMethod):
     """Images and teacher: `promptable`'s. Labels: the projector's masks, online."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -44,17 +43,8 @@ class PromptableLoRA(Distiller):
     def check(self, point: GridPoint) -> None:
         self._promptable().check(point)
 
-    def teachers(self, point: GridPoint) -> tuple[TeacherSpec, ...]:
-        return ()
-
-    def images_from(self, point: GridPoint) -> Distiller:
-        return RandomReal()
-
     def prepared_from(self, point: GridPoint) -> Distiller:
         return self._promptable()
-
-    def needs(self, artifact: Artifact, point: GridPoint) -> Sequence[Artifact]:
-        return ("prepared",) if artifact == "labels" else ()
 
     def depends_on(self, artifact: Artifact, point: GridPoint) -> Mapping[str, Any]:
         """One projector per seed, whatever the size of the set."""
@@ -65,10 +55,6 @@ class PromptableLoRA(Distiller):
 
         clip = self.config.clip or task.dataset.clip
         return train_projector(task, clip, self.config, self._promptable().label_model(task))
-
-    @classmethod
-    def example_data(cls) -> Dataset:
-        return Promptable.example_data()
 
     def _promptable(self) -> Promptable:
         return Promptable(self.config.teacher)

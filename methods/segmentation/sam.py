@@ -8,10 +8,10 @@ outputs the single mask is taken (``multimask_output=False``).
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 from pathlib import Path
 
 import torch
+from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -32,12 +32,7 @@ class Sam(nn.Module):
     std: Tensor
 
     def __init__(self, encoder: nn.Module, side: int, width: int = 256, heads: int = 8, hidden: int = 2048):
-        """Build the decoder around an encoder.
-
-        Args:
-            encoder: normalised images (B, 3, side, side) → features (B, width, side/16, side/16), as
-                ``forward_features`` of timm's ``samvit`` models.
-        """
+        """Build the decoder around an encoder (B, 3, side, side) → (B, width, side/16, side/16): a timm ``samvit``."""
         super().__init__()
         self.side = side
         self.image_encoder = encoder
@@ -95,8 +90,8 @@ class _PromptEncoder(nn.Module):
         self.not_a_point_embed = nn.Embedding(1, width)
         # for masks as prompts, of which there are none here; part of every checkpoint
         self.mask_downscaling = nn.Sequential(
-            nn.Conv2d(1, 4, 2, 2), _ChannelNorm(4), nn.GELU(),
-            nn.Conv2d(4, 16, 2, 2), _ChannelNorm(16), nn.GELU(), nn.Conv2d(16, width, 1),
+            nn.Conv2d(1, 4, 2, 2), LayerNorm2d(4), nn.GELU(),
+            nn.Conv2d(4, 16, 2, 2), LayerNorm2d(16), nn.GELU(), nn.Conv2d(16, width, 1),
         )  # fmt: skip
         self.no_mask_embed = nn.Embedding(1, width)
 
@@ -134,11 +129,11 @@ class _MaskDecoder(nn.Module):
         self.transformer = _TwoWay(width, heads, hidden)
         self.iou_token, self.mask_tokens = nn.Embedding(1, width), nn.Embedding(MASK_TOKENS, width)
         self.output_upscaling = nn.Sequential(
-            nn.ConvTranspose2d(width, width // 4, 2, 2), _ChannelNorm(width // 4), nn.GELU(),
+            nn.ConvTranspose2d(width, width // 4, 2, 2), LayerNorm2d(width // 4), nn.GELU(),
             nn.ConvTranspose2d(width // 4, width // 8, 2, 2), nn.GELU(),
         )  # fmt: skip
-        self.output_hypernetworks_mlps = nn.ModuleList(_Layers([width] * 3 + [width // 8]) for _ in range(MASK_TOKENS))
-        self.iou_prediction_head = _Layers([width] * 3 + [MASK_TOKENS])  # its own rating of each mask: unused here
+        self.output_hypernetworks_mlps = nn.ModuleList(_layers(width, width // 8) for _ in range(MASK_TOKENS))
+        self.iou_prediction_head = _layers(width, MASK_TOKENS)  # its own rating of each mask: unused here
 
     def forward(self, features: Tensor, positions: Tensor, prompts: Tensor, no_mask: Tensor) -> Tensor:
         """Features (B, C, s, s), positions (1, s², C), prompts (B, P, C) → logits (B, 4s, 4s) of the single mask."""
@@ -147,8 +142,13 @@ class _MaskDecoder(nn.Module):
         image = features.flatten(2).transpose(1, 2) + no_mask
         tokens, image = self.transformer(image, positions, torch.cat([own, prompts], 1))
         upscaled = self.output_upscaling(image.transpose(1, 2).reshape(batch, width, side, side))
-        weights = self.output_hypernetworks_mlps[0](tokens[:, 1])
+        first, second, last = self.output_hypernetworks_mlps[0].layers  # type: ignore[misc]
+        weights = last(F.relu(second(F.relu(first(tokens[:, 1])))))
         return torch.einsum("bc,bchw->bhw", weights, upscaled)
+
+
+def _layers(width: int, outputs: int) -> nn.ModuleDict:
+    return nn.ModuleDict({"layers": nn.ModuleList(nn.Linear(width, to) for to in (width, width, outputs))})
 
 
 class _TwoWay(nn.Module):
@@ -206,28 +206,3 @@ class _Attention(nn.Module):
         )
         found = F.scaled_dot_product_attention(q, k, v)
         return self.out_proj(found.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
-
-
-class _Layers(nn.Module):
-    """Linear layers with ReLU between them."""
-
-    def __init__(self, widths: list[int]):
-        super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
-
-    def forward(self, values: Tensor) -> Tensor:
-        for layer in self.layers[:-1]:
-            values = F.relu(layer(values))
-        return self.layers[-1](values)  # type: ignore[no-any-return]
-
-
-class _ChannelNorm(nn.Module):
-    """Layer norm over the channels of (B, C, H, W)."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
-
-    def forward(self, values: Tensor) -> Tensor:
-        normed = F.layer_norm(values.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, 1e-6)
-        return normed.permute(0, 3, 1, 2)

@@ -11,7 +11,7 @@ read, by whole-number arithmetic on the words of a counter-based generator, so t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -89,17 +89,13 @@ def stickers_of(icons: Bytes) -> list[Sticker]:
 
 
 def make_scenes(stickers: Sequence[Sequence[Sticker]], count: int, size: int, seed: int) -> Resident:
-    """Make ``count`` scenes of ``size`` pixels per side; sample i prompts for an icon of class i modulo the classes.
-
-    Args:
-        stickers: per class.
-    """
+    """Make ``count`` scenes of ``size`` pixels per side; sample i prompts for a sticker of class i modulo C."""
     words = np.random.Philox(key=seed).random_raw(count * _WORDS).reshape(count, _WORDS) >> np.uint64(32)
     pixels = np.empty((count, size, size, 3), dtype=np.uint8)
     masks = np.empty((count, size, size), dtype=bool)
-    for index, draws in enumerate(words.astype(np.int64)):
+    for index, draws in enumerate(words.tolist()):
         grain = np.random.Philox(key=seed, counter=[0, 0, 0, index + 1]).random_raw(size * size // 8)
-        pixels[index], masks[index] = _scene(stickers, index % len(stickers), size, _Draws(draws), grain.view(np.uint8))
+        pixels[index], masks[index] = _scene(stickers, index % len(stickers), size, iter(draws), grain.view(np.uint8))
     return with_masks(
         torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
         torch.arange(count) % len(stickers),
@@ -127,29 +123,25 @@ def example_data() -> Dataset:
     return Dataset(info, names, names, make_scenes(stickers, 48, side, 0), make_scenes(stickers, 24, side, 1))
 
 
-class _Draws:
-    """Random numbers from the words of a scene, 32 bits each, in order."""
+Draws = Iterator[int]  # the words of a scene, 32 random bits each, in order
 
-    def __init__(self, words: NDArray[np.int64]):
-        self.words = iter(words.tolist())
 
-    def below(self, bound: int) -> int:
-        """Draw a whole number from 0 to ``bound`` - 1."""
-        return int(next(self.words)) * bound >> 32
+def _below(draws: Draws, bound: int) -> int:
+    return next(draws) * bound >> 32
 
-    def colour(self) -> NDArray[np.int64]:
-        """Draw red, green and blue."""
-        return np.array([self.below(256) for _ in range(3)])
+
+def _colour(draws: Draws) -> NDArray[np.int64]:
+    return np.array([_below(draws, 256) for _ in range(3)])
 
 
 def _scene(
-    stickers: Sequence[Sequence[Sticker]], wanted: int, size: int, draws: _Draws, grain: Bytes
+    stickers: Sequence[Sequence[Sticker]], wanted: int, size: int, draws: Draws, grain: Bytes
 ) -> tuple[Bytes, Mask]:
     """Draw a scene uint8 (S, S, 3) and the mask (S, S) of its icon of class ``wanted``."""
     image, mean = _ground(size, draws, grain)
     others = [index for index in range(len(stickers)) if index != wanted]
-    shown = [wanted] + [others.pop(draws.below(len(others))) for _ in range(1 + draws.below(MOST - 1)) if others]
-    shown.insert(draws.below(len(shown)), shown.pop(0))  # what comes later lies above
+    shown = [wanted] + [others.pop(_below(draws, len(others))) for _ in range(1 + _below(draws, MOST - 1)) if others]
+    shown.insert(_below(draws, len(shown)), shown.pop(0))  # what comes later lies above
     laid = [_laid(stickers[index], size, mean, draws) for index in shown]
     place = shown.index(wanted)
     above = np.zeros((size, size), dtype=bool)
@@ -165,18 +157,18 @@ def _scene(
     return image, mask
 
 
-def _ground(size: int, draws: _Draws, grain: Bytes) -> tuple[Bytes, NDArray[np.int64]]:
+def _ground(size: int, draws: Draws, grain: Bytes) -> tuple[Bytes, NDArray[np.int64]]:
     """Draw a grained background uint8 (S, S, 3), a slope of four colours, stripes or squares; and its mean colour."""
     down, right = np.indices((size, size))
-    one, other, third, fourth = (draws.colour() for _ in range(4))
-    kind, period = draws.below(3), 3 + draws.below(10)
+    one, other, third, fourth = (_colour(draws) for _ in range(4))
+    kind, period = _below(draws, 3), 3 + _below(draws, 10)
     flat: NDArray[np.int64]
     if kind == 0:
         a, b = (place[..., None].astype(np.int64) * 256 // size for place in (down, right))
         left, right_side = one * (256 - a) + other * a, third * (256 - a) + fourth * a
         flat = np.right_shift((left * (256 - b) + right_side * b).astype(np.int64), 16)
     else:
-        slanted = down + right if draws.below(2) else down
+        slanted = down + right if _below(draws, 2) else down
         odd = (slanted // period if kind == 1 else down // period + right // period) % 2
         two = np.stack([(one + other) // 2, one])  # not too far apart
         flat = two[odd]
@@ -184,18 +176,18 @@ def _ground(size: int, draws: _Draws, grain: Bytes) -> tuple[Bytes, NDArray[np.i
     return grained.clip(0, 255).astype(np.uint8), flat.mean((0, 1)).astype(np.int64)
 
 
-def _laid(stickers: Sequence[Sticker], size: int, ground: NDArray[np.int64], draws: _Draws) -> tuple[Bytes, Mask]:
+def _laid(stickers: Sequence[Sticker], size: int, ground: NDArray[np.int64], draws: Draws) -> tuple[Bytes, Mask]:
     """Colour and place a sticker in a scene: its colours uint8 (S, S, 3) and its shape (S, S)."""
-    grey, shape = stickers[draws.below(len(stickers))]
-    side = (SIDES[0] + draws.below(SIDES[1] - SIDES[0])) * size // SIZE
+    grey, shape = stickers[_below(draws, len(stickers))]
+    side = (SIDES[0] + _below(draws, SIDES[1] - SIDES[0])) * size // SIZE
     height, width = (max(2, length * side // max(shape.shape)) for length in shape.shape)
     small_shape = _resized(shape.astype(np.uint8) * 255, height, width) >= 128
     small_grey = _resized(np.where(shape, grey, 255).astype(np.uint8), height, width).astype(np.int64)
-    body = draws.colour()
+    body = _colour(draws)
     if np.abs(body - ground).sum() < 150:  # hardly to be seen
         body = (body + 128) % 256
-    ink = body // 3 if draws.below(2) else (body + 2 * 255) // 3
-    top, left = draws.below(size - height + 1), draws.below(size - width + 1)
+    ink = body // 3 if _below(draws, 2) else (body + 2 * 255) // 3
+    top, left = _below(draws, size - height + 1), _below(draws, size - width + 1)
     window = np.s_[top : top + height, left : left + width]
     colours, placed = np.zeros((size, size, 3), dtype=np.uint8), np.zeros((size, size), dtype=bool)
     colours[window] = ink + (body - ink) * small_grey[..., None] // 255

@@ -87,11 +87,7 @@ class TeacherMasks(MaskLabels):
 
 
 def make_teacher(config: TeacherConfig, task: Task) -> dict[str, Tensor]:
-    """Return the weights of the configured teacher: of SAM-B from its file, or trained on the exact masks. Resumable.
-
-    Raises:
-        UserError: the file can't be read or holds something else.
-    """
+    """Return the weights of the configured teacher: of SAM-B from its file, or trained on exact masks. Resumable."""
     network = MaskNetwork.of(config, task)
     if config.file is not None:
         file, official = Path(config.file), sam.SamB()

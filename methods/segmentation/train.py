@@ -22,11 +22,7 @@ def train(
 ) -> None:
     """Train the parameters of ``model`` that require gradients, in place: AdamW, cosine to zero by the step.
 
-    Resumable. The model is left in eval mode.
-
-    Args:
-        target: maps a batch of views to the shares (B, s, s) in [0, 1] that its masks should be.
-        seed: of the views.
+    Resumable. The model is left in eval mode. ``target`` maps views to the shares (B, s, s) that their masks should be.
     """
     info, steps = task.dataset, config.epochs * -(-len(task.data.train) // config.batch_size)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.api import Student, architectures, registry
-from bench.api.plugins import Group
+from bench.api.plugins import Group, origin
 from bench.errors import UserError
 from bench.kit import models
 from tests.conftest import TINY_PROTOCOL, Bench
@@ -63,7 +63,7 @@ def test_a_plug_in_is_found(
 ) -> None:
     group = distiller("one", folder=tmp_path, monkeypatch=monkeypatch)
     assert [*group.usable] == [*registry.method_names(), "mine"]  # ours first
-    assert group.origin("mine") == "one 1.0" and group.origin("rded").startswith("distill-bench ")
+    assert origin(group.point("mine")) == "one 1.0" and origin(group.point("rded")).startswith("distill-bench ")
     assert capsys.readouterr().err == ""
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from bench.cli import main
+from bench.cli import main, reproduce
 from bench.errors import UserError
 from bench.exchange.reproduction import Again, choose, verdict
 from bench.report.results import to_frame
 from bench.report.rows import pool, records
-from bench.store.entries import Entry
+from bench.store.entries import Entry, write_jsonl
 from tests.cli.conftest import Run
 
 
@@ -49,7 +49,7 @@ ENTRIES = [
     ],
 )
 def test_words_name_a_row(words: list[str], cells: list[str]) -> None:
-    assert [one.cell for one in choose(words, to_frame(ENTRIES)).records] == cells
+    assert [one.cell for one in choose(words, to_frame(ENTRIES))[1]] == cells
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,24 @@ def test_words_that_name_no_row_or_several(words: list[str], said: str) -> None:
     with pytest.raises(UserError) as caught:
         choose(words, to_frame(ENTRIES))
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_results_are_looked_at_where_the_leaderboards_have_no_number_of_the_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    unfinished = entry(7, state="failed", top1=None, ipc=50)
+    for folder, entries in (("leaderboards", [entry(0), unfinished]), ("results", [entry(1), entry(7, ipc=50)])):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "digits.records.jsonl").write_text(write_jsonl(entries))
+    assert [one.seed for one in reproduce._choose(["rded", "ipc10"], None)[1]] == [0]
+    assert [one.seed for one in reproduce._choose(["rded", "ipc50"], None)[1]] == [7]
+    with pytest.raises(UserError, match="did you mean 'teacher'"):
+        reproduce._choose(["techer"], None)
+    (tmp_path / "leaderboards" / "digits.records.jsonl").unlink()
+    assert [one.seed for one in reproduce._choose(["rded", "ipc10"], None)[1]] == [1]
+    with pytest.raises(UserError, match="there are no boards in nowhere"):
+        reproduce._choose(["rded"], Path("nowhere"))
 
 
 def test_a_row_without_a_number_is_refused() -> None:

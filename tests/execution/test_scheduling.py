@@ -124,10 +124,10 @@ def test_a_missing_cell_leaves_all_that_stands_on_it_to_do(grid: Grid, store: St
 def test_damage_is_said_once_and_removed(grid: Grid, store: Store, what: str) -> None:
     images = grid.stage("distill")[0]
     (store.folder(images.id) / ("record.json" if what == "record" else "file")).write_text("{")
-    schedule = survey(grid, store, check_files=True)
-    assert len(schedule.remade) == 1 and images.id in schedule.remade[0]
+    assert len(survey(grid, store, check_files=False).remade) == (what == "record")
     assert store.folder(images.id).exists()
-    assert prepare(grid, store).remade == schedule.remade
+    schedule = prepare(grid, store)
+    assert len(schedule.remade) == 1 and images.id in schedule.remade[0]
     assert not store.folder(images.id).exists()
     assert len(list((store.root / "cells").iterdir())) == len(grid.cells) - 1
     made(store, grid, images)

@@ -164,7 +164,7 @@ def test_a_cifar_file_that_is_not_the_published_one_is_never_unpickled(tmp_path:
 def test_views_of_an_epoch_hold_every_image_once_in_the_streams_order() -> None:
     digits = data.load(catalogue.dataset("digits"))
     stream = AugmentationStream(AugmentationConfig(size=16, seed=3), len(digits.test))
-    batches = list(digits.test.views(stream.plan, epoch=1, batch_size=100, device="cpu"))
+    batches = list(digits.test.views(stream.config, epoch=1, batch_size=100, device="cpu"))
     assert [len(views) for views in batches] == [100, 100, 100, 60]
     assert torch.equal(torch.cat([views.indices for views in batches]), stream.order(1))
     assert torch.equal(torch.cat([views.labels for views in batches]), digits.test.labels[stream.order(1)])
@@ -175,8 +175,8 @@ def test_views_from_a_batch_on_are_those_of_the_whole_epoch(first: int) -> None:
     digits = data.load(catalogue.dataset("digits"))
     stream = AugmentationStream(AugmentationConfig(size=16, seed=3, mix="cutmix"), len(digits.test))
     for replay in (None, [(0, 3), (5, 0), (2, 2), (0, 0)]):
-        whole = list(digits.test.views(stream.plan, 1, 100, "cpu", replay))
-        rest = list(digits.test.views(stream.plan, 1, 100, "cpu", replay, first=first))
+        whole = list(digits.test.views(stream.config, 1, 100, "cpu", replay))
+        rest = list(digits.test.views(stream.config, 1, 100, "cpu", replay, first=first))
         assert len(rest) == max(0, 4 - first)
         for views, wanted in zip(rest, whole[first:], strict=True):
             assert torch.equal(views.pixels, wanted.pixels) and torch.equal(views.indices, wanted.indices)
@@ -190,10 +190,10 @@ def test_files_of_batches_before_the_first_are_not_read(tmp_path: Path, workers:
         Image.fromarray(np.full((16, 16, 3), 20 * index, dtype=np.uint8)).save(path)
     split = Files(paths, torch.arange(10), workers)
     stream = AugmentationStream(AugmentationConfig(size=16, seed=3, mix="cutmix"), 10)
-    whole = list(split.views(stream.plan, 2, 4, "cpu"))
+    whole = list(split.views(stream.config, 2, 4, "cpu"))
     for index in stream.order(2)[:8].tolist():
         paths[index].unlink()
-    (last,) = split.views(stream.plan, 2, 4, "cpu", first=2)
+    (last,) = split.views(stream.config, 2, 4, "cpu", first=2)
     assert torch.equal(last.pixels, whole[2].pixels) and torch.equal(last.indices, whole[2].indices)
     assert (last.batch, last.weight) == (2, whole[2].weight)
 
@@ -226,7 +226,7 @@ def test_crops_are_the_unflipped_views_of_the_epochs() -> None:
     digits = data.load(catalogue.dataset("digits"))
     stream = AugmentationStream(AugmentationConfig(size=16, seed=5), len(digits.train))
     indices = torch.tensor([4, 1000, 17])
-    crops = digits.train.crops(stream.plan, indices, 3, "cpu")
+    crops = digits.train.crops(stream.config, indices, 3, "cpu")
     assert crops.shape == (3, 3, 3, 16, 16)
     assert isinstance(digits.train, Resident)
     views = stream.make(digits.train.pixels, digits.train.labels, indices, epoch=2, batch=0)

@@ -233,7 +233,7 @@ def lazy(tmp_path: Path) -> Files:
 
 def by_image(split: Files, plan: AugmentationConfig, batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
     stream = AugmentationStream(plan, len(split))
-    views = list(split.views(stream.plan, epoch=2, batch_size=batch_size, device="cpu"))
+    views = list(split.views(stream.config, epoch=2, batch_size=batch_size, device="cpu"))
     order = torch.cat([batch.indices for batch in views]).argsort()
     return torch.cat([batch.pixels for batch in views])[order], torch.cat([b.labels for b in views])[order]
 
@@ -257,14 +257,14 @@ def test_files_and_memory_give_the_same_views(tmp_path: Path) -> None:
     files = Files(paths, labels, workers=0)
     stream = AugmentationStream(AugmentationConfig(size=24, flip=True, mix="cutmix", seed=4), 6)
     for lazily, held in zip(
-        files.views(stream.plan, 1, 4, "cpu"), resident.views(stream.plan, 1, 4, "cpu"), strict=True
+        files.views(stream.config, 1, 4, "cpu"), resident.views(stream.config, 1, 4, "cpu"), strict=True
     ):
         assert torch.equal(lazily.labels, held.labels)
         assert torch.equal(lazily.partner_labels, held.partner_labels)
         assert lazily.weight == held.weight
         assert (lazily.pixels - held.pixels).abs().max() <= 1.01 / 255  # files are cut in whole levels
     indices = torch.tensor([5, 0])
-    crops = [split.crops(stream.plan, indices, 3, "cpu") for split in (files, resident)]
+    crops = [split.crops(stream.config, indices, 3, "cpu") for split in (files, resident)]
     assert (crops[0] - crops[1]).abs().max() <= 1.01 / 255
     centred = [torch.cat([x for x, _ in split.centered(32, "cpu", 4)]) for split in (files, resident)]
     assert torch.equal(*centred)
@@ -274,7 +274,7 @@ def test_a_plan_that_needs_memory_is_refused_in_one_line(lazy: Files) -> None:
     for workers in (0, 1):
         split = Files(lazy.paths, lazy.labels, workers)
         with pytest.raises(UserError, match=r"^[^\n]*needs images in memory[^\n]*$"):
-            list(split.views(AugmentationStream(AugmentationConfig(size=16, shuffle=2), 12).plan, 0, 4, "cpu"))
+            list(split.views(AugmentationStream(AugmentationConfig(size=16, shuffle=2), 12).config, 0, 4, "cpu"))
 
 
 def test_reading_leaves_the_global_random_stream_alone(lazy: Files) -> None:

@@ -167,7 +167,9 @@ def test_the_data_set_builds_itself_and_others_say_that_they_are_not_built(packa
 def test_build_is_repeatable_and_keeps_what_is_there(package: Path, tmp_path: Path) -> None:
     first = build_icons_100(package, tmp_path / "one")
     assert build_icons_100(package, tmp_path / "two")["sha256"] == first["sha256"]
-    assert not first["already_built"] and build_icons_100(package, tmp_path / "one")["already_built"]
+    written = (tmp_path / "one" / "icons-100.json").stat().st_mtime_ns
+    assert build_icons_100(package, tmp_path / "one") == first
+    assert (tmp_path / "one" / "icons-100.json").stat().st_mtime_ns == written
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("precious")
     with pytest.raises(UserError, match="something else"):

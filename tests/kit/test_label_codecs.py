@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from bench.api.stored.codec import LabelCodec
 from bench.api.stored.layout import ITEM_BYTES, label_columns
-from bench.kit.labels.codecs import Fp32, Int8, Parts, Renorm, TopK, codec_for, is_complete
+from bench.kit.labels.codecs import Fp32, Int8, Largest, Parts, codec_for, is_complete
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "I8": torch.int8, "U8": torch.uint8, "I16": torch.int16}
 DTYPES |= {"I32": torch.int32}
@@ -109,7 +109,8 @@ def test_top_k_is_marginal_smoothing(classes: int, keep: int) -> None:
     if keep > classes:
         return
     values = logits(6, classes, seed=classes)
-    back = TopK(keep, classes, Fp32()).decode(TopK(keep, classes, Fp32()).encode(values))
+    codec, whole = Largest(keep, classes, Fp32(), renorm=False), Largest(classes, classes, Fp32(), renorm=False)
+    back = codec.decode(codec.encode(values))
     for row, found in zip(values, back, strict=True):
         shares = probabilities(row)
         ranked = sorted(range(classes), key=lambda index: -shares[index])
@@ -120,14 +121,14 @@ def test_top_k_is_marginal_smoothing(classes: int, keep: int) -> None:
         torch.testing.assert_close(found.softmax(0), torch.tensor(smooth), rtol=1e-4, atol=1e-7)
         kept = torch.tensor(ranked[:keep])
         assert torch.equal(found[kept], row[kept])  # the logits themselves, not up to a constant
-    assert TopK(classes, classes, Fp32()).decode(TopK(classes, classes, Fp32()).encode(values)).equal(values)
+    assert whole.decode(whole.encode(values)).equal(values)
 
 
 @pytest.mark.parametrize("classes", [200, 256, 257, 32768, 65536, 70000])
 def test_every_class_has_an_index(classes: int) -> None:
     values = torch.zeros(3, classes)
     values[0, classes - 1], values[1, classes // 2], values[2, 0] = 9, 9, 9
-    for codec in (TopK(1, classes, Fp32()), Renorm(1, classes, Fp32())):
+    for codec in (Largest(1, classes, Fp32(), renorm) for renorm in (False, True)):
         assert codec.decode(codec.encode(values)).argmax(1).tolist() == [classes - 1, classes // 2, 0]
 
 

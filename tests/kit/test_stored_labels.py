@@ -126,7 +126,7 @@ def test_every_batch_of_every_epoch_is_labelled_as_by_the_label_model(
     for epoch in (3, 0, 4, 1, 2):  # whatever the order
         assert source.replayed_batches(epoch) is None
         stream = views_of(images, plan)
-        for views in train.views(stream.plan, epoch, batch_size, CPU):
+        for views in train.views(stream.config, epoch, batch_size, CPU):
             found = source.soft_labels(views, 0)
             assert found.dtype == torch.float32
             assert torch.equal(found, judge.soft_labels(views, 0))
@@ -139,7 +139,7 @@ def test_codecs_answer_as_they_would_without_a_file(tmp_path: Path, codec: str) 
     judge, coder = Judge(), codec_for(LabelCodec.parse(codec), CLASSES)
     assert source.complete == (codec != "renorm2+fp16")
     for epoch in range(5):
-        for views in Resident(images.pixels, images.labels).views(views_of(images, PLAN).plan, epoch, 10, CPU):
+        for views in Resident(images.pixels, images.labels).views(views_of(images, PLAN).config, epoch, 10, CPU):
             wanted = coder.decode(coder.encode(judge.soft_labels(views, 0)))
             assert torch.equal(source.soft_labels(views, 0), wanted)
 
@@ -153,7 +153,7 @@ def test_the_label_model_is_told_the_step_that_the_student_will_be_at(tmp_path: 
 
 def test_an_answer_may_be_changed_and_outlives_its_shard(tmp_path: Path) -> None:
     images, source = image_set(), stored(tmp_path / "work")
-    views = next(Resident(images.pixels, images.labels).views(views_of(images, PLAN).plan, 0, 10, CPU))
+    views = next(Resident(images.pixels, images.labels).views(views_of(images, PLAN).config, 0, 10, CPU))
     first = source.soft_labels(views, 0)
     first.zero_()
     assert source.soft_labels(views, 0).abs().min() > 0
@@ -163,9 +163,9 @@ def test_a_batch_of_another_size_or_unheard_of_is_no_answer(tmp_path: Path) -> N
     images, source = image_set(), stored(tmp_path / "work")
     train = Resident(images.pixels, images.labels)
     with pytest.raises(ValueError, match="batch 0 of epoch 0 has 7 views but 10 stored labels"):
-        source.soft_labels(next(train.views(views_of(images, PLAN).plan, 0, 7, CPU)), 0)
+        source.soft_labels(next(train.views(views_of(images, PLAN).config, 0, 7, CPU)), 0)
     with pytest.raises(ValueError, match="no stored labels for batch 0 of epoch 5"):
-        source.soft_labels(next(train.views(views_of(images, PLAN).plan, 5, 10, CPU)), 0)
+        source.soft_labels(next(train.views(views_of(images, PLAN).config, 5, 10, CPU)), 0)
 
 
 # -- pruned
@@ -182,14 +182,14 @@ def test_a_pruned_replay_visits_kept_batches_alone(tmp_path: Path, ipc: int, bat
     ordinary = {
         (epoch, views.batch): views
         for epoch in range(plan.epochs)
-        for views in train.views(views_of(images, PLAN).plan, epoch, plan.batch_size, CPU)
+        for views in train.views(views_of(images, PLAN).config, epoch, plan.batch_size, CPU)
     }
     visited: set[tuple[int, int]] = set()
     for epoch in (9, 0, 1, 2, 3, 4, 5, 6):
         places = source.replayed_batches(epoch)
         assert places is not None and places == source.replayed_batches(epoch)
         assert len(places) == len(set(places)) == plan.batches and set(places) <= set(kept)
-        replayed = list(train.views(stream.plan, epoch, plan.batch_size, CPU, replay=places))
+        replayed = list(train.views(stream.config, epoch, plan.batch_size, CPU, replay=places))
         assert sum(map(len, replayed)) == len(images)
         for place, views in zip(places, replayed, strict=True):
             assert (views.epoch, views.batch) == place
@@ -259,7 +259,7 @@ def test_coordinates_make_the_views_again(tmp_path: Path, mix: Any) -> None:
     }  # fmt: skip
     stream, at = views_of(images, plan), 0
     for epoch in range(2):
-        for number, views in enumerate(Resident(images.pixels, images.labels).views(stream.plan, epoch, 10, CPU)):
+        for number, views in enumerate(Resident(images.pixels, images.labels).views(stream.config, epoch, 10, CPU)):
             rows = slice(at, at := at + len(views))
             weight, box = held["weight"][3 * epoch + number].item(), held["box"][3 * epoch + number].tolist()
             single = []
@@ -491,7 +491,7 @@ def test_static_labels_are_those_of_the_plain_images_by_their_shares(tmp_path: P
     source = label_sources.load(saved(static(images, codec), tmp_path), CPU, {})
     assert source.schedule() is None and source.replayed_batches(0) is None
     stream = views_of(images, PLAN.model_copy(update={"mix": mix}))
-    for views in Resident(images.pixels, images.labels).views(stream.plan, 3, 10, CPU):
+    for views in Resident(images.pixels, images.labels).views(stream.config, 3, 10, CPU):
         assert torch.equal(images.labels[views.partner_indices], views.partner_labels)
         if mix == "none":
             assert torch.equal(views.partner_indices, views.indices)
@@ -536,7 +536,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Trajectory:
 def test_a_rounded_teacher_is_smaller_and_nearly_as_good(
     tmp_path: Path, teacher: Trajectory, precision: Any, share: float, error: float
 ) -> None:
-    views = next(Resident(image_set().pixels, image_set().labels).views(views_of(image_set(), PLAN).plan, 0, 24, CPU))
+    views = next(Resident(image_set().pixels, image_set().labels).views(views_of(image_set(), PLAN).config, 0, 24, CPU))
     exact = OnlineTeacher.of(teacher).soft_labels(views, 0)
     source = OnlineTeacher.of(teacher, precision)
     answer = source.soft_labels(views, 0)

@@ -1,4 +1,4 @@
-"""Teachers: trajectories, foreign checkpoints and the gate before any use of them."""
+"""Teachers: trajectories, foreign checkpoints and the accuracy check before any use of them."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_trajectory_knows_its_epochs_and_accuracies(trained: tuple[Trajectory,
     trajectory, result = trained
     assert trajectory.epochs == (2, 4, 6)
     assert trajectory.accuracy.keys() == {2, 4, 6}
-    assert result["top1"] == trajectory.accuracy[6] == trajectory.gate > 0.9
+    assert result["top1"] == trajectory.accuracy[6] == trajectory.accuracy_check > 0.9
     assert trajectory.order_hash == dataset().order_hash
     assert sorted(path.name for path in trajectory.folder.iterdir()) == [
         "epoch-002.safetensors", "epoch-004.safetensors", "epoch-006.safetensors", "teacher.json",
@@ -204,21 +204,23 @@ def test_unknown_augmentations_are_refused(augment: str) -> None:
         augmentation(SPEC.model_copy(update={"augment": augment}))
 
 
-# -- the gate
+# -- the accuracy check
 
 
-def test_the_gate_lets_the_right_teacher_through(trained: tuple[Trajectory, dict[str, Any]]) -> None:
+def test_the_accuracy_check_lets_the_right_teacher_through(trained: tuple[Trajectory, dict[str, Any]]) -> None:
     accuracy_check.check(trained[0], dataset(), CPU)
 
 
-def test_the_gate_stops_at_another_class_order(trained: tuple[Trajectory, dict[str, Any]]) -> None:
+def test_the_accuracy_check_stops_at_another_class_order(trained: tuple[Trajectory, dict[str, Any]]) -> None:
     with pytest.raises(UserError, match=r"trained with another class order than squares .*class order\?") as caught:
         accuracy_check.check(trained[0], dataset([1, 0, 2, 3, 4, 5]), CPU)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("order", [[1, 0, 2, 3, 4, 5], [3, 4, 5, 0, 1, 2]])
-def test_the_gate_measures_what_names_do_not_tell(trained: tuple[Trajectory, dict[str, Any]], order: list[int]) -> None:
+def test_the_accuracy_check_measures_what_names_do_not_tell(
+    trained: tuple[Trajectory, dict[str, Any]], order: list[int]
+) -> None:
     with pytest.raises(UserError, match=r"reaches \d+\.\d% on 60 held-out images .*class order\?"):
         accuracy_check.check(trained[0], relabelled(order), CPU)
 
@@ -330,9 +332,9 @@ def test_a_foreign_checkpoint_becomes_a_trajectory_of_one(
     tmp_path: Path, trained: tuple[Trajectory, dict[str, Any]]
 ) -> None:
     ours = trained[0]
-    result = train(tmp_path, foreign(ours, tmp_path, accuracy=ours.gate))
+    result = train(tmp_path, foreign(ours, tmp_path, accuracy=ours.accuracy_check))
     taken = Trajectory.load(tmp_path / "made", CPU)
-    assert taken.epochs == (SPEC.epochs,) and result["top1"] == ours.gate
+    assert taken.epochs == (SPEC.epochs,) and result["top1"] == ours.accuracy_check
     pixels = torch.rand(2, 3, SIDE, SIDE)
     assert torch.equal(taken.model()(pixels), ours.model()(pixels))
     accuracy_check.check(taken, dataset(), CPU)
@@ -350,7 +352,7 @@ def test_a_foreign_checkpoint_near_chance_asks_for_the_class_order(
 def test_a_foreign_checkpoint_must_be_as_good_as_stated(
     tmp_path: Path, trained: tuple[Trajectory, dict[str, Any]]
 ) -> None:
-    spec = foreign(trained[0], tmp_path, accuracy=trained[0].gate)
+    spec = foreign(trained[0], tmp_path, accuracy=trained[0].accuracy_check)
     with pytest.raises(UserError, match=r"not the stated .*class order\?"):
         train(tmp_path, spec, relabelled([1, 0, 2, 3, 4, 5]))  # "about half": far from guessing
 

@@ -67,7 +67,7 @@ def test_mixing_is_the_slow_mixing(mix: Any, crop: Any) -> None:
     for batch in (0, 1, 17):
         made = stream.make(pixels, labels, torch.arange(count), EPOCH, batch)
         assert sorted(made.partner_labels.tolist()) == list(range(count))
-        mixture = draw_mixture(stream.plan, uniforms(9, Purpose.BATCH, EPOCH, 1, 4, first=batch)[0])
+        mixture = draw_mixture(stream.config, uniforms(9, Purpose.BATCH, EPOCH, 1, 4, first=batch)[0])
         for index, partner in enumerate(made.partner_labels.tolist()):
             if mix == "mixup":
                 expected = made.weight * base[index] + (1 - made.weight) * base[partner]
@@ -160,7 +160,7 @@ def test_a_batch_on_its_own_is_the_batch_in_its_turn(
                 assert torch.equal(getattr(made, name), getattr(wanted, name)), name
             assert (made.weight, made.epoch, made.batch) == (wanted.weight, epoch, batch)
     assert len(alone._replayed) == (9 if held else 1)
-    assert alone._replayed_bytes == sum(table.bytes for _, table, _ in alone._replayed.values())
+    assert alone._replayed_bytes == sum(table.bytes for _, (table, _) in alone._replayed.values())
 
 
 @pytest.mark.parametrize("mix", ["none", "cutmix", "mixup"])

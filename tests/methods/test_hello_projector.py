@@ -30,7 +30,7 @@ from bench.planning.cells import Cells
 from bench.store.cell import Cell
 from methods.hello import HeLlO, image_update, lora, projector, train
 from methods.hello.config import STAGES, TEMPLATES, Config
-from methods.hello.projector import Projector, ProjectorLabels, build
+from methods.hello.projector import Projector, ProjectorLabels, build, stored_tensors
 from methods.rded import RDED
 from tests.stopping import stopped_every
 
@@ -292,7 +292,7 @@ def test_stopped_again_and_again_it_ends_with_the_same_bits(tmp_path: Path, ever
 
 def labels_of(config: Config) -> tuple[Projector, ProjectorLabels]:
     model = disturb(build(tiny_clip(), TOKENIZER, NAMES, config))
-    return model, ProjectorLabels.of(model, "tiny", BASE, NAMES, config, CPU)
+    return model, ProjectorLabels("tiny", BASE, NAMES, config, stored_tensors(model, config), CPU)
 
 
 def views(x: Tensor) -> AugmentedBatch:

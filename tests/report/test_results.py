@@ -22,7 +22,7 @@ from bench.report.collect import collect
 from bench.report.publish import from_store, present, write
 from bench.report.results import to_frame
 from bench.report.rows import pool
-from bench.store import predictions, upgrades
+from bench.store import predictions, record
 from bench.store.artifacts import Store
 from bench.store.cell import Cell
 from bench.store.entries import Entry, read_jsonl, write_jsonl
@@ -261,8 +261,8 @@ def test_a_record_of_an_older_version_is_upgraded(tmp_path: Path, monkeypatch: p
         rest = {key: value for key, value in record.items() if key != "seconds"}
         return {**rest, "run": {**record["run"], "seconds": record["seconds"]}}
 
-    monkeypatch.setitem(upgrades.RECORDS, -1, fraction)
-    monkeypatch.setitem(upgrades.RECORDS, 0, timed)
+    monkeypatch.setitem(record.UPGRADES, -1, fraction)
+    monkeypatch.setitem(record.UPGRADES, 0, timed)
     assert entries_of(store) == [expected]
 
 

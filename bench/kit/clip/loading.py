@@ -4,9 +4,9 @@
     words = text_embeddings(model, tokenizer, ["shopping bag", "shirt"], templates)      # (2, 128)
 
 Names: `icon-clip` (its weights are in this package); `ARCH:TAG` of open_clip, e.g. `RN50:openai`, fetched once
-into open_clip's cache or found in `cache`; `ARCH:/path/to/weights`; `ARCH:none`, random weights from a seed, to measure
+into open_clip's cache; `ARCH:/path/to/weights`; `ARCH:none`, random weights from a seed, to measure
 costs with. The model is fp32 and in eval mode, whatever the file holds; `model.visual` has `image_size`, `image_mean`
-and `image_std`.
+and `image_std`. Of each comes the tokenizer, list of B strings -> (B, context) int64, and the backbone to count it as.
 """
 
 from __future__ import annotations
@@ -34,15 +34,11 @@ from bench.kit.clip.naming import ICON_CLIP, ICON_CLIP_FOLDER, UNTRAINED
 Tokenizer = Callable[[list[str]], Tensor]
 
 
-def load_clip(
-    name: str, device: torch.device | str, cache: Path | None = None
-) -> tuple[CLIP, Tokenizer, FrozenBackbone]:
-    """Load a model, its tokenizer (list of B strings -> (B, context) int64), and the backbone to count it as.
+def load_clip(name: str, device: torch.device | str) -> tuple[CLIP, Tokenizer, FrozenBackbone]:
+    """Load a model by name.
 
-    Args:
-        name: `icon-clip`, `ARCH:TAG`, `ARCH:/path/to/weights` or `ARCH:none`.
-        device: of the model.
-        cache: folder in which open_clip keeps downloads; None is open_clip's own.
+    Raises:
+        UserError: the name is unknown, or its weights are not available or another architecture's.
     """
     if name == ICON_CLIP:
         return load_clip_folder(ICON_CLIP_FOLDER, device, ICON_CLIP)
@@ -55,25 +51,27 @@ def load_clip(
             "or ARCH:/path/to/weights"
         )
     if weights == UNTRAINED:
-        model = _untrained(arch)
+        with torch.random.fork_rng(devices=[]):  # the same weights in every process
+            torch.manual_seed(seed_for("untrained-clip", arch))
+            model: CLIP = open_clip.create_model(arch, precision="fp32", device="cpu")
         return _ready(model, device), open_clip.get_tokenizer(arch), _base_of_weights(name, model)
-    path = _weights_file(arch, weights, cache)
-    tag = None if Path(weights).is_file() else weights
+    path = _weights_file(arch, weights)
+    tagged = "" if Path(weights).is_file() else weights
+    facts: dict[str, Any] = open_clip.get_pretrained_cfg(arch, tagged)  # empty for a file
     try:
         model = open_clip.create_model(
             arch,
             pretrained=str(path),
             precision="fp32",
-            force_quick_gelu=tag is not None and bool(_tag_config(arch, tag).get("quick_gelu")),
-            force_preprocess_cfg=_preprocessing(_tag_config(arch, tag)) if tag else None,
-            cache_dir=str(cache) if cache else None,
+            force_quick_gelu=bool(facts.get("quick_gelu")),
+            force_preprocess_cfg=facts,
         )
     except (RuntimeError, OSError, SafetensorError, ValueError) as error:
         raise UserError(
             f"{path}: not the weights of {arch} ({str(error).splitlines()[0][:120]}); fetch the file again or name "
             "the architecture that it was made for"
         ) from None
-    label = name if tag else f"{arch}:{path.name}"
+    label = name if tagged else f"{arch}:{path.name}"
     return _ready(model, device), open_clip.get_tokenizer(arch), _public_base(label, path)
 
 
@@ -109,14 +107,6 @@ def load_clip_folder(folder: Path, device: torch.device | str, name: str) -> tup
     return _ready(model, device), tokenizer, _public_base(name, path)
 
 
-def _untrained(arch: str) -> CLIP:
-    """Build an architecture with random weights, the same in every process, and leave the global stream alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for("untrained-clip", arch))
-        model: CLIP = open_clip.create_model(arch, precision="fp32", device="cpu")
-    return model
-
-
 def _base_of_weights(name: str, model: CLIP) -> FrozenBackbone:
     """Count weights that are in no file as if they were, without its header, and digest their bytes."""
     tensors = [tensor.contiguous().view(-1).view(torch.uint8).numpy() for tensor in model.state_dict().values()]
@@ -130,7 +120,7 @@ def _ready(model: CLIP, device: torch.device | str) -> CLIP:
     return model.float().eval().requires_grad_(False).to(device)
 
 
-def _weights_file(arch: str, weights: str, cache: Path | None) -> Path:
+def _weights_file(arch: str, weights: str) -> Path:
     if "/" in weights or Path(weights).is_file():
         path = Path(weights).expanduser()
         if not path.is_file():
@@ -141,22 +131,13 @@ def _weights_file(arch: str, weights: str, cache: Path | None) -> Path:
         known = ", ".join(tags) or "none"
         raise UserError(f"unknown weights {weights!r} of {arch}; expected one of: {known}; or a path to a file")
     try:
-        return Path(open_clip.download_pretrained(_tag_config(arch, weights), cache_dir=str(cache) if cache else None))
+        return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(arch, weights)))
     except Exception as error:  # the two download clients share no base class
         raise UserError(
             f"{arch}:{weights} is not on this machine and could not be fetched ({type(error).__name__}); on a machine "
             f"with a network run `python -c \"import open_clip; open_clip.create_model('{arch}', '{weights}')\"`, "
             f"copy the weights file over and name it: --clip {arch}:/path/to/file"
         ) from None
-
-
-def _tag_config(arch: str, tag: str) -> dict[str, Any]:
-    config: dict[str, Any] = open_clip.get_pretrained_cfg(arch, tag)
-    return config
-
-
-def _preprocessing(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: config[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in config}
 
 
 def _public_base(name: str, path: Path) -> FrozenBackbone:

@@ -14,10 +14,7 @@ __all__ = ["load"]
 
 
 def load(info: DatasetInfo, data_root: Path | None = None) -> Dataset:
-    """Read a data set, or list its files where it is too large for memory.
-
-    Args:
-        data_root: as :func:`bench.api.catalogue.root_of` returns it for the name that the user wrote.
+    """Read a data set, or list its files where it is too large for memory; ``data_root`` is that of ``root_of``.
 
     Raises:
         UserError: the data are missing (where to get them and where to put them), incomplete or broken (which file),

@@ -1,4 +1,7 @@
-"""Data sets that come as arrays: scikit-learn's digits, MNIST's IDX files, CIFAR's archives, and synthetic images."""
+"""Data sets that come as arrays: scikit-learn's digits, MNIST's IDX files, CIFAR's archives, and synthetic images.
+
+Each reader raises UserError where a file is missing, broken or not the published one.
+"""
 
 from __future__ import annotations
 
@@ -37,10 +40,8 @@ def read_digits(info: DatasetInfo, place: Path) -> Dataset:
     pixels, labels = enlarged.expand(-1, 3, -1, -1).contiguous(), table[:, -1].long()
     test = torch.zeros(len(labels), dtype=torch.bool)
     test[list(digits_test_indices())] = True
-    ids = tuple(str(digit) for digit in range(info.classes))
-    return Dataset(
-        info, names.DIGITS, ids, Resident(pixels[~test], labels[~test]), Resident(pixels[test], labels[test])
-    )
+    train, test_split = (Resident(pixels[part], labels[part]) for part in (~test, test))
+    return Dataset(info, names.DIGITS, tuple(map(str, range(info.classes))), train, test_split)
 
 
 def digits_test_indices() -> tuple[int, ...]:
@@ -52,19 +53,16 @@ def digits_test_indices() -> tuple[int, ...]:
 def _digits_file() -> Path:
     """Find the file within scikit-learn; importing that package would cost every process a second."""
     package = find_spec("sklearn")
-    for folder in (package.submodule_search_locations or ()) if package else ():
-        path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+    if package and package.origin:
+        path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
         if path.is_file():
             return path
     raise UserError("digits comes with scikit-learn, which is not installed whole; install scikit-learn again")
 
 
 def read_idx(info: DatasetInfo, place: Path) -> Dataset:
-    """Read MNIST or Fashion-MNIST from four IDX files, plain or gzipped; grey is handed out as RGB.
-
-    Raises:
-        UserError: a file is missing or broken, or images and labels do not fit together.
-    """
+    """Read MNIST or Fashion-MNIST from four IDX files, plain or gzipped; grey is handed out as RGB."""
+    fashion = info.name == "fashion-mnist"
     splits = []
     for split in ("train", "t10k"):
         images = read_array(_idx_file(place, f"{split}-images-idx3-ubyte"), 3)
@@ -76,17 +74,12 @@ def read_idx(info: DatasetInfo, place: Path) -> Dataset:
             )
         rgb = torch.from_numpy(images.copy())[:, None].expand(-1, 3, -1, -1).contiguous()
         splits.append(Resident(rgb, torch.from_numpy(labels.astype(np.int64))))
-    words = names.FASHION if info.name == "fashion-mnist" else names.DIGITS
-    ids = words if info.name == "fashion-mnist" else tuple(str(digit) for digit in range(info.classes))
-    return Dataset(info, words, ids, *splits)
+    words = names.FASHION if fashion else names.DIGITS
+    return Dataset(info, words, words if fashion else tuple(map(str, range(info.classes))), *splits)
 
 
 def read_array(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """Read an IDX file of unsigned bytes (yann.lecun.com/exdb/mnist, "the IDX file format").
-
-    Raises:
-        UserError: it is no whole IDX file of this number of dimensions.
-    """
+    """Read an IDX file of unsigned bytes (yann.lecun.com/exdb/mnist, "the IDX file format")."""
     try:
         raw = path.read_bytes()
         raw = gzip.decompress(raw) if raw.startswith(GZIP_MAGIC) else raw
@@ -106,11 +99,7 @@ def _idx_file(place: Path, name: str) -> Path:
 
 
 def read_cifar(info: DatasetInfo, place: Path) -> Dataset:
-    """Read CIFAR-10 or CIFAR-100 from the unpacked archive, which torchvision checks by MD5 before unpickling it.
-
-    Raises:
-        UserError: a file is missing or not the published one.
-    """
+    """Read CIFAR-10 or CIFAR-100 from the unpacked archive, which torchvision checks by MD5 before unpickling it."""
     from torchvision.datasets import CIFAR10, CIFAR100  # here: it takes two seconds that other sets need not wait
 
     reader = CIFAR100 if info.name == "cifar100" else CIFAR10

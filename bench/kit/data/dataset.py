@@ -33,31 +33,20 @@ class Resident(Split):
         extras: Mapping[str, Tensor] | None = None,
         channels: Tensor | None = None,
     ):
-        """Keep a split in memory.
-
-        Args:
-            channels: uint8 (N, P, H, W), extra channels that are cut, flipped and mixed with the pixels.
-        """
+        """Keep a split in memory; ``channels`` uint8 (N, P, H, W) are cut, flipped and mixed with the pixels."""
         super().__init__(labels)
         self.pixels, self.channels, self.extras = pixels, channels, extras or {}
         self._copies: dict[torch.device, tuple[Tensor, Tensor]] = {}
-        self._layers: dict[torch.device, Tensor] = {}
 
     def on(self, device: Device) -> tuple[Tensor, Tensor]:
-        """Return pixels and labels on ``device``."""
+        """Return pixels with their extra channels, uint8 (N, 3 + P, H, W), and labels on ``device``."""
         device = torch.device(device)
         if device not in self._copies:
-            self._copies[device] = self.pixels.to(device), self.labels.to(device)
+            pixels = self.pixels.to(device)
+            if self.channels is not None:
+                pixels = torch.cat([pixels, self.channels.to(device)], 1)
+            self._copies[device] = pixels, self.labels.to(device)
         return self._copies[device]
-
-    def layers(self, device: Device) -> Tensor:
-        """Return the pixels with their extra channels on ``device``: uint8 (N, 3 + P, H, W)."""
-        pixels, device = self.on(device)[0], torch.device(device)
-        if self.channels is None:
-            return pixels
-        if device not in self._layers:
-            self._layers[device] = torch.cat([pixels, self.channels.to(device)], 1)
-        return self._layers[device]
 
     def views(
         self,
@@ -70,7 +59,7 @@ class Resident(Split):
         last: int | None = None,
         rows: Rows | None = None,
     ) -> Iterator[AugmentedBatch]:
-        pixels, labels = self.layers(device), self.on(device)[1]
+        pixels, labels = self.on(device)
         stream = stream_of(config, len(self))
         if replay is not None:
             yield from (stream.again(pixels, labels, *place, batch_size) for place in replay[first:last])
@@ -84,11 +73,11 @@ class Resident(Split):
         pixels, labels = self.on(device)
         for chosen in _batches(len(self), indices, batch_size):
             chosen = chosen.to(device)
-            yield centre(pixels[chosen], size), labels[chosen]
+            yield centre(pixels[chosen, :3], size), labels[chosen]
 
     def crops(self, config: AugmentationConfig, indices: Tensor, count: int, device: Device) -> Tensor:
         pixels, _ = self.on(device)
-        images = pixels[indices.to(device)].float().div_(255)
+        images = pixels[indices.to(device), :3].float().div_(255)
         heights, widths = (torch.full_like(indices, side) for side in pixels.shape[2:])
         stream = stream_of(config, len(self))
         crops = [
@@ -106,12 +95,7 @@ class Files(Split):
     """A split that is read from image files, again in every epoch."""
 
     def __init__(self, paths: Sequence[Path], labels: Tensor, workers: int | None = None):
-        """Keep the paths of a split.
-
-        Args:
-            paths: one file per image.
-            workers: processes that read ahead; default :func:`bench.kit.data.reading.default_workers`.
-        """
+        """Keep the paths of a split; ``workers`` processes read ahead, by default :func:`default_workers`."""
         super().__init__(labels)
         self.paths = paths
         self.workers = default_workers() if workers is None else workers
@@ -166,7 +150,7 @@ class Files(Split):
 def _chosen_rows(stream: AugmentationStream, indices: Tensor, rows: Rows | None) -> Tensor:
     if rows is None:
         return indices
-    if stream.plan.mix != "none":
+    if stream.config.mix != "none":
         raise ValueError("a part of a batch that is mixed would be mixed with itself; expected mix none")
     return indices[rows(len(indices))]
 

@@ -15,12 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from bench.kit.data.image_folders import UNREADABLE, unreadable
+from bench.kit.data.image_folders import opened
 
-DECODING_ERRORS = (*UNREADABLE, Image.DecompressionBombError)
 WORTH_A_STAMP = 5.0  # seconds; faster checks are repeated each time
 SMALLEST_ENLARGED = 64  # pixels; smaller images are tested whole
 
@@ -31,46 +29,21 @@ def processors() -> int:
 
 
 def decode(path: Path) -> Tensor:
-    """Decode the image at ``path`` as RGB, uint8 (3, H, W).
-
-    Raises:
-        UserError: the file is missing, truncated or no image; it is named.
-    """
-    try:
-        with Image.open(path) as image:
-            pixels = np.array(image.convert("RGB"))
-    except DECODING_ERRORS as error:
-        raise unreadable(path, error) from error
+    """Decode the image at ``path`` as RGB, uint8 (3, H, W); a UserError names one that is missing or broken."""
+    with opened(path) as image:
+        pixels = np.array(image.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def side_lengths(path: Path) -> tuple[int, int]:
-    """Read height and width of the image at ``path`` from its header.
-
-    Raises:
-        UserError: the header cannot be read.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except DECODING_ERRORS as error:
-        raise unreadable(path, error) from error
-
-
 def decode_all(paths: Sequence[Path], size: int) -> Tensor:
-    """Decode images that are all ``size`` pixels square: uint8 (N, 3, S, S).
-
-    Raises:
-        UserError: a file cannot be decoded; the first such is named.
-    """
+    """Decode images that are all ``size`` pixels square: uint8 (N, 3, S, S); a UserError names the first broken one."""
     pixels = torch.empty((len(paths), 3, size, size), dtype=torch.uint8)
 
     def fill(place: int) -> None:
         pixels[place] = decode(paths[place])
 
     with ThreadPoolExecutor(processors()) as pool:
-        for _ in pool.map(fill, range(len(paths))):
-            pass
+        list(pool.map(fill, range(len(paths))))
     return pixels
 
 
@@ -78,10 +51,7 @@ def check_all(paths: Sequence[Path], stamps: Path | None = None) -> None:
     """Decode every file once, so that a broken one is found before anything is computed.
 
     JPEGs are decoded at an eighth of their size, which reads every byte for a third of the time. A check that
-    took long is remembered by the files' places, sizes and times of change.
-
-    Args:
-        stamps: the folder of the stamps; ``~/.cache/distill-bench/checked`` where it is None.
+    took long is remembered by the files' places, sizes and times of change, in ``stamps`` or its default.
 
     Raises:
         UserError: a file cannot be decoded; the first such is named.
@@ -94,8 +64,7 @@ def check_all(paths: Sequence[Path], stamps: Path | None = None) -> None:
         return
     started = time.monotonic()
     with ThreadPoolExecutor(processors()) as pool:
-        for _ in pool.map(_check, paths):
-            pass
+        list(pool.map(_check, paths))
     if stamp is not None and time.monotonic() - started > WORTH_A_STAMP:
         with suppress(OSError):  # a stamp only saves time
             stamp.parent.mkdir(parents=True, exist_ok=True)
@@ -103,22 +72,18 @@ def check_all(paths: Sequence[Path], stamps: Path | None = None) -> None:
 
 
 def _check(path: Path) -> None:
-    try:
-        with Image.open(path) as image:
-            image.draft("RGB", (1, 1))
-            image.load()
-    except DECODING_ERRORS as error:
-        raise unreadable(path, error) from error
+    with opened(path) as image:
+        image.draft("RGB", (1, 1))
+        image.load()
 
 
 def _state(paths: Sequence[Path]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for path in paths:
-        try:
+        digest.update(f"{path.absolute()}\0".encode())
+        with suppress(OSError):  # a missing file is named by its check
             facts = path.stat()
-        except OSError as error:
-            raise unreadable(path, error) from error
-        digest.update(f"{path.absolute()}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+            digest.update(f"{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 
@@ -127,12 +92,7 @@ def centre(pixels: Tensor, size: int) -> Tensor:
 
     The short side becomes ``size // 7 * 8``: 256 for 224, 144 for 128, 72 for 64, as in RDED's ``validate``.
     Below 64 pixels it becomes ``size``; RDED's rule says the same for 32, the only such size there.
-
-    Args:
-        pixels: uint8 (..., 3, H, W).
-
-    Returns:
-        uint8 (..., 3, size, size).
+    uint8 (..., 3, H, W) become (..., 3, size, size).
     """
     from torchvision.transforms.v2 import functional as transforms  # here: it takes seconds
 

@@ -15,8 +15,8 @@ from bench.api import Dataset, DatasetInfo, Split
 from bench.errors import UserError
 from bench.kit.data import names
 from bench.kit.data.dataset import Files, Resident
-from bench.kit.data.decoding import check_all, decode_all, side_lengths
-from bench.kit.data.image_folders import Listing, fingerprint, list_classes, list_folder
+from bench.kit.data.decoding import check_all, decode_all
+from bench.kit.data.image_folders import Listing, fingerprint, list_classes, list_folder, opened
 
 MOST_RESIDENT = 4 * 2**30  # bytes of uint8; Tiny-ImageNet has 1.4e9
 MOST_CHECKED = 100_000  # files; from here on a broken one is found when it is read
@@ -30,32 +30,33 @@ def read_listings(info: DatasetInfo, train: Listing, val: Listing, words: Iterab
     Raises:
         UserError: a file cannot be decoded.
     """
-    every = [*paths_of(val), *paths_of(train)]
-    if side := _side_in_memory(every):
-        splits: list[Split] = [Resident(decode_all(paths_of(part), side), labels_of(part)) for part in (train, val)]
-    else:
-        if len(every) < MOST_CHECKED:
-            check_all(every)
-        splits = [Files(paths_of(part), labels_of(part)) for part in (train, val)]
+    every = [*val.paths, *train.paths]
+    side = _side_in_memory(every)
+    if not side and len(every) < MOST_CHECKED:
+        check_all(every)
+    splits: list[Split] = []
+    for part in (train, val):
+        counts = torch.tensor([len(files) for files in part.files.values()])
+        labels = torch.arange(len(counts)).repeat_interleave(counts)
+        splits.append(Resident(decode_all(part.paths, side), labels) if side else Files(part.paths, labels))
     return Dataset(info, tuple(words), tuple(train.files), *splits)
-
-
-def paths_of(listing: Listing) -> list[Path]:
-    """Return the files of a listing, class by class."""
-    return [listing.root / path for files in listing.files.values() for path in files]
-
-
-def labels_of(listing: Listing) -> torch.Tensor:
-    """Return the labels int64 (N,) of :func:`paths_of`."""
-    counts = torch.tensor([len(files) for files in listing.files.values()])
-    return torch.arange(len(counts)).repeat_interleave(counts)
 
 
 def _side_in_memory(paths: list[Path]) -> int:
     """Return the side in pixels of all images; 0 where they are not squares of one size, or too large for memory."""
-    side, width = side_lengths(paths[0])
-    fits = side == width and len(paths) * 3 * side**2 <= MOST_RESIDENT
-    return side if fits and all(side_lengths(path) == (side, side) for path in paths) else 0
+    side = 0
+    for path in paths:
+        with opened(path) as image:
+            side = side or image.width
+            if image.size != (side, side) or len(paths) * 3 * side**2 > MOST_RESIDENT:
+                return 0
+    return side
+
+
+def _read(info: DatasetInfo, place: Path, folders: dict[str, str], words: Iterable[str]) -> Dataset:
+    """Read both splits of class id -> folder, in class order."""
+    train, val = (list_classes(place / split, folders) for split in ("train", "val"))
+    return read_listings(info, train, val, words)
 
 
 def read_own(info: DatasetInfo, place: Path) -> Dataset:
@@ -68,9 +69,7 @@ def read_own(info: DatasetInfo, place: Path) -> Dataset:
 
 def read_subset(info: DatasetInfo, place: Path) -> Dataset:
     """Read Imagenette or Imagewoof: all wnids found, in sorted order."""
-    train = list_classes(place / "train")
-    val = list_classes(place / "val", {wnid: wnid for wnid in train.files})
-    return read_listings(info, train, val, map(names.of_folder, train.files))
+    return _by_wnid(info, place, tuple(list_classes(place / "train").files))
 
 
 def read_imagenet(info: DatasetInfo, place: Path) -> Dataset:
@@ -89,9 +88,7 @@ def read_imagenet100(info: DatasetInfo, place: Path) -> Dataset:
 
 
 def _by_wnid(info: DatasetInfo, place: Path, wnids: tuple[str, ...]) -> Dataset:
-    folders = {wnid: wnid for wnid in wnids}
-    train, val = (list_classes(place / split, folders) for split in ("train", "val"))
-    return read_listings(info, train, val, map(names.of_folder, wnids))
+    return _read(info, place, {wnid: wnid for wnid in wnids}, map(names.of_folder, wnids))
 
 
 def read_tiny(info: DatasetInfo, place: Path) -> Dataset:
@@ -133,16 +130,14 @@ def read_places(info: DatasetInfo, place: Path) -> Dataset:
     for name in ids:
         nested = f"{name[0]}/{name}"
         folders[name] = nested if (place / "train" / nested).is_dir() else name.replace("/", "-")
-    train, val = (list_classes(place / split, folders) for split in ("train", "val"))
-    return read_listings(info, train, val, map(names.of_place, ids))
+    return _read(info, place, folders, map(names.of_place, ids))
 
 
 def read_icons(info: DatasetInfo, place: Path) -> Dataset:
     """Read ``icons-100`` as its builder writes it; a build without its ``icons-100.json`` is not whole."""
     _required(place / "icons-100.json")
     folders = {name: name for name in _list_file("icons_100.txt")}
-    train, val = (list_classes(place / split, folders) for split in ("train", "val"))
-    return read_listings(info, train, val, map(names.spaced, folders))
+    return _read(info, place, folders, map(names.spaced, folders))
 
 
 def _list_file(name: str) -> list[str]:

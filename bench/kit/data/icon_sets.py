@@ -8,7 +8,6 @@ aliases (the same drawing under a second name) and skin-tone variants of an emoj
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import re
@@ -53,10 +52,11 @@ KEEP_DIGITS_AFTER = frozenset({"number", "numeric", "digit", "counter", "numbers
 
 @dataclass(frozen=True)
 class Icon:
-    """One drawing: the prefix of its set, its name there, and its SVG document."""
+    """One drawing: the prefix of its set, its name there and without the set's style words, and its SVG document."""
 
     set: str
     name: str
+    concept: str
     svg: str
 
 
@@ -66,19 +66,11 @@ class IconPackage:
 
     version: str
     sets: dict[str, dict[str, str]]
-    styles: dict[str, frozenset[str]]
     icons: list[Icon]
-
-    def concept(self, icon: Icon) -> str:
-        """Return the name of an icon without the style words of its set."""
-        return canonical_name(icon.name, self.styles[icon.set])
 
 
 def read_package(source: Path) -> IconPackage:
-    """Read sets in alphabetical order and icons in the order of the package, so that the list is reproducible.
-
-    Args:
-        source: the npm package ``@iconify/json``, as .tgz or unpacked folder.
+    """Read sets in alphabetical order and icons in the order of the package, a .tgz or an unpacked folder.
 
     Raises:
         UserError: it is neither, a file is missing or broken, or no set has a permissive licence.
@@ -91,13 +83,12 @@ def read_package(source: Path) -> IconPackage:
         except (KeyError, FileNotFoundError, json.JSONDecodeError) as error:
             raise UserError(f"{source}: {name} is missing or broken ({type(error).__name__}); {_EXPECTED}") from None
 
-    found = IconPackage(str(load("package.json").get("version", "unknown")), {}, {}, [])
+    found = IconPackage(str(load("package.json").get("version", "unknown")), {}, [])
     for prefix, facts in sorted(load("collections.json").items()):
         licence = facts.get("license", {})
         if licence.get("spdx") not in PERMISSIVE or facts.get("category") in BRAND_CATEGORIES or prefix in BRAND_SETS:
             continue
         data, author = load(f"json/{prefix}.json"), facts.get("author", {})
-        icons = list(_icons_of_set(prefix, data))
         found.sets[prefix] = {
             "name": facts.get("name", prefix),
             "licence": licence["spdx"],
@@ -105,8 +96,7 @@ def read_package(source: Path) -> IconPackage:
             "author": author.get("name", ""),
             "author_url": author.get("url", ""),
         }
-        found.styles[prefix] = style_words([icon.name for icon in icons], data)
-        found.icons.extend(icons)
+        found.icons.extend(_icons_of_set(prefix, data))
     if not found.icons:
         raise UserError(f"{source}: no icon with a permissive licence in it; {_EXPECTED}")
     return found
@@ -130,9 +120,13 @@ def _reader(source: Path) -> Callable[[str], bytes]:
 
 
 def _icons_of_set(prefix: str, data: dict[str, Any]) -> Iterator[Icon]:
-    for name, icon in data["icons"].items():
-        if icon.get("hidden") or "skin-tone" in name or name.startswith(BRAND_PREFIXES):
-            continue
+    shown = {
+        name: icon
+        for name, icon in data["icons"].items()
+        if not (icon.get("hidden") or "skin-tone" in name or name.startswith(BRAND_PREFIXES))
+    }
+    styles = style_words(list(shown), data)
+    for name, icon in shown.items():
         left, top, width, height = (
             icon.get(key, data.get(key, default))
             for key, default in (("left", 0), ("top", 0), ("width", 16), ("height", 16))
@@ -141,7 +135,7 @@ def _icons_of_set(prefix: str, data: dict[str, Any]) -> Iterator[Icon]:
             '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
             f'width="100" height="100" color="#000" viewBox="{left} {top} {width} {height}">{icon["body"]}</svg>'
         )
-        yield Icon(prefix, name, svg)
+        yield Icon(prefix, name, canonical_name(name, styles), svg)
 
 
 def style_words(names: list[str], data: dict[str, Any]) -> frozenset[str]:
@@ -160,15 +154,11 @@ def canonical_name(name: str, styles: frozenset[str] = STYLE) -> str:
     words = [word for word in name.lower().split("-") if word]
     while len(words) > 1 and words[0] in STYLE_IN_FRONT:
         words = words[1:]
-    while len(words) > 1 and (words[-1] in styles or _counts_copies(words)):
+    while len(words) > 1 and (
+        words[-1] in styles or (re.fullmatch(r"\d+(px)?", words[-1]) and words[-2] not in KEEP_DIGITS_AFTER)
+    ):
         words = words[:-1]
-    if words:
-        words[-1] = re.sub(r"(?<=[a-z]{3})\d+$", "", words[-1])
-    return " ".join(words)
-
-
-def _counts_copies(words: list[str]) -> bool:
-    return re.fullmatch(r"\d+(px)?", words[-1]) is not None and words[-2] not in KEEP_DIGITS_AFTER
+    return re.sub(r"(?<=[a-z]{3})\d+$", "", " ".join(words))
 
 
 def rasterise(svg: str, size: int) -> NDArray[np.uint8]:
@@ -192,8 +182,8 @@ def rasterise(svg: str, size: int) -> NDArray[np.uint8]:
 
 def rasterise_many(
     icons: list[Icon], size: int, processes: int, progress: Callable[[int, int], None] | None = None
-) -> Iterator[tuple[int, NDArray[np.uint8] | str]]:
-    """Yield (index, pixels) of each icon in order; in place of pixels a line that says why an icon does not draw."""
+) -> Iterator[NDArray[np.uint8] | str]:
+    """Yield the pixels of each icon in order, or a line that says why it does not draw."""
     jobs = ((icon.svg, size) for icon in icons)
     with ExitStack() as stack:
         results: Iterable[NDArray[np.uint8] | str] = map(_rasterise_or_say_why, jobs)
@@ -201,7 +191,7 @@ def rasterise_many(
             pool = stack.enter_context(get_context("spawn").Pool(processes))
             results = pool.imap(_rasterise_or_say_why, jobs, chunksize=256)
         for index, result in enumerate(results):
-            yield index, result
+            yield result
             if progress is not None and (index + 1) % 1000 == 0:
                 progress(index + 1, len(icons))
 
@@ -211,8 +201,3 @@ def _rasterise_or_say_why(job: tuple[str, int]) -> NDArray[np.uint8] | str:
         return rasterise(*job)
     except (ValueError, OSError) as error:
         return str(error).splitlines()[0][:100]
-
-
-def digest(pixels: NDArray[np.uint8]) -> str:
-    """SHA-256 (hex) of pixels, which no version of a PNG encoder changes."""
-    return hashlib.sha256(pixels.tobytes()).hexdigest()

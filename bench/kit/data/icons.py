@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.errors import UserError
-from bench.kit.data.icon_sets import Icon, IconPackage, digest, rasterise_many, read_package
+from bench.kit.data.icon_sets import Icon, IconPackage, rasterise_many, read_package
 
 ICONS_100: tuple[str, ...] = tuple(Path(__file__).with_name("icons_100.txt").read_text("utf-8").split())
 SIZE = 64
@@ -71,17 +71,15 @@ def build_icons_100(source: Path, destination: Path, progress: Progress | None =
     in the order of `read_package`; one that draws nothing or what an earlier one of its concept drew
     (`SAME_DRAWING`) is dropped; families of `TEST_FAMILIES` are the test split, which is called `val`. The same
     package gives the same bytes. The folder appears whole or not at all; one that exists already is kept.
-
-    Args:
-        source: the npm package `@iconify/json`, as .tgz or unpacked folder.
-        progress: called with (icons drawn, icons to draw).
+    `progress` is called with (icons drawn, icons to draw).
 
     Raises:
         UserError: the destination holds something else, or the package is not whole.
     """
     card = destination / "icons-100.json"
     if card.is_file():
-        return {**json.loads(card.read_text(encoding="utf-8")), "already_built": True}
+        made: dict[str, Any] = json.loads(card.read_text(encoding="utf-8"))
+        return made
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise UserError(f"{destination}: holds something else than icons-100; name an empty or a new folder")
     package = read_package(source)
@@ -90,7 +88,12 @@ def build_icons_100(source: Path, destination: Path, progress: Progress | None =
         concept: {"train": 0, "val": 0} | Counter(split_of(icon.set) for icon, _ in icons)
         for concept, icons in drawings.items()
     }
-    _refuse_small_classes(counts, source)
+    for concept, of in counts.items():
+        if of["train"] < SMALLEST_TRAIN or of["val"] < SMALLEST_TEST or sum(of.values()) < SMALLEST_CLASS:
+            raise UserError(
+                f"{source}: {concept} has {of['train']} train and {of['val']} test renditions, expected at least "
+                f"{SMALLEST_TRAIN} and {SMALLEST_TEST}, {SMALLEST_CLASS} in all; use the whole package, version 2.2.535"
+            )
     destination.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
     try:
@@ -116,19 +119,19 @@ def build_icons_100(source: Path, destination: Path, progress: Progress | None =
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    return {**report, "already_built": False}
+    return report
 
 
 def _distinct_drawings(package: IconPackage, progress: Progress | None) -> tuple[Drawings, list[str]]:
     """Return the icons kept per concept, with their pixels, and a line for each icon that does not draw."""
-    order = {concept: place for place, concept in enumerate(ICONS_100)}
-    named = ((package.concept(icon).replace(" ", "-"), icon) for icon in package.icons)
-    wanted = sorted((pair for pair in named if pair[0] in order), key=lambda pair: order[pair[0]])
     drawings: Drawings = {concept: [] for concept in ICONS_100}
+    named = ((icon.concept.replace(" ", "-"), icon) for icon in package.icons)
+    order = {concept: place for place, concept in enumerate(ICONS_100)}
+    wanted = sorted((pair for pair in named if pair[0] in order), key=lambda pair: order[pair[0]])
     greys: dict[str, list[NDArray[np.float32]]] = {concept: [] for concept in ICONS_100}
     not_drawn: list[str] = []
     drawn = rasterise_many([icon for _, icon in wanted], SIZE, os.cpu_count() or 1, progress)
-    for (concept, icon), (_, pixels) in zip(wanted, drawn, strict=True):
+    for (concept, icon), pixels in zip(wanted, drawn, strict=True):
         if isinstance(pixels, str):
             not_drawn.append(f"{icon.set}:{icon.name}: {pixels}")
             continue
@@ -140,15 +143,6 @@ def _distinct_drawings(package: IconPackage, progress: Progress | None) -> tuple
     return drawings, not_drawn
 
 
-def _refuse_small_classes(counts: dict[str, dict[str, int]], source: Path) -> None:
-    for concept, of in counts.items():
-        if of["train"] < SMALLEST_TRAIN or of["val"] < SMALLEST_TEST or sum(of.values()) < SMALLEST_CLASS:
-            raise UserError(
-                f"{source}: {concept} has {of['train']} train and {of['val']} test renditions, expected at least "
-                f"{SMALLEST_TRAIN} and {SMALLEST_TEST}, {SMALLEST_CLASS} in all; use the whole package, version 2.2.535"
-            )
-
-
 def _write_images(drawings: Drawings, folder: Path) -> list[str]:
     """Write the images; return a line per file: its relative path and the digest of its pixels."""
     lines = []
@@ -157,5 +151,6 @@ def _write_images(drawings: Drawings, folder: Path) -> list[str]:
             path = folder / split_of(icon.set) / concept / f"{icon.set}__{icon.name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(path)
-            lines.append(f"{path.relative_to(folder).as_posix()} {digest(pixels)}")
+            digest = hashlib.sha256(pixels.tobytes()).hexdigest()  # which no version of a PNG encoder changes
+            lines.append(f"{path.relative_to(folder).as_posix()} {digest}")
     return lines

@@ -10,6 +10,8 @@ import json
 import os
 import re
 import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -19,12 +21,13 @@ from bench.api.catalogue import DatasetPlugin
 from bench.errors import UserError
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from bench.api import Dataset
 
 # torchvision's IMG_EXTENSIONS
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"))
 FOLDER_SIZES = (32, 64, 128, 224)  # the sizes at which the field works
-UNREADABLE = (OSError, ValueError, SyntaxError)  # PIL's errors for files that are no whole image
 SMALL = 64  # up to this size networks have a 3x3 stem and icon-clip is the base
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -38,14 +41,9 @@ class Listing:
     files: dict[str, tuple[str, ...]]
 
     @property
-    def count(self) -> int:
-        """The number of images."""
-        return sum(map(len, self.files.values()))
-
-    @property
-    def smallest(self) -> int:
-        """The number of images in the smallest class."""
-        return min(map(len, self.files.values()))
+    def paths(self) -> list[Path]:
+        """The files, class by class."""
+        return [self.root / path for files in self.files.values() for path in files]
 
 
 def list_images(folder: Path) -> tuple[str, ...]:
@@ -127,51 +125,31 @@ def fingerprint(train: Listing, val: Listing) -> str:
     return digest.hexdigest()
 
 
-def unreadable(path: Path, error: Exception) -> UserError:
-    """Make the error for an image file that cannot be decoded."""
-    reason = str(error).replace(str(path), "").strip(" ':") or type(error).__name__
-    return UserError(f"{path}: not a readable image ({reason}); put a whole copy in its place or remove it")
-
-
-def folder_info(folder: Path) -> DatasetInfo:
-    """Return the facts of ``folder:PATH``; its name is ``folder-`` and the folder's own name.
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """Open the image at ``path``.
 
     Raises:
-        UserError: as :func:`list_folder`; or the first image of a class cannot be read.
+        UserError: it cannot be opened, or not be decoded within the block; the file is named.
     """
-    train, val = list_folder(folder)
-    size = _image_size(train)
-    small = size <= SMALL
-    title = folder.resolve().name
-    return DatasetInfo(
-        name="folder-" + (re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "unnamed"),
-        title=title,
-        classes=len(train.files),
-        image_size=size,
-        smallest_class=train.smallest,
-        train_images=train.count,
-        test_images=val.count,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        teacher=TeacherSpec(arch="resnet18-small" if small else "resnet18", image_size=size),
-        clip="icon-clip" if small else "RN50:openai",
-        student="resnet18-small" if small else "resnet18",
-        fingerprint=fingerprint(train, val),
-    )
+    from PIL import Image  # here, since most plans need no PIL
+
+    try:
+        with Image.open(path) as image:
+            yield image
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = str(error).replace(str(path), "").strip(" ':") or type(error).__name__
+        raise UserError(
+            f"{path}: not a readable image ({reason}); put a whole copy in its place or remove it"
+        ) from error
 
 
 def _image_size(train: Listing) -> int:
     """Return the largest of ``FOLDER_SIZES`` within the median short side of the first image per class."""
-    from PIL import Image  # here, since plans of other data sets need no PIL
-
     sides = []
     for files in train.files.values():
-        path = train.root / files[0]
-        try:
-            with Image.open(path) as image:
-                sides.append(min(image.size))
-        except (*UNREADABLE, Image.DecompressionBombError) as error:
-            raise unreadable(path, error) from error
+        with opened(train.root / files[0]) as image:
+            sides.append(min(image.size))
     median = statistics.median_low(sides)
     return max((size for size in FOLDER_SIZES if size <= median), default=FOLDER_SIZES[0])
 
@@ -183,7 +161,31 @@ class Folder(DatasetPlugin):
     title: ClassVar[str] = "train/ and val/ with a folder per class"
 
     def info(self) -> DatasetInfo:
-        return folder_info(self.root(None))
+        """Return the facts of the folder; its name is ``folder-`` and the folder's own name.
+
+        Raises:
+            UserError: as :func:`list_folder`; or the first image of a class cannot be read.
+        """
+        folder = self.root(None)
+        train, val = list_folder(folder)
+        size = _image_size(train)
+        arch, clip = ("resnet18-small", "icon-clip") if size <= SMALL else ("resnet18", "RN50:openai")
+        title = folder.resolve().name
+        return DatasetInfo(
+            name="folder-" + (re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "unnamed"),
+            title=title,
+            classes=len(train.files),
+            image_size=size,
+            smallest_class=min(map(len, train.files.values())),
+            train_images=len(train.paths),
+            test_images=len(val.paths),
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            teacher=TeacherSpec(arch=arch, image_size=size),
+            clip=clip,
+            student=arch,
+            fingerprint=fingerprint(train, val),
+        )
 
     def root(self, data_root: Path | None) -> Path:
         return Path(self.name.partition(":")[2]).expanduser()

@@ -12,12 +12,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
 from bench.errors import UserError
 from bench.kit.data.decoding import centre, decode, processors
@@ -47,13 +47,7 @@ def default_workers() -> int:
 
 
 def cut_view(config: AugmentationConfig, count: int, epoch: int, image: Tensor, index: int) -> Tensor:
-    """Cut and resize the view of image ``index`` of ``count`` in ``epoch``, before flip and mix.
-
-    Args:
-        image: (3, H, W).
-
-    Returns:
-        (3, S, S), of the dtype of ``image``.
+    """Cut and resize (3, H, W) to the view of image ``index`` of ``count`` in ``epoch``, before flip and mix.
 
     Raises:
         UserError: the augmentation needs images in memory.
@@ -73,21 +67,12 @@ def cut_centre(size: int, image: Tensor, index: int) -> Tensor:
     return centre(image, size)
 
 
-class _Batches(TorchDataset[tuple[Tensor, str]]):
-    """Batch number -> its images and "", or none and an error, as an exception of a worker would carry a traceback."""
-
-    def __init__(self, paths: Sequence[Path], groups: Sequence[Tensor], cut: Cut):
-        self.paths, self.groups, self.cut = paths, groups, cut
-
-    def __len__(self) -> int:
-        return len(self.groups)
-
-    def __getitem__(self, number: int) -> tuple[Tensor, str]:
-        try:
-            images = [self.cut(decode(self.paths[index]), index) for index in self.groups[number].tolist()]
-        except UserError as error:
-            return torch.empty(0), str(error)
-        return torch.stack(images), ""
+def _read(paths: Sequence[Path], cut: Cut, group: Tensor) -> tuple[Tensor, str]:
+    """Return a batch and "", or nothing and an error, as an exception of a worker would carry a traceback."""
+    try:
+        return torch.stack([cut(decode(paths[index]), index) for index in group.tolist()]), ""
+    except UserError as error:
+        return torch.empty(0), str(error)
 
 
 def _start_worker(_: int) -> None:
@@ -114,16 +99,15 @@ def read_batches(
 ) -> Iterator[Tensor]:
     """Yield the batches ``groups`` in order, each uint8 (B, 3, S, S) on ``device``.
 
-    Args:
-        groups: the indices into ``paths`` per batch, int64 (B,) on the host.
-        workers: the number of processes; 0 reads in this one.
+    A group is the indices into ``paths`` of a batch, int64 (B,) on the host; no workers: this process reads.
 
     Raises:
         UserError: a file cannot be decoded, or ``cut`` needs images in memory.
     """
-    loader = DataLoader(
-        _Batches(paths, groups, cut),
+    loader: DataLoader[tuple[Tensor, str]] = DataLoader(
+        groups,  # type: ignore[arg-type]
         batch_size=None,
+        collate_fn=partial(_read, paths, cut),  # in the workers
         num_workers=workers,
         multiprocessing_context=_START if workers else None,
         worker_init_fn=_start_worker,

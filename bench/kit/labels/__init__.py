@@ -20,10 +20,7 @@ KINDS = {
 
 
 def load(folder: Path, device: torch.device, own: Mapping[str, str]) -> LabelSource:
-    """Load the label source in a folder.
-
-    Args:
-        own: the kinds that the method behind it brings, as "module:Class".
+    """Load the label source in a folder; ``own`` are the kinds that its method brings, as "module:Class".
 
     Raises:
         UserError: nothing is known of this kind.

@@ -93,57 +93,32 @@ class OfPlugin(Codec):
         return self.numbers.decode(parts, self.width)
 
 
-class _Largest(Codec):
-    """The ``keep`` largest logits of C, with their classes."""
+@final
+class Largest(Codec):
+    """The ``keep`` largest logits of C, with their classes.
 
-    def __init__(self, keep: int, classes: int, numbers: Codec):
-        self.keep, self.classes, self.numbers = keep, classes, numbers
+    The other classes share their probability evenly, by one more logit (FKD's marginal smoothing), or with ``renorm``
+    get none (LPQLD's marginal re-normalisation, MR-k).
+    """
+
+    def __init__(self, keep: int, classes: int, numbers: Codec, renorm: bool):
+        self.keep, self.classes, self.numbers, self.renorm = keep, classes, numbers, renorm
         self.dtype = _INDEX[index_dtype(classes)]
 
     def encode(self, logits: Tensor) -> Parts:
-        values, indexes = logits.float().topk(self.keep, 1)
-        stored = self.numbers.encode(self._stored(values, logits.float(), indexes))
-        return stored | {"indexes": indexes.to(self.dtype)}
+        logits = logits.float()
+        values, indexes = logits.topk(self.keep, 1)
+        if not self.renorm and self.keep < self.classes:
+            others = logits.scatter(1, indexes, -math.inf).logsumexp(1, keepdim=True)
+            values = torch.cat([values, others - math.log(self.classes - self.keep)], 1)
+        return self.numbers.encode(values) | {"indexes": indexes.to(self.dtype)}
 
     def decode(self, parts: Parts) -> Tensor:
         values, indexes = self.numbers.decode(parts), parts["indexes"].long()
         if self.dtype == torch.int16:
             indexes = indexes & 0xFFFF
-        kept, rest = values[:, : self.keep], self._rest(values)
-        return rest.expand(-1, self.classes).scatter(1, indexes, kept)
-
-    @abstractmethod
-    def _stored(self, values: Tensor, logits: Tensor, indexes: Tensor) -> Tensor:
-        """Return the values to store, of which the first are the kept logits."""
-
-    @abstractmethod
-    def _rest(self, values: Tensor) -> Tensor:
-        """Return the logit (B, 1) of every class that was not kept."""
-
-
-@final
-class TopK(_Largest):
-    """FKD's marginal smoothing: the other classes share their probability evenly, by one more logit."""
-
-    def _stored(self, values: Tensor, logits: Tensor, indexes: Tensor) -> Tensor:
-        if self.keep == self.classes:
-            return values
-        others = logits.scatter(1, indexes, -math.inf).logsumexp(1, keepdim=True)
-        return torch.cat([values, others - math.log(self.classes - self.keep)], 1)
-
-    def _rest(self, values: Tensor) -> Tensor:
-        return values[:, -1:]
-
-
-@final
-class Renorm(_Largest):
-    """LPQLD's marginal re-normalisation (MR-k): the other classes get no probability."""
-
-    def _stored(self, values: Tensor, logits: Tensor, indexes: Tensor) -> Tensor:
-        return values
-
-    def _rest(self, values: Tensor) -> Tensor:
-        return values.amax(1, keepdim=True) - _FLOOR
+        rest = values.amax(1, keepdim=True) - _FLOOR if self.renorm else values[:, -1:]
+        return rest.expand(-1, self.classes).scatter(1, indexes, values[:, : self.keep])
 
 
 _NUMBERS: dict[str, type[Codec]] = {"fp32": Fp32, "fp16": Fp16, "int8": Int8}
@@ -155,9 +130,7 @@ def codec_for(spec: LabelCodec, classes: int) -> Codec:
         numbers: Codec = _NUMBERS[spec.numbers]()
     else:
         numbers = OfPlugin(FORMATS.get(spec.numbers)(), stored_width(spec, classes))
-    if not spec.keep:
-        return numbers
-    return (Renorm if spec.renorm else TopK)(spec.keep, classes, numbers)
+    return Largest(spec.keep, classes, numbers, spec.renorm) if spec.keep else numbers
 
 
 def is_complete(spec: LabelCodec, classes: int) -> bool:

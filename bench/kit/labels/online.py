@@ -31,21 +31,12 @@ class OnlineTeacher(LabelSource):
     kind: ClassVar[str] = "teacher"
 
     def __init__(self, network: Network, model: Classifier, stored: State | None = None, precision: Precision = "fp32"):
-        """Take a network and its model.
-
-        Args:
-            stored: the weights as stored, where that is not as the model has them.
-        """
+        """Take a network, its model, and the weights as ``stored`` where that is not as the model has them."""
         self.network, self.model, self.stored, self.precision = network, model, stored, precision
 
     @classmethod
     def of(cls, teacher: Trajectory, precision: Precision = "fp32") -> Self:
-        """Make the source of a trajectory's last checkpoint.
-
-        Args:
-            precision: of the stored weights. int8: a scale for each output channel of every matrix and convolution,
-                all else in fp16.
-        """
+        """Make the source of a trajectory's last checkpoint, stored in a precision of :func:`rounded`."""
         if precision == "fp32":
             return cls(teacher.network, teacher.model())
         state = rounded(load_file(teacher.weights_file()), precision)

@@ -28,11 +28,7 @@ class StaticLabels(LabelSource):
     kind: ClassVar[str] = "static"
 
     def __init__(self, parts: Parts, codec: LabelCodec, classes: int, made_for: MadeFor, device: torch.device):
-        """Decode the labels.
-
-        Args:
-            parts: the encoded logits, N rows each, on the host.
-        """
+        """Decode ``parts``: the encoded logits, N rows each, on the host."""
         self.parts, self.codec, self.classes, self.made_for = parts, codec, classes, made_for
         self.complete = is_complete(codec, classes)
         self.logits = codec_for(codec, classes).decode({name: part.to(device) for name, part in parts.items()})
@@ -47,12 +43,8 @@ class StaticLabels(LabelSource):
         return torch.lerp(self.logits.index_select(0, views.partner_indices), base, views.weight)
 
     def save(self, folder: Path) -> None:
-        facts = {
-            "kind": self.kind,
-            "codec": self.codec.model_dump(mode="json"),
-            "classes": self.classes,
-            **self.made_for.facts(),
-        }
+        codec = self.codec.model_dump(mode="json")
+        facts = {"kind": self.kind, "codec": codec, "classes": self.classes, **self.made_for.facts()}
         (folder / "source.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
         save_file(self.parts, folder / _LABELS)
 
@@ -76,10 +68,8 @@ def static_labels(
 ) -> StaticLabels:
     """Ask ``label_model`` for its answers to the images as they are, at ``size`` pixels a side.
 
-    Args:
-        order_hash: SHA-256 of the class ids that the label model knows.
-        work: where the answers so far are kept; a call after a kill goes on to the same bits.
-        progress: called once per batch.
+    A call after a kill goes on from what lies in ``work``, to the same bits; ``order_hash`` is the SHA-256 of the class
+    ids that the label model knows.
 
     Raises:
         UserError: the codec prunes or writes coordinates, of which static labels have none.

@@ -28,7 +28,7 @@ _OPEN = 2  # shards that are mapped at a time: memory stays flat however many th
 
 @dataclass(frozen=True)
 class MadeFor:
-    """What labels belong to beside their views.
+    """The images and the model that labels belong to, beside their views.
 
     The images (:func:`images_digest`) with the extras that the label model answered by, the class order (SHA-256 of the
     class ids), and the kind of the label model.
@@ -47,7 +47,7 @@ class MadeFor:
     def facts(self) -> dict[str, Any]:
         """Return what is written of it into a ``source.json``, whose bytes count."""
         facts = {"images": self.images, "order_hash": self.order_hash, "labeller": self.label_model}
-        return {**facts, **({"extras": self.extras} if self.extras else {})}
+        return {**facts, "extras": self.extras} if self.extras else facts
 
     @classmethod
     def read(cls, facts: Mapping[str, Any]) -> Self:
@@ -78,11 +78,7 @@ class StoredLabels(LabelSource):
     kind: ClassVar[str] = "stored"
 
     def __init__(self, folder: Path, layout: LabelLayout, made_for: MadeFor, device: torch.device):
-        """Take the labels in a folder.
-
-        Args:
-            folder: where the shards lie, whole ones.
-        """
+        """Take the labels in a folder, where whole shards lie."""
         self.folder, self.layout, self.made_for, self.device = folder, layout, made_for, device
         self.codec = codec_for(layout.codec, layout.classes)
         self.complete = is_complete(layout.codec, layout.classes)
@@ -119,6 +115,9 @@ class StoredLabels(LabelSource):
 
     def save(self, folder: Path) -> None:
         layout = self.layout
+        # first epoch, last epoch and bytes of each; for people, since it follows from the rest
+        kept = [layout.kept(shard) for shard in range(layout.shards)]
+        shards = [[batches[0][0], batches[-1][0], layout.size(shard)] for shard, batches in enumerate(kept)]
         facts = {
             "kind": self.kind,
             "schedule": layout.schedule.model_dump(mode="json"),
@@ -126,11 +125,7 @@ class StoredLabels(LabelSource):
             "classes": layout.classes,
             **self.made_for.facts(),
             "shard_bytes": layout.shard_bytes,
-            # first epoch, last epoch and bytes of each; for people, since it follows from the above
-            "shards": [
-                [layout.kept(shard)[0][0], layout.kept(shard)[-1][0], layout.size(shard)]
-                for shard in range(layout.shards)
-            ],
+            "shards": shards,
         }
         (folder / "source.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
         for shard in range(layout.shards):

@@ -13,16 +13,14 @@ from torch import Tensor
 from bench.api import Images, LabelSource, Progress
 from bench.api.augmentation import AugmentationSchedule
 from bench.api.stored.codec import LabelCodec
-from bench.api.stored.layout import BATCH_COORDS, SHARD_BYTES, VIEW_COORDS, LabelLayout, shard_name
+from bench.api.stored.layout import SHARD_BYTES, LabelLayout, shard_name
 from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.data.dataset import Resident
 from bench.kit.labels.codecs import Parts, codec_for
-from bench.kit.labels.coordinates import coordinates
 from bench.kit.labels.stored import MadeFor, StoredLabels, shard_problem
 from bench.kit.views import AugmentationStream
-
-_COORDINATES = {column.name for column in VIEW_COORDS + BATCH_COORDS}
+from bench.kit.views.table import BOX, FLIP
 
 
 @torch.no_grad()
@@ -40,18 +38,15 @@ def store(
     """Store the answers of ``label_model`` to the views of ``schedule``.
 
     Each shard is written at once and then renamed, and of the one in work the batches so far are kept now and then, so
-    that a call after a kill goes on to the same bits. ``progress`` is told once a batch.
-
-    Args:
-        order_hash: SHA-256 of the class ids that the label_model knows.
-        work: where the shards are left; :meth:`StoredLabels.save` links them from there.
+    that a call after a kill goes on to the same bits. Shards are left in ``work``, from where
+    :meth:`StoredLabels.save` links them; ``order_hash`` is the SHA-256 of the class ids that the label model knows.
 
     Raises:
         UserError: the codec asks for what the schedule or the logits do not have, or the disk is too small.
         OSError: the disk is full after all.
     """
     resident = Resident(images.pixels, images.labels, channels=label_model.channels(images))
-    pixels, labels = resident.layers(device), resident.on(device)[1]
+    pixels, labels = resident.on(device)
     stream, batch_size = AugmentationStream(schedule.plan, schedule.images), schedule.batch_size
     classes = label_model.soft_labels(stream.again(pixels, labels, 0, 0, batch_size), 0).shape[1]
     codec.check(classes, schedule.epochs, "this image set")
@@ -65,7 +60,7 @@ def store(
         parts: list[Parts] = []
         first = 0
         if begun is not None and begun[1]["shard"] == shard:
-            parts, first = [_as_encoded(begun[0], device)], begun[1]["batches"]
+            parts, first = [begun[0]], begun[1]["batches"]
             done += first
         for batches, (epoch, batch) in enumerate(layout.kept(shard)[first:], first + 1):
             if codec.prune > 1:
@@ -87,14 +82,39 @@ def store(
     return StoredLabels(work, layout, MadeFor.of(images, order_hash, label_model), device)
 
 
+def coordinates(
+    stream: AugmentationStream, epoch: int, batch: int, batch_size: int, height: int, width: int
+) -> dict[str, Tensor]:
+    """Return the coordinates of a batch that FKD's files hold (SRe2L, relabel/utils_fkd.py), on the host.
+
+    Our views are made again from their config, so nothing reads these; they are written for a fair comparison of sizes.
+    Images have ``height`` x ``width`` pixels, and names are those of :mod:`bench.api.stored.layout`:
+
+    ``coords`` float32 (B, 4), the crop's top, left, height and width as fractions of the image; ``flip`` bool (B, 1);
+    ``partner`` int64 (B, 1), the place in the batch of what is mixed in; ``weight`` float64 (1, 1) of the base image;
+    ``box`` int32 (1, 4), CutMix's top, left, bottom and right pixel. Shifts and patch shuffles have no place there.
+    """
+    indices = stream.order(epoch)[batch * batch_size : (batch + 1) * batch_size]
+    table = stream.table(epoch, indices, height, width, torch.device("cpu"))
+    sides = torch.tensor([height, width, height, width])
+    partners, weight, box = torch.arange(len(indices)), 1.0, (0, 0, 0, 0)
+    if (mixture := stream.mixture(epoch, batch)) is not None:
+        partners, weight = table.partners(None), mixture.weight
+        if mixture.box is not None:
+            top, bottom, left, right = mixture.box
+            box = top, left, bottom, right
+    return {
+        "coords": table.columns[:, BOX:FLIP] / sides,
+        "flip": table.columns[:, FLIP + 1, None] != 0,
+        "partner": partners[:, None],
+        "weight": torch.tensor([[weight]], dtype=torch.float64),
+        "box": torch.tensor([box], dtype=torch.int32),
+    }
+
+
 def _joined(parts: list[Parts]) -> Parts:
     """Concatenate encoded batches, on the host."""
-    return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
-
-
-def _as_encoded(joined: Parts, device: torch.device) -> Parts:
-    """Move what :func:`_joined` made to where single batches are: coordinates stay on the host."""
-    return {name: tensor if name in _COORDINATES else tensor.to(device) for name, tensor in joined.items()}
+    return {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
 
 
 def _check_space(layout: LabelLayout, missing: list[int], work: Path) -> None:

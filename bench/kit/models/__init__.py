@@ -1,6 +1,5 @@
 """Networks by name; see :mod:`bench.api.architectures` for the names."""
 
-from bench.kit.models.classifier import Classifier, build
-from bench.kit.models.embedding import embed
+from bench.kit.models.classifier import Classifier, build, embed
 
 __all__ = ["Classifier", "build", "embed"]

@@ -53,7 +53,6 @@ def build(
 
     Args:
         arch: a name of :mod:`bench.api.architectures`.
-        classes: number of logits.
         image_size: pixels a side of its input.
         mean, std: of the pixels in [0, 1], per channel.
         bn_momentum: of every batch norm; None: the architecture's own.
@@ -67,6 +66,20 @@ def build(
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.momentum = bn_momentum
     return Classifier(net, mean, std)
+
+
+def embed(model: nn.Module, pixels: Tensor) -> Tensor:
+    """Return what a network's last linear layer takes, (B, F), with its gradient.
+
+    Args:
+        model: a classifier, whose last linear layer is its head.
+        pixels: float (B, 3, S, S) in [0, 1].
+    """
+    head = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    taken: list[Tensor] = []
+    with head.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0])):
+        model(pixels)
+    return taken[0].flatten(1)
 
 
 def _net(arch: str, classes: int, image_size: int) -> nn.Module:
@@ -86,10 +99,10 @@ def _net(arch: str, classes: int, image_size: int) -> nn.Module:
     if match := re.fullmatch(r"(?:torchvision:)?([a-z0-9_]+)", arch):
         import torchvision.models  # here: it takes seconds that most processes need not wait
 
-        if match[1] in torchvision.models.list_models(module=torchvision.models):
+        known = torchvision.models.list_models(module=torchvision.models)
+        if match[1] in known:
             return _tried(arch, torchvision.models.get_model(match[1], weights=None, num_classes=classes), image_size)
         if arch.startswith("torchvision:"):
-            known = torchvision.models.list_models(module=torchvision.models)
             raise unknown("torchvision model", match[1], known)
     return _timm(arch, classes, image_size)
 

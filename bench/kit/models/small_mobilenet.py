@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor, nn
+
+from bench.kit.models.blocks import conv_bn, initialise
 
 # expansion, channels at full width, blocks, stride of the first: CRD's repository (HobbitLong/RepDistiller,
 # ``models/mobilenetv2.py``), which divides images by 16 in all where the paper's network does by 32
@@ -31,24 +31,14 @@ class _InvertedResidual(nn.Module):
         hidden = into * expansion
         self.residual = stride == 1 and into == out
         self.conv = nn.Sequential(
-            nn.Conv2d(into, hidden, 1, bias=False),
-            nn.BatchNorm2d(hidden),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(hidden, hidden, 3, stride, padding=1, groups=hidden, bias=False),
-            nn.BatchNorm2d(hidden),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(hidden, out, 1, bias=False),
-            nn.BatchNorm2d(out),
+            *(*conv_bn(into, hidden), nn.ReLU(inplace=True)),
+            *(*conv_bn(hidden, hidden, 3, stride, groups=hidden), nn.ReLU(inplace=True)),
+            *conv_bn(hidden, out),
         )
 
     def forward(self, features: Tensor) -> Tensor:
         changed: Tensor = self.conv(features)
         return features + changed if self.residual else changed
-
-
-def _conv_bn(into: int, out: int, kernel: int, stride: int) -> nn.Sequential:
-    conv = nn.Conv2d(into, out, kernel, stride, padding=kernel // 2, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(out), nn.ReLU(inplace=True))
 
 
 class SmallMobileNet(nn.Module):
@@ -63,7 +53,7 @@ class SmallMobileNet(nn.Module):
     def __init__(self, width: float, classes: int):
         super().__init__()
         channels = int(_STEM * width)
-        self.conv1 = _conv_bn(3, channels, 3, 2)
+        self.conv1 = nn.Sequential(*conv_bn(3, channels, 3, 2), nn.ReLU(inplace=True))
         stages = []
         for expansion, full, blocks, stride in _STAGES:
             stage = []
@@ -73,15 +63,12 @@ class SmallMobileNet(nn.Module):
                 channels = out
             stages.append(nn.Sequential(*stage))
         self.blocks = nn.Sequential(*stages)
-        self.conv2 = _conv_bn(channels, _LAST, 1, 1)
-        self.classifier = nn.Sequential(nn.Linear(_LAST, classes))
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                fan_out = module.out_channels * math.prod(module.kernel_size)
-                nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-            elif isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.01)
-                nn.init.zeros_(module.bias)
+        self.conv2 = nn.Sequential(*conv_bn(channels, _LAST), nn.ReLU(inplace=True))
+        head = nn.Linear(_LAST, classes)
+        self.classifier = nn.Sequential(head)
+        initialise(self)
+        nn.init.normal_(head.weight, std=0.01)
+        nn.init.zeros_(head.bias)
 
     def forward(self, pixels: Tensor) -> Tensor:
         features = self.conv2(self.blocks(self.conv1(pixels)))

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.kit.models.blocks import conv_bn
+
 _STEM = 24  # channels
 _UNITS = (3, 7, 3)  # per stage, after the one that halves the image
 # channels of the three stages and of the last layer (ShuffleNet V2, Table 5)
@@ -18,12 +20,9 @@ class _Unit(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         half = channels // 2
-        self.conv1 = nn.Conv2d(half, half, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(half)
-        self.conv2 = nn.Conv2d(half, half, 3, padding=1, groups=half, bias=False)
-        self.bn2 = nn.BatchNorm2d(half)
-        self.conv3 = nn.Conv2d(half, half, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(half)
+        self.conv1, self.bn1 = conv_bn(half, half)
+        self.conv2, self.bn2 = conv_bn(half, half, 3, groups=half)
+        self.conv3, self.bn3 = conv_bn(half, half)
 
     def forward(self, features: Tensor) -> Tensor:
         kept, changed = features.chunk(2, 1)
@@ -39,16 +38,11 @@ class _Halving(nn.Module):
     def __init__(self, into: int, out: int):
         super().__init__()
         half = out // 2
-        self.conv1 = nn.Conv2d(into, into, 3, 2, padding=1, groups=into, bias=False)
-        self.bn1 = nn.BatchNorm2d(into)
-        self.conv2 = nn.Conv2d(into, half, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(half)
-        self.conv3 = nn.Conv2d(into, half, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(half)
-        self.conv4 = nn.Conv2d(half, half, 3, 2, padding=1, groups=half, bias=False)
-        self.bn4 = nn.BatchNorm2d(half)
-        self.conv5 = nn.Conv2d(half, half, 1, bias=False)
-        self.bn5 = nn.BatchNorm2d(half)
+        self.conv1, self.bn1 = conv_bn(into, into, 3, 2, groups=into)
+        self.conv2, self.bn2 = conv_bn(into, half)
+        self.conv3, self.bn3 = conv_bn(into, half)
+        self.conv4, self.bn4 = conv_bn(half, half, 3, 2, groups=half)
+        self.conv5, self.bn5 = conv_bn(half, half)
 
     def forward(self, features: Tensor) -> Tensor:
         left = self.bn1(self.conv1(features))
@@ -72,16 +66,14 @@ class SmallShuffleNet(nn.Module):
     def __init__(self, size: float, classes: int):
         super().__init__()
         *stages, last = _CHANNELS[size]
-        self.conv1 = nn.Conv2d(3, _STEM, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(_STEM)
+        self.conv1, self.bn1 = conv_bn(3, _STEM)
         width = _STEM
         made = []
         for out, units in zip(stages, _UNITS, strict=True):
             made.append(nn.Sequential(_Halving(width, out), *(_Unit(out) for _ in range(units))))
             width = out
         self.layer1, self.layer2, self.layer3 = made
-        self.conv2 = nn.Conv2d(width, last, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(last)
+        self.conv2, self.bn2 = conv_bn(width, last)
         self.linear = nn.Linear(last, classes)
 
     def forward(self, pixels: Tensor) -> Tensor:

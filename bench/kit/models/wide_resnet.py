@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
+
+from bench.kit.models.blocks import initialise
 
 _STRIDES = (1, 2, 2)  # of the first block of each stage
 
@@ -53,10 +53,7 @@ class WideResNet(nn.Module):
             width = out
         self.bn1 = nn.BatchNorm2d(width)
         self.fc = nn.Linear(width, classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                fan_out = module.out_channels * math.prod(module.kernel_size)
-                nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+        initialise(self)
         nn.init.zeros_(self.fc.bias)
 
     def forward(self, pixels: Tensor) -> Tensor:

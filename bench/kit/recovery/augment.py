@@ -57,9 +57,7 @@ class GroupViews:
 
     Args:
         seeds: one per group; a group's views depend on its own alone.
-        size: pixels a side.
         iterations: of the whole recovery, for the curriculum.
-        device: where the images are.
     """
 
     def __init__(

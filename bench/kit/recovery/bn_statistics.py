@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from types import TracebackType
+from contextlib import ExitStack
 from typing import Any, Self
 
 import torch
@@ -34,38 +34,25 @@ def group_moments(x: Tensor, groups: int) -> Moments:
     Returns:
         (mean, variance), in float32 at least, differentiable in ``x``.
     """
-    mean, variance = _Moments.apply(x, groups)
+    mean, variance, _ = _Moments.apply(x, groups, None, None)
     return mean, variance
 
 
 class _Moments(torch.autograd.Function):
+    """The moments of x and, if a norm is given, its eval-mode output, which share one backward."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, groups: int) -> Moments:
+    def forward(
+        ctx: Any, x: Tensor, groups: int, norm: nn.BatchNorm2d | None, scale: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         mean, variance = _row_moments(_rows(x, groups))
-        ctx.save_for_backward(x, mean)
-        return mean, variance
+        ctx.save_for_backward(x, mean, scale)
+        return mean, variance, None if norm is None else nn.BatchNorm2d.forward(norm, x)
 
     @staticmethod
-    def backward(ctx: Any, into_mean: Tensor, into_variance: Tensor) -> tuple[Tensor, None]:
-        x, mean = ctx.saved_tensors
-        return _gradient(x, mean, into_mean, into_variance), None
-
-
-class _NormAndMoments(torch.autograd.Function):
-    """The output of an eval-mode batch norm and the moments of its input, which share one backward."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, norm: nn.BatchNorm2d, scale: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
-        mean, variance = _row_moments(_rows(x, groups))
-        ctx.save_for_backward(x, scale, mean)
-        return nn.BatchNorm2d.forward(norm, x), mean, variance
-
-    @staticmethod
-    def backward(
-        ctx: Any, into_output: Tensor, into_mean: Tensor, into_variance: Tensor
-    ) -> tuple[Tensor, None, None, None]:
-        x, scale, mean = ctx.saved_tensors
-        return _gradient(x, mean, into_mean, into_variance, into_output, scale), None, None, None
+    def backward(ctx: Any, *into: Any) -> tuple[Tensor, None, None, None]:
+        x, mean, scale = ctx.saved_tensors
+        return _gradient(x, mean, scale, *into), None, None, None
 
 
 def _rows(x: Tensor, groups: int) -> Tensor:
@@ -78,10 +65,10 @@ def _rows(x: Tensor, groups: int) -> Tensor:
 def _gradient(
     x: Tensor,
     mean: Tensor,
+    scale: Tensor | None,
     into_mean: Tensor,
     into_variance: Tensor,
-    into_output: Tensor | None = None,
-    scale: Tensor | None = None,
+    into_output: Tensor | None,
 ) -> Tensor:
     """Compute the gradient of x through its moments, ``constant + slope * x``, and through an output x * ``scale``."""
     rows = _rows(x, len(mean)).to(mean.dtype)
@@ -135,7 +122,7 @@ def _cpu_moments(rows: Tensor) -> Moments:
     return mean, shares @ (means - mean).square_().add_(variances)
 
 
-class BatchNormInputs:
+class BatchNormInputs(ExitStack):
     """Records the moments of the input of every batch norm of a network, while it is open.
 
         with BatchNormInputs(net, groups=3) as inputs:
@@ -149,6 +136,7 @@ class BatchNormInputs:
     """
 
     def __init__(self, net: nn.Module, groups: int):
+        super().__init__()
         self.modules = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
         self.groups = groups
         self._found: dict[nn.Module, Moments] = {}
@@ -164,14 +152,9 @@ class BatchNormInputs:
             # a subclass may do more than normalise (timm fuses activations into it)
             forward = self._fused(module) if type(module) is nn.BatchNorm2d else self._observed(module)
             module.forward = forward  # type: ignore[assignment, method-assign]
+            self.callback(delattr, module, "forward")  # the class's own comes back
+        self.callback(self._found.clear)
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for module in self.modules:
-            del module.forward  # the class's own comes back
-        self._found.clear()
 
     def take(self) -> list[Moments]:
         """Return and forget (mean, variance), each (G, C), of every module's input in the last forward."""
@@ -186,8 +169,8 @@ class BatchNormInputs:
             scale = scale * module.weight.detach()
 
         def forward(x: Tensor) -> Tensor:
-            output, *moments = _NormAndMoments.apply(x, module, scale, self.groups)
-            self._found[module] = moments[0], moments[1]
+            mean, variance, output = _Moments.apply(x, self.groups, module, scale)
+            self._found[module] = mean, variance
             return output  # type: ignore[no-any-return]
 
         return forward

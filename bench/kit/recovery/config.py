@@ -1,4 +1,4 @@
-"""How the images of a recovery are augmented. Torch-free: methods' configurations are made of it."""
+"""Augmentation of the images of a recovery. Torch-free: methods' configurations are made of it."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _BETAS, _EPS = (0.5, 0.9), 1e-8  # SRe2L, recover/data_synthesis.py; G_VBSM too
 
 
 class Memory(Protocol):
-    """What a loss goes on from, such as running averages."""
+    """The state that a loss goes on from, such as running averages."""
 
     def state(self) -> dict[str, Tensor]:
         """Return what the next iteration goes on from."""
@@ -32,8 +32,7 @@ class Memory(Protocol):
 
 def noise(seeds: Sequence[int], batch: int, size: int, device: torch.device) -> Tensor:
     """Draw the start of a recovery, N(0, 1) in normalised space (G, B, 3, S, S): a stream per group, on the host."""
-    shape = batch, 3, size, size
-    drawn = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    drawn = [torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     return torch.stack(drawn).to(device)
 
 
@@ -56,12 +55,9 @@ def recover(
     never updated (SRe2L, ``recover/data_synthesis.py``).
 
     Args:
-        start: first images (G, B, 3, S, S), in normalised space.
+        start: first images (G, B, 3, S, S), in the space that ``mean`` and ``std`` normalise to.
         loss: of the views (G, B, 3, S, S) in an iteration, per group (G,).
-        mean, std: of normalised space, per channel.
         memory: of the loss, where it has one.
-        checkpoint: where unfinished work is kept and found again, to go on to the same bits.
-        progress: called once per iteration.
     """
     low, high = (
         torch.tensor([(edge - m) / s for m, s in zip(mean, std, strict=True)], device=start.device).view(3, 1, 1)

@@ -1,4 +1,4 @@
-"""Which groups are optimised at once: as many as keep the device busy and fit into its memory."""
+"""Groups to optimise at once: as many as keep the device busy and fit into its memory."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import torch
 from bench.api import Dataset
 from bench.errors import UserError
 from bench.kit.accuracy import TestImages
-from bench.kit.teachers.trajectory import GATE_IMAGES, Trajectory
+from bench.kit.teachers.trajectory import CHECK_IMAGES, Trajectory
 
 TOLERANCE = 0.01  # of accuracy; other kernels on other devices flip a few images, not one in a hundred
 
@@ -28,11 +28,11 @@ def check(teacher: Trajectory, dataset: Dataset, device: torch.device) -> None:
             f"now ({teacher.order_hash[:12]} against {dataset.order_hash[:12]}): class order? Restore the order, or "
             "train a new teacher with --force teacher"
         )
-    images = TestImages(dataset.test, teacher.network.image_size, device, GATE_IMAGES)
+    images = TestImages(dataset.test, teacher.network.image_size, device, CHECK_IMAGES)
     top1 = images.top1(teacher.model())
-    if abs(top1 - teacher.gate) > TOLERANCE:
+    if abs(top1 - teacher.accuracy_check) > TOLERANCE:
         raise UserError(
             f"the teacher {teacher.folder.name} reaches {top1:.1%} on {images.count} held-out images of "
-            f"{dataset.info.name}, but its record says {teacher.gate:.1%}: class order? Check the data, or train a "
-            "new teacher with --force teacher"
+            f"{dataset.info.name}, but its record says {teacher.accuracy_check:.1%}: class order? Check the data, or "
+            "train a new teacher with --force teacher"
         )

@@ -74,9 +74,9 @@ def train_trajectory(
         accuracy[epoch] = tests.top1(model)
     if spec.file is not None:
         _check_foreign(spec, dataset, accuracy[spec.epochs])
-    gate = TestImages(dataset.test, spec.image_size, device, trajectory.GATE_IMAGES).top1(model)
+    accuracy_check = TestImages(dataset.test, spec.image_size, device, trajectory.CHECK_IMAGES).top1(model)
     if distributed.is_main():
-        trajectory.save(folder, network, dataset.order_hash, states, accuracy, gate)
+        trajectory.save(folder, network, dataset.order_hash, states, accuracy, accuracy_check)
     return {"top1": accuracy[max(states)], "accuracy": {str(epoch): top1 for epoch, top1 in accuracy.items()}}
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from bench.api import NetworkSpec
 from bench.kit.models import Classifier, build
 
-GATE_IMAGES = 1000  # held-out images on which a teacher shows that it is what its record says
+CHECK_IMAGES = 1000  # held-out images on which a teacher shows that it is what its record says
 
 
 class Network(NetworkSpec):
@@ -40,8 +40,8 @@ class Network(NetworkSpec):
 class Trajectory:
     """Checkpoints of one architecture at several epochs, each with its accuracy on the test images.
 
-    ``epochs`` ascend; ``accuracy`` are fractions; ``gate`` is the last checkpoint's accuracy on the first
-    ``GATE_IMAGES`` evenly spread test images.
+    ``epochs`` ascend; ``accuracy`` are fractions; ``accuracy_check`` is the last checkpoint's accuracy on the first
+    ``CHECK_IMAGES`` evenly spread test images.
     """
 
     folder: Path
@@ -49,22 +49,16 @@ class Trajectory:
     order_hash: str
     epochs: tuple[int, ...]
     accuracy: dict[int, float]
-    gate: float
+    accuracy_check: float
     device: torch.device
 
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> Trajectory:
         """Read what :func:`save` wrote."""
         facts = json.loads((folder / "teacher.json").read_text(encoding="utf-8"))
-        return cls(
-            folder=folder,
-            network=Network(**facts["network"]),
-            order_hash=facts["order_hash"],
-            epochs=tuple(facts["epochs"]),
-            accuracy={int(epoch): top1 for epoch, top1 in facts["accuracy"].items()},
-            gate=facts["gate"],
-            device=device,
-        )
+        facts["network"], facts["epochs"] = Network(**facts["network"]), tuple(facts["epochs"])
+        facts["accuracy"] = {int(epoch): top1 for epoch, top1 in facts["accuracy"].items()}
+        return cls(folder=folder, device=device, **facts)
 
     def model(self, epoch: int | None = None) -> Classifier:
         """Return the network at a kept epoch (default: the last), frozen, in eval mode, on the device."""
@@ -86,7 +80,7 @@ def save(
     order_hash: str,
     states: dict[int, dict[str, Tensor]],
     accuracy: dict[int, float],
-    gate: float,
+    accuracy_check: float,
 ) -> None:
     """Write a trajectory; ``states`` maps a kept epoch to the network's state dict."""
     for epoch, state in states.items():
@@ -96,7 +90,7 @@ def save(
         "order_hash": order_hash,
         "epochs": sorted(states),
         "accuracy": accuracy,
-        "gate": gate,
+        "accuracy_check": accuracy_check,
     }
     (folder / "teacher.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Which part of an image a view shows: the box of RandomResizedCrop, for many images of any size at once."""
+"""The part of an image that a view shows: the box of RandomResizedCrop, for many images of any size at once."""
 
 from __future__ import annotations
 

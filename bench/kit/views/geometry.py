@@ -61,10 +61,9 @@ def axis_weights(
 
 
 def apply_weights(rows: Tensor, columns: Tensor, pixels: Tensor) -> Tensor:
-    """Compute ``rows @ pixels @ columns.T`` for each channel, (B, 3, S, S) of the pixels' type.
+    """Compute ``rows @ pixels @ columns.T`` for each channel, (B, 3, S, S) of the pixels' float type.
 
-    Args:
-        rows: (B, S, H); columns: (B, S, W); pixels: float (B, 3, H, W).
+    ``rows`` are (B, S, H), ``columns`` (B, S, W), ``pixels`` (B, 3, H, W).
     """
     batch, channels, height, width = pixels.shape
     rows, columns = rows.to(pixels.dtype), columns.to(pixels.dtype)
@@ -83,11 +82,8 @@ def resized_crop(pixels: Tensor, boxes: Tensor, size: int, antialias: bool = Tru
     Args:
         pixels: float32 (B, 3, H, W), any range.
         boxes: integers (B, 4), each (top, left, height, width) inside the image, on the same device.
-        size: pixels a side of the output.
+        size: pixels a side of the output, float32 (B, 3, size, size).
         antialias: widen the filter where the box is larger than ``size``.
-
-    Returns:
-        float32 (B, 3, size, size).
     """
     top, left, height, width = boxes.unbind(1)
     rows = axis_weights(top, height, pixels.shape[2], size, antialias)

@@ -30,17 +30,17 @@ class Mixture:
     box: tuple[int, int, int, int] | None = None
 
 
-def draw_mixture(plan: AugmentationConfig, draws: Floats) -> Mixture:
+def draw_mixture(config: AugmentationConfig, draws: Floats) -> Mixture:
     """Return the mix of a batch from its row (4,) of the BATCH table."""
     sampled, row, column, _ = draws.tolist()
-    if plan.alpha != 1:  # Beta(1, 1) is the uniform distribution itself
-        sampled = float(betaincinv(plan.alpha, plan.alpha, sampled))
-    if plan.mix == "mixup":
+    if config.alpha != 1:  # Beta(1, 1) is the uniform distribution itself
+        sampled = float(betaincinv(config.alpha, config.alpha, sampled))
+    if config.mix == "mixup":
         return Mixture(sampled)
-    half = int(plan.size * math.sqrt(1 - sampled)) // 2
-    top, bottom = _clipped(int(row * plan.size), half, plan.size)
-    left, right = _clipped(int(column * plan.size), half, plan.size)
-    share = 1 - (bottom - top) * (right - left) / plan.size**2
+    half = int(config.size * math.sqrt(1 - sampled)) // 2
+    top, bottom = _clipped(int(row * config.size), half, config.size)
+    left, right = _clipped(int(column * config.size), half, config.size)
+    share = 1 - (bottom - top) * (right - left) / config.size**2
     return Mixture(share, (top, bottom, left, right))
 
 
@@ -49,12 +49,9 @@ def _clipped(centre: int, half: int, size: int) -> tuple[int, int]:
 
 
 def mix(pixels: Tensor, partners: Tensor, mixture: Mixture) -> Tensor:
-    """Mix ``pixels`` (B, 3, S, S), uint8 or float32, with ``pixels[partners]``.
+    """Mix ``pixels`` (B, 3, S, S), uint8 or float32, with ``pixels[partners]``, int64 (B,).
 
     CutMix overwrites them; MixUp returns float32.
-
-    Args:
-        partners: int64 (B,), rows of the batch, on the device of the pixels.
     """
     if mixture.box is None:
         pixels = pixels.float()

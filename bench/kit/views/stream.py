@@ -47,15 +47,14 @@ class AugmentationStream:
     batch). No state is kept between calls but caches.
     """
 
-    def __init__(self, plan: AugmentationConfig, count: int):
-        self.plan = plan
-        self.count = count
+    def __init__(self, config: AugmentationConfig, count: int):
+        self.config, self.count = config, count
         self._span = max(1, SPAN_IMAGES // max(1, count))  # epochs drawn at a time
         self._table = lru_cache(SPANS_HELD)(self._draw_table)
         self._image_draws = lru_cache(SPANS_HELD)(self._draw_images)
         self._batch_draws = lru_cache(SPANS_HELD)(self._draw_batches)
         self._order = lru_cache(SPANS_HELD)(self._draw_order)
-        self._replayed: OrderedDict[tuple[object, ...], tuple[Tensor, SpanTable, Mixture | None]] = OrderedDict()
+        self._replayed: OrderedDict[tuple[object, ...], tuple[Tensor, tuple[SpanTable, Mixture | None]]] = OrderedDict()
         self._replayed_bytes = 0
 
     def order(self, epoch: int) -> Tensor:
@@ -68,13 +67,11 @@ class AugmentationStream:
         yield from enumerate(torch.split(order, batch_size))
 
     def make(self, pixels: Tensor, labels: Tensor, indices: Tensor, epoch: int, batch: int) -> AugmentedBatch:
-        """Make the views of the images ``indices`` as batch number ``batch`` of ``epoch``.
+        """Make the views of the images ``indices`` as batch number ``batch`` of ``epoch``, on the device of the pixels.
 
         Args:
-            pixels: uint8 (count, 3 + P, H, W), resident on the device on which the views are wanted; after the colours
-                come P extra channels, if any.
-            labels: int64 (count,) on that device.
-            indices: int64 (B,), there or on the host.
+            pixels: uint8 (count, 3 + P, H, W); after the colours come P extra channels, if any.
+            labels: int64 (count,) on that device; indices: int64 (B,), there or on the host.
 
         Raises:
             UserError: the config shuffles patches and its factor does not divide the sides of the images.
@@ -82,20 +79,14 @@ class AugmentationStream:
         """
         self._expect(pixels)
         indices = indices.to(pixels.device, non_blocking=True)
-        chosen, labels = pixels.index_select(0, indices), labels.index_select(0, indices)
-        return self._views_of_span(chosen, labels, indices, epoch, batch, cropped=False)
+        chosen, own = pixels.index_select(0, indices), labels.index_select(0, indices)
+        return self._views(chosen, own, indices, epoch, batch)
 
     def again(self, pixels: Tensor, labels: Tensor, epoch: int, batch: int, batch_size: int) -> AugmentedBatch:
         """Make one batch of an epoch on its own, with the bits that :meth:`batches` and :meth:`make` give it.
 
         For students of pruned labels, whose epochs mix batches of many: only the batch's own rows are drawn, and the
-        latest ``REPLAY_BYTES`` of them are kept.
-
-        Args:
-            pixels, labels: as of :meth:`make`.
-
-        Raises:
-            UserError, ValueError: as :meth:`make`.
+        latest ``REPLAY_BYTES`` of them are kept. Arguments and errors are those of :meth:`make`.
         """
         self._expect(pixels)
         key = epoch, batch, batch_size, pixels.shape[2:], pixels.device
@@ -105,19 +96,16 @@ class AugmentationStream:
             indices = self.order(epoch)[batch * batch_size : (batch + 1) * batch_size]
             table = self.table(epoch, indices, pixels.shape[2], pixels.shape[3], pixels.device)
             here = indices.to(pixels.device, non_blocking=True)
-            self._replayed[key] = here, table, self.mixture(epoch, batch)
+            self._replayed[key] = here, (table, self.mixture(epoch, batch))
             self._replayed_bytes += table.bytes
             while self._replayed_bytes > REPLAY_BYTES and len(self._replayed) > 1:
-                self._replayed_bytes -= self._replayed.popitem(last=False)[1][1].bytes
-        indices, table, mixture = self._replayed[key]
+                self._replayed_bytes -= self._replayed.popitem(last=False)[1][1][0].bytes
+        indices, drawn = self._replayed[key]
         chosen, own = pixels.index_select(0, indices), labels.index_select(0, indices)
-        return self._views(chosen, own, indices, table, None, mixture, epoch, batch)
+        return self._views(chosen, own, indices, epoch, batch, drawn)
 
     def table(self, epoch: int, indices: Tensor, height: int, width: int, device: torch.device) -> SpanTable:
-        """Draw the choices in ``epoch`` for the images ``indices`` (B,), given on the host, in their order.
-
-        Args:
-            height, width: of the images, in pixels.
+        """Draw the choices in ``epoch`` for the images ``indices`` (B,), on the host, of ``height`` x ``width`` pixels.
 
         Raises:
             UserError: the config shuffles patches and its factor does not divide the sides of the images.
@@ -125,20 +113,20 @@ class AugmentationStream:
         span, row = self._row(epoch)
         rows = indices.numpy()
         draws = self._image_draws(span)[row + rows]
-        return draw_table(self.plan, range(epoch, epoch + 1), draws, height, width, device, rows=rows)
+        return draw_table(self.config, range(epoch, epoch + 1), draws, height, width, device, rows=rows)
 
     def mixture(self, epoch: int, batch: int) -> Mixture | None:
         """Return the mix of a batch; None where the config mixes nothing."""
-        if self.plan.mix == "none":
+        if self.config.mix == "none":
             return None
         span, within = divmod(epoch, self._span)
         group, place = divmod(batch, BATCHES_AT_ONCE)
-        return draw_mixture(self.plan, self._batch_draws(span, group)[within * BATCHES_AT_ONCE + place])
+        return draw_mixture(self.config, self._batch_draws(span, group)[within * BATCHES_AT_ONCE + place])
 
     def boxes(self, epoch: int, indices: Tensor, heights: Tensor, widths: Tensor) -> Tensor:
         """Place the boxes to cut out of lazily read images: int64 (B, 4) on the host, (top, left, height, width).
 
-        Cut, resize to ``plan.size`` (``plan.antialias``), and give the result to :meth:`finish`.
+        Cut, resize to ``config.size`` (``config.antialias``), and give the result to :meth:`finish`.
 
         Args:
             indices, heights, widths: integers (B,) on the host; the sizes of the images in pixels.
@@ -148,17 +136,17 @@ class AugmentationStream:
         """
         self._refuse_shuffle()
         high, wide = np.asarray(heights, dtype=np.int64), np.asarray(widths, dtype=np.int64)
-        if self.plan.crop != "rrc":
+        if self.config.crop != "rrc":
             return torch.from_numpy(np.stack([np.zeros_like(high), np.zeros_like(wide), high, wide], axis=1))
-        plan, rows = self.plan, np.asarray(indices, dtype=np.int64)
-        draws = some_uniforms(plan.seed, Purpose.CROP, epoch, rows, CROP_WIDTH)
-        return torch.from_numpy(random_resized_boxes(draws, high, wide, plan.scale, plan.ratio))
+        rows = np.asarray(indices, dtype=np.int64)
+        draws = some_uniforms(self.config.seed, Purpose.CROP, epoch, rows, CROP_WIDTH)
+        return torch.from_numpy(random_resized_boxes(draws, high, wide, self.config.scale, self.config.ratio))
 
     def finish(self, cropped: Tensor, labels: Tensor, indices: Tensor, epoch: int, batch: int) -> AugmentedBatch:
         """Make the views of images whose boxes were already cut out: shift, flip and mix.
 
         Args:
-            cropped: uint8 (B, 3, S, S), S being ``plan.size``, on the device on which the views are wanted;
+            cropped: uint8 (B, 3, S, S), S being ``config.size``, on the device on which the views are wanted;
                 CutMix may overwrite it.
             labels: int64 (B,) of these images; indices: int64 (B,); both there or on the host.
 
@@ -168,31 +156,29 @@ class AugmentationStream:
         self._refuse_shuffle()
         labels = labels.to(cropped.device, non_blocking=True)
         indices = indices.to(cropped.device, non_blocking=True)
-        return self._views_of_span(cropped, labels, indices, epoch, batch, cropped=True)
-
-    def _views_of_span(
-        self, pixels: Tensor, labels: Tensor, indices: Tensor, epoch: int, batch: int, cropped: bool
-    ) -> AugmentedBatch:
-        span, row = self._row(epoch)
-        table = self._table(span, pixels.shape[2], pixels.shape[3], pixels.device, cropped)
-        rows = indices + row if row else indices
-        return self._views(pixels, labels, indices, table, rows, self.mixture(epoch, batch), epoch, batch)
+        return self._views(cropped, labels, indices, epoch, batch, cropped=True)
 
     def _views(
         self,
         pixels: Tensor,
         labels: Tensor,
         indices: Tensor,
-        table: SpanTable,
-        rows: Tensor | None,
-        mixture: Mixture | None,
         epoch: int,
         batch: int,
+        drawn: tuple[SpanTable, Mixture | None] | None = None,
+        cropped: bool = False,
     ) -> AugmentedBatch:
-        """Make the views of a batch, which has ``rows`` of the table (None: all of them, in their order)."""
+        """Make the views of a batch from the epoch's table, or by what was drawn for its images alone."""
+        rows: Tensor | None = None
+        if drawn is None:
+            span, row = self._row(epoch)
+            table = self._table(span, pixels.shape[2], pixels.shape[3], pixels.device, cropped)
+            rows, mixture = indices + row if row else indices, self.mixture(epoch, batch)
+        else:
+            table, mixture = drawn
         if not table.identity:
             pixels = apply_weights(*table.weights_of(rows), pixels.float())
-        elif self.plan.flip:
+        elif self.config.flip:
             pixels = mirrored(pixels, table.flips(rows))
         weight, partner_labels, partner_indices = 1.0, labels, indices
         if mixture is not None:
@@ -219,7 +205,7 @@ class AugmentationStream:
         return range(span * self._span, (span + 1) * self._span)
 
     def _draw_images(self, span: int) -> Floats:
-        return span_uniforms(self.plan.seed, Purpose.IMAGE, self._epochs(span), self.count, IMAGE_WIDTH)
+        return span_uniforms(self.config.seed, Purpose.IMAGE, self._epochs(span), self.count, IMAGE_WIDTH)
 
     def _draw_order(self, epoch: int) -> Tensor:
         span, row = self._row(epoch)
@@ -228,16 +214,16 @@ class AugmentationStream:
 
     def _draw_batches(self, span: int, group: int) -> Floats:
         first, epochs = group * BATCHES_AT_ONCE, self._epochs(span)
-        return span_uniforms(self.plan.seed, Purpose.BATCH, epochs, BATCHES_AT_ONCE, BATCH_WIDTH, first)
+        return span_uniforms(self.config.seed, Purpose.BATCH, epochs, BATCHES_AT_ONCE, BATCH_WIDTH, first)
 
     def _draw_table(self, span: int, height: int, width: int, device: torch.device, cropped: bool) -> SpanTable:
         draws = self._image_draws(span)
-        return draw_table(self.plan, self._epochs(span), draws, height, width, device, cropped)
+        return draw_table(self.config, self._epochs(span), draws, height, width, device, cropped)
 
     def _refuse_shuffle(self) -> None:
-        if self.plan.shuffle > 1:
+        if self.config.shuffle > 1:
             raise UserError(
-                f"shuffle={self.plan.shuffle} permutes patches before the crop and needs images in memory; "
+                f"shuffle={self.config.shuffle} permutes patches before the crop and needs images in memory; "
                 "this set is read from files: use shuffle=1"
             )
 

@@ -34,7 +34,7 @@ class SpanTable:
     the images themselves. ``weights``: the matrices of all rows, where they are small enough to keep.
     """
 
-    plan: AugmentationConfig
+    config: AugmentationConfig
     height: int
     width: int
     columns: Tensor
@@ -64,11 +64,11 @@ class SpanTable:
         """Return the weights (B, S, H) of the rows and (B, S, W) of the columns of the images."""
         if self.weights is not None:
             return _chosen(self.weights[0], rows), _chosen(self.weights[1], rows)
-        return _weights(self.plan, self.height, self.width, _chosen(self.columns, rows))
+        return _weights(self.config, self.height, self.width, _chosen(self.columns, rows))
 
 
 def draw_table(
-    plan: AugmentationConfig,
+    config: AugmentationConfig,
     epochs: range,
     image_draws: Floats,
     height: int,
@@ -77,22 +77,21 @@ def draw_table(
     cropped: bool = False,
     rows: NDArray[np.int64] | None = None,
 ) -> SpanTable:
-    """Draw the table of ``epochs`` for N images of one size.
+    """Draw the table of ``epochs`` for N images of one size, from their IMAGE tables (epochs * N, 8).
 
     Args:
-        image_draws: the epochs' IMAGE tables, (epochs * N, 8).
-        cropped: the images are ``plan.size`` square and the box was already cut out of them.
+        cropped: the images are ``config.size`` square and the box was already cut out of them.
         rows: (B,) only these images of a single epoch, of which ``image_draws`` are given.
 
     Raises:
-        UserError: the images cannot be cut into ``plan.shuffle`` strips of equal width.
+        UserError: the images cannot be cut into ``config.shuffle`` strips of equal width.
     """
-    f = plan.shuffle
+    f = config.shuffle
 
     def drawn(purpose: Purpose, columns: int) -> Floats:
         if rows is not None:
-            return some_uniforms(plan.seed, purpose, epochs.start, rows, columns)
-        return span_uniforms(plan.seed, purpose, epochs, len(image_draws) // len(epochs), columns)
+            return some_uniforms(config.seed, purpose, epochs.start, rows, columns)
+        return span_uniforms(config.seed, purpose, epochs, len(image_draws) // len(epochs), columns)
 
     if height % f or width % f:
         raise UserError(
@@ -101,51 +100,51 @@ def draw_table(
         )
     columns = np.zeros((len(image_draws), STRIPS + 2 * f), dtype=np.int32)
     columns[:, PARTNER] = image_draws[:, Column.PARTNER] * 2.0**31
-    whole = cropped or plan.crop != "rrc" or (height == width and plan.keeps_squares)
+    whole = cropped or config.crop != "rrc" or (height == width and config.keeps_squares)
     if whole:
         columns[:, BOX_SIZE:FLIP] = height, width
     else:
         draws = drawn(Purpose.CROP, CROP_WIDTH)
         heights, widths = np.full(len(draws), height), np.full(len(draws), width)
-        columns[:, BOX:FLIP] = random_resized_boxes(draws, heights, widths, plan.scale, plan.ratio)
-    if plan.flip:
+        columns[:, BOX:FLIP] = random_resized_boxes(draws, heights, widths, config.scale, config.ratio)
+    if config.flip:
         columns[:, FLIP + 1] = image_draws[:, Column.FLIP] < 0.5
-    if plan.crop == "shift":
-        steps = image_draws[:, Column.DOWN : Column.RIGHT + 1] * (2 * plan.pad + 1)
-        columns[:, SHIFT:STRIPS] = steps.astype(np.int32) - plan.pad
+    if config.crop == "shift":
+        steps = image_draws[:, Column.DOWN : Column.RIGHT + 1] * (2 * config.pad + 1)
+        columns[:, SHIFT:STRIPS] = steps.astype(np.int32) - config.pad
     if f > 1:
         draws = drawn(Purpose.SHUFFLE, 2 * f)
         places = permutation(draws.reshape(-1, f, 2).swapaxes(1, 2)).swapaxes(1, 2)
         columns[:, STRIPS:] = places.reshape(-1, 2 * f)
-    identity = whole and height == width == plan.size and f == 1 and plan.crop != "shift"
+    identity = whole and height == width == config.size and f == 1 and config.crop != "shift"
     on_device = torch.from_numpy(columns).to(device, non_blocking=True)
     limit = CACHED_BYTES if rows is None else BATCH_CACHED_BYTES
-    small = not identity and 4 * len(columns) * plan.size * (height + width) <= limit
-    weights = _weights(plan, height, width, on_device) if small else None
-    return SpanTable(plan, height, width, on_device, identity, weights)
+    small = not identity and 4 * len(columns) * config.size * (height + width) <= limit
+    weights = _weights(config, height, width, on_device) if small else None
+    return SpanTable(config, height, width, on_device, identity, weights)
 
 
 def _chosen(values: Tensor, rows: Tensor | None) -> Tensor:
     return values if rows is None else values.index_select(0, rows)
 
 
-def _weights(plan: AugmentationConfig, height: int, width: int, columns: Tensor) -> tuple[Tensor, Tensor]:
+def _weights(config: AugmentationConfig, height: int, width: int, columns: Tensor) -> tuple[Tensor, Tensor]:
     of_rows, of_columns = columns[:, 1:].view(len(columns), -1, 2).unbind(2)
     if height != width:
-        return _axis_weights(plan, height, of_rows), _axis_weights(plan, width, of_columns)
-    rows, across = _axis_weights(plan, height, torch.cat([of_rows, of_columns])).chunk(2)
+        return _axis_weights(config, height, of_rows), _axis_weights(config, width, of_columns)
+    rows, across = _axis_weights(config, height, torch.cat([of_rows, of_columns])).chunk(2)
     return rows, across
 
 
-def _axis_weights(plan: AugmentationConfig, pixels: int, columns: Tensor) -> Tensor:
+def _axis_weights(config: AugmentationConfig, pixels: int, columns: Tensor) -> Tensor:
     first, length, reverse, shift = columns[:, :4].unbind(1)
     return axis_weights(
         first,
         length,
         pixels,
-        plan.size,
-        plan.antialias,
-        reverse=reverse != 0 if plan.flip else None,
-        shift=shift if plan.crop == "shift" else None,
-        places=columns[:, 4:].long() if plan.shuffle > 1 else None,
+        config.size,
+        config.antialias,
+        reverse=reverse != 0 if config.flip else None,
+        shift=shift if config.crop == "shift" else None,
+        places=columns[:, 4:].long() if config.shuffle > 1 else None,
     )

@@ -32,8 +32,8 @@ def batches(plan: AugmentationConfig, split: Resident, epoch: int, again: bool =
     stream = AugmentationStream(plan, len(split))
     if again:
         count = -(-len(split) // 7)
-        return [stream.again(split.layers("cpu"), split.labels, epoch, batch, 7) for batch in range(count)]
-    return list(split.views(stream.plan, epoch, 7, "cpu"))
+        return [stream.again(*split.on("cpu"), epoch, batch, 7) for batch in range(count)]
+    return list(split.views(stream.config, epoch, 7, "cpu"))
 
 
 # -- clicks and points
@@ -81,9 +81,9 @@ def test_of_a_resized_click_it_is_the_centre_of_mass() -> None:
 def test_channels_follow_the_colours() -> None:
     split = painted()
     pixels, points, masks = split.pixels, split.extras["points"], split.extras["masks"]
-    assert Resident(pixels, split.labels).layers("cpu") is pixels
-    alone = Resident(pixels, split.labels, channels=channels_of({"points": points}, SIDE, SIDE)).layers("cpu")
-    both = split.layers("cpu")
+    assert Resident(pixels, split.labels).on("cpu")[0] is pixels
+    alone = Resident(pixels, split.labels, channels=channels_of({"points": points}, SIDE, SIDE)).on("cpu")[0]
+    both = split.on("cpu")[0]
     assert alone.shape[1] == 4 and both.shape[1] == 5 and both.dtype == torch.uint8
     assert torch.equal(both[:, :3], pixels) and torch.equal(both[:, :4], alone)
     assert torch.equal(both[:, 3 + CLICK], clicks(points, SIDE, SIDE)) and torch.equal(both[:, 3 + MASK], masks * 255)

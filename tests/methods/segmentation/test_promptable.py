@@ -78,7 +78,7 @@ def setting(ipc: int = 1, seed: int = 0, **changes: Any) -> GridPoint:
 
 def some_views(data: Dataset) -> AugmentedBatch:
     stream = AugmentationStream(AugmentationConfig(size=SIDE, min_scale=0.3, flip=True, seed=2), len(data.train))
-    return next(iter(data.train.views(stream.plan, 0, 16, "cpu")))
+    return next(iter(data.train.views(stream.config, 0, 16, "cpu")))
 
 
 def teacher_of(config: TeacherConfig, here: RunningTask) -> TeacherMasks:
@@ -146,7 +146,7 @@ def test_masks_are_learnt_as_a_plain_loop_does(tmp_path: Path) -> None:
     stream = AugmentationStream(AugmentationConfig(size=SIDE, min_scale=0.5, flip=True, seed=seed), len(split))
     step = 0
     for epoch in range(2):
-        for views in split.views(stream.plan, epoch, 8, "cpu"):
+        for views in split.views(stream.config, epoch, 8, "cpu"):
             for group in optimizer.param_groups:
                 group["lr"] = 0.01 * (1 + math.cos(math.pi * step / 6)) / 2
             assert views.channels is not None
