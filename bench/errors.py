@@ -7,13 +7,15 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something the user can put right: the message is one line that says what is wrong, what was expected
-    and the next step. The command line prints it and exits with code 2.
+    """An error that the user can put right.
+
+    The message is one line: what is wrong, what was expected, and the next step. The command line prints it and exits
+    with code 2.
     """
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that nothing answers to, with the nearest valid choice.
+    """Make the error for a name that nothing answers to, with the nearest valid choice.
 
     Args:
         kind: what the name should have been, e.g. ``"method"``.
