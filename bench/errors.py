@@ -9,8 +9,8 @@ from collections.abc import Iterable
 class UserError(Exception):
     """An error that the user can put right.
 
-    The message is one line that says what is wrong, what was expected and the next step. The command line prints it and
-    exits with code 2.
+    The message is one line: what is wrong, what was expected, and the next step. The command line prints it and exits
+    with code 2.
     """
 
 
