@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from bench import load_results
 from bench.api import Dataset, EvaluationTask, Images, LabelSource, Progress, Split
 from bench.api.augmentation import AugmentationConfig, AugmentationSchedule
 from bench.api.seeds import seed_for
@@ -423,7 +423,8 @@ def test_the_suite_in_a_tiny_form(bench: Bench, colours: Path, tmp_path: Path) -
     assert "tiny-steps[small,epochs=3]" in board.replace("\\", "")
     for claim in ("HeLlO above RDED", "HeLlO above G_VBSM", "HeLlO above SRe2L"):
         assert claim in board
-    table = (boards / "folder-colours" / "accuracy-classes.csv").read_text().splitlines()
-    seen = [line["classes_seen"] for line in csv.DictReader(table) if line["labels"] == "projector"]
-    assert sorted(seen) == sorted(2 * ["1", "2", "3"])  # of HeLlO's images and of random ones
+    rows = load_results(boards / "folder-colours.records.jsonl")
+    seen = [[classes for classes, _ in steps] for steps in rows[rows["labels"] == "projector"]["steps"]]
+    assert seen == [[1, 2, 3]] * 2  # of HeLlO's images and of random ones
+    assert (boards / "folder-colours" / "steps-ipc2-online.svg").is_file()
     assert "Accuracy against classes seen" in (boards / "folder-colours.html").read_text()
