@@ -63,7 +63,7 @@ def test_every_cell_is_done_and_the_board_is_whole(undisturbed: tuple[Path, dict
     assert len(cells) == 1 + 2 + 6 + (1 + 2 + 6 + 14) + 36
     assert all(state == "done" for state, *_ in cells.values())
     board = (place / "boards" / "folder-colours.md").read_text()
-    assert "36 of 36 cells" in board
+    assert "36 of 36 students done" in board
     board = board.replace("<wbr>", "")
     for name in ("HeLlO", "RDED", "SRe2L", "stored:prune2+topk2+fp16", "of projector", "Full data", "icon-clip"):
         assert name in board
