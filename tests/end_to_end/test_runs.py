@@ -174,7 +174,7 @@ def test_status_and_show_read_what_a_run_left(undisturbed: tuple[Path, dict[str,
 
     status = ask("status")
     assert status.returncode == 0
-    assert any(line.split()[:1] == ["evaluate"] and " 36 " in line for line in status.stdout.splitlines())
+    assert any(line.split()[:1] == ["evaluate"] and "36" in line.split() for line in status.stdout.splitlines())
     name = next(name for name in cells if name.startswith("hello-projector"))
     shown = ask("show", name)
     assert shown.returncode == 0 and '"oracle_top1"' in shown.stdout
