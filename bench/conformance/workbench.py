@@ -23,7 +23,7 @@ from bench.planning.cells import labels_itself, prepares
 
 
 class Workbench:
-    """What the tests of a method share; each artifact is made when the first of them needs it.
+    """Share what the tests of a method need; each artifact is made when the first of them needs it.
 
     ``steps`` are the (done, total) pairs of all progress so far.
     """

@@ -1,1 +1,1 @@
-"""What methods and evaluators build with: data, views, models, teachers, labels and images on disk."""
+"""Building blocks of methods and evaluators: data, views, models, teachers, labels and images on disk."""

@@ -115,7 +115,7 @@ def _left_out(rows: pd.DataFrame) -> str:
 
 
 def _summary(rows: pd.DataFrame, marks: Marks) -> list[str]:
-    """Who wins, for each protocol and student whose distilled sets have a random baseline."""
+    """Show the winners, for each protocol and student whose distilled sets have a random baseline."""
     blocks = []
     for key, own in rows.groupby([*SECTION, "student"], sort=False, dropna=False):
         found = winners(own)

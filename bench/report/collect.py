@@ -53,7 +53,7 @@ def collect(store: Store) -> dict[str, list[Entry]]:
 
 @dataclass(frozen=True)
 class _Lookup:
-    """What entries say of the cells behind a student, which many of them share; each is read once."""
+    """Facts on the cells behind a student, which many of them share; each is read once."""
 
     store: Store
     failed: set[str]

@@ -176,7 +176,7 @@ def corrected(differences: Sequence[Estimate]) -> list[float]:
 
 
 def is_claimed(one: Estimate) -> bool:
-    """Whether a difference may be called one: enough pairs, significant after correction, an interval without 0."""
+    """Tell if a difference may be called one: enough pairs, significant after correction, an interval without 0."""
     return one.n >= CLAIM_SEEDS and one.p < 1 - CONFIDENCE and (one.low > 0 or one.high < 0)
 
 

@@ -37,14 +37,14 @@ def check(out: Path, boards: Iterable[Board]) -> list[str]:
 
 
 def _elsewhere(path: Path, out: Path) -> bool:
-    """Whether a file is written by something else: published numbers, and the answers of ``bench storage``."""
+    """Tell whether a file is written by something else: published numbers, and the answers of ``bench storage``."""
     inside = path.relative_to(out)
     hidden = any(part.startswith(".") for part in inside.parts)
     return hidden or str(inside) == published.FILE.name or inside.parts[:2] == (SUITES, suites.STORAGE)
 
 
 def _difference(path: Path, wanted: bytes) -> str:
-    """Where a file is not as wanted; empty where it is."""
+    """Tell where a file is not as wanted; empty where it is."""
     if not path.is_file():
         return f"{path}: missing"
     content = path.read_bytes()

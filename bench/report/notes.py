@@ -1,4 +1,4 @@
-"""How to read a board, and the marks in its tables with what they stand for.
+"""Notes on reading a board, and the marks in its tables with what they stand for.
 
 Marks are given in the order in which a reader meets them, so they depend on nothing but the rows.
 """

@@ -45,7 +45,7 @@ COLUMNS = [
 
 
 class Change(NamedTuple):
-    """What publishing does to the records of a board."""
+    """The effect of publishing on the records of a board."""
 
     added: int
     changed: int
@@ -68,7 +68,7 @@ class Board:
     files: Mapping[str, Path]
 
     def is_of(self, dataset: str, suite: str) -> bool:
-        """Whether it is of a data set and suite."""
+        """Tell whether it is of a data set and suite."""
         return self.suite == suite and any(entry.dataset == dataset for entry in self.entries)
 
     @cached_property
@@ -87,7 +87,7 @@ class Board:
 
 
 def folder(out: Path, suite: str) -> Path:
-    """Where the boards of a suite lie; those of no suite lie in ``out`` itself."""
+    """Return the folder of a suite's boards; those of no suite lie in ``out`` itself."""
     return out / SUITES / suite if suite else out
 
 

@@ -192,7 +192,7 @@ def accuracies(rows: pd.DataFrame, frame: pd.DataFrame) -> Accuracies:
 
 
 def agrees(scores: np.ndarray[Any, Any], top1: float) -> bool:
-    """Whether predictions are those behind a recorded accuracy."""
+    """Tell whether predictions are those behind a recorded accuracy."""
     return abs(float(scores.mean()) - top1) < 1e-6
 
 
@@ -201,7 +201,7 @@ def known_test_images(dataset: str) -> int | None:
 
 
 def pareto(sizes: list[Any], accuracies: list[float]) -> list[bool | None]:
-    """Whether no other row is at least as accurate with fewer bytes, or more accurate with as many; None: unknown."""
+    """Tell if no other row is at least as accurate with fewer bytes, or more accurate with as many; None: unknown."""
     order = sorted(
         (at for at, size in enumerate(sizes) if not pd.isna(size) and accuracies[at] == accuracies[at]),
         key=lambda at: (sizes[at], -accuracies[at]),

@@ -39,7 +39,7 @@ class Winner(NamedTuple):
 
 
 def with_baseline(table: pd.DataFrame) -> pd.Series:
-    """Whether the random baseline was measured under the labels of each row, in the same table."""
+    """Tell whether the random baseline was measured under the labels of each row, in the same table."""
     place = [*TABLE, "labels"]
     measured = table["method"].isin(baselines()) & (table["n"] > 0)
     return measured.groupby([table[name] for name in place], dropna=False).transform("any")

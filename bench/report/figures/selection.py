@@ -1,4 +1,4 @@
-"""Which figures a board has, their names, titles and captions.
+"""The figures of a board: their names, titles and captions.
 
 The protocol and student with the most rows have the plain names; the others add what differs, and have only the figures
 of steps and of accuracy against label storage.

@@ -1,1 +1,1 @@
-"""What papers print, beside what was measured: numbers, trends of experiments, costs of training."""
+"""Printed results of papers next to measured ones: numbers, trends of experiments, costs of training."""

@@ -67,7 +67,7 @@ def add_scores(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _same_labels(rows: pd.DataFrame, one: int, other: int) -> bool:
-    """Whether two rows of the same label choice have labels of the same model.
+    """Tell whether two rows of the same label choice have labels of the same model.
 
     With other settings of its own, a label model has the same name on random images.
     """

@@ -1,4 +1,4 @@
-"""What training a student costs, a board of its own for every data set and device: accuracy is not measured there.
+"""Costs of training a student, a board of its own for every data set and device: accuracy is not measured there.
 
 Beside each method under its own recipe stand the numbers of HeLlO's Table 6, with a word on which can be compared.
 """

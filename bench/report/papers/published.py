@@ -168,7 +168,7 @@ def board_labels(method: str, choice: str) -> str | None:
 
 
 def obstacle(one: Any) -> str:
-    """Why the benchmark can't measure a published setting; empty where it can."""
+    """Tell why the benchmark can't measure a published setting; empty where it can."""
     if one.variant:
         return "a changed method"
     if one.method not in registry.method_names():

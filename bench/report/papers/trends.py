@@ -1,4 +1,4 @@
-"""What the authors of a suite's experiment report, beside what was measured: the same direction, or not."""
+"""Findings of the authors of a suite's experiment next to what was measured: the same direction, or not."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def about(trends: Sequence[Trend], dataset: str) -> list[Trend]:
 
 
 def _upward(trend: Trend) -> bool:
-    """Whether the authors found the first of the two to do better."""
+    """Tell whether the authors found the first of the two to do better."""
     first, second = trend.printed or (1.0, 0.0)
     return first > second
 
@@ -113,7 +113,7 @@ def _recipe(row: Any) -> tuple[str, int]:
 
 
 def _like(which: Which, row: Any) -> bool:
-    """Whether a row is one of those that are meant; with the method's own labels, where none are named."""
+    """Tell whether a row is one of those that are meant; with the method's own labels, where none are named."""
     return (
         row.ipc is not None
         and row.base == which.method.partition("[")[0]
@@ -148,7 +148,7 @@ def render(whole: Suite, rows: pd.DataFrame, frame: pd.DataFrame) -> str:
 
 
 def count(found: Sequence[Finding]) -> str:
-    """How many go which way, in a sentence."""
+    """Count those that go each way, in a sentence."""
     ways = Counter(one.direction for one in found)
     said = [f"{ways[way]} {words}" for way, words in ((SAME, "the same way"), (OTHER, "the other way")) if ways[way]]
     unclaimed = f"{ways[UNCLAIMED]} not claimed" if ways[UNCLAIMED] else ""
