@@ -28,16 +28,6 @@ def asked() -> bool:
     return _asked.is_set()
 
 
-def leave_if_asked() -> None:
-    """Leave work that is saved.
-
-    Raises:
-        Stopped: a stop was requested.
-    """
-    if asked():
-        raise Stopped
-
-
 def forget() -> None:
     """Forget the request: for a process that goes on to other work."""
     _asked.clear()

@@ -57,7 +57,7 @@ class Grid(BaseConfig):
 
 
 def levels(cells: Iterable[Cell]) -> dict[str, tuple[int, int]]:
-    """Sort cells into levels that stand on lower levels alone: id -> (stage, wave within it), from 0.
+    """Sort cells into levels that depend on lower levels alone: id -> (stage, wave within it), from 0.
 
     A cell belongs to its own stage, or to the stage of a parent that comes later: images that are made with their
     label model come in the wave after it.
@@ -81,7 +81,7 @@ def levels(cells: Iterable[Cell]) -> dict[str, tuple[int, int]]:
 
 
 def ancestors(cells: Iterable[Cell], grid: Grid) -> set[str]:
-    """Collect the ids of ``cells`` and of everything they stand on."""
+    """Collect the ids of ``cells`` and of all their ancestors."""
     found = {cell.id for cell in cells}
     for cell in reversed(grid.cells):  # children before parents
         if cell.id in found:

@@ -177,7 +177,7 @@ def _full_label_bytes(result: dict[str, Any], classes: int) -> int | None:
 
 
 def _lineage(cell: Cell, cells: dict[str, Cell]) -> list[Cell]:
-    """Cell and everything it stands on, once each; itself last."""
+    """Cell and its ancestors, once each; itself last."""
     found: dict[str, Cell] = {}
 
     def visit(member: Cell) -> None:

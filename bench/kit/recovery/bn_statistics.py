@@ -191,7 +191,7 @@ class Distances:
 
     Args:
         targets: vectors (C_l,), what each layer should show.
-        weights: w_l, one a vector.
+        weights: w_l, one per vector.
     """
 
     def __init__(self, targets: Sequence[Tensor], weights: Sequence[float]):
