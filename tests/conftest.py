@@ -1,4 +1,4 @@
-"""What tests share: a tiny folder of images, a tiny protocol, and the command line in a process of its own."""
+"""What tests share: two speeds, a tiny folder of images, a tiny protocol, and the command line in its own process."""
 
 from __future__ import annotations
 
@@ -32,6 +32,23 @@ tests = 2
 """
 
 Bench = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--campaign``, which runs everything, and with ``-m campaign`` the slow tests alone."""
+    parser.addoption("--campaign", action="store_true", help="run the slow tests too: Slurm, Chromium, kills, suites")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m is heeded
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the slow tests out unless they are asked for: those that are marked, and those on a real Slurm."""
+    for item in items:
+        if "_running_cluster" in item.fixturenames:
+            item.add_marker("campaign")
+    if not config.getoption("--campaign"):
+        slow = [item for item in items if item.get_closest_marker("campaign")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
 
 
 @pytest.fixture

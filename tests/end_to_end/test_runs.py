@@ -86,6 +86,7 @@ def test_a_second_run_does_no_work(undisturbed: tuple[Path, dict[str, Any]]) -> 
     assert outcome(place / ".bench") == cells
 
 
+@pytest.mark.campaign
 def test_killed_at_random_moments_a_run_ends_the_same(undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     place, cells = undisturbed
     arguments = grid(place / "colours", place / "tiny.toml", "--cluster", "local", "--jobs", "2")

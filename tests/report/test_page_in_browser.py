@@ -1,6 +1,6 @@
 """The page in a real browser: sorting, filtering, copying, themes, widths, and that nothing foreign runs or loads.
 
-Without Chromium these tests are skipped; with BENCH_REQUIRE_CHROMIUM=1 they fail instead.
+They belong to the campaign. Without Chromium they are skipped; with BENCH_REQUIRE_CHROMIUM=1 they fail instead.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ from bench.store.entries import Entry
 from tests.report.board_data import EVIL, SVG, entry, figure, frame_of, grid, grids, page, three
 from tests.report.chromium import Page, browser, find_chromium
 
-pytestmark = pytest.mark.skipif(
-    find_chromium() is None and os.environ.get("BENCH_REQUIRE_CHROMIUM") != "1",
-    reason="there is no Chromium here: pages are not tried in a browser (apt-get install chromium)",
-)
+pytestmark = [
+    pytest.mark.campaign,
+    pytest.mark.skipif(
+        find_chromium() is None and os.environ.get("BENCH_REQUIRE_CHROMIUM") != "1",
+        reason="there is no Chromium here: pages are not tried in a browser (apt-get install chromium)",
+    ),
+]
 
 
 @pytest.fixture(scope="module")
