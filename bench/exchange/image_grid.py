@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from bench.errors import UserError
-from bench.kit.data.image_folders import opened
+from bench.kit.data.decoding import opened
 from bench.store.artifacts import write_atomically
 
 MOST_CLASSES, MOST_EACH = 100, 20  # lines and columns of a picture that still opens in any viewer

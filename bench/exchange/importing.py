@@ -23,7 +23,7 @@ from bench.exchange.distilled_set import IMAGES, KEPT, LABELS, DataFacts, Import
 from bench.kit import data
 from bench.kit import images as image_files
 from bench.kit import labels as label_sources
-from bench.kit.data.image_folders import list_images
+from bench.kit.data.listing import list_images
 from bench.kit.validation import InvalidResult, check_images
 from bench.store.artifacts import Store, sha256_of, write_atomically
 

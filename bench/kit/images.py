@@ -22,8 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from bench.api import Images
-from bench.kit.data.decoding import decode
-from bench.kit.data.image_folders import opened
+from bench.kit.data.decoding import decode, opened
 
 Encoding = Literal["jpeg", "png"]
 EXTRAS = "extras"

@@ -25,7 +25,7 @@ from bench.errors import UserError
 from bench.kit.data.dataset import Resident
 from bench.kit.data.decoding import decode_all
 from bench.kit.data.icons import SIZE
-from bench.kit.data.image_folders import list_classes
+from bench.kit.data.listing import list_classes
 from methods.segmentation.config import MASKS, POINTS, SHRINKS, TASK
 from methods.segmentation.masks import channels_of
 

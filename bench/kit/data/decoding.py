@@ -8,16 +8,19 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
+from PIL import Image
 
-from bench.kit.data.image_folders import opened
+from bench.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WORTH_A_STAMP = 5.0  # seconds; faster checks are repeated each time
 SMALLEST_ENLARGED = 64  # pixels; smaller images are tested whole
@@ -28,8 +31,27 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """Open the image at ``path``.
+
+    Raises:
+        UserError: it cannot be opened, or not be decoded within the block; the file is named.
+    """
+    try:
+        with Image.open(path) as image:
+            yield image
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = str(error).replace(str(path), "").strip(" ':") or type(error).__name__
+        raise UserError(
+            f"{path}: not a readable image ({reason}); put a whole copy in its place or remove it"
+        ) from error
+
+
 def decode(path: Path) -> Tensor:
     """Decode the image at ``path`` as RGB, uint8 (3, H, W); a UserError names one that is missing or broken."""
+    import torch  # here: plans open images, too
+
     with opened(path) as image:
         pixels = np.array(image.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1)
@@ -37,6 +59,8 @@ def decode(path: Path) -> Tensor:
 
 def decode_all(paths: Sequence[Path], size: int) -> Tensor:
     """Decode images that are all ``size`` pixels square: uint8 (N, 3, S, S); a UserError names the first broken one."""
+    import torch
+
     pixels = torch.empty((len(paths), 3, size, size), dtype=torch.uint8)
 
     def fill(place: int) -> None:

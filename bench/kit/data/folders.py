@@ -15,8 +15,9 @@ from bench.api import Dataset, DatasetInfo, Split
 from bench.errors import UserError
 from bench.kit.data import names
 from bench.kit.data.dataset import Files, Resident
-from bench.kit.data.decoding import check_all, decode_all
-from bench.kit.data.image_folders import Listing, fingerprint, list_classes, list_folder, opened
+from bench.kit.data.decoding import check_all, decode_all, opened
+from bench.kit.data.image_folders import fingerprint
+from bench.kit.data.listing import Listing, list_classes, list_folder
 
 MOST_RESIDENT = 4 * 2**30  # bytes of uint8; Tiny-ImageNet has 1.4e9
 MOST_CHECKED = 100_000  # files; from here on a broken one is found when it is read
