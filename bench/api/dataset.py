@@ -121,7 +121,12 @@ class Split(ABC):
 
     @abstractmethod
     def centered(
-        self, size: int, device: torch.device | str, batch_size: int = 256, indices: Tensor | None = None
+        self,
+        size: int,
+        device: torch.device | str,
+        batch_size: int = 256,
+        indices: Tensor | None = None,
+        whole: bool = False,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images in order, resized and centre-cropped as test images are.
 
@@ -129,6 +134,7 @@ class Split(ABC):
 
         Args:
             indices: int64 on the host, which images and in which order; all where it is None.
+            whole: resized to ``size`` at once, where others are resized above it before the crop.
 
         Raises:
             UserError: an image cannot be decoded.

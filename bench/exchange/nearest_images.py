@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bench.errors import UserError
 from bench.kit import data, images
-from bench.kit.data.decoding import centre
+from bench.kit.views.geometry import centre
 from bench.planning import manifest
 from bench.planning.grid import Grid
 from bench.report.image_grid import ImageGrid, ImageGrids

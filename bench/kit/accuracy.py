@@ -23,12 +23,13 @@ class TestImages:
 
     Args:
         limit: at most this many images, evenly spread over the split.
+        whole: images are not enlarged before their centre is cut out (see :meth:`bench.api.Split.centered`).
     """
 
     RESIDENT_BYTES = 8 * 2**30  # ImageNet-1K's 50,000 at 224 px are 7.5 GB (the accelerator's memory has room)
 
-    def __init__(self, split: Split, size: int, device: torch.device, limit: int | None = None):
-        self.split, self.size, self.device = split, size, device
+    def __init__(self, split: Split, size: int, device: torch.device, limit: int | None = None, whole: bool = False):
+        self.split, self.size, self.device, self.whole = split, size, device, whole
         self.count = len(split) if limit is None else min(limit, len(split))
         self.answers: list[Tensor] = []  # of the last test: the class of the largest logit, batch by batch
         own = distributed.share(self.count)
@@ -40,7 +41,7 @@ class TestImages:
 
     def _read(self) -> Iterable[tuple[Tensor, Tensor]]:
         if len(self.chosen):
-            yield from self.split.centered(self.size, self.device, indices=self.chosen)
+            yield from self.split.centered(self.size, self.device, indices=self.chosen, whole=self.whole)
 
     def first(self, count: int) -> TestImages:
         """Return the first ``count`` of these images, not read again where they are kept."""

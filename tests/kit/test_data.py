@@ -23,8 +23,8 @@ from bench.execution.datasets import describe
 from bench.kit import data
 from bench.kit.data.arrays import digits_test_indices
 from bench.kit.data.dataset import Files, Resident
-from bench.kit.data.decoding import centre
 from bench.kit.views import AugmentationConfig, AugmentationStream
+from bench.kit.views.geometry import centre
 
 
 def counts_of(info: DatasetInfo, train: int, test: int) -> DatasetInfo:
@@ -209,15 +209,18 @@ def test_centred_images_are_the_images_themselves_below_64_pixels() -> None:
     assert torch.equal(labels, digits.test.labels[chosen])
 
 
-@pytest.mark.parametrize(("size", "short"), [(224, 256), (128, 144), (64, 72), (32, 32), (28, 28)])
-def test_centred_images_are_resized_and_cropped_as_in_torchvision(size: int, short: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "short", "whole"),
+    [(224, 256, False), (128, 144, False), (64, 72, False), (64, 64, True), (32, 32, False), (28, 28, False)],
+)
+def test_centred_images_are_resized_and_cropped_as_in_torchvision(size: int, short: int, whole: bool) -> None:
     rows, columns = np.mgrid[0:300, 0:400]
     picture = np.stack([rows % 256, columns % 256, (rows * columns) // 500 % 256], 2).astype(np.uint8)
     image = Image.fromarray(picture)
     expected = v2.functional.pil_to_tensor(
         v2.CenterCrop(size)(v2.Resize(short, interpolation=v2.InterpolationMode.BILINEAR)(image))
     )
-    found = centre(torch.from_numpy(picture).permute(2, 0, 1), size)
+    found = centre(torch.from_numpy(picture).permute(2, 0, 1), size, whole)
     assert found.shape == (3, size, size)
     assert (found.int() - expected.int()).abs().max() <= 1
 

@@ -286,7 +286,7 @@ def test_reading_leaves_the_global_random_stream_alone(lazy: Files) -> None:
 def warn_and_cut(image: torch.Tensor, index: int) -> torch.Tensor:
     """Send the own worker the warning that a cluster sends to all processes of a job."""
     os.kill(os.getpid(), signal.SIGUSR2)
-    return cut_centre(16, image, index)
+    return cut_centre(16, False, image, index)
 
 
 def test_workers_outlive_the_warning_of_a_jobs_end(lazy: Files) -> None:

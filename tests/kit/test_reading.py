@@ -65,7 +65,7 @@ def test_a_warning_at_any_time_is_heard_by_the_parent_alone(
 
     def read() -> list[Tensor]:
         groups, batches = torch.arange(6).split(2), []  # type: ignore[no-untyped-call]
-        for batch in read_batches(paths, groups, partial(cut_centre, 16), CPU, workers=1):
+        for batch in read_batches(paths, groups, partial(cut_centre, 16, False), CPU, workers=1):
             batches.append(batch)
             os.kill(workers[0], signal.SIGUSR2)
         return batches

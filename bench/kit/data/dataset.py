@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from bench.api import AugmentationConfig, AugmentedBatch, Split
-from bench.kit.data.decoding import centre, decode
+from bench.kit.data.decoding import decode
 from bench.kit.data.reading import Cut, cut_centre, cut_view, default_workers, read_batches
 from bench.kit.views import AugmentationStream, resized_crop, stream_of
+from bench.kit.views.geometry import centre
 
 Device = torch.device | str
 Replay = Sequence[tuple[int, int]]
@@ -68,12 +69,12 @@ class Resident(Split):
             yield stream.make(pixels, labels, _chosen_rows(stream, indices, rows), epoch, batch)
 
     def centered(
-        self, size: int, device: Device, batch_size: int = 256, indices: Tensor | None = None
+        self, size: int, device: Device, batch_size: int = 256, indices: Tensor | None = None, whole: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
         pixels, labels = self.on(device)
         for chosen in _batches(len(self), indices, batch_size):
             chosen = chosen.to(device)
-            yield centre(pixels[chosen, :3], size), labels[chosen]
+            yield centre(pixels[chosen, :3], size, whole), labels[chosen]
 
     def crops(self, config: AugmentationConfig, indices: Tensor, count: int, device: Device) -> Tensor:
         pixels, _ = self.on(device)
@@ -124,10 +125,10 @@ class Files(Split):
             yield stream.finish(pixels, self.labels[indices], indices, epoch, batch)
 
     def centered(
-        self, size: int, device: Device, batch_size: int = 256, indices: Tensor | None = None
+        self, size: int, device: Device, batch_size: int = 256, indices: Tensor | None = None, whole: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
         groups = _batches(len(self), indices, batch_size)
-        for chosen, pixels in zip(groups, self._read(groups, partial(cut_centre, size), device), strict=True):
+        for chosen, pixels in zip(groups, self._read(groups, partial(cut_centre, size, whole), device), strict=True):
             yield pixels, self.labels[chosen].to(device, non_blocking=True)
 
     def crops(self, config: AugmentationConfig, indices: Tensor, count: int, device: Device) -> Tensor:

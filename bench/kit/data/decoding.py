@@ -1,4 +1,4 @@
-"""Image files as pixels: decoding one or many, checking that all are whole, and the test-time crop.
+"""Image files as pixels: decoding one or many, and checking that all are whole.
 
 A long check leaves a stamp below ``~/.cache/distill-bench/checked``: an empty file named by a digest of the files.
 """
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WORTH_A_STAMP = 5.0  # seconds; faster checks are repeated each time
-SMALLEST_ENLARGED = 64  # pixels; smaller images are tested whole
 
 
 def processors() -> int:
@@ -109,18 +108,3 @@ def _state(paths: Sequence[Path]) -> str:
             facts = path.stat()
             digest.update(f"{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
     return digest.hexdigest()
-
-
-def centre(pixels: Tensor, size: int) -> Tensor:
-    """Make the test-time view: resize the short side (bilinear, antialiased), then crop the central square.
-
-    The short side becomes ``size // 7 * 8``: 256 for 224, 144 for 128, 72 for 64, as in RDED's ``validate``.
-    Below 64 pixels it becomes ``size``; RDED's rule says the same for 32, the only such size there.
-    uint8 (..., 3, H, W) become (..., 3, size, size).
-    """
-    from torchvision.transforms.v2 import functional as transforms  # here: it takes seconds
-
-    short = size // 7 * 8 if size >= SMALLEST_ENLARGED else size
-    resized = transforms.resize(pixels, [short], antialias=True)
-    square: Tensor = transforms.center_crop(resized, [size, size])
-    return square

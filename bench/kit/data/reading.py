@@ -20,8 +20,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from bench.errors import UserError
-from bench.kit.data.decoding import centre, decode, processors
+from bench.kit.data.decoding import decode, processors
 from bench.kit.views import AugmentationConfig, stream_of
+from bench.kit.views.geometry import centre
 
 WORKERS_VARIABLE = "DISTILL_BENCH_WORKERS"
 MOST_WORKERS = 16  # more than that wait for the disk or for the device
@@ -62,9 +63,9 @@ def cut_view(config: AugmentationConfig, count: int, epoch: int, image: Tensor, 
     return view
 
 
-def cut_centre(size: int, image: Tensor, index: int) -> Tensor:
-    """Make the test-time view of an image (see :func:`bench.kit.data.decoding.centre`)."""
-    return centre(image, size)
+def cut_centre(size: int, whole: bool, image: Tensor, index: int) -> Tensor:
+    """Make the test view of an image (see :func:`bench.kit.views.geometry.centre`)."""
+    return centre(image, size, whole)
 
 
 def _read(paths: Sequence[Path], cut: Cut, group: Tensor) -> tuple[Tensor, str]:

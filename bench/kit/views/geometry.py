@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_SMALLEST_ENLARGED = 64  # pixels; smaller test images are never enlarged
+
 
 def axis_weights(
     first: Tensor,
@@ -98,3 +100,18 @@ def mirrored(pixels: Tensor, flips: Tensor) -> Tensor:
     """
     lanes = torch.arange(len(flips), device=flips.device)
     return torch.cat([pixels, pixels.flip(3)]).index_select(0, lanes + flips * len(flips))
+
+
+def centre(pixels: Tensor, size: int, whole: bool = False) -> Tensor:
+    """Make the test view: resize the short side (bilinear, antialiased), then crop the central square.
+
+    The short side becomes ``size // 7 * 8``: 256 for 224, 144 for 128, 72 for 64, as in RDED's ``validate``. It
+    becomes ``size`` for ``whole`` images and below 64 pixels; RDED's rule says the same for 32, the only such size
+    there. uint8 (..., 3, H, W) become (..., 3, size, size).
+    """
+    from torchvision.transforms.v2 import functional as transforms  # here: it takes seconds
+
+    short = size if whole or size < _SMALLEST_ENLARGED else size // 7 * 8
+    resized = transforms.resize(pixels, [short], antialias=True)
+    square: Tensor = transforms.center_crop(resized, [size, size])
+    return square
