@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from bench.errors import UserError
-from bench.kit.data.decoding import opened
+from bench.kit.data.decoding import opened, rgb
 from bench.store.artifacts import write_atomically
 
 MOST_CLASSES, MOST_EACH = 100, 20  # lines and columns of a picture that still opens in any viewer
@@ -27,7 +27,7 @@ def draw(folder: Path, target: Path) -> str:
         UserError: an image can't be read, or ``target`` can't be written.
     """
     classes = [sorted(home.iterdir()) for home in sorted(folder.iterdir()) if home.is_dir()]
-    tiles = [[read(path).convert("RGB") for path in files[:MOST_EACH]] for files in classes[:MOST_CLASSES]]
+    tiles = [[read(path) for path in files[:MOST_EACH]] for files in classes[:MOST_CLASSES]]
     side = max(max(tile.size) for line in tiles for tile in line)
     factor = -(-_SMALLEST_TILE // side)
     step, font = side * factor + _GAP, ImageFont.load_default()
@@ -54,10 +54,10 @@ def draw(folder: Path, target: Path) -> str:
 
 
 def read(path: Path) -> Image.Image:
-    """Read an image file whole.
+    """Read an image file as RGB.
 
     Raises:
         UserError: it is no readable image.
     """
     with opened(path) as image:
-        return image.copy()
+        return rgb(image)

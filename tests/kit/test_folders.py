@@ -213,13 +213,6 @@ def test_a_long_check_is_remembered_until_a_file_changes(tmp_path: Path, monkeyp
         decoding.check_all(paths, tmp_path / "stamps")
 
 
-def test_grey_palette_and_transparent_images_are_handed_out_as_rgb(tmp_path: Path) -> None:
-    for mode in ("L", "P", "RGBA", "LA", "1", "CMYK"):
-        path = tmp_path / f"{mode}.{'jpg' if mode == 'CMYK' else 'png'}"
-        Image.new(mode, (5, 4)).save(path)
-        assert decoding.decode(path).shape == (3, 4, 5)
-
-
 # -- lazy reading
 
 

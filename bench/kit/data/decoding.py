@@ -1,4 +1,8 @@
-"""Image files as pixels: decoding one or many, and checking that all are whole.
+"""Image files as pixels: the one way to open them, decoding one or many, and checking that all are whole.
+
+An image is JPEG, PNG, BMP, PPM, TIFF or WEBP, whatever its name says, with one frame. It is turned as its EXIF says,
+whole numbers of more bits are scaled by their depth (65,535 becomes 255), transparency is laid on white, and CMYK is
+converted without a profile, which is ignored as in the field. Decoding imports torch, opening does not.
 
 A long check leaves a stamp below ``~/.cache/distill-bench/checked``: an empty file named by a digest of the files.
 """
@@ -7,21 +11,36 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from bench.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP")  # no other decoder of Pillow's is tried: EPS runs Ghostscript
+MOST_PIXELS = 2**26  # of one image: 192 MiB in RGB; more is taken for a decompression bomb
+FAINTEST = 2  # of 255: an image whose pixels differ by no more shows nothing
+BACKGROUND = "white"  # behind transparent images
+_MODES = frozenset(("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "F"))
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT, _LOWEST, _HIGHEST = 258, 262, 339, 340, 341  # tags (TIFF 6.0)
+_SIGNED = 2  # a sample format
+_TURNS = {
+    place: getattr(Image.Transpose, name)
+    for place, name in enumerate(
+        ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"), 2
+    )
+}  # EXIF's orientation -> what undoes it
 WORTH_A_STAMP = 5.0  # seconds; faster checks are repeated each time
 
 
@@ -32,19 +51,71 @@ def processors() -> int:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
-    """Open the image at ``path``.
+    """Open the image at ``path``, with its header read and its pixels not.
 
     Raises:
         UserError: it cannot be opened, or not be decoded within the block; the file is named.
     """
     try:
-        with Image.open(path) as image:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for ever
+            raise UserError("not a regular file; remove it")
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise UserError(f"{image.width} x {image.height} px are more than {MOST_PIXELS:,} pixels; resize it")
+            if getattr(image, "is_animated", False) and image.format != "MPO":  # a camera's previews
+                raise UserError("it holds several frames and one is expected; keep one of them")
             yield image
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except UserError as error:
+        raise UserError(f"{path}: not a usable image: {error}") from None
+    except Exception as error:  # decoders raise whatever a broken file makes them trip over
         reason = str(error).replace(str(path), "").strip(" ':") or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            reason = f"not one of {', '.join(FORMATS)}"
         raise UserError(
             f"{path}: not a readable image ({reason}); put a whole copy in its place or remove it"
         ) from error
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """Return an opened image upright, in RGB of 8 bits, on white where it is transparent.
+
+    Raises:
+        UserError: floating-point or negative pixels, whose range nothing states.
+    """
+    if image.mode not in _MODES and not image.mode.startswith("I"):
+        raise UserError(f"its pixels are {image.mode}; convert it to RGB")
+    image.load()
+    with suppress(Exception):  # broken EXIF is no reason to refuse the pixels
+        image = image.transpose(_TURNS[image.getexif()[ExifTags.Base.Orientation]])
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_of_depth(image)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema() != (255, 255):
+            image = Image.alpha_composite(Image.new("RGBA", image.size, BACKGROUND), image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _of_depth(image: Image.Image) -> NDArray[np.uint8]:
+    """Scale grey of 16 or 32 bits to 8; a TIFF states its depth, its sign, and perhaps the range of its values."""
+    tags = getattr(image, "tag_v2", {})
+    bits, kind = tags.get(_BITS, (16,))[0], tags.get(_SAMPLE_FORMAT, (1,))[0]
+    values: NDArray[Any] = np.array(image)
+    clear = values == image.info.get("transparency")
+    if kind == 1 and bits == 32 and values.dtype == np.int32:
+        values = values.view(np.uint32)
+    low, high = 0.0, 2.0 ** (bits - (kind == _SIGNED)) - 1
+    if _LOWEST in tags and _HIGHEST in tags:
+        low, high = (float(np.ravel(tags[tag])[0]) for tag in (_LOWEST, _HIGHEST))
+    elif image.mode == "F":
+        raise UserError("floating-point pixels without a range; store whole numbers of 8 or 16 bits")
+    if not (np.isfinite(values).all() and low < high and values.min() >= low):
+        raise UserError(f"pixels outside of {low:g} to {high:g}; store whole numbers of 8 or 16 bits")
+    shares = (values.astype(np.float64) - low) / (high - low)
+    if tags.get(_PHOTOMETRIC) == 0:  # white is zero
+        shares = 1 - shares
+    scaled: NDArray[np.uint8] = np.rint(255 * shares.clip(0, 1)).astype(np.uint8)
+    return np.where(clear, np.uint8(255), scaled)
 
 
 def decode(path: Path) -> Tensor:
@@ -52,7 +123,7 @@ def decode(path: Path) -> Tensor:
     import torch  # here: plans open images, too
 
     with opened(path) as image:
-        pixels = np.array(image.convert("RGB"))
+        pixels = np.array(rgb(image))
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
@@ -97,7 +168,30 @@ def check_all(paths: Sequence[Path], stamps: Path | None = None) -> None:
 def _check(path: Path) -> None:
     with opened(path) as image:
         image.draft("RGB", (1, 1))
-        image.load()
+        rgb(image)
+
+
+def check_varied(classes: Mapping[str, Sequence[Path]]) -> None:
+    """Refuse a class whose images are all constant: they were lost on the way, or are not meant to be learnt from.
+
+    Raises:
+        UserError: there is one, or an image cannot be decoded.
+    """
+
+    def varied(paths: Sequence[Path]) -> bool:
+        for path in paths:  # nearly always the first will do
+            with opened(path) as image:
+                if np.ptp(np.asarray(rgb(image)), axis=(0, 1)).max() > FAINTEST:
+                    return True
+        return False
+
+    with ThreadPoolExecutor(processors()) as pool:
+        for (name, paths), fine in zip(classes.items(), pool.map(varied, classes.values()), strict=True):
+            if not fine:
+                raise UserError(
+                    f"class {name!r}: every image is of one colour, e.g. {paths[0]}: no pixels differ by more than "
+                    f"{FAINTEST} of 255; check how the files were made, or remove the class"
+                )
 
 
 def _state(paths: Sequence[Path]) -> str:

@@ -15,7 +15,7 @@ from bench.api import Dataset, DatasetInfo, Split
 from bench.errors import UserError
 from bench.kit.data import names
 from bench.kit.data.dataset import Files, Resident
-from bench.kit.data.decoding import check_all, decode_all, opened
+from bench.kit.data.decoding import check_all, check_varied, decode_all, opened
 from bench.kit.data.image_folders import fingerprint
 from bench.kit.data.listing import Listing, list_classes, list_folder
 
@@ -29,12 +29,14 @@ def read_listings(info: DatasetInfo, train: Listing, val: Listing, words: Iterab
     Images that are all squares of one size are read into memory where they fit; others are read per batch.
 
     Raises:
-        UserError: a file cannot be decoded.
+        UserError: a file cannot be decoded, or the images of a class are all constant.
     """
     every = [*val.paths, *train.paths]
     side = _side_in_memory(every)
     if not side and len(every) < MOST_CHECKED:
         check_all(every)
+    for part in (train, val):
+        check_varied({name: [part.root / path for path in files] for name, files in part.files.items()})
     splits: list[Split] = []
     for part in (train, val):
         counts = torch.tensor([len(files) for files in part.files.values()])
