@@ -66,19 +66,24 @@ def _show_arrays(out: Console, schedule: Schedule, arguments: argparse.Namespace
     from bench.slurm.submit import accelerator_warning, arrays_of, tasks_in_queue
     from bench.store.artifacts import Store
 
-    store, profile = Store(arguments.store), load(arguments.profile)
-    in_queue = tasks_in_queue(store)
+    store = Store(arguments.store)
+    profile = load(arguments.profile).with_limits(processes=arguments.processes)
+    in_queue = tasks_in_queue(store, needed=False)
     arrays = arrays_of(schedule, store, profile, arguments.jobs, in_queue)
-    rows = []
+    rows, by = [], {cell.id: cell.by for cell in schedule.grid.cells}
     for number, array in enumerate(arrays, start=1):
         tasks = f"{len(array.packs)} × {array.processes}" if array.processes > 1 else str(len(array.packs))
         cells = sum(map(len, array.packs))
         after = [f"{index + 1}, task by task" for index in array.after.each]
         after += [str(index + 1) for index in array.after.all] + [f"job {job}" for job in array.after.jobs]
+        after += [f"{index + 1} task {task}" for index, task in array.after.some]
         numbers = [tasks, str(array.max_parallel or ""), str(cells), str(array.resources.minutes)]
-        rows.append([str(number), array.stage, array.name, *numbers, "; ".join(after)])
+        of = sorted({by[one] for pack in array.packs for one in pack})
+        labels = [array.stage, ", ".join(of), array.name, array.resources.gres or ""]
+        rows.append([str(number), *labels, *numbers, "; ".join(after)])
     headers = ["array", "tasks", "parallel", "cells", "minutes"]
     out.print(f"\njob arrays ({sum(c.id in in_queue for c in schedule.grid.cells)} cells are in the queue already):")
-    out.print(screen.table(["array", "stage", "class", *headers[1:], "after"], rows, right=headers))
-    if (warning := accelerator_warning([array.resources for array in arrays], arguments.device)) is not None:
+    out.print(screen.table(["array", "stage", "of", "class", "gres", *headers[1:], "after"], rows, right=headers))
+    requested = [array.resources for array in arrays]
+    if (warning := accelerator_warning(requested, arguments.device, schedule.grid.dataset.image_size)) is not None:
         out.print(warning, markup=False)

@@ -1,19 +1,24 @@
 """The job arrays of a run: a pure function of the schedule, the profile, and Slurm's limits.
 
-An array holds the cells of one stage and one resource class that depend on earlier arrays alone. Short cells are
-packed: a task computes several, one after the other, each with its own record.
+An array holds the cells of one plug-in, stage and resource class that depend on the same earlier arrays, so that none
+waits for what it doesn't use. Where each of its tasks depends on the task of the same number, it waits task by task;
+several students per distilled set therefore become several arrays. Short cells are packed: a task computes several,
+one after the other, each with its own record.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.execution.scheduling import Schedule
 from bench.slurm.profile import Profile, Resources
 from bench.store.cell import Cell
 
 Pack = tuple[str, ...]  # the ids of the cells that one task computes, in order
+_MOST_NAMED = 16  # tasks of an array that a dependency names; beyond that it waits for the whole array
+_MOST_LAYERS = 24  # arrays into which a group is split to wait task by task
 
 
 @dataclass(frozen=True)
@@ -22,18 +27,21 @@ class After:
 
     ``each``: arrays (by index) whose task i must succeed before task i starts (aftercorr).
     ``all``: arrays of which every task must have ended, with any outcome (afterany): the task checks its parents.
+    ``some``: single tasks (array, number) that must have ended.
     ``jobs``: ids of jobs that an earlier submission left in the queue.
     """
 
     each: tuple[int, ...] = ()
     all: tuple[int, ...] = ()
+    some: tuple[tuple[int, int], ...] = ()
     jobs: tuple[str, ...] = ()
 
-    def in_sbatch(self, submitted: Sequence[str]) -> str | None:
-        """Return the value of ``--dependency``, given the job ids of the earlier arrays."""
-        each = [submitted[index] for index in self.each]
-        every = [submitted[index] for index in self.all] + sorted({job.partition("_")[0] for job in self.jobs})
-        kinds = {"aftercorr": each, "afterany": every}
+    def in_sbatch(self, submitted: Sequence[Sequence[str]]) -> str | None:
+        """Return the value of ``--dependency``, given the job ids of the tasks of the earlier arrays."""
+        whole = [tasks[0].partition("_")[0] for tasks in submitted]
+        every = [whole[index] for index in self.all] + [submitted[array][number] for array, number in self.some]
+        jobs = self.jobs if len(self.jobs) <= _MOST_NAMED else sorted({job.partition("_")[0] for job in self.jobs})
+        kinds = {"aftercorr": [whole[index] for index in self.each], "afterany": [*every, *jobs]}
         return ",".join(":".join([kind, *jobs]) for kind, jobs in kinds.items() if jobs) or None
 
 
@@ -45,9 +53,13 @@ class Array:
     name: str  # of the resource class
     resources: Resources
     packs: tuple[Pack, ...]  # an empty pack: a job that computes no cell
-    processes: int = 1  # per task
     after: After = After()
     max_parallel: int | None = None  # tasks; None: unlimited
+
+    @property
+    def processes(self) -> int:
+        """Per task."""
+        return self.resources.processes or 1
 
 
 def plan_arrays(
@@ -74,24 +86,52 @@ def plan_arrays(
     arrays: list[Array] = []
     place: dict[str, tuple[int, int]] = {}  # cell id -> array and task
     for stage, wave in schedule.waves():
-        groups: dict[tuple[str, int], list[Cell]] = {}
+        groups: dict[tuple[str, int, str, frozenset[object]], list[Cell]] = {}
         for cell in wave:
             if cell.id not in in_queue:
                 name = profile.class_of(stage, cell.by)
-                processes = profile.resources_of(name, stage).processes if shareable(cell) else 1
-                groups.setdefault((name, processes), []).append(cell)
-        for (name, processes), cells in groups.items():
-            resources = profile.resources_of(name, stage)
-            packs = _packs(cells, 1 if processes > 1 else resources.pack, seconds, profile.pack_minutes * 60)
-            chunks = [packs[start : start + most] for start in range(0, len(packs), most)]
-            share = None if throttle is None else max(1, throttle // len(chunks))
-            for chunk in chunks:
+                processes = (profile.resources_of(name, stage).processes or 1) if shareable(cell) else 1
+                waits = {place[parent][0] for parent in cell.parents.values() if parent in place}
+                queued = {in_queue[parent].partition("_")[0] for parent in cell.parents.values() if parent in in_queue}
+                groups.setdefault((name, processes, cell.by, frozenset(waits | queued)), []).append(cell)
+        first = len(arrays)
+        for (name, processes, *_), cells in groups.items():
+            resources = profile.resources_of(name, stage).scaled(processes)
+            size, limit = 1 if processes > 1 else resources.pack, profile.pack_minutes * 60
+            chunks = [chunk for layer in _layers(cells) for chunk in _chunks(_packs(layer, size, seconds, limit), most)]
+            after = [_after(chunk, arrays, place, in_queue) for chunk in chunks]
+            if throttle is not None or len(chunks) > _MOST_LAYERS or not all(one.each for one in after):
+                chunks = _chunks(_packs(cells, size, seconds, limit), most)
+                after = [_after(chunk, arrays, place, in_queue) for chunk in chunks]
+            for chunk, one in zip(chunks, after, strict=True):
                 ids = tuple(tuple(cell.id for cell in pack) for pack in chunk)
-                after = _after(chunk, arrays, place, in_queue)
-                arrays.append(Array(stage, name, resources, ids, processes, after, share))
-                for task, pack in enumerate(ids):
-                    place |= dict.fromkeys(pack, (len(arrays) - 1, task))
-    return arrays
+                arrays.append(Array(stage, name, resources, ids, one))
+        for index, array in enumerate(arrays[first:], start=first):
+            for task, pack in enumerate(array.packs):
+                place |= dict.fromkeys(pack, (index, task))
+    if throttle is None:
+        return arrays
+    tasks: Counter[tuple[str, str]] = Counter()
+    for array in arrays:
+        tasks[array.stage, array.name] += len(array.packs)
+    shares = [max(1, throttle * len(one.packs) // tasks[one.stage, one.name]) for one in arrays]
+    return [replace(array, max_parallel=share) for array, share in zip(arrays, shares, strict=True)]
+
+
+def _layers(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Split cells into layers that hold one cell per set of parents each."""
+    layers: list[list[Cell]] = []
+    seen: Counter[tuple[str, ...]] = Counter()
+    for cell in cells:
+        parents = tuple(sorted(cell.parents.values()))
+        layers += [[]] * (seen[parents] == len(layers))
+        layers[seen[parents]] = [*layers[seen[parents]], cell]
+        seen[parents] += 1
+    return layers
+
+
+def _chunks(packs: list[list[Cell]], most: int) -> list[list[list[Cell]]]:
+    return [packs[start : start + most] for start in range(0, len(packs), most)]
 
 
 def _packs(
@@ -122,10 +162,16 @@ def _after(
     places = [{place[parent] for parent in needed if parent in place} for needed in parents]
     each: list[int] = []
     every: list[int] = []
+    some: list[tuple[int, int]] = []
     for index in sorted({array for needed in places for array, _ in needed}):
         tasks = [{task for array, task in needed if array == index} for needed in places]
+        used, count = sorted(set().union(*tasks)), len(arrays[index].packs)
         matched = all(found == {number} for number, found in enumerate(tasks))
-        several = len(packs) == len(arrays[index].packs) > 1  # an array of one task is a plain job without task 0
-        (each if matched and several else every).append(index)
+        if matched and len(packs) == count > 1:  # an array of one task is a plain job without task 0
+            each.append(index)
+        elif len(used) < count and len(used) <= _MOST_NAMED:
+            some += [(index, task) for task in used]
+        else:
+            every.append(index)
     waiting = {in_queue[parent] for needed in parents for parent in needed if parent in in_queue}
-    return After(tuple(each), tuple(every), tuple(sorted(waiting)))
+    return After(tuple(each), tuple(every), tuple(some), tuple(sorted(waiting)))

@@ -47,7 +47,8 @@ class ResourceRequest(BaseConfig):
     account: Line | None = None
     qos: Line | None = None
     constraint: Line | None = None
-    gres: Line | None = None
+    gres: Line | None = None  # its accelerators are for all processes of a task, see Resources.scaled
+    processes: int | None = Field(None, ge=1)  # per cell whose work can be shared; all on one node; None: 1
     cpus: int | None = Field(None, ge=1)  # per process; at least --threads
     memory_gb: float | None = Field(None, gt=0)  # per node
     minutes: int | None = Field(None, ge=1)
@@ -57,8 +58,18 @@ class Resources(ResourceRequest):
     """A resource class: the resources of the tasks of some cells."""
 
     cells: tuple[Cells, ...] = ()  # "teacher", "distill:METHOD", "report"
-    processes: int = Field(1, ge=1)  # per cell whose work can be shared; all on one node
     pack: int | None = Field(None, ge=1)  # cells per task, one after the other; None: see Profile.pack_minutes
+
+    def scaled(self, processes: int) -> Resources:
+        """Return the resources of a task of so many processes: an accelerator each, if ``gres`` requests any."""
+        entries = [entry.split(":") for entry in (self.gres or "").split(",")]
+        for entry in entries:
+            count = entry.pop() if entry[-1].isdecimal() else "1"
+            if entry[0] in ("gpu", "gres/gpu") and count != "0":
+                count = str(processes)
+            entry.append(count)
+        gres = ",".join(map(":".join, entries)) if self.gres else self.gres
+        return self.model_copy(update={"gres": gres, "processes": processes})
 
 
 class Profile(ResourceRequest):
@@ -85,7 +96,7 @@ class Profile(ResourceRequest):
     def resources_of(self, name: str, stage: str) -> Resources:
         """Return the resources of a class in a stage, inherited values and our default time limits included."""
         chosen = self.resources.get(name, Resources())
-        default = {"minutes": self.minutes or _MINUTES.get(stage, _REPORT_MINUTES)}
+        default = {"minutes": self.minutes or _MINUTES.get(stage, _REPORT_MINUTES), "processes": self.processes or 1}
         values = {field: getattr(self, field) for field in ResourceRequest.model_fields} | default
         return chosen.model_copy(update=values | chosen.model_dump(exclude_none=True))
 
@@ -102,9 +113,12 @@ class Profile(ResourceRequest):
         """Return the seconds between the warning and the end of a job: at most a quarter of its time limit."""
         return min(self.warning_seconds, (resources.minutes or _REPORT_MINUTES) * 60 // 4)
 
-    def with_limits(self, memory_gb: float | None, minutes: int | None) -> Profile:
-        """Return the profile with other limits for every resource class, as a retry requests them."""
-        limits = {name: v for name, v in (("memory_gb", memory_gb), ("minutes", minutes)) if v is not None}
+    def with_limits(
+        self, memory_gb: float | None = None, minutes: int | None = None, processes: int | None = None
+    ) -> Profile:
+        """Return the profile with other limits for every resource class, as the flags of a run or a retry say."""
+        given = {"memory_gb": memory_gb, "minutes": minutes, "processes": processes}
+        limits = {name: value for name, value in given.items() if value is not None}
         resources = {name: one.model_copy(update=limits) for name, one in self.resources.items()}
         return self.model_copy(update={**limits, "resources": resources})
 

@@ -40,7 +40,7 @@ def call_sbatch(
         account=resources.account,
         qos=resources.qos,
         constraint=resources.constraint,
-        gres=resources.gres,
+        gres=resources.gres or None,
         gpus_per_node=array.processes if gpus else None,
         time=resources.minutes,
         mem=f"{round(resources.memory_gb * 1024)}M" if resources.memory_gb else None,

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from bench.api import registry
 from bench.errors import UserError
 from bench.execution.options import Options
-from bench.execution.scheduling import Schedule
+from bench.execution.scheduling import Schedule, shareable
+from bench.planning.cost_estimate import LEAST as LARGE
 from bench.planning.cost_estimate import LikeCells
 from bench.slurm import journal, queue
 from bench.slurm.arrays import After, Array, plan_arrays
@@ -25,7 +25,6 @@ from bench.slurm.profile import REPORT, Profile, Resources
 from bench.slurm.sbatch import call_sbatch
 from bench.slurm.task import Report, Task
 from bench.store.artifacts import Store, write_atomically
-from bench.store.cell import Cell
 from bench.store.record import Record
 
 _SAVING = 0.75  # share of the time after a warning; in the rest the task is queued again
@@ -64,11 +63,15 @@ def submit(
         if not arrays:
             return Submission(tasks, failures)
         facts = {"dataset": grid.dataset.name, "suite": grid.request.suite, "out": out.absolute()}
+        size, requested = grid.dataset.image_size, [array.resources for array in arrays]
+        if (warning := accelerator_warning(requested, options.device, size)) is not None and size >= LARGE:
+            raise UserError(f"images of {size} px: {warning}")
         here = Journal.create(store, Run(grid=grid.id, options=options, profile=profile.name, **facts))
         name = profile.class_of(REPORT)
         every = After(all=tuple(range(len(arrays))), jobs=tuple(tasks.values()))
-        last = Array(REPORT, name, profile.resources_of(name, REPORT), packs=((),), after=every)
-        jobs: list[str] = []
+        resources = profile.resources_of(name, REPORT).scaled(1)
+        last = Array(REPORT, name, resources, packs=((),), after=every)
+        jobs: list[list[str]] = []
         try:
             for number, array in enumerate([*arrays, last]):
                 calls: list[Callable[[], None]] = [Report(str(here.folder / "run.json"))]
@@ -85,26 +88,30 @@ def submit(
                     write_atomically(path, plan.model_dump_json() + "\n")
                     calls = [Task(str(path), index) for index in range(len(array.packs))]
                 names = call_sbatch(here, profile, array, calls, array.after.in_sbatch(jobs))
-                jobs.append(names[0].partition("_")[0])
+                jobs.append(names)
                 for name, pack in zip(names, array.packs, strict=True):
                     tasks |= dict.fromkeys(pack, name)
         except BaseException:  # Ctrl-C too
             # by name: sbatch may have accepted a job whose number never reached us
             for stage in {array.stage for array in [*arrays, last]}:
                 queue.cancel_named(here.job_name(stage))
-            here.append("cancelled", jobs=jobs)
+            here.append("cancelled", jobs=[names[0].partition("_")[0] for names in jobs])
             raise
-    warning = accelerator_warning([array.resources for array in arrays], options.device)
     return Submission(tasks, failures, here.folder, sum(len(array.packs) for array in arrays), warning)
 
 
-def tasks_in_queue(store: Store) -> dict[str, str]:
+def tasks_in_queue(store: Store, needed: bool = True) -> dict[str, str]:
     """Return the pending and running tasks of a store: cell id → job id.
+
+    Args:
+        needed: else a machine where no Slurm answers has none in the queue.
 
     Raises:
         UserError: Slurm doesn't answer.
     """
     queued = queue.queued()
+    if queued is None and not needed:
+        return {}
     if queued is None:
         raise UserError("Slurm doesn't answer (squeue fails), so nothing is submitted; try again, or use bench doctor")
     return {cell_id: task.job for cell_id, task in journal.last_tasks(store).items() if task.job in queued}
@@ -125,27 +132,28 @@ def arrays_of(
     )
 
 
-def shareable(cell: Cell) -> bool:
-    """Check that several processes can share the cell: always a teacher, others if their method declares it."""
-    if cell.stage == "teacher":
-        return True
-    return cell.by in registry.method_names() and cell.stage in registry.method(cell.by).info.shared
+def accelerator_warning(requested: Iterable[Resources], device: str, image_size: int = 0) -> str | None:
+    """Return a line if ``--device auto`` leaves tasks without an accelerator that should have one; else None.
 
-
-def accelerator_warning(requested: Iterable[Resources], device: str) -> str | None:
-    """Return a line if ``--device auto`` leaves all tasks without an accelerator; None if one is requested."""
+    Small images may compute on CPUs as long as some task requests one. ``gres = ""`` says that a class needs none.
+    """
     wanted = list(requested)
+    plain = [one for one in wanted if one.gres is None]
     by_user = any(name in os.environ for name in ("SBATCH_GRES", "SBATCH_GPUS", "SBATCH_GPUS_PER_NODE"))
-    if device != "auto" or by_user or not wanted or any(one.gres for one in wanted):
+    if device != "auto" or by_user or not plain or (len(plain) < len(wanted) and image_size < LARGE):
         return None
     gpus = queue.partitions()
-    names = {name for one in wanted for name in (one.partition or "").split(",")}
+    names = {name for one in plain for name in (one.partition or "").split(",")}
     found = [
         f"partition {name.rstrip('*')} has {', '.join(dict.fromkeys(offered))}"
         for name, offered in gpus.items()
         if offered and (name.rstrip("*") in names or ("" in names and name.endswith("*")))
     ]
+    who = "no task requests an accelerator, so all will"
+    if len(plain) < len(wanted):
+        cells = sorted({cells for one in plain for cells in one.cells}) or ["the default class"]
+        who = f"tasks of {', '.join(cells)} request no accelerator, so they will"
     return (
-        f"no task requests an accelerator, so all will compute on CPUs{''.join(f'; {one}' for one in found)}; "
-        'gres = "gpu:1" in the profile or --device cuda requests one, --device cpu confirms'
+        f"{who} compute on CPUs{''.join(f'; {one}' for one in found)}; "
+        'gres = "gpu:1" in the profile or --device cuda requests one, gres = "" or --device cpu confirms'
     )

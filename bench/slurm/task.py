@@ -129,7 +129,9 @@ def _process_group(plan: ArrayPlan) -> Iterator[None]:
 
     from bench.execution.worker import team_member
 
-    TorchDistributedEnvironment().export(overwrite=True)
+    # every process sees all accelerators of the task, and takes that of its LOCAL_RANK: submitit's own choice of
+    # CUDA_VISIBLE_DEVICES forgets which ones Slurm gave
+    TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
     os.environ["MASTER_ADDR"] = "127.0.0.1"  # all are on one node, whose name in Slurm may not resolve
     # the port is the same for all processes of a task and another after a restart: submitit's follows from the job's
     # number alone, so that a port in use would be met again at every restart

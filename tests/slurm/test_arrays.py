@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from bench.execution.scheduling import Schedule
+from bench.execution.scheduling import Schedule, shareable
 from bench.planning.grid import Grid, Request
 from bench.planning.plan import plan
 from bench.slurm.arrays import After, Array, plan_arrays
 from bench.slurm.profile import Profile, Resources
-from bench.slurm.submit import shareable
 from bench.store.cell import Cell
 
 
@@ -22,7 +21,8 @@ def made(*chain: tuple[str, str, Sequence[str]]) -> Grid:
     cells: dict[str, Cell] = {}
     for stage, name, parents in chain:
         above = {str(index): cells[parent].id for index, parent in enumerate(parents)}
-        facts: dict[str, Any] = {"stage": stage, "by": name[0], "version": 1, "fields": {}, "parents": above}
+        by = name.split("_")[0].rstrip("0123456789ab") or "it"
+        facts: dict[str, Any] = {"stage": stage, "by": by, "version": 1, "fields": {}, "parents": above}
         cells[name] = Cell(**facts, prefix=name)
     return base.model_copy(update={"cells": tuple(cells.values())})
 
@@ -38,38 +38,58 @@ def names(array: Array) -> list[list[str]]:
     return [[cell_id.rpartition("-")[0] for cell_id in pack] for pack in array.packs]
 
 
+# two methods, x and y; of x two sets with two students each, on labels of a teacher of its own
 DIAMOND = made(
-    ("teacher", "t", ()),
-    ("distill", "a", ("t",)), ("distill", "b", ("t",)),
-    ("label", "la", ("a",)), ("label", "lb", ("b",)),
-    ("evaluate", "e1", ("a", "la")), ("evaluate", "e2", ("a", "la")), ("evaluate", "e3", ("b", "lb")),
+    ("teacher", "t1", ()), ("teacher", "t2", ()),
+    ("distill", "x_1", ("t1",)), ("distill", "x_2", ("t1",)), ("distill", "y_1", ("t1", "t2")),
+    ("label", "lx_1", ("x_1",)), ("label", "lx_2", ("x_2",)), ("label", "ly_1", ("y_1",)),
+    ("evaluate", "e1", ("x_1", "lx_1")), ("evaluate", "e2", ("x_1", "lx_1")), ("evaluate", "e3", ("x_2", "lx_2")),
+    ("evaluate", "e4", ("x_2", "lx_2")), ("evaluate", "e5", ("y_1", "ly_1")), ("evaluate", "e6", ()),
 )  # fmt: skip
+PLANNED = [
+    ([["t1"], ["t2"]], After()),
+    ([["x_1"], ["x_2"]], After(some=((0, 0),))),
+    ([["y_1"]], After(all=(0,))),
+    ([["lx_1"], ["lx_2"]], After(each=(1,))),
+    ([["ly_1"]], After(all=(2,))),
+    ([["e1"], ["e3"]], After(each=(1, 3))),  # a student of each set, as soon as its set is labelled
+    ([["e2"], ["e4"]], After(each=(1, 3))),
+    ([["e5"]], After(all=(2, 4))),
+    ([["e6"]], After()),
+]
 
 
-def test_stages_that_match_one_to_one_wait_task_by_task() -> None:
-    arrays = arrays_of(DIAMOND)
-    assert [array.stage for array in arrays] == ["teacher", "distill", "label", "evaluate"]
-    assert [names(array) for array in arrays[1:3]] == [[["a"], ["b"]], [["la"], ["lb"]]]
-    assert [array.after for array in arrays] == [
-        After(),
-        After(all=(0,)),  # a teacher is a plain job, which has no task 0
-        After(each=(1,)),
-        After(all=(1, 2)),  # three on two
-    ]
+def test_no_cell_waits_for_what_it_does_not_use() -> None:
+    assert [(names(array), array.after) for array in arrays_of(DIAMOND)] == PLANNED
+    found = After(each=(1,), all=(0,), some=((1, 0),), jobs=("77_3",)).in_sbatch([["8"], ["9_0", "9_1"]])
+    assert found == "aftercorr:9,afterany:8:9_0:77_3"
+
+
+def test_under_a_throttle_students_stay_in_one_array() -> None:
+    arrays = arrays_of(DIAMOND, Profile(throttle=3))
+    assert (names(arrays[5]), arrays[5].after) == ([["e1"], ["e2"], ["e3"], ["e4"]], After(all=(1, 3)))
+    assert [array.max_parallel for array in arrays] == [3, 2, 1, 2, 1, 2, 1, 1]
 
 
 def test_what_is_done_is_not_waited_for() -> None:
-    teacher_less = arrays_of(DIAMOND, done=("t", "a", "la"))
-    assert [names(array) for array in teacher_less] == [[["b"]], [["lb"]], [["e1"], ["e2"], ["e3"]]]
-    assert [array.after for array in teacher_less] == [After(), After(all=(0,)), After(all=(0, 1))]
+    arrays = arrays_of(DIAMOND, done=("t1", "t2", "x_1", "lx_1", "e6"))
+    assert [(names(array), array.after) for array in arrays[:2]] == [([["x_2"]], After()), ([["y_1"]], After())]
+    assert [(names(array), array.after) for array in arrays[4:]] == [
+        ([["e1"], ["e2"]], After()), ([["e3"], ["e4"]], After(all=(0, 2))), ([["e5"]], After(all=(1, 3))),
+    ]  # fmt: skip
 
 
 def test_what_is_in_the_queue_is_waited_for_and_not_submitted_again() -> None:
-    queued = {cell.id: "77_3" for cell in DIAMOND.cells if cell.prefix in ("t", "a")}
+    queued = {
+        cell.id: f"77_{number}" for number, cell in enumerate(DIAMOND.cells) if cell.prefix in ("t1", "t2", "x_1")
+    }
     arrays = arrays_of(DIAMOND, in_queue=queued)
-    assert [names(array) for array in arrays] == [[["b"]], [["la"], ["lb"]], [["e1"], ["e2"], ["e3"]]]
-    assert arrays[0].after == After(jobs=("77_3",))
-    assert arrays[1].after == After(all=(0,), jobs=("77_3",))
+    assert [(names(array), array.after) for array in arrays[:4]] == [
+        ([["x_2"]], After(jobs=("77_0",))),
+        ([["y_1"]], After(jobs=("77_0", "77_1"))),
+        ([["lx_1"]], After(jobs=("77_2",))),
+        ([["lx_2"]], After(all=(0,))),
+    ]
 
 
 def test_waves_of_a_stage_are_arrays_of_their_own() -> None:
@@ -99,7 +119,7 @@ def test_no_array_is_longer_than_slurm_allows(longest: int) -> None:
 
 def test_the_profile_may_ask_for_shorter_ones_and_chunks_share_the_throttle() -> None:
     profile = Profile(max_array=4, throttle=7)
-    assert [(len(a.packs), a.max_parallel) for a in arrays_of(many(10), profile)[:3]] == [(4, 2), (4, 2), (2, 2)]
+    assert [(len(a.packs), a.max_parallel) for a in arrays_of(many(10), profile)[:3]] == [(4, 2), (4, 2), (2, 1)]
     assert {a.max_parallel for a in arrays_of(many(10), profile, max_parallel=1)} == {1}, "never none at all"
     assert {a.max_parallel for a in arrays_of(many(10))} == {None}
 
@@ -108,15 +128,14 @@ def test_resource_classes_are_arrays_of_their_own() -> None:
     profile = Profile(
         minutes=60,
         resources={
-            "big": Resources(cells=("distill:a",), memory_gb=64, minutes=600),
+            "big": Resources(cells=("distill:x",), memory_gb=64, minutes=600),
             "small": Resources(cells=("distill", "evaluate"), cpus=2),
         },
     )
     arrays = arrays_of(DIAMOND, profile)
-    assert [(a.stage, a.name) for a in arrays] == [
-        ("teacher", "default"), ("distill", "big"), ("distill", "small"), ("label", "default"), ("evaluate", "small"),
+    assert [(a.stage, a.name) for a in arrays[:4]] == [
+        ("teacher", "default"), ("distill", "big"), ("distill", "small"), ("label", "default")
     ]  # fmt: skip
-    assert arrays[3].after == After(all=(1, 2))
     big, small = profile.resources_of("big", "distill"), profile.resources_of("small", "distill")
     assert (big.memory_gb, big.minutes, big.cpus) == (64, 600, None)
     assert (small.memory_gb, small.minutes, small.cpus) == (None, 60, 2)
@@ -146,6 +165,19 @@ def test_only_work_that_can_be_shared_gets_several_processes_and_such_tasks_are_
     profile = Profile(resources={"wide": Resources(cells=("distill", "label"), processes=4, pack=5)})
     arrays = arrays_of(many(10), profile, shareable=lambda cell: cell.stage == "distill")
     assert [(a.stage, a.processes, len(a.packs)) for a in arrays] == [("distill", 4, 10), ("label", 1, 2)]
+    assert [a.processes for a in arrays_of(many(2), Profile(processes=3), shareable=lambda cell: True)] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("gres", "one", "four"),
+    [
+        ("gpu:8", "gpu:1", "gpu:4"), ("gpu", "gpu:1", "gpu:4"), ("gpu:h200:2", "gpu:h200:1", "gpu:h200:4"),
+        ("gpu:0", "gpu:0", "gpu:0"), ("shard:3,gpu:h100", "shard:3,gpu:h100:1", "shard:3,gpu:h100:4"), ("", "", ""),
+    ],
+)  # fmt: skip
+def test_a_task_requests_an_accelerator_per_process(gres: str, one: str, four: str) -> None:
+    assert [Resources(gres=gres).scaled(processes).gres for processes in (1, 4)] == [one, four]
+    assert Resources().scaled(4).gres is None
 
 
 def test_what_can_be_shared() -> None:

@@ -63,6 +63,29 @@ def test_a_device_that_is_named_is_requested(device: str, scripts: Path, capsys:
     assert "--gpus-per-node" not in report, "it computes nothing"
 
 
+def test_large_images_are_not_left_to_cpus(scripts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    large = [*RUN, "--dataset", "synthetic-imagenet-1k", "--students", "resnet18", *ON_SLURM, "--detach"]
+    assert main(large) == 2
+    assert "images of 224 px: no task requests an accelerator" in capsys.readouterr().err
+    assert not list(scripts.iterdir())
+    Path("plain.toml").write_text('gres = "gpu:8"\n')
+    assert main(large) == 0
+    assert all("--gres=gpu:1\n" in path.read_text() for path in scripts.iterdir()), "one works, one is requested"
+
+
+def test_a_dry_run_shows_the_arrays_where_no_slurm_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.chdir(tmp_path)
+    Path("plain.toml").write_text('gres = "gpu:8"\nprocesses = 4\n')
+    given = ["run", "--methods", "sre2l", "--ipc", "1", "--seeds", "0", "--no-baselines", "--profile", "./plain.toml"]
+    assert main([*given, "--dry-run"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "job arrays (0 cells are in the queue already)" in shown
+    assert "distill sre2l default gpu:4 1 × 4" in shown and "classification default gpu:1 1 " in shown
+
+
 def test_a_line_break_in_a_profile_submits_nothing(scripts: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("plain.toml").write_text('partition = "gpu\\necho this line runs on the node #"\n')
     assert main([*RUN, *ON_SLURM, "--detach"]) == 2
@@ -78,5 +101,11 @@ def test_whoever_requests_one_hears_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     assert "partition gpu has gpu:h100:8, gpu:a100:4;" in str(accelerator_warning([plain, other], "auto"))
     assert accelerator_warning([plain, Resources(gres="gpu:1")], "auto") is None
     assert accelerator_warning([], "auto") is None
+    students = Resources(cells=("evaluate",))
+    assert "tasks of evaluate request no accelerator" in str(
+        accelerator_warning([students, Resources(gres="gpu:1")], "auto", image_size=224)
+    )
+    confirmed = Resources(cells=("evaluate",), gres="")
+    assert accelerator_warning([confirmed, Resources(gres="gpu:1")], "auto", image_size=224) is None
     monkeypatch.setenv("SBATCH_GPUS", "1")
     assert accelerator_warning([plain], "auto") is None
