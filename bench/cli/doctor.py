@@ -38,7 +38,7 @@ a profile, all of it optional:
 
   [resources.heavy]                       # a resource class, of any name
   cells = ["teacher", "distill:sre2l"]    # a stage, STAGE:METHOD, or report
-  gres = "gpu:4"
+  gres = "gpu:a100:4"                     # one accelerator per process that works: one where a cell can't be shared
   processes = 4                           # share one cell
   cpus = 12                               # per process
   memory_gb = 64                          # per node

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -50,6 +49,13 @@ def flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         help="maximum parallel cells (default: one per core or accelerator, or one where time is measured; on Slurm "
         "the profile's throttle)",
     )
+    group.add_argument(
+        "--processes",
+        type=positive,
+        metavar="N",
+        help="processes that share a cell whose work can be shared, each with an accelerator of its own (default: 1; "
+        "on Slurm the profile's)",
+    )
     group.add_argument("--threads", type=positive, default=1, help="CPU threads per cell (default: 1)")
     group.add_argument("--device", default="auto", help="cpu, cuda, … (default: an accelerator where there is one)")
     return group
@@ -81,7 +87,7 @@ def compute(
     from bench.slurm.profile import load
     from bench.store.artifacts import Store
 
-    profile = profile or load(arguments.profile)
+    profile = profile or load(arguments.profile).with_limits(processes=arguments.processes)
     store = Store(arguments.store)
     whole = grid
     if only is not None:
@@ -132,9 +138,13 @@ def _launch(
             raise UserError(
                 f"{flag} is for Slurm, but this run is {cluster}: none answers (sinfo), or --cluster says so"
             )
+        processes = arguments.processes or 1
+        if cluster == "inline" and processes > 1:
+            raise UserError(f"--processes {processes}: --cluster inline computes in this process; use --cluster local")
+        jobs = local.count_slots(schedule.grid, options, arguments.jobs, processes)
         with screen.LiveRun(store, out) as live:
             if cluster == "local":
-                local.run(schedule, options, arguments.jobs or default_jobs(options.threads, schedule.grid), live)
+                local.run(schedule, options, jobs, live, processes)
             else:
                 local.run_inline(schedule, options, live)
         return True
@@ -151,19 +161,6 @@ def _launch(
     with screen.LiveRun(store, out, ctrl_c="leaves; the jobs go on") as live:
         follow.follow(schedule, options, submission, live)
     return True
-
-
-def default_jobs(threads: int, grid: Grid) -> int:
-    """Return the maximum number of parallel cells on this machine."""
-    from bench.api import registry
-
-    if any(registry.evaluator(name).exclusive for name in {cell.by for cell in grid.stage("evaluate")}):
-        return 1
-    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
-        return len(visible.split(","))
-    if (accelerators := len(list(Path("/proc/driver/nvidia/gpus").glob("*")))) > 0:
-        return accelerators
-    return max(1, len(os.sched_getaffinity(0)) // threads)
 
 
 def _show_durations(out: Console, schedule: Schedule, store: Store, wall: float) -> None:

@@ -77,7 +77,7 @@ def execute(arguments: argparse.Namespace) -> int:
         if getattr(arguments, name) is None:
             setattr(arguments, name, getattr(last.options, name) if last else arguments.defaults[name])
     profile = load(arguments.profile or (last.profile if last else None))
-    profile = profile.with_limits(arguments.memory, arguments.minutes)
+    profile = profile.with_limits(arguments.memory, arguments.minutes, arguments.processes)
     return launch.compute(out, grid, arguments, only=only, profile=profile)
 
 

@@ -1,8 +1,9 @@
-"""The environment of a computation: noted in records, never part of an identity."""
+"""The environment of a computation, noted in records and never part of an identity; and which devices are here."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import re
 import subprocess
@@ -11,10 +12,68 @@ from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from bench.errors import UserError
 from bench.version import __version__
 
+if TYPE_CHECKING:
+    import torch
+
 _PACKAGES = ("torch", "torchvision", "timm", "open_clip_torch", "numpy")
+
+_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD, and either under Windows
+
+
+def accelerators(device: str = "auto") -> tuple[str, ...]:
+    """Return the accelerators that ``--device`` leaves to choose from, as CUDA_VISIBLE_DEVICES names them.
+
+    None for a device that is no accelerator. Imports torch, which alone knows what it can use, where there is a driver.
+    """
+    if device.partition(":")[0] not in ("auto", "cuda") or not ("torch" in sys.modules or any(map(_exists, _DRIVERS))):
+        return ()
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()
+    names = map(str, range(count)) if visible is None else (name.strip() for name in visible.split(","))
+    found = tuple(names)[:count]  # CUDA ignores what follows the first name that is none of a device
+    index = device.partition(":")[2]
+    return found[int(index) : int(index) + 1] if index.isdecimal() else found
+
+
+def _exists(path: str) -> bool:
+    return Path(path).exists()
+
+
+def device_for(wanted: str) -> torch.device:
+    """Choose the device on which this process computes, an accelerator always with its index, and make it the current.
+
+    Of processes that share cells, each takes the accelerator of its LOCAL_RANK, unless it sees one alone.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    import torch
+
+    try:
+        device = torch.device(
+            "cuda" if wanted == "auto" and torch.cuda.is_available() else wanted.replace("auto", "cpu")
+        )
+    except RuntimeError:
+        raise UserError(f"--device {wanted}: torch knows no such device; expected auto, cpu, cuda or cuda:N") from None
+    if device.type != "cuda":
+        return device
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    index = device.index if device.index is not None else int(os.environ.get("LOCAL_RANK", "0")) if count > 1 else 0
+    if index >= count:
+        found = f"{count} CUDA device{'s' if count > 1 else ''}" if count else "no CUDA device"
+        raise UserError(
+            f"--device {wanted}: torch {torch.__version__} finds {found} here, and device {index} is needed; "
+            + (f"use --device cuda:0 to cuda:{count - 1}, or fewer --processes" if count else "use --device cpu")
+        )
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
 
 
 def _git(*arguments: str) -> str | None:
@@ -50,7 +109,7 @@ def environment(device: str, threads: int) -> dict[str, str]:
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):
             facts[package] = version(package)
-    facts["device"] = device
+    facts["device"] = device.partition(":")[0]  # which of several like ones explains nothing
     facts["threads"] = str(threads)
     torch = sys.modules.get("torch")  # not loaded by a launcher that records a death
     if device.startswith("cuda") and torch is not None and torch.cuda.is_available():

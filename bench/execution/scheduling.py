@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, Protocol
 
+from bench.api import registry
 from bench.planning.grid import Grid, levels
 from bench.store.artifacts import Damaged, Store
 from bench.store.cell import STAGES, Cell, Stage
@@ -122,6 +123,13 @@ class Schedule:
     def counts(self, stage: Stage) -> Counter[str]:
         """Count the cells of a stage by state."""
         return +Counter[str](self.state.counts[stage])
+
+
+def shareable(cell: Cell) -> bool:
+    """Check that several processes can share the cell: always a teacher, others if their method declares it."""
+    if cell.stage == "teacher":
+        return True
+    return cell.by in registry.method_names() and cell.stage in registry.method(cell.by).info.shared
 
 
 class Watcher(Protocol):

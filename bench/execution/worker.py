@@ -24,7 +24,7 @@ import torch
 from bench.api import Progress
 from bench.errors import UserError
 from bench.execution import stages
-from bench.execution.environment import code, environment
+from bench.execution.environment import code, device_for, environment
 from bench.execution.heartbeat import Heartbeat, log
 from bench.execution.options import Options
 from bench.execution.provenance import plugins
@@ -79,7 +79,7 @@ def _made(store: Store, cell_id: str) -> Record:
 
 def _compute(store: Store, grid: Grid, cell: Cell, options: Options) -> Outcome:
     started, clock = datetime.now(UTC), time.monotonic()
-    device = device_for(options)
+    device = device_for(options.device)
     _seed(cell, options.threads)
     peak_memory.reset(device)  # a process may compute several cells, and each has a peak of its own
     log.info("%s  begins", cell.id)
@@ -157,19 +157,7 @@ def _is_full_disk(error: Exception) -> bool:
 
 def team_member(options: Options) -> AbstractContextManager[None]:
     """Join the processes that share cells, as the environment says (see :mod:`bench.kit.distributed`)."""
-    return distributed.joined(device_for(options))
-
-
-def device_for(options: Options) -> torch.device:
-    """Choose the device on which this process computes.
-
-    Raises:
-        UserError: there is no such device here.
-    """
-    wanted, there = options.device, torch.cuda.is_available()
-    if wanted.startswith("cuda") and not there:
-        raise UserError(f"--device {wanted}: torch {torch.__version__} finds no CUDA device here; use --device cpu")
-    return torch.device(wanted if wanted != "auto" else "cuda" if there else "cpu")
+    return distributed.joined(device_for(options.device))
 
 
 def _seed(cell: Cell, threads: int) -> None:

@@ -26,14 +26,13 @@ _TIMEOUT = timedelta(days=2)
 def joined(device: torch.device) -> Iterator[None]:
     """Join the group that MASTER_ADDR, MASTER_PORT, RANK and WORLD_SIZE describe, for the time of the context.
 
-    A group of one is none. Tensors travel by NCCL on a GPU, by gloo on the host. After an error the group is left to
+    A group of one is none. Tensors travel by NCCL on a GPU, which must be the current one (NCCL takes that), by gloo on
+    the host. After an error the group is left to
     the end of the process, which is what tells the others.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
     yield
     dist.destroy_process_group()

@@ -15,8 +15,7 @@ from torch import Tensor
 from bench.api import EvaluationTask, LabelSource, architectures, catalogue, registry
 from bench.api.labels import Encoding
 from bench.errors import UserError
-from bench.execution.options import Options
-from bench.execution.worker import device_for
+from bench.execution.environment import device_for
 from bench.kit import data
 from bench.kit import images as image_files
 from bench.kit.arrays import CallableLabels, Soft, images_of, static_source
@@ -124,7 +123,7 @@ def evaluate(
         Diverged: training of a student diverged.
     """
     info = catalogue.dataset(dataset)
-    place = device_for(Options(store=Path(), device=device))
+    place = device_for(device)
     rules = changed(choose(protocol, info, name), dict(settings or {}))
     architectures.check(student := student or info.student)
     seeds = tuple(seeds)

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from bench.api import LabelSource, catalogue
-from bench.cli.launch import default_jobs
 from bench.errors import UserError
+from bench.execution.local import count_slots
+from bench.execution.options import Options
 from bench.kit import peak_memory
 from bench.kit.views import AugmentedBatch
 from bench.planning.grid import Request
@@ -213,9 +214,10 @@ def test_nothing_runs_beside_what_is_timed(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(7), raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
     usual = Request(methods=("rded",), ipc=(1,), seeds=(0,))
-    assert default_jobs(1, plan(usual)) == 4
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert count_slots(plan(usual), Options(store=Path())) == 4
     timed = usual.model_copy(update={"overrides": {"protocol": {"evaluator": "efficiency"}}})
-    assert default_jobs(1, plan(timed)) == 1
+    assert count_slots(plan(timed), Options(store=Path())) == 1
 
 
 def test_the_suite_in_a_tiny_form(bench: Bench, tmp_path: Path) -> None:

@@ -1,0 +1,193 @@
+"""The local pool: which accelerator each process gets, on a faked CUDA runtime; teams and stops, for real on CPUs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench.cli import main
+from bench.errors import UserError
+from bench.execution import local
+from bench.execution.environment import accelerators, device_for, environment
+from bench.execution.options import Options
+from bench.execution.scheduling import Schedule, shareable
+from bench.planning.grid import Request
+from bench.planning.plan import plan
+from tests.conftest import command
+from tests.conftest import environment as command_environment
+
+Runtime = Callable[[int, str | None], list[Any]]
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Runtime:
+    """Fake so many CUDA devices, under a value of CUDA_VISIBLE_DEVICES; returns what set_device was called with."""
+
+    def fake(count: int, visible: str | None = None) -> list[Any]:
+        current: list[Any] = []
+
+        def set_device(device: Any) -> None:
+            index = torch.device("cuda", device).index if isinstance(device, int) else device.index
+            if index is None:
+                raise ValueError(f"Expected a torch.device with a specified index or an integer, but got: {device}")
+            current.append(index)
+
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "set_device", set_device)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"fake {device}")
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        return current
+
+    return fake
+
+
+@pytest.mark.parametrize(
+    ("count", "visible", "device", "expected"),
+    [
+        (2, None, "auto", "0 1"),
+        (8, None, "cuda", "0 1 2 3 4 5 6 7"),
+        (2, "4, 6", "auto", "4 6"),
+        (1, "MIG-1234", "auto", "MIG-1234"),
+        (2, "3,5,-1,6", "auto", "3 5"),  # CUDA ignores what follows
+        (0, "", "auto", ""),
+        (8, None, "cuda:3", "3"),
+        (8, None, "cpu", ""),
+    ],
+)
+def test_which_accelerators_are_here(
+    runtime: Runtime, count: int, visible: str | None, device: str, expected: str
+) -> None:
+    runtime(count, visible)
+    assert accelerators(device) == tuple(expected.split())
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_every_process_has_a_device_with_an_index(runtime: Runtime, count: int, monkeypatch: Any) -> None:
+    current = runtime(count)
+    assert device_for("auto") == device_for("cuda") == torch.device("cuda", 0) and current == [0, 0]
+    assert device_for("cuda:1") == torch.device("cuda", 1) and device_for("cpu") == torch.device("cpu")
+    for rank in range(count):
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        assert device_for("auto") == torch.device("cuda", rank) and current[-1] == rank
+    monkeypatch.setenv("LOCAL_RANK", str(count))
+    with pytest.raises(UserError, match=f"finds {count} CUDA devices here, and device {count} is needed"):
+        device_for("auto")
+    assert environment("cuda:1", 1)["device"] == "cuda" and environment("cuda:1", 1)["accelerator"] == "fake cuda:1"
+
+
+def test_who_sees_one_device_takes_it_and_no_device_is_an_error(runtime: Runtime, monkeypatch: Any) -> None:
+    runtime(1, "5")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert device_for("auto") == torch.device("cuda", 0)
+    runtime(0)
+    assert device_for("auto") == torch.device("cpu")
+    with pytest.raises(UserError, match="finds no CUDA device here.*use --device cpu"):
+        device_for("cuda")
+    with pytest.raises(UserError, match="torch knows no such device; expected auto"):
+        device_for("tpu9")
+
+
+GRID = plan(Request(methods=("sre2l", "random_real"), ipc=(1, 10), seeds=(0, 1), baselines=False))
+
+
+class _Pool:
+    """A pool of one slot that computes nothing, and tells which accelerators its cells would have."""
+
+    def __init__(self, devices: str | None):
+        self.devices, self._processes = devices, dict[int, Any]()
+
+    def submit(self, _work: Any, _grid: Any, cell: Any, _options: Any, team: Any) -> Future[str]:
+        _used.append((cell.stage, shareable(cell), team[0] if team else self.devices, team[1] if team else 1))
+        future: Future[str] = Future()
+        future.set_result("done")
+        return future
+
+    def shutdown(self, **_: Any) -> None:
+        pass
+
+
+_used: list[tuple[str, bool, str | None, int]] = []
+
+
+class _Watcher:
+    def update(self, schedule: Schedule) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("count", "processes"), [(2, 1), (8, 1), (8, 2), (8, 8), (0, 2)])
+def test_slots_and_teams_have_accelerators_of_their_own(
+    runtime: Runtime, count: int, processes: int, monkeypatch: Any, tmp_path: Path
+) -> None:
+    runtime(count)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(4))
+    monkeypatch.setattr(local, "_pool", _Pool)
+    _used.clear()
+    options = Options(store=tmp_path)
+    slots = local.count_slots(GRID, options, None, processes)
+    assert slots == (count or 4)
+    schedule = Schedule(GRID, dict.fromkeys((cell.id for cell in GRID.cells), "todo"))
+    local.run(schedule, options, slots, _Watcher(), processes)
+    assert len(_used) == len(GRID.cells)
+    for _, shared, devices, size in _used:
+        assert size == (processes if shared else 1)
+        assert devices is None if not count else len(set(str(devices).split(","))) == size
+    students = {devices for stage, _, devices, _ in _used if stage == "evaluate"}
+    if count == 2:
+        assert students == {"0", "1"}
+    elif count == 8:
+        assert len(students) > 3, "a job per accelerator, not all on the first"
+
+
+def test_more_processes_than_accelerators_are_refused(runtime: Runtime, tmp_path: Path) -> None:
+    runtime(2)
+    with pytest.raises(UserError, match="--processes 4: each needs an accelerator of its own, and 2 are here"):
+        local.count_slots(GRID, Options(store=tmp_path), None, 4)
+    assert local.count_slots(GRID, Options(store=tmp_path), 7, 2) == 2, "each of a team has its own"
+    assert local.count_slots(GRID, Options(store=tmp_path, device="cpu"), 1, 3) == 3
+
+
+TEAM = (
+    "--methods", "random_real", "--ipc", "1", "--seeds", "0", "--dataset", "folder:colours", "--protocol", "tiny.toml",
+    "--students", "convnet2-w8", "--no-baselines", "--set", "teacher.arch=convnet2-w8", "--set", "teacher.epochs=2",
+    "--set", "teacher.batch_size=8", "--labels", "teacher:fp16", "--device", "cpu", "--cluster", "local",
+)  # fmt: skip
+
+
+def test_two_processes_share_a_cell(colours: Path, tiny_protocol: Path, bench: Any, monkeypatch: Any) -> None:
+    done = bench("run", *TEAM, "--processes", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = [json.loads(path.read_text()) for path in colours.parent.glob(".bench/cells/*/record.json")]
+    shared = {one["cell"]["stage"]: one["run"]["environment"].get("processes") for one in records}
+    assert shared == {"teacher": "2", "distill": None, "label": None, "evaluate": None}
+    monkeypatch.chdir(colours.parent)
+    assert main(["run", *TEAM[:-1], "inline", "--processes", "2", "--force", "evaluate"]) == 2
+
+
+def test_a_warning_saves_the_work_of_the_cells_in_flight(colours: Path, tiny_protocol: Path) -> None:
+    longer = ("--set", "teacher.epochs=100000", "--jobs", "1")  # a checkpoint is due in half a minute
+    started = subprocess.Popen(
+        command(["run", *TEAM, *longer]), cwd=colours.parent, env=command_environment(), stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 60
+    while not list(colours.parent.glob(".bench/heartbeats/teacher*")):
+        assert time.monotonic() < deadline and started.poll() is None
+        time.sleep(0.05)
+    time.sleep(1.5)
+    started.send_signal(signal.SIGTERM)
+    _, error = started.communicate(timeout=60)
+    assert started.returncode == 130 and b"the same command goes on from here" in error
+    assert list(colours.parent.glob(".bench/work/teacher*/*.ckpt")), "long before a checkpoint is due"
