@@ -9,6 +9,8 @@ from collections.abc import Iterable
 # what a terminal may act on: C0 and C1 controls, line separators, turned writing directions; and bytes that are no text
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
+MOST_NAMED = 60  # names that an error lists
+
 
 def printable(text: str, keep: str = "") -> str:
     """Write control characters and bytes that are not UTF-8 as Python's escapes, but for those in ``keep``."""
@@ -34,7 +36,7 @@ class UserError(Exception):
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """Make the error for a name that nothing answers to, with the nearest valid choice.
+    """Make the error for a name that nothing answers to, with the nearest valid choice; a long list is not printed.
 
     Args:
         kind: what the name should have been, e.g. ``"method"``.
@@ -44,4 +46,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     choices = sorted(set(known))
     nearest = difflib.get_close_matches(name, choices, n=1, cutoff=0.4)
     hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
-    return UserError(f"unknown {kind} {name!r}{hint}; known: {', '.join(choices)}")
+    return UserError(
+        f"unknown {kind} {name!r}{hint}; "
+        + (f"known: {', '.join(choices)}" if len(choices) <= MOST_NAMED else f"{len(choices):,} are known")
+    )

@@ -90,6 +90,13 @@ class Distiller:
             UserError: what is wrong and the nearest setting that works.
         """
 
+    def preflight(self, point: GridPoint) -> None:
+        """Look for what the method needs from elsewhere (a public model, a file), once before a run; torch may be used.
+
+        Raises:
+            UserError: it is not there, with the next step.
+        """
+
     def teachers(self, point: GridPoint) -> tuple[TeacherSpec, ...]:
         """Name the trajectories this method needs: by default the data set's teacher, and none for hard labels."""
         return () if self.info.labels == "hard" else (point.dataset.teacher,)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from bench.cli import launch, screen
 from bench.cli import options as flags
-from bench.cli import screen
 from bench.cli.parser import positive
+from bench.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,7 +66,7 @@ def execute(arguments: argparse.Namespace) -> int:
     out = screen.console()
     profile = load(arguments.profile)
     used = f", as {arguments.profile} uses it" if arguments.profile else ""
-    found = _show(out, "this machine", check_machine(arguments.store))
+    found = _show(out, "this machine", [*check_machine(arguments.store), *_newest_grid(arguments)])
     found += _show(out, f"\nthe cluster{used}", check_cluster(profile))
     well = {check.name for check in found if check.ok}
     if not arguments.no_job and "cluster" in well:
@@ -76,6 +77,21 @@ def execute(arguments: argparse.Namespace) -> int:
     wrong = sum(check.ok is False for check in found)
     out.print(f"\n{wrong} of {len(found)} checks failed" if wrong else f"\nall is well ({len(found)} checks)")
     return 1 if wrong else 0
+
+
+def _newest_grid(arguments: argparse.Namespace) -> list[Check]:
+    """Check what the newest grid of the store still needs."""
+    from bench.planning import manifest
+    from bench.slurm.doctor import Check
+    from bench.store.artifacts import Store
+
+    if not (arguments.store / "cells").is_dir() or not (known := manifest.newest_first(Store(arguments.store))):
+        return []
+    try:
+        launch.preflight(known[0].grid, arguments)
+    except UserError as error:
+        return [Check("grid", False, f"{known[0].grid.id}: {error}", "change its request and run it again")]
+    return [Check("grid", True, f"{known[0].grid.id}: networks, files and store are as its cells need them")]
 
 
 def _nodes(out: Console, arguments: argparse.Namespace, profile: Profile) -> list[Check]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +59,22 @@ def flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     group.add_argument("--threads", type=positive, default=1, help="CPU threads per cell (default: 1)")
     group.add_argument("--device", default="auto", help="cpu, cuda, … (default: an accelerator where there is one)")
     return group
+
+
+def preflight(grid: Grid, arguments: argparse.Namespace, force: Collection[Stage] = ()) -> None:
+    """Check what the cells to do need; nothing is loaded where there are none.
+
+    Args:
+        arguments: those of :func:`flags`.
+
+    Raises:
+        UserError: everything that is wrong, in one line.
+    """
+    from bench.execution.preflight import check
+    from bench.store.artifacts import Store
+
+    there = Store(arguments.store).ids("cells") if (arguments.store / "cells").is_dir() else set()
+    check(grid, {cell.id for cell in grid.cells if cell.id not in there or cell.stage in force}, arguments.store)
 
 
 def compute(

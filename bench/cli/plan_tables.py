@@ -39,24 +39,14 @@ def show_plan(out: Console, grid: Grid, arguments: argparse.Namespace) -> None:
 
 def show_cells(out: Console, schedule: Schedule) -> None:
     """Show how many cells of each stage are done and to do, and the bytes of the stored labels to do."""
-    from bench.api.augmentation import AugmentationSchedule
-    from bench.api.stored.codec import LabelCodec
-    from bench.api.stored.layout import LabelLayout
+    from bench.execution.preflight import label_bytes
 
     counts: dict[str, Counter[str]] = {stage: schedule.counts(stage) for stage in STAGES}
     shown = [*counts.items(), ("total", sum(counts.values(), Counter()))]
     rows = [[name, *map(str, (n.total(), n["done"], n.total() - n["done"]))] for name, n in shown]
     numbers = ("cells", "done", "to do")
     out.print(screen.table(["stage", *numbers], rows, right=numbers))
-    count = sum(
-        LabelLayout(
-            AugmentationSchedule(**cell.call["schedule"]),
-            LabelCodec.parse(cell.call["codec"]),
-            schedule.grid.dataset.logits,
-        ).total
-        for cell in schedule.grid.stage("label")
-        if cell.by == "stored" and schedule.state[cell.id] != "done"
-    )
+    count = label_bytes(schedule.grid, {cell_id for cell_id, state in schedule.state.items() if state != "done"})
     if count:
         out.print(f"stored labels to write: {size(count)}")
 

@@ -1,8 +1,9 @@
 """Runs one cell: the same function on this machine, in a pool process and in a Slurm task.
 
 It takes the lease, looks at the parents, computes into a draft, and commits. A cell that failed leaves a record
-with its traceback; an error the user can put right is passed on. Where several processes share a cell
-(:mod:`bench.kit.distributed`), all of them call this: the first decides, all compute, the first commits.
+with its traceback, or with the one line of an error that the user can put right; other cells go on. Where several
+processes share a cell (:mod:`bench.kit.distributed`), all of them call this: the first decides, all compute, the
+first commits.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def run_cell(grid: Grid, cell: Cell, options: Options) -> Outcome:
     """Compute a cell unless it is done or somebody else is at it.
 
     Raises:
-        UserError: something the user can put right; nothing is lost.
+        UserError: the store or the device can't be used, which concerns every cell; nothing is lost.
         Stopped: a stop was asked for and the work is saved.
     """
     store = Store(options.store)
@@ -116,8 +117,6 @@ def _compute(store: Store, grid: Grid, cell: Cell, options: Options) -> Outcome:
                 store.commit(draft, record)
         log.info("%s  done in %.1f s", cell.id, time.monotonic() - clock)
         return "done"
-    except UserError:
-        raise
     except Exception as error:
         if _is_full_disk(error):
             raise UserError(
@@ -125,10 +124,10 @@ def _compute(store: Store, grid: Grid, cell: Cell, options: Options) -> Outcome:
                 "same command again; finished cells are kept"
             ) from None
         line = (str(error).strip() or "(no message)").splitlines()[0]
-        if not isinstance(error, InvalidResult | Diverged):  # these say it all
+        if not isinstance(error, UserError | InvalidResult | Diverged):  # these say it all
             line = f"{type(error).__name__}: {line}"
-        log.error("%s  failed", cell.id, exc_info=error)
-        trace = traceback.format_exc()
+        trace = None if isinstance(error, UserError) else traceback.format_exc()
+        log.error("%s  failed: %s", cell.id, line, exc_info=error if trace else None)
         store.fail(Record(id=cell.id, cell=cell, state="failed", run=facts(), error=line, traceback=trace))
         return "failed"
 

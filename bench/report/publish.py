@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-from filelock import FileLock
 
 from bench.errors import UserError
 from bench.format import csv_text, slug
@@ -32,6 +31,7 @@ from bench.report.rows import pool, records
 from bench.store import predictions
 from bench.store.artifacts import Store, write_atomically
 from bench.store.entries import SUFFIX, Entry, LeftOut, in_order, read_jsonl, write_jsonl
+from bench.store.locks import lock
 
 SUITES = "suites"
 COLUMNS = [
@@ -126,7 +126,7 @@ def update_of_grid(store: Store, dataset: str, suite: str, out: Path) -> Iterato
     A board whose records and table are those on the disk is not drawn again: on a cluster, a run's last job and the
     command that follows it both come here.
     """
-    with FileLock(store.root / "leases" / "boards.lock"):
+    with lock(store.root / "leases" / "boards.lock"):
         yield from update((one for one in from_store(store) if one.is_of(dataset, suite)), out, redraw=False)
 
 

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from bench.errors import UserError
 from bench.execution.options import Options
 from bench.execution.scheduling import Schedule, shareable
@@ -25,6 +23,7 @@ from bench.slurm.profile import REPORT, Profile, Resources
 from bench.slurm.sbatch import call_sbatch
 from bench.slurm.task import Report, Task
 from bench.store.artifacts import Store, write_atomically
+from bench.store.locks import lock
 from bench.store.record import Record
 
 _SAVING = 0.75  # share of the time after a warning; in the rest the task is queued again
@@ -54,7 +53,7 @@ def submit(
         UserError: Slurm doesn't answer, or refuses a job; nothing of this call is left in the queue then.
     """
     store, grid = Store(options.store), schedule.grid
-    with FileLock(store.root / "leases" / "submission.lock"):
+    with lock(store.root / "leases" / "submission.lock"):
         in_queue = tasks_in_queue(store)
         arrays = arrays_of(schedule, store, profile, max_parallel, in_queue)
         ids = {cell.id for cell in grid.cells}

@@ -6,23 +6,43 @@ also when that process is killed, so there is nothing stale to clean up.
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from bench.errors import UserError
+
+
+@contextmanager
+def lock(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of a file, which is made if need be; yields whether it is ours: always, if we ``wait``.
+
+    Raises:
+        UserError: the file can't be made, or its file system has no locks: a run without them would compute cells
+            twice.
+    """
+    handle, ours = None, True
+    try:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)  # NFS locks what can be written alone
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            ours = False
+        except OSError as error:
+            raise UserError(
+                f"{path} can't be locked ({error.strerror}), and without locks two processes would compute the same "
+                "cell; choose a --store on a file system with flock (a local disk, NFS 4, Lustre mounted with -o flock)"
+            ) from None
+        yield ours
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 @contextmanager
 def lease(root: Path, cell_id: str) -> Iterator[bool]:
     """Try to take the lease of a cell in the store at ``root``; yields whether it is ours."""
-    lock = FileLock(root / "leases" / f"{cell_id}.lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
+    with lock(root / "leases" / f"{cell_id}.lock", wait=False) as ours:
+        yield ours
