@@ -35,6 +35,10 @@ class UserError(Exception):
         super().__init__(printable(re.sub(r"\s*[\t\n\v\f\r]\s*", " ", message.strip())))
 
 
+class Unusable(UserError):
+    """What every cell of a run needs can't be used (the data, the store), so that the run stops."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Make the error for a name that nothing answers to, with the nearest valid choice; a long list is not printed.
 

@@ -30,6 +30,7 @@ from bench.api import (
 )
 from bench.api.augmentation import AugmentationSchedule
 from bench.api.stored.codec import LabelCodec
+from bench.errors import Unusable, UserError
 from bench.kit import data, images, labels, running
 from bench.kit.accuracy import TestImages
 from bench.kit.labels.online import OnlineTeacher
@@ -93,7 +94,10 @@ class Made:
 @lru_cache(maxsize=2)
 def load_data(info: DatasetInfo, data_root: Path | None) -> Dataset:
     """Read a data set, once in the life of a process."""
-    return data.load(info, data_root)
+    try:
+        return data.load(info, data_root)
+    except UserError as error:
+        raise Unusable(str(error)) from None
 
 
 def make_teacher(task: StageTask) -> Made:

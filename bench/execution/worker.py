@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from bench.api import Progress
-from bench.errors import UserError
+from bench.errors import Unusable, UserError
 from bench.execution import stages
 from bench.execution.environment import code, device_for, environment
 from bench.execution.heartbeat import Heartbeat, log
@@ -45,7 +45,7 @@ def run_cell(grid: Grid, cell: Cell, options: Options) -> Outcome:
     """Compute a cell unless it is done or somebody else is at it.
 
     Raises:
-        UserError: the store or the device can't be used, which concerns every cell; nothing is lost.
+        UserError: the data, the store or the device can't be used, which concerns every cell; nothing is lost.
         Stopped: a stop was asked for and the work is saved.
     """
     store = Store(options.store)
@@ -117,9 +117,11 @@ def _compute(store: Store, grid: Grid, cell: Cell, options: Options) -> Outcome:
                 store.commit(draft, record)
         log.info("%s  done in %.1f s", cell.id, time.monotonic() - clock)
         return "done"
+    except Unusable:
+        raise
     except Exception as error:
         if _is_full_disk(error):
-            raise UserError(
+            raise Unusable(
                 f"no space left for {cell.id} in {store.root}: free some or choose another --store, then run the "
                 "same command again; finished cells are kept"
             ) from None
