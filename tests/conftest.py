@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.precision import double_precision
+from tests.processes import run_command
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the tests run side by side
 
@@ -91,7 +92,7 @@ def bench(tmp_path: Path) -> Bench:
     """The command line, run in ``tmp_path`` with a store there; returns the finished process."""
 
     def run(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command(arguments), cwd=tmp_path, env=environment(env), capture_output=True, text=True)
+        return run_command(list(map(str, arguments)), tmp_path, environment(env))
 
     return run
 

@@ -1,22 +1,55 @@
-"""Runs a function in several processes at once, as the ranks of one group."""
+"""Processes that are forked from one with the heavy imports done: commands, and the ranks of one group."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import socket
+import subprocess
+import sys
+import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 _SECONDS = 60.0  # a rank that waits for one that is gone
 
-# a server that has imported torch, once, and forks the ranks: a fresh interpreter would take seconds for each
+# a server that has imported torch, once, and forks: a fresh interpreter would take five seconds for each
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["torch", "torchvision", "open_clip", "bench.kit.teachers.train"])
+_processes.set_forkserver_preload(
+    ["torch", "torchvision", "open_clip", "bench.kit.teachers.train", "bench.execution.worker", "bench.execution.local",
+     "bench.report.publish", "bench.slurm.follow", "bench.kit.clip.loading", "evaluators.student_training"]
+)  # fmt: skip
+
+
+def run_command(words: Sequence[str], place: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m bench …`` in ``place``; without a PYTHONPATH of its own it is forked."""
+    if "PYTHONPATH" in environment:
+        line = [sys.executable, "-m", "bench", *words]
+        return subprocess.run(line, cwd=place, env=environment, capture_output=True, text=True)
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = [Path(folder, "stdout"), Path(folder, "stderr")]
+        process = _processes.Process(target=_command, args=(list(words), place, dict(environment), outputs))
+        process.start()
+        process.join()
+        printed = [path.read_text("utf-8") for path in outputs]
+    return subprocess.CompletedProcess(list(words), process.exitcode or 0, *printed)
+
+
+def _command(words: list[str], place: Path, environment: dict[str, str], outputs: list[Path]) -> None:
+    for number, path in enumerate(outputs, start=1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
+    os.chdir(place)
+    os.environ.clear()
+    os.environ.update(environment)
+    from bench.cli import main
+
+    sys.exit(main(words))
 
 
 def run_ranks(count: int, work: Callable[..., None], *arguments: Any, may_fail: bool = False, **more: Any) -> list[int]:

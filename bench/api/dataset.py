@@ -111,8 +111,8 @@ class Split(ABC):
 
         Args:
             replay: of splits in memory, the (epoch, batch) pairs to show instead.
-            first, last: from which batch on and before which; None: to the end. The others are not read, and these
-                are as they would be among them.
+            first: the first batch to yield. The others are not read, and these are as they would be among them.
+            last: the batch before which to stop; None: the end.
             rows: of a batch of so many views, which to make (``Task.share``: this process's); without a mix.
 
         Raises:

@@ -29,9 +29,8 @@ _EPILOG = """examples:
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit code: 0 success, 1 failure, 2 an error the user can fix."""
-    screen.prepare_output()
+def command_line() -> Parser:
+    """Return the parser of ``python -m bench``, with every verb."""
     parser = Parser(
         prog="bench",
         description="Dataset distillation weighed by what it really stores: accuracy against bytes of labels.",
@@ -51,6 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         module.arguments(verb)
         verb.set_defaults(execute=module.execute)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code: 0 success, 1 failure, 2 an error the user can fix."""
+    screen.prepare_output()
+    parser = command_line()
     try:
         parsed = parser.parse_args(arguments)
         if parsed.verb is None:

@@ -17,12 +17,12 @@ EXAMPLES = """examples:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``bench list``."""
-    parser.add_argument("what", choices=tuple(_TABLES))
+    parser.add_argument("what", choices=tuple(TABLES))
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Run ``bench list``."""
-    columns, lines, right = _TABLES[arguments.what]()
+    columns, lines, right = TABLES[arguments.what]()
     screen.console().print(screen.table(columns, lines, right=right))
     return 0
 
@@ -84,7 +84,7 @@ def _suites() -> Listing:
     return ["--suite", "title", "source", "data sets"], lines, []
 
 
-_TABLES = {
+TABLES = {
     "methods": _methods,
     "datasets": _datasets,
     "students": _students,

@@ -11,7 +11,8 @@ import pytest
 
 from bench.store.artifacts import Store
 from bench.store.record import Record
-from tests.conftest import TINY_PROTOCOL, command, environment
+from tests.conftest import TINY_PROTOCOL, environment
+from tests.processes import run_command
 
 TEACHER = ("teacher.arch=convnet2-w8", "teacher.epochs=4", "teacher.lr=0.05")
 
@@ -28,9 +29,7 @@ class Run:
 
     def bench(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """``python -m bench …`` in the folder."""
-        return subprocess.run(
-            command(arguments), cwd=self.place, env=environment(), capture_output=True, text=True, check=False
-        )
+        return run_command(list(map(str, arguments)), self.place, environment())
 
     def grid(self, method: str, *more: str | Path) -> subprocess.CompletedProcess[str]:
         """``bench run`` of one method, with what all runs here share."""

@@ -1,0 +1,121 @@
+"""What the pages show: commands that the command line takes, Python that runs, links that lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import bench
+from bench.cli import command_line, run
+from bench.cli.list import TABLES
+from bench.conformance import MethodConformance
+from bench.conformance import run as run_suite
+from bench.planning.plan import plan
+from bench.python_api import evaluation, running
+from bench.slurm.profile import load
+from tests.conftest import draw_classes
+from tests.examples.test_plugin import installed as plugin_installed
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+FENCED = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", flags=re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(r"(?:^|&& )\s*(?:\.venv/bin/)?python -m bench +([^&#\n]+)", flags=re.MULTILINE)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [text for found, text in FENCED.findall(page.read_text("utf-8")) if found == language]
+
+
+def commands() -> list[str]:
+    found = [
+        match
+        for page in PAGES
+        for kind in ("", "sh")
+        for block in blocks(page, kind)
+        for match in COMMAND.findall(block)
+    ]
+    assert len(found) > 40
+    return list(dict.fromkeys(line.strip() for line in found))
+
+
+installed = plugin_installed
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: None) -> Path:
+    """A folder with the files that the pages name, and with the template package installed."""
+    draw_classes(tmp_path / "pets", train=10, side=32)
+    for path in (ROOT / "docs" / "profiles").iterdir():
+        (tmp_path / "profiles").mkdir(exist_ok=True)
+        (tmp_path / "profiles" / path.name).write_text(path.read_text())
+    short = ROOT / "examples" / "plugin" / "example_methods" / "protocols" / "example-short.toml"
+    (tmp_path / "my-protocol.toml").write_text(short.read_text().replace("example-short", "my-protocol"))
+    (tmp_path / "resnet18.pth").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("line", commands())
+def test_the_command_line_takes_it(line: str, place: Path) -> None:
+    arguments = command_line().parse_args(shlex.split(line))
+    if arguments.verb == "run":
+        own = "first" in (arguments.methods or ()) or any("external" in name for name in arguments.methods or ())
+        if arguments.suite != "storage" and not own and not arguments.teacher:
+            assert all(plan(request).cells for request in run.requests(arguments))
+    if getattr(arguments, "profile", None):
+        assert load(arguments.profile).resources
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)", FENCED.sub("", page.read_text("utf-8")))
+    generated = ROOT if page.parent.name == "docs" else page.parent  # docs/generate.py adds the boards to the site
+    local = [one for one in targets if not one.startswith("http")]
+    assert [one for one in local if not (page.parent / one).exists() and not (generated / one).exists()] == []
+
+
+def test_the_readme_is_short_and_its_method_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = ROOT / "README.md"
+    assert len(readme.read_text("utf-8").splitlines()) <= 150
+    names: dict[str, Any] = {"__name__": "first"}
+    exec(blocks(readme, "python")[0], names)
+    suite = type("Suite", (MethodConformance,), {"method": names["FirstImages"]})
+    failed = {one.title: one.reason for one in run_suite(suite) if one.passed is False}
+    assert failed.keys() <= {"module imports without torch"}  # it is in no module
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """``bench.evaluate`` trains for one epoch, ``bench.run`` only plans."""
+
+    def evaluate(*tensors: Any, **more: Any) -> bench.Result:
+        return evaluation.evaluate(*tensors, **more | {"seeds": [0], "settings": {"epochs": 1, "tests": 1}})
+
+    monkeypatch.setattr(bench, "evaluate", evaluate, raising=False)
+    monkeypatch.setattr(bench, "run", lambda **flags: running.run(**flags, dry_run=True, store="s"), raising=False)
+    yield
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_the_python_runs(page: str, quick: None, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "leaderboards").symlink_to(ROOT / "leaderboards")
+    names: dict[str, Any] = {
+        "images": torch.zeros(10, 3, 16, 16, dtype=torch.uint8), "labels": torch.arange(10),
+    }  # fmt: skip
+    for block in blocks(ROOT / page, "python"):
+        if "class " not in block:
+            exec(block.replace('"cifar10"', '"digits"'), names)
+    assert len(names["frame"]) > 100
+
+
+def test_tables_and_help_are_generated() -> None:
+    pages = "".join(page.read_text("utf-8") for page in PAGES)
+    assert [
+        name for name in (*(f"list {name}" for name in TABLES), "--help") if f"<!-- bench {name} -->" not in pages
+    ] == []
