@@ -85,7 +85,7 @@ def grid_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--no-baselines", action="store_true", help="leave out random images, hard labels, full data")
     group.add_argument("--teacher", type=Path, metavar="PATH", help="a checkpoint to use instead of training one")
-    group.add_argument("--clip", metavar="NAME", help="icon-clip, or an open_clip model as ARCH:pretrained")
+    group.add_argument("--clip", metavar="NAME", help="icon-clip, or an open_clip model: ARCH:TAG, or ARCH:TAG@/path")
     group.add_argument(
         "--set",
         action="append",

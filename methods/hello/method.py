@@ -23,7 +23,7 @@ from bench.api import (
 )
 from bench.api.architectures import network_hours
 from bench.api.config import Artifact
-from bench.kit.clip.naming import clip_identity
+from bench.kit.clip.naming import ICON_CLIP, clip_identity
 from methods.hello import config
 from methods.rded import RDED
 
@@ -68,6 +68,12 @@ class HeLlO(Distiller):
             return super().depends_on(artifact, point)
         clip = self.config.clip or point.dataset.clip
         return {**self.config.stage_fields(point.ipc), "clip": clip_identity(clip), "seed": point.seed}
+
+    def preflight(self, point: GridPoint) -> None:
+        if (clip := self.config.clip or point.dataset.clip) != ICON_CLIP:
+            from bench.kit.clip.weights import check
+
+            check(clip)
 
     def label_size(self, point: GridPoint) -> LabelSize | None:
         from methods.hello.projector import label_size

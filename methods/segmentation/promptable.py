@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from bench.api import Dataset, Distiller, GridPoint, MethodInfo, Task, TeacherSpec
 from bench.api.config import Artifact
 from bench.errors import UserError
-from bench.kit.clip.naming import clip_identity
+from bench.kit.clip.naming import file_digest
 from methods.random_real import RandomReal
 from methods.segmentation.config import TASK, TeacherConfig, check_dataset
 
@@ -71,7 +71,7 @@ class Promptable(MaskMethod):
     def depends_on(self, artifact: Artifact, point: GridPoint) -> Mapping[str, Any]:
         """One teacher for all seeds and sizes of sets."""
         file = self.config.file
-        return {"file": clip_identity(f"sam:{file}")} if artifact == "prepared" and file is not None else {}
+        return {"file": f"sam@{file_digest(Path(file))[:12]}"} if artifact == "prepared" and file is not None else {}
 
     def prepare(self, task: Task) -> Mapping[str, Tensor]:
         from methods.segmentation.teacher import make_teacher

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.api import Distiller, GridPoint, MethodInfo, Task
 from bench.api.config import Artifact
-from bench.kit.clip.naming import clip_identity
+from bench.kit.clip.naming import ICON_CLIP, clip_identity
 from methods.segmentation.config import TASK, ProjectorConfig
 from methods.segmentation.promptable import MaskMethod, Promptable
 
@@ -49,6 +49,12 @@ class PromptableLoRA(MaskMethod):
     def depends_on(self, artifact: Artifact, point: GridPoint) -> Mapping[str, Any]:
         """One projector per seed, whatever the size of the set."""
         return {"seed": point.seed, "clip": clip_identity(self.config.clip or point.dataset.clip)}
+
+    def preflight(self, point: GridPoint) -> None:
+        if (clip := self.config.clip or point.dataset.clip) != ICON_CLIP:
+            from bench.kit.clip.weights import check
+
+            check(clip)
 
     def label_model(self, task: Task) -> ProjectorMasks:
         from methods.segmentation.projector import train_projector

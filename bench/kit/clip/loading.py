@@ -4,19 +4,19 @@
     words = text_embeddings(model, tokenizer, ["shopping bag", "shirt"], templates)      # (2, 128)
 
 Names: `icon-clip` (its weights are in this package); `ARCH:TAG` of open_clip, e.g. `RN50:openai`, fetched once
-into open_clip's cache; `ARCH:/path/to/weights`; `ARCH:none`, random weights from a seed, to measure
-costs with. The model is fp32 and in eval mode, whatever the file holds; `model.visual` has `image_size`, `image_mean`
-and `image_std`. Of each comes the tokenizer, list of B strings -> (B, context) int64, and the backbone to count it as.
+into open_clip's cache, or a file (see :mod:`bench.kit.clip.weights`); `ARCH:none`, random weights from a seed, to
+measure costs with. The model is fp32 and in eval mode, whatever the file holds; `model.visual` has
+`image_size`, `image_mean` and `image_std`. Of each comes the tokenizer, list of B strings -> (B, context) int64, and
+the backbone to count it as.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
+import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import open_clip
 import torch
@@ -29,7 +29,8 @@ from torch import Tensor
 from bench.api import FrozenBackbone
 from bench.api.seeds import seed_for
 from bench.errors import UserError
-from bench.kit.clip.naming import ICON_CLIP, ICON_CLIP_FOLDER, UNTRAINED
+from bench.kit.clip.naming import ICON_CLIP, ICON_CLIP_FOLDER, UNTRAINED, file_digest, split
+from bench.kit.clip.weights import find
 
 Tokenizer = Callable[[list[str]], Tensor]
 
@@ -42,36 +43,28 @@ def load_clip(name: str, device: torch.device | str) -> tuple[CLIP, Tokenizer, F
     """
     if name == ICON_CLIP:
         return load_clip_folder(ICON_CLIP_FOLDER, device, ICON_CLIP)
-    arch, _, weights = name.partition(":")
-    if not weights or arch not in open_clip.list_models():
-        nearest = difflib.get_close_matches(arch, [ICON_CLIP, *open_clip.list_models()], n=1, cutoff=0.4)
-        hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
-        raise UserError(
-            f"unknown CLIP {name!r}{hint}; expected icon-clip, ARCH:TAG as open_clip lists them, e.g. RN50:openai, "
-            "or ARCH:/path/to/weights"
-        )
-    if weights == UNTRAINED:
+    arch = name.partition(":")[0]
+    if name == f"{arch}:{UNTRAINED}" and arch in open_clip.list_models():
         with torch.random.fork_rng(devices=[]):  # the same weights in every process
             torch.manual_seed(seed_for("untrained-clip", arch))
             model: CLIP = open_clip.create_model(arch, precision="fp32", device="cpu")
         return _ready(model, device), open_clip.get_tokenizer(arch), _base_of_weights(name, model)
-    path = _weights_file(arch, weights)
-    tagged = "" if Path(weights).is_file() else weights
-    facts: dict[str, Any] = open_clip.get_pretrained_cfg(arch, tagged)  # empty for a file
+    found = find(name)
+    path, settings = found.fetch(), found.settings
     try:
         model = open_clip.create_model(
             arch,
             pretrained=str(path),
             precision="fp32",
-            force_quick_gelu=bool(facts.get("quick_gelu")),
-            force_preprocess_cfg=facts,
+            force_quick_gelu=bool(settings.get("quick_gelu")),
+            force_preprocess_cfg=settings,
         )
-    except (RuntimeError, OSError, SafetensorError, ValueError) as error:
+    except (RuntimeError, OSError, SafetensorError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise UserError(
             f"{path}: not the weights of {arch} ({str(error).splitlines()[0][:120]}); fetch the file again or name "
             "the architecture that it was made for"
         ) from None
-    label = name if tagged else f"{arch}:{path.name}"
+    label = f"{arch}:{path.name}" if split(name)[2] else name
     return _ready(model, device), open_clip.get_tokenizer(arch), _public_base(label, path)
 
 
@@ -120,30 +113,8 @@ def _ready(model: CLIP, device: torch.device | str) -> CLIP:
     return model.float().eval().requires_grad_(False).to(device)
 
 
-def _weights_file(arch: str, weights: str) -> Path:
-    if "/" in weights or Path(weights).is_file():
-        path = Path(weights).expanduser()
-        if not path.is_file():
-            raise UserError(f"{path}: no such weights file; expected a checkpoint of {arch} that open_clip can read")
-        return path
-    tags = open_clip.list_pretrained_tags_by_model(arch)
-    if weights not in tags:
-        known = ", ".join(tags) or "none"
-        raise UserError(f"unknown weights {weights!r} of {arch}; expected one of: {known}; or a path to a file")
-    try:
-        return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(arch, weights)))
-    except Exception as error:  # the two download clients share no base class
-        raise UserError(
-            f"{arch}:{weights} is not on this machine and could not be fetched ({type(error).__name__}); on a machine "
-            f"with a network run `python -c \"import open_clip; open_clip.create_model('{arch}', '{weights}')\"`, "
-            f"copy the weights file over and name it: --clip {arch}:/path/to/file"
-        ) from None
-
-
 def _public_base(name: str, path: Path) -> FrozenBackbone:
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return FrozenBackbone(name=name, sha256=sha256, bytes=path.stat().st_size)
+    return FrozenBackbone(name=name, sha256=file_digest(path), bytes=path.stat().st_size)
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from functools import cache
 from pathlib import Path
 
@@ -11,21 +12,35 @@ ICON_CLIP_FOLDER = Path(__file__).with_name("icon_clip")
 UNTRAINED = "none"  # ARCH:none is an architecture with random weights
 
 
-def clip_identity(name: str) -> str:
-    """Return a name that changes with the weights and not with the place of their file.
-
-    ``icon-clip`` and ``ARCH:/path/to/weights`` become ``icon-clip@…`` and ``ARCH@…`` with the beginning of the file's
-    SHA-256; ``ARCH:TAG`` and ``ARCH:none`` name fixed weights by themselves.
-    """
+def split(name: str) -> tuple[str, str, str]:
+    """Split the name of a CLIP into architecture, tag and file, each empty where it has none."""
     arch, _, weights = name.partition(":")
-    path = ICON_CLIP_FOLDER / "model.safetensors" if name == ICON_CLIP else Path(weights)
-    if weights == UNTRAINED or not path.is_file():
-        return name
+    tag, at, file = weights.partition("@")
+    if at and "/" not in tag and not Path(weights).is_file():
+        return arch, tag, file
+    return (arch, "", weights) if "/" in weights or Path(weights).is_file() else (arch, weights, "")
+
+
+def clip_identity(name: str) -> str:
+    """Return a name that changes with the weights and their settings, and not with the place of their file.
+
+    ``icon-clip`` becomes ``icon-clip@…``, ``ARCH:/path`` ``ARCH:file@…`` and ``ARCH:TAG@/path`` ``ARCH:TAG@…`` with the
+    beginning of the file's SHA-256; ``ARCH:TAG`` and ``ARCH:none`` name fixed weights by themselves.
+    """
+    if name == ICON_CLIP:
+        return f"{name}@{file_digest(ICON_CLIP_FOLDER / 'model.safetensors')[:12]}"
+    arch, tag, file = split(name)
+    path = Path(os.path.expanduser(file))  # noqa: PTH111 - Path's own fails without a home
+    return f"{arch}:{tag or 'file'}@{file_digest(path)[:12]}" if file and path.is_file() else name
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file (hex), read again when its size or time changes."""
     facts = path.stat()
-    return f"{arch}@{_digest(path, facts.st_size, facts.st_mtime_ns)[:12]}"
+    return _digest(path, facts.st_size, facts.st_mtime_ns)
 
 
-@cache  # a plan asks once for every cell it makes; size and time tell a changed file
+@cache  # a plan asks once for every cell it makes
 def _digest(path: Path, size: int, changed: int) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
