@@ -22,6 +22,7 @@ SMALL = {
     "convnet4": "ConvNet-4, as convnet3 with 4 blocks",
     "convnet5": "ConvNet-5",
     "convnet6": "ConvNet-6",
+    "convnet3-in": "ConvNet-3 that normalises by instance, as in dataset condensation (DC, MTT)",
     "resnet10-small": "ResNet-10 with a 3x3 stem and no max-pool, for images up to 64 px",
     "resnet18-small": "ResNet-18 with a 3x3 stem and no max-pool, for images up to 64 px",
     "resnet34-small": "ResNet-34 with a 3x3 stem and no max-pool",
@@ -37,7 +38,7 @@ LARGE = dict.fromkeys(
      "vit_b_16", "alexnet"), "torchvision"
 )  # fmt: skip
 FAMILIES = {
-    "convnetD-wN": "ConvNet with D blocks of width N",
+    "convnetD-wN": "ConvNet with D blocks of width N; convnetD-in, convnetD-wN-in: by instance",
     "resnetD-small-wN": "small-image ResNet whose first stage has N channels instead of 64",
     "wrnD-W": "Wide ResNet of depth D (10, 16, 22, ...), W times as wide",
     "timm:NAME": "any classifier of timm",
@@ -52,7 +53,9 @@ MULTIPLICATIONS = {
     "RN50": 6.111, "RN101": 9.771, "ViT-B-32": 4.409, "ViT-B-16": 17.563,
 }  # fmt: skip
 
-_SIZED = re.compile(r"(convnet[1-8]|resnet(10|18|34|50)-small)-w[1-9]\d*|wrn(10|16|22|28|34|40)-[1-9]\d?")
+_SIZED = re.compile(
+    r"convnet[1-8](-w[1-9]\d*)?-in|(convnet[1-8]|resnet(10|18|34|50)-small)-w[1-9]\d*|wrn(10|16|22|28|34|40)-[1-9]\d?"
+)
 
 
 @dataclass(frozen=True)

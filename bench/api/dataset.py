@@ -7,10 +7,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
+from pydantic import Field
+
 from bench.api.config import BaseConfig, affects
+from bench.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -37,11 +41,63 @@ class TeacherSpec(BaseConfig):
     nesterov: bool = False
     augment: str = "rrc-flip"  # "rrc-flip", "rrc", "shift" (pad and crop), "shift-flip" or "none"
     min_scale: float = 0.08  # smallest area of a random resized crop
-    checkpoints: int = 9  # kept along the trajectory, evenly spaced, the last epoch always among them
+    checkpoints: int = 9  # kept of the trajectory, and of its first half and last third; the last epoch among them
     seed: int = 0
-    file: Annotated[str | None, affects()] = None  # a foreign checkpoint: nothing is trained
-    file_sha256: str | None = None  # what that file held: part of the identity, unlike its place
-    accuracy: float | None = None  # of a foreign checkpoint, as its authors state it (a fraction)
+    mean: tuple[float, float, float] | None = None  # of its input, with std; None: the data set's
+    std: tuple[float, float, float] | None = None
+    files: Annotated[tuple[str, ...], affects()] = ()  # checkpoints from elsewhere, one per epoch: nothing is trained
+    file_epochs: Annotated[tuple[int, ...], affects()] = ()  # of several files, ascending
+    file_sha256: str | None = None  # of their content: part of the identity, unlike their place
+    weights: str | None = None  # the state dict in a file that holds several, e.g. "model_ema"
+    accuracy: float | None = Field(None, ge=0, le=1)  # of the last file, as its authors state it
+    # of the rows of the files' head: class ids or names, or how the ids are sorted (natural: 2 before 10)
+    class_order: Literal["sorted", "natural"] | tuple[str, ...] | None = None
+
+    def kept_epochs(self) -> tuple[int, ...]:
+        """Return the epochs (from 1) of the checkpoints: those of the files, or those that training keeps.
+
+        90 epochs: 10, 20, …, 90; dense early, 5, 10, …, 45, and late, 63, 67, …, 90.
+        """
+        if self.files:
+            return self.file_epochs or (self.epochs,)
+        every = range(1, self.epochs + 1)
+        return tuple(sorted({one for stretch in STRETCHES for one in spread(every, stretch, self.checkpoints)}))
+
+    def digest(self) -> str:
+        """Return the SHA-256 (hex) of the files' content and epochs.
+
+        Raises:
+            UserError: a file is missing or cannot be read.
+        """
+        found = []
+        for path in self.files:
+            try:
+                with Path(path).open("rb") as stream:
+                    found.append(hashlib.file_digest(stream, "sha256").hexdigest())
+            except OSError as error:
+                raise UserError(f"the teacher file {path} can't be read: {error.strerror}") from None
+        if not self.file_epochs:
+            return found[0]
+        lines = (f"{epoch} {each}\n" for epoch, each in zip(self.file_epochs, found, strict=True))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+STRETCHES = ((0, 1), (0, 1 / 2), (2 / 3, 1))  # of a training, as fractions: whole, early, late
+
+
+def spread(epochs: Sequence[int], stretch: tuple[float, float], count: int) -> tuple[int, ...]:
+    """Pick ``count`` of ``epochs``, which ascend, evenly in a stretch of the training that the last one ends.
+
+    Of too few in the stretch, the nearest outside are taken as well; of too few at all, all.
+    """
+    left, (start, end) = list(epochs), (edge * epochs[-1] for edge in stretch)
+    picked = []
+    for place in range(count, 0, -1):  # from its end, so that the last is always among them
+        if left:
+            wanted = round(start + (end - start) * place / count, 6)
+            picked.append(min(left, key=lambda epoch: (abs(epoch - wanted), -epoch)))
+            left.remove(picked[-1])
+    return tuple(sorted(picked))
 
 
 class DatasetInfo(BaseConfig):
@@ -65,11 +121,16 @@ class DatasetInfo(BaseConfig):
     task: str = "classification"  # the evaluator that it is for
     label_shape: tuple[int, ...] | None = None  # of a dense label; None: one logit per class
     fingerprint: str | None = None  # of user-supplied folders: class names and file names
+    foreign: tuple[TeacherSpec, ...] = ()  # teachers from files, each in place of any other of its architecture
 
     @property
     def logits(self) -> int:
         """The number of logits of a label."""
         return self.classes if self.label_shape is None else math.prod(self.label_shape)
+
+    def given(self, spec: TeacherSpec) -> TeacherSpec:
+        """Return the teacher from files that stands for ``spec``, or else ``spec``."""
+        return next((one for one in self.foreign if one.arch == spec.arch), spec)
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,17 @@ def grid_flags(parser: argparse.ArgumentParser) -> None:
         "static:fp16, hard; see bench list labels",
     )
     group.add_argument("--no-baselines", action="store_true", help="leave out random images, hard labels, full data")
-    group.add_argument("--teacher", type=Path, metavar="PATH", help="a checkpoint to use instead of training one")
+    group.add_argument(
+        "--teacher",
+        metavar="[ARCH=]FILE,…",
+        help="checkpoints to use instead of training teachers, the first as the data set's own; or torchvision: the "
+        "published weights of torchvision and timm, from their local caches",
+    )
+    group.add_argument(
+        "--teacher-trajectory",
+        metavar="[ARCH=]DIR",
+        help="a folder with a checkpoint per epoch, or a pattern as DIR/model_{epoch}.pth",
+    )
     group.add_argument("--clip", metavar="NAME", help="icon-clip, or an open_clip model: ARCH:TAG, or ARCH:TAG@/path")
     group.add_argument(
         "--set",
@@ -128,7 +138,7 @@ def given(arguments: argparse.Namespace) -> dict[str, Any]:
         overrides.setdefault(method, {})[name] = plain_value(text)  # JSON, or else plain text
     plain = ("methods", "ipc", "dataset", "students", "seeds", "student_seeds", "labels", "teacher", "clip")
     values = {
-        **{name: getattr(arguments, name) for name in (*plain, "data_root")},
+        **{name: getattr(arguments, name) for name in (*plain, "teacher_trajectory", "data_root")},
         "protocols": arguments.protocol,
         "baselines": False if arguments.no_baselines else None,
         "overrides": overrides or None,

@@ -46,6 +46,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--dataset", metavar="folder:PATH", help="the place of a folder of your own")
     group.add_argument("--protocol", metavar="FILE.toml", help="a protocol of your own")
     group.add_argument("--teacher", metavar="PATH", help="the checkpoint of the row, where it came from a file")
+    group.add_argument("--teacher-trajectory", metavar="DIR", help="its checkpoints, where they came from a folder")
     flags.data_root_flag(group)
     # a fresh store and no boards unless asked for; threads and device as recorded
     parser.set_defaults(store=None, out=None, threads=None, device=None)
@@ -134,11 +135,13 @@ def _words(row: Any, changed: dict[str, Any], arguments: argparse.Namespace) -> 
         )
     if row.dataset not in catalogue.names() and arguments.dataset is None and "dataset" not in changed:
         raise UserError(f"{row.dataset} is a folder of its own; name its place with --dataset folder:PATH")
-    if "teacher" in changed and arguments.teacher is None:
-        raise UserError(f"the row has a teacher from a file, {changed['teacher']}; name it with --teacher PATH")
+    for flag in ("teacher", "teacher_trajectory"):
+        if changed.get(flag, "torchvision") != "torchvision" and getattr(arguments, flag) is None:
+            option = flag.replace("_", "-")
+            raise UserError(f"the row has a teacher from a file, {changed[flag]}; name it with --{option} PATH")
     words = shlex.split(command([row]).replace("\\\n", " "))
     words = words[words.index("run") + 1 :]
-    for flag in ("dataset", "protocol", "teacher", "data_root"):  # the last of a flag wins
+    for flag in ("dataset", "protocol", "teacher", "teacher_trajectory", "data_root"):  # the last of a flag wins
         if (value := getattr(arguments, flag)) is not None:
             words += [f"--{flag.replace('_', '-')}", str(value)]
     return [*words, "--store", str(arguments.store)]

@@ -11,7 +11,7 @@ from bench.errors import UserError
 from bench.planning.label_choices import LabelChoice
 from bench.store.cell import Cell, Stage
 
-TEACHER_VERSION = 1  # raise it when teacher training changes its results
+TEACHER_VERSION = 2  # raise it when teacher training changes its results
 STORED_VERSION = 1  # raise it when stored or static labels change
 TEACHER = "teacher"  # who computes teachers, and labels with one as it is
 _STAGES: dict[Artifact, Stage] = {"prepared": "prepare", "images": "distill", "labels": "label"}
@@ -42,6 +42,7 @@ class Cells:
         }
 
     def _teacher(self, spec: TeacherSpec) -> str:
+        spec = self.dataset.given(spec)
         if spec not in self._teachers:
             cell = self.add(
                 stage="teacher",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from bench.api import BaseConfig, DatasetInfo
 from bench.store.cell import STAGES, Cell, Stage, digest
@@ -31,11 +32,18 @@ class Request(Axes):
 
     methods: tuple[str, ...]
     dataset: str = "digits"
-    teacher: Path | None = None  # a foreign checkpoint
+    teacher: tuple[str, ...] = ()  # FILE, ARCH=FILE, or "torchvision": teachers that are not trained
+    teacher_trajectory: tuple[str, ...] = ()  # DIR or pattern, or with ARCH= in front
     overrides: dict[str, dict[str, Any]] = Field(default={})  # method -> field -> value
     imported: dict[str, dict[str, Any]] = Field(default={})  # METHOD:SET -> the settings that say which set it is
     data_root: Path | None = None
     suite: str = ""  # which suite it belongs to: its rows stand on boards of their own
+
+    @field_validator("teacher", "teacher_trajectory", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        """Split ``ARCH=FILE,ARCH=FILE`` at the commas before an architecture; files may have commas in their names."""
+        return re.split(r",(?=[\w:.-]+=|torchvision$)", str(value)) if isinstance(value, str | Path) else value
 
 
 class Grid(BaseConfig):

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.api import DatasetInfo, Distiller, TeacherSpec, architectures, catalogue, registry
+from bench.api import DatasetInfo, Distiller, GridPoint, TeacherSpec, architectures, catalogue, registry
 from bench.errors import UserError, unknown
 from bench.planning import variants
 from bench.planning.cells import Cells
 from bench.planning.grid import Grid, Request, levels
 from bench.planning.protocols import changed, choose, read_settings
 from bench.planning.rows import Rows
+from bench.planning.teachers import PRETRAINED, with_pretrained, with_teachers
 from bench.planning.variants import Variant
-from bench.store.artifacts import sha256_of
+from bench.store.cell import digest
 
 
 def baselines() -> tuple[str, ...]:
@@ -38,6 +39,10 @@ def plan(request: Request) -> Grid:
     for name in request.overrides:
         if name not in known:
             raise unknown("method in --set", name, known)
+    if PRETRAINED in request.teacher:
+        point = GridPoint(dataset=dataset, ipc=min(request.ipc), seed=0)
+        methods = [_method(variant, request, dataset) for variant in asked.values()]
+        dataset = with_pretrained(dataset, (spec for method in methods for spec in method.teachers(point)))
     others = {name: _method(Variant(name, {}), request, dataset) for name in (baselines() if request.baselines else ())}
     cells = Cells(dataset)
     for wanted in request.protocols:
@@ -63,7 +68,11 @@ def _method(variant: Variant, request: Request, dataset: DatasetInfo) -> Distill
 
 def _shown(variant: Variant, request: Request, dataset: DatasetInfo) -> str:
     """Name a method as boards do: what differs from the usual shows in brackets."""
-    others = {"clip": request.clip, "teacher": (dataset.teacher.file_sha256 or "")[:8]}
+    digests = [spec.file_sha256 for spec in dataset.foreign if spec.file_sha256]
+    others = {
+        "clip": request.clip,
+        "teacher": (digests[0] if len(digests) == 1 else digest(digests))[:8] if digests else "",
+    }
     others = {key: value for key, value in others.items() if value}
     others |= {f"teacher.{key}": value for key, value in request.overrides.get("teacher", {}).items()}
     return variants.shown(variant.method, {**request.overrides.get(variant.method, {}), **variant.settings}, others)
@@ -77,12 +86,7 @@ def _dataset(request: Request) -> DatasetInfo:
         values = {**info.teacher.non_default_fields(), **chosen}
         info = info.model_copy(update={"teacher": read_settings(TeacherSpec, values, "the settings of teacher")})
         architectures.check(info.teacher.arch)
-    if request.teacher:
-        if not request.teacher.is_file():
-            raise UserError(f"--teacher {request.teacher} is not a file; expected a checkpoint (state dict)")
-        changes["teacher"] = info.teacher.model_copy(
-            update={"file": str(request.teacher.absolute()), "file_sha256": sha256_of(request.teacher)}
-        )
+    info = with_teachers(info, request, chosen or {})
     return info.model_copy(update=changes)
 
 

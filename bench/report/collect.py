@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -120,8 +121,15 @@ def _changed(request: Request, row: dict[str, Any]) -> dict[str, Any]:
         changed["dataset"] = request.dataset
     if row["ipc"] is not None:
         changed |= {"clip": request.clip} if request.clip else {}
-        changed |= {"teacher": request.teacher.name} if request.teacher else {}
+        files = {"teacher": request.teacher, "teacher_trajectory": request.teacher_trajectory}
+        changed |= {flag: ",".join(map(_without_folder, texts)) for flag, texts in files.items() if texts}
     return changed
+
+
+def _without_folder(text: str) -> str:
+    """``resnet18=folder/r18.pth`` → ``resnet18=r18.pth``."""
+    arch, equals, place = text.rpartition("=")
+    return arch + equals + Path(place).name
 
 
 def _argument(value: Any) -> str:

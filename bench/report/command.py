@@ -88,9 +88,9 @@ def _choice(labels: str) -> str:
 def _changes(changed: dict[str, Any]) -> Iterator[str]:
     for setting in changed.get("set", ()):
         yield f"--set {_quoted(setting)}"
-    for flag in ("clip", "teacher"):
+    for flag in ("clip", "teacher", "teacher_trajectory"):
         if flag in changed:
-            yield f"--{flag} {_quoted(changed[flag])}"
+            yield f"--{flag.replace('_', '-')} {_quoted(changed[flag])}"
 
 
 def _quoted(text: str) -> str:

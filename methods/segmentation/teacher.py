@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench.api import AugmentedBatch, BaseConfig, Images, LabelSource, Split, Task, seed_for
-from bench.kit.teachers.foreign import read_state
+from bench.kit.teachers.reading import read_state
 from methods.segmentation import networks, sam
 from methods.segmentation.config import POINTS, TeacherConfig
 from methods.segmentation.masks import TestMasks, channels_of, click_maps, exact_shares

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import argparse
+import os
+import random
+from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,13 +19,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bench.api import Dataset, DatasetInfo, Split, TeacherSpec
+from bench.api.dataset import STRETCHES, spread
 from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.data.dataset import Files, Resident
-from bench.kit.models import build
 from bench.kit.teachers import accuracy_check
-from bench.kit.teachers.foreign import load_into, read_state
-from bench.kit.teachers.train import augmentation, kept_epochs, train_trajectory
+from bench.kit.teachers.foreign import fitted
+from bench.kit.teachers.reading import read_state
+from bench.kit.teachers.train import augmentation, train_trajectory
 from bench.kit.teachers.trajectory import Network, Trajectory
 from bench.kit.validation import Diverged
 from tests.stopping import stopped_every
@@ -87,33 +93,34 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trajectory, dict[
 @pytest.mark.parametrize(
     ("epochs", "checkpoints", "kept"),
     [
-        (90, 9, (10, 20, 30, 40, 50, 60, 70, 80, 90)),
-        (18, 9, (2, 4, 6, 8, 10, 12, 14, 16, 18)),
-        (9, 9, tuple(range(1, 10))),
+        (90, 9, (*range(5, 46, 5), 50, 60, 63, 67, 70, 73, 77, 80, 83, 87, 90)),  # 10, 20, …, and dense early and late
+        (18, 9, tuple(range(1, 19))),
         (4, 9, (1, 2, 3, 4)),
-        (10, 1, (10,)),
+        (10, 1, (5, 10)),
         (1, 9, (1,)),
     ],
 )
-def test_kept_epochs_are_even_and_end_with_the_last(epochs: int, checkpoints: int, kept: tuple[int, ...]) -> None:
-    assert kept_epochs(epochs, checkpoints) == kept
+def test_kept_epochs_are_dense_where_methods_need_them(epochs: int, checkpoints: int, kept: tuple[int, ...]) -> None:
+    assert TeacherSpec(epochs=epochs, checkpoints=checkpoints).kept_epochs() == kept
 
 
-def test_the_last_epoch_is_always_kept() -> None:
-    for epochs in range(1, 100):
-        kept = kept_epochs(epochs, 9)
-        assert kept[-1] == epochs and len(kept) == min(9, epochs) and kept[0] >= 1
+def test_every_stretch_of_a_training_has_as_many_checkpoints_as_asked_for() -> None:
+    for epochs in range(9, 100):
+        kept = TeacherSpec(epochs=epochs).kept_epochs()
+        assert kept[-1] == epochs and kept[0] >= 1
+        for stretch in STRETCHES:
+            picked = spread(kept, stretch, 9)
+            assert len(picked) == 9 and picked == spread(range(1, epochs + 1), stretch, 9)
 
 
 def test_a_trajectory_knows_its_epochs_and_accuracies(trained: tuple[Trajectory, dict[str, Any]]) -> None:
     trajectory, result = trained
-    assert trajectory.epochs == (2, 4, 6)
-    assert trajectory.accuracy.keys() == {2, 4, 6}
+    assert trajectory.epochs == (1, 2, 3, 4, 5, 6)
+    assert [*trajectory.accuracy] == [1, 2, 3, 4, 5, 6]
     assert result["top1"] == trajectory.accuracy[6] == trajectory.accuracy_check > 0.9
     assert trajectory.order_hash == dataset().order_hash
-    assert sorted(path.name for path in trajectory.folder.iterdir()) == [
-        "epoch-002.safetensors", "epoch-004.safetensors", "epoch-006.safetensors", "teacher.json",
-    ]  # fmt: skip
+    files = [*(f"epoch-00{epoch}.safetensors" for epoch in range(1, 7)), "teacher.json"]
+    assert sorted(path.name for path in trajectory.folder.iterdir()) == files
 
 
 def test_its_networks_are_frozen_in_eval_mode_and_differ(trained: tuple[Trajectory, dict[str, Any]]) -> None:
@@ -225,61 +232,123 @@ def test_the_accuracy_check_measures_what_names_do_not_tell(
         accuracy_check.check(trained[0], relabelled(order), CPU)
 
 
-# -- foreign checkpoints
+# -- checkpoints from elsewhere
 
 
-def network(classes: int = CLASSES) -> Network:
-    return Network(arch="resnet10-small-w16", classes=classes, image_size=SIDE, mean=(0.4,) * 3, std=(0.25,) * 3)
+def network(classes: int = CLASSES, arch: str = "resnet10-small-w16", size: int = SIDE) -> Network:
+    return Network(arch=arch, classes=classes, image_size=size, mean=(0.4,) * 3, std=(0.25,) * 3)
 
 
-def weights(classes: int = CLASSES) -> dict[str, Tensor]:
+def weights(net: Network | None = None) -> dict[str, Tensor]:
     torch.manual_seed(1)
-    return network(classes).build().net.state_dict()
+    return (net or network()).build().net.state_dict()
 
 
-def save_wrapped(path: Path, state: dict[str, Tensor]) -> None:
-    torch.save({"model": state, "epoch": 90, "args": {"lr": 0.1}}, path)
+def under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
 
 
-FORMS: dict[str, Callable[[Path, dict[str, Tensor]], None]] = {
-    "plain.pth": lambda path, state: torch.save(state, path),
-    "rded.pth": save_wrapped,
-    "timm.pth": lambda path, state: torch.save({"state_dict": state}, path),
-    "parallel.pth": lambda path, state: torch.save({f"module.{name}": t for name, t in state.items()}, path),
-    "old.pth": lambda path, state: torch.save(state, path, _use_new_zipfile_serialization=False),
-    "new.safetensors": lambda path, state: save_file(state, path),
-}
+def pytorch_cifar(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.replace("downsample", "shortcut").replace("fc.", "linear."): t for name, t in state.items()}
+
+
+PLAIN = argparse.Namespace(model="resnet10", lr=np.float64(0.1), out=Path("out"), best=np.float32([1, 2]))
+OTHER = {name: t + 1 for name, t in weights().items()}  # of the same shapes
+FORMS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
+    "state dict": lambda state: state,
+    "torchvision": lambda state: {"model": state, "model_ema": {"n_averaged": torch.ones(1), **under("module.", OTHER)},
+                                  "optimizer": {"state": {0: {"momentum": torch.ones(2)}}}, "epoch": 89, "args": PLAIN},
+    "timm": lambda state: {"state_dict": state, "state_dict_ema": OTHER, "arch": "resnet10", "metric": np.float64(9)},
+    "Lightning": lambda state: {"state_dict": {**under("model.", state), "loss.weight": torch.ones(6)}, "epoch": 9},
+    "compiled": lambda state: under("_orig_mod.", state),
+    "compiled and parallel": lambda state: {"net": under("module._orig_mod.", state)},
+    "in a folder of keys": lambda state: {"checkpoint": {"model_state_dict": OrderedDict(state)}, "acc": 0.9},
+    "pytorch-cifar": lambda state: {"net": under("module.", pytorch_cifar(state)), "acc": 93.1, "epoch": 7},
+    "averages alone": lambda state: {"ema": state, "decay": 0.99},
+    "half precision": lambda state: {name: t.half() if t.is_floating_point() else t for name, t in state.items()},
+    "of old torch": lambda state: {name: t for name, t in state.items() if "num_batches" not in name},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_state_dicts_are_read_in_all_their_forms(tmp_path: Path, form: str) -> None:
-    path, state = tmp_path / form, weights()
-    FORMS[form](path, state)
-    net = network().build().net
-    load_into(net, read_state(path), CLASSES, path)
-    assert all(torch.equal(tensor, state[name]) for name, tensor in net.state_dict().items())
+def test_checkpoints_are_read_as_training_scripts_save_them(tmp_path: Path, form: str) -> None:
+    state = {name: t.half().float() if t.is_floating_point() else t for name, t in weights().items()}
+    torch.save(FORMS[form](state), tmp_path / "x.pth")
+    found, head = fitted(network(), tmp_path / "x.pth", "squares")
+    assert head == "fc" and found.keys() == state.keys()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in found.items())
 
 
-def test_a_head_of_more_classes_is_cut_to_the_first_rows(tmp_path: Path) -> None:
-    state = weights(classes=20)
-    net = network().build().net
-    load_into(net, state, CLASSES, tmp_path / "x.pth")
-    got = net.state_dict()
-    assert torch.equal(got["fc.weight"], state["fc.weight"][:CLASSES])
-    assert torch.equal(got["fc.bias"], state["fc.bias"][:CLASSES])
-    assert torch.equal(got["conv1.weight"], state["conv1.weight"])
+@pytest.mark.parametrize("form", ["safetensors", "old"])
+def test_checkpoints_are_read_from_other_files(tmp_path: Path, form: str) -> None:
+    state, path = weights(), tmp_path / ("x.safetensors" if form == "safetensors" else "x.pth")
+    if form == "safetensors":
+        save_file(state, path)
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=False)
+    assert torch.equal(fitted(network(), path, "squares")[0]["conv1.weight"], state["conv1.weight"])
 
 
-def test_a_head_of_fewer_classes_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="another architecture: size mismatch for fc.weight"):
-        load_into(network(7).build().net, weights(), 7, tmp_path / "x.pth")
+@pytest.mark.parametrize("depth", [3, 4, 5, 6])
+def test_convnets_of_rded_and_of_dataset_condensation(tmp_path: Path, depth: int) -> None:
+    ours = network(arch=f"convnet{depth}-w8", size=64)
+    state = weights(ours)
+    kinds = ("conv", "norm")
+    theirs = {
+        f"layers.{kinds[int(part) % 4]}.{int(part) // 4}.{rest}" if name.startswith("features") else name: tensor
+        for name, tensor in state.items()
+        for _, part, rest in [(*name.split(".", 2), "")[:3]]
+    }
+    torch.save({"model": theirs}, tmp_path / "conv.pth")
+    found, _ = fitted(ours, tmp_path / "conv.pth", "squares")
+    assert all(torch.equal(tensor, state[name]) for name, tensor in found.items())
+    dc = network(arch=f"convnet{depth}-w8-in", size=64)  # names as ours, norms without running statistics
+    torch.save(weights(dc), tmp_path / "dc.pth")
+    assert not any("running" in name for name in fitted(dc, tmp_path / "dc.pth", "squares")[0])
+    with pytest.raises(UserError, match=f"nearest is convnet{depth}-w8-in, so choose --teacher convnet{depth}-w8-in="):
+        fitted(ours, tmp_path / "dc.pth", "squares")
 
 
-def test_another_architecture_is_refused(tmp_path: Path) -> None:
-    net = build("convnet3", CLASSES, SIDE, (0.5,) * 3, (0.25,) * 3).net
-    with pytest.raises(UserError, match="x.pth is of another architecture: Missing key") as caught:
-        load_into(net, weights(), CLASSES, tmp_path / "x.pth")
-    assert "\n" not in str(caught.value)
+def test_of_several_state_dicts_one_is_chosen_by_name(tmp_path: Path) -> None:
+    state = weights()
+    torch.save({"student": OTHER, "teacher": state}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match="several state dicts .*: student, teacher; choose .*teacher.weights=student"):
+        fitted(network(), tmp_path / "x.pth", "squares")
+    assert torch.equal(fitted(network(), tmp_path / "x.pth", "squares", "teacher")[0]["fc.bias"], state["fc.bias"])
+    torch.save(FORMS["torchvision"](state), tmp_path / "y.pth")
+    found = fitted(network(), tmp_path / "y.pth", "squares", "model_ema")[0]
+    assert torch.equal(found["fc.bias"], OTHER["fc.bias"])
+    with pytest.raises(
+        UserError, match="no state dict of resnet10-small-w16 under 'emma'; its keys are model, model_ema, opt"
+    ):
+        fitted(network(), tmp_path / "y.pth", "squares", "emma")
+
+
+@pytest.mark.parametrize(
+    ("own", "theirs", "words"),
+    [
+        (network(7), network(), "has 6 classes and squares has 7"),
+        (
+            network(arch="convnet3"),
+            network(),
+            "of another architecture than convnet3 (expected features.0.weight, feat",
+        ),
+        (network(arch="convnet3"), network(), "nearest is resnet10-small-w16, so choose --teacher resnet10-small-w16="),
+        (network(), network(arch="resnet18-small"), "nearest is resnet18-small"),
+        (network(arch="wrn10-1"), network(), "its keys are model, best_acc1"),
+        (network(arch="resnet18", size=64), network(arch="resnet50", size=64), "nearest is resnet50"),
+        (
+            network(arch="convnet3-w8"),
+            network(arch="convnet3-w8", size=32),
+            "its head takes 128 features, 32 at the 16 px",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_told_in_one_line(tmp_path: Path, own: Network, theirs: Network, words: str) -> None:
+    torch.save({"model": weights(theirs), "best_acc1": 3}, tmp_path / "x.pth")
+    with pytest.raises(UserError) as caught:
+        fitted(own, tmp_path / "x.pth", "squares")
+    assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
 class Malicious:
@@ -290,42 +359,72 @@ class Malicious:
 def test_pickled_code_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"model": weights(), "surprise": Malicious()}, "evil.pth")
-    with pytest.raises(UserError, match="pickled code is never run"):
+    with pytest.raises(UserError, match=r"holds getattr beside plain values, and pickled code is never run"):
         read_state(Path("evil.pth"))
     assert not Path("pwned").exists()
 
 
 def test_a_whole_pickled_model_is_refused(tmp_path: Path) -> None:
     torch.save(network().build(), tmp_path / "model.pth")
-    with pytest.raises(UserError, match=r"save the model's state_dict\(\)"):
+    with pytest.raises(
+        UserError, match=r"holds bench.kit.models.classifier.Classifier .* save the model's state_dict\(\)"
+    ):
         read_state(tmp_path / "model.pth")
 
 
 @pytest.mark.parametrize(
     ("name", "content"),
     [("x.pth", b""), ("x.pth", b"abc"), ("x.pth", b"PK\x03\x04 no zip"), ("x.safetensors", b"\x00" * 20),
-     ("x.pth", b"\x80\x02}q\x00.")],
+     ("x.pth", b"\x80\x02}q\x00."), ("x.safetensors", b"\xff" * 20)],
 )  # fmt: skip
 def test_rubbish_is_refused_in_one_line(tmp_path: Path, name: str, content: bytes) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(UserError, match=f"the teacher file .*{name}") as caught:
-        load_into(network().build().net, read_state(path), CLASSES, path)
+        fitted(network(), path, "squares")
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_and_one_without_tensors_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="can't be read"):
-        read_state(tmp_path / "nowhere.pth")
-    torch.save({"model": [1, 2]}, tmp_path / "list.pth")
-    with pytest.raises(UserError, match="holds no state dict"):
-        read_state(tmp_path / "list.pth")
+def test_bytes_that_changed_never_end_in_a_traceback(tmp_path: Path) -> None:
+    """Some bytes of a checkpoint drawn anew, or its end cut off: it loads, or is refused in one line."""
+    torch.save({"model": weights(network(arch="convnet1-w4")), "args": PLAIN, "epoch": 3}, tmp_path / "x.pth")
+    whole, draw = (tmp_path / "x.pth").read_bytes(), random.Random(0)
+    for _ in range(150):
+        changed = bytearray(whole)
+        for place in draw.choices(range(len(whole)), k=draw.choice((1, 8))):
+            changed[place] = draw.randrange(256)
+        (tmp_path / "y.pth").write_bytes(changed[: draw.choice((len(whole), draw.randrange(len(whole))))])
+        with suppress(UserError):
+            fitted(network(arch="convnet1-w4"), tmp_path / "y.pth", "squares")
 
 
-def foreign(trajectory: Trajectory, folder: Path, **more: Any) -> TeacherSpec:
-    path = folder / "theirs.pth"
-    torch.save({"model": trajectory.model().net.state_dict()}, path)
-    return SPEC.model_copy(update={"file": str(path), **more})
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pth")
+    for path, words in (("nowhere.pth", "can't be read: No such file"), (".", "regular"), ("pipe.pth", "regular")):
+        with pytest.raises(UserError, match=words):
+            read_state(tmp_path / path)
+    with (tmp_path / "huge.pth").open("wb") as stream:
+        stream.truncate(2**36)
+    with pytest.raises(UserError, match="64 GiB, more than"):
+        read_state(tmp_path / "huge.pth")
+    for content, words in (({"model": [1, 2], "lr\x1b[2J": 3}, r"its keys are model, lr\?\[2J"), ([1], "a list")):
+        torch.save(content, tmp_path / "none.pth")
+        with pytest.raises(UserError, match=f"holds no state dict .*{words}"):
+            read_state(tmp_path / "none.pth")
+    torch.save(weights() | {"fc.bias": torch.full((6,), torch.nan)}, tmp_path / "nan.pth")
+    with pytest.raises(UserError, match="no finite dense numbers: fc.bias"):
+        fitted(network(), tmp_path / "nan.pth", "squares")
+
+
+# -- teachers from files
+
+
+def foreign(trajectory: Trajectory, folder: Path, rows: list[int] | None = None, **more: Any) -> TeacherSpec:
+    state = trajectory.model().net.state_dict()
+    if rows is not None:
+        state |= {name: state[name][rows] for name in ("classifier.weight", "classifier.bias")}
+    torch.save({"model": state}, folder / "theirs.pth")
+    return SPEC.model_copy(update={"files": (str(folder / "theirs.pth"),), **more})
 
 
 def test_a_foreign_checkpoint_becomes_a_trajectory_of_one(
@@ -338,23 +437,56 @@ def test_a_foreign_checkpoint_becomes_a_trajectory_of_one(
     pixels = torch.rand(2, 3, SIDE, SIDE)
     assert torch.equal(taken.model()(pixels), ours.model()(pixels))
     accuracy_check.check(taken, dataset(), CPU)
-    assert not json.loads((tmp_path / "made" / "teacher.json").read_text())["network"].get("file")
 
 
-def test_a_foreign_checkpoint_near_chance_asks_for_the_class_order(
+def test_files_by_epoch_become_a_trajectory(tmp_path: Path, trained: tuple[Trajectory, dict[str, Any]]) -> None:
+    files = tuple(str(trained[0].weights_file(epoch)) for epoch in (2, 6))
+    spec = SPEC.model_copy(update={"files": files, "file_epochs": (20, 60)})
+    result = train(tmp_path, spec.model_copy(update={"file_sha256": spec.digest()}))
+    taken = Trajectory.load(tmp_path / "made", CPU)
+    assert taken.epochs == (20, 60) == spec.kept_epochs()
+    assert result["accuracy"] == {"20": trained[0].accuracy[2], "60": trained[0].accuracy[6]}
+    with pytest.raises(UserError, match="changed since the run was planned"):
+        train(tmp_path, spec.model_copy(update={"file_sha256": "0" * 64}))
+
+
+def test_a_head_in_another_class_order_is_put_in_order(
     tmp_path: Path, trained: tuple[Trajectory, dict[str, Any]]
 ) -> None:
-    spec = foreign(trained[0], tmp_path)
-    with pytest.raises(UserError, match=r"close to guessing \(16.7%\): class order\?"):
-        train(tmp_path, spec, relabelled([3, 4, 5, 0, 1, 2]))
+    order = [3, 4, 5, 0, 1, 2, 5]  # seven rows; the sixth class twice
+    ids = tuple(f"class {index}" for index in order)
+    result = train(tmp_path, foreign(trained[0], tmp_path, order, class_order=(*ids[:6], "another")))
+    assert result["top1"] == trained[0].accuracy[6]
+    with pytest.raises(UserError, match="no row of its 7 is class class 2 of squares"):
+        train(tmp_path, foreign(trained[0], tmp_path, order, class_order=("class 0", "class 1")))
 
 
-def test_a_foreign_checkpoint_must_be_as_good_as_stated(
-    tmp_path: Path, trained: tuple[Trajectory, dict[str, Any]]
+MISTAKES: dict[str, tuple[dict[str, Any], list[int] | None, str]] = {
+    "class order": ({}, [3, 4, 5, 0, 1, 2], r"close to guessing \(16.7%\): class order\? In another \d+.\d% are right"),
+    "about half": ({"accuracy": 0.98}, [1, 0, 2, 3, 4, 5], r"not the stated 98.0%: class order\? In another"),
+    "normalisation": ({"mean": (0.1, 0.9, 0.5), "std": (0.05,) * 3, "accuracy": 0.98}, None,
+                      r"not the stated 98.0%: normalisation\? Under another \(\S.*\) .*--set 'teacher.mean=\["),
+    "too good": ({"accuracy": 0.5}, None, "more than the stated 50.0%"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_teacher_that_is_worse_than_stated_says_what_is_wrong(
+    tmp_path: Path, trained: tuple[Trajectory, dict[str, Any]], mistake: str
 ) -> None:
-    spec = foreign(trained[0], tmp_path, accuracy=trained[0].accuracy_check)
-    with pytest.raises(UserError, match=r"not the stated .*class order\?"):
-        train(tmp_path, spec, relabelled([1, 0, 2, 3, 4, 5]))  # "about half": far from guessing
+    stated, rows, words = MISTAKES[mistake]
+    with pytest.raises(UserError, match=words) as caught:
+        train(tmp_path, foreign(trained[0], tmp_path, rows, **stated))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sorted_order_is_named(tmp_path: Path, trained: tuple[Trajectory, dict[str, Any]]) -> None:
+    data = dataset([10, 2, 1, 0, 3, 4])  # the teacher's rows: 0, 1, 2, 3, 4, 10
+    by_value = [3, 2, 1, 4, 5, 0]
+    with pytest.raises(UserError, match="class order.*teacher.class_order=natural"):
+        train(tmp_path, foreign(trained[0], tmp_path, by_value, accuracy=0.98), data)
+    found = train(tmp_path, foreign(trained[0], tmp_path, by_value, class_order="natural", accuracy=0.99), data)
+    assert found["top1"] == trained[0].accuracy[6]
 
 
 def test_a_training_that_diverges_fails_and_names_the_epoch(tmp_path: Path) -> None:

@@ -86,8 +86,8 @@ def _net(arch: str, classes: int, image_size: int) -> nn.Module:
     architectures.check(arch)
     if (student := architectures.plugin(arch)) is not None:
         return _tried(arch, student.build(classes, image_size), image_size)
-    if match := re.fullmatch(r"convnet(\d)(?:-w(\d+))?", arch):
-        return ConvNet(int(match[1]), int(match[2] or 128), classes, image_size)
+    if match := re.fullmatch(r"convnet(\d)(?:-w(\d+))?(-in)?", arch):
+        return ConvNet(int(match[1]), int(match[2] or 128), classes, image_size, bool(match[3]))
     if match := re.fullmatch(r"resnet(10|18|34|50)-small(?:-w(\d+))?", arch):
         return _small_resnet(match[1], int(match[2] or 64), classes)
     if match := re.fullmatch(r"wrn(\d+)-(\d+)", arch):

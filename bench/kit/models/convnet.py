@@ -8,16 +8,16 @@ from bench.errors import UserError
 
 
 class ConvNet(nn.Module):
-    """D blocks of 3x3 convolution, batch norm, ReLU and 2x2 average pooling, then one linear layer.
+    """D blocks of 3x3 convolution, norm, ReLU and 2x2 average pooling, then one linear layer.
 
-    Width 128 and batch norm as in RDED (``load_model`` of its repository; dataset condensation used instance
-    norm). (B, 3, S, S) → (B, classes).
+    Width 128 and batch norm as in RDED (``load_model`` of its repository), or norm by instance as in dataset
+    condensation, MTT and G_VBSM's pool, whose names the parameters have. (B, 3, S, S) → (B, classes).
 
     Raises:
         UserError: the image is too small to be halved D times.
     """
 
-    def __init__(self, depth: int, width: int, classes: int, image_size: int):
+    def __init__(self, depth: int, width: int, classes: int, image_size: int, by_instance: bool = False):
         super().__init__()
         side = image_size >> depth
         if side < 1:
@@ -26,7 +26,7 @@ class ConvNet(nn.Module):
         for index in range(depth):
             blocks += [
                 nn.Conv2d(width if index else 3, width, 3, padding=1),
-                nn.BatchNorm2d(width),
+                nn.GroupNorm(width, width) if by_instance else nn.BatchNorm2d(width),
                 nn.ReLU(inplace=True),
                 nn.AvgPool2d(2),
             ]

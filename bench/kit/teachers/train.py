@@ -17,19 +17,9 @@ from bench.kit.accuracy import TestImages
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.models import Classifier
 from bench.kit.optim import lr_factor, sgd
-from bench.kit.teachers import foreign, trajectory
+from bench.kit.teachers import accuracy_check, foreign, trajectory
 from bench.kit.training import train
 from bench.kit.views import AugmentationConfig
-
-_FOREIGN_TOLERANCE = 0.01
-
-
-def kept_epochs(epochs: int, checkpoints: int) -> tuple[int, ...]:
-    """Return the epochs (from 1) whose checkpoints are kept: evenly spaced, the last always among them.
-
-    90 epochs and 9 checkpoints: 10, 20, …, 90.
-    """
-    return tuple(sorted({round(epochs * (index + 1) / checkpoints) for index in range(checkpoints)} - {0}))
 
 
 def augmentation(spec: TeacherSpec) -> AugmentationConfig:
@@ -51,48 +41,31 @@ def train_trajectory(
     """Make the trajectory of ``spec`` in ``folder`` and return the numbers for its record.
 
     Raises:
-        UserError: a foreign checkpoint can't be used.
+        UserError: a checkpoint from elsewhere can't be used.
         Diverged: the training left the finite numbers.
     """
     info = dataset.info
     torch.manual_seed(seed_for("teacher-init", spec.seed))
     network = trajectory.Network(
-        arch=spec.arch, classes=info.classes, image_size=spec.image_size, mean=info.mean, std=info.std
-    )
+        arch=spec.arch, classes=info.classes, image_size=spec.image_size,
+        mean=spec.mean or info.mean, std=spec.std or info.std,
+    )  # fmt: skip
     model: Classifier = network.build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if spec.file is not None:
-        path = Path(spec.file)
-        foreign.load_into(model.net, foreign.read_state(path), info.classes, path)
-        states = {spec.epochs: model.net.state_dict()}
+    if spec.files:
+        states = foreign.imported(spec, network, dataset)
     else:
         _train(spec, dataset, model, work, device, progress)
-        kept = kept_epochs(spec.epochs, spec.checkpoints)
-        states = {epoch: load_file(work / trajectory.file_name(epoch)) for epoch in kept}
+        states = {epoch: load_file(work / trajectory.file_name(epoch)) for epoch in spec.kept_epochs()}
     tests, accuracy = TestImages(dataset.test, spec.image_size, device), {}
     for epoch, state in states.items():
         model.net.load_state_dict(state)
         accuracy[epoch] = tests.top1(model)
-    if spec.file is not None:
-        _check_foreign(spec, dataset, accuracy[spec.epochs])
-    accuracy_check = TestImages(dataset.test, spec.image_size, device, trajectory.CHECK_IMAGES).top1(model)
+    if spec.files:
+        accuracy_check.check_foreign(spec, network, states[max(states)], dataset, device, accuracy[max(states)])
+    shown = TestImages(dataset.test, spec.image_size, device, trajectory.CHECK_IMAGES).top1(model)
     if distributed.is_main():
-        trajectory.save(folder, network, dataset.order_hash, states, accuracy, accuracy_check)
+        trajectory.save(folder, network, dataset.order_hash, states, accuracy, shown)
     return {"top1": accuracy[max(states)], "accuracy": {str(epoch): top1 for epoch, top1 in accuracy.items()}}
-
-
-def _check_foreign(spec: TeacherSpec, dataset: Dataset, top1: float) -> None:
-    """Refuse a foreign checkpoint, which has no record, that misses the stated accuracy or is close to guessing."""
-    name, chance = dataset.info.name, 1 / dataset.info.classes
-    if spec.accuracy is not None and abs(top1 - spec.accuracy) > _FOREIGN_TOLERANCE:
-        raise UserError(
-            f"the teacher file {spec.file} reaches {top1:.1%} on the test images of {name}, not the stated "
-            f"{spec.accuracy:.1%}: class order?"
-        )
-    if top1 < 3 * chance and chance < 1 / 4:
-        raise UserError(
-            f"the teacher file {spec.file} reaches {top1:.1%} on the test images of {name}, which is close to "
-            f"guessing ({chance:.1%}): class order?"
-        )
 
 
 def _train(
@@ -102,7 +75,7 @@ def _train(
     images = len(dataset.train)
     if 0 < images % spec.batch_size < distributed.size():
         _refuse_empty_shares(spec, model, device)
-    kept, steps = kept_epochs(spec.epochs, spec.checkpoints), -(-images // spec.batch_size)
+    kept, steps = spec.kept_epochs(), -(-images // spec.batch_size)
 
     def keep(epoch: int) -> None:
         if epoch in kept:

@@ -66,7 +66,7 @@ class Trajectory:
 
     def weights_file(self, epoch: int | None = None) -> Path:
         """Return the safetensors file of a kept epoch (default: the last)."""
-        return self.folder / file_name(epoch or self.epochs[-1])
+        return self.folder / file_name(self.epochs[-1] if epoch is None else epoch)
 
 
 def file_name(epoch: int) -> str:
@@ -95,6 +95,6 @@ def save(
     (folder / "teacher.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
-@lru_cache(maxsize=24)  # a trajectory's nine and a few more: cells of one process share them
+@lru_cache(maxsize=24)  # nine of a trajectory and a few more: cells of one process share them
 def _frozen(network: Network, weights: Path, device: torch.device) -> Classifier:
     return network.with_weights(weights, device)
