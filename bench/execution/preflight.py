@@ -132,21 +132,17 @@ def _teachers(cells: Collection[Cell]) -> list[TeacherSpec]:
 
 def _teacher_files(grid: Grid, cells: Collection[Cell]) -> Iterator[str]:
     """Read every teacher file and hold it against its network."""
-    for spec in _teachers(cells):
-        if spec.file is None:
-            continue
-        import torch
+    if not (specs := [spec for spec in _teachers(cells) if spec.files]):
+        return
+    from bench.kit.teachers import foreign
+    from bench.kit.teachers.train import network_of
 
-        from bench.kit.teachers import foreign
-
-        path = Path(spec.file)
-        try:
-            with torch.device("meta"):
-                net = _build(grid, spec.arch, spec.image_size).net
-            with warnings.catch_warnings(action="ignore"):  # nothing is copied to meta tensors
-                foreign.load_into(net, foreign.read_state(path), grid.dataset.classes, path)  # type: ignore[arg-type]
-        except UserError as error:
-            yield str(error)
+    for spec in specs:
+        for path in spec.files:
+            try:
+                foreign.fitted(network_of(spec, grid.dataset), Path(path), grid.dataset.name, spec.weights)
+            except UserError as error:
+                yield str(error)
 
 
 def _methods(grid: Grid, cells: Collection[Cell]) -> Iterator[str]:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from bench.api import Dataset, Progress, TeacherSpec
+from bench.api import Dataset, DatasetInfo, Progress, TeacherSpec
 from bench.api.seeds import seed_for
 from bench.errors import UserError
 from bench.kit import distributed
@@ -35,6 +35,14 @@ def augmentation(spec: TeacherSpec) -> AugmentationConfig:
     return AugmentationConfig(size=spec.image_size, crop=crop, min_scale=spec.min_scale, flip=flip == "flip", seed=seed)
 
 
+def network_of(spec: TeacherSpec, info: DatasetInfo) -> trajectory.Network:
+    """Describe the network of a teacher on a data set."""
+    return trajectory.Network(
+        arch=spec.arch, classes=info.classes, image_size=spec.image_size,
+        mean=spec.mean or info.mean, std=spec.std or info.std,
+    )  # fmt: skip
+
+
 def train_trajectory(
     spec: TeacherSpec, dataset: Dataset, folder: Path, work: Path, device: torch.device, progress: Progress
 ) -> dict[str, Any]:
@@ -46,10 +54,7 @@ def train_trajectory(
     """
     info = dataset.info
     torch.manual_seed(seed_for("teacher-init", spec.seed))
-    network = trajectory.Network(
-        arch=spec.arch, classes=info.classes, image_size=spec.image_size,
-        mean=spec.mean or info.mean, std=spec.std or info.std,
-    )  # fmt: skip
+    network = network_of(spec, info)
     model: Classifier = network.build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if spec.files:
         states = foreign.imported(spec, network, dataset)
