@@ -88,7 +88,7 @@ def _finish(store: Store, cell: Cell, contents: dict[str, str]) -> str:
         files={"artifact.bin": facts},
         run=RUN,
     )
-    (folder / "record.json").write_text(record.model_dump_json(indent=1) + "\n")
+    (folder / "record.json").write_text(record.text)
     return record.content
 
 

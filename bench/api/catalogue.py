@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -16,6 +17,23 @@ if TYPE_CHECKING:
     from bench.api.dataset import Dataset
 
 DATA_ROOT_VARIABLE = "DISTILL_BENCH_DATA"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images below ``root`` by class: class id -> sorted relative paths."""
+
+    root: Path
+    files: dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """The image files of both splits, with the same classes in class order; ``words`` are these as words."""
+
+    train: Listing
+    val: Listing
+    words: tuple[str, ...]
 
 
 class DatasetPlugin(ABC):
@@ -39,13 +57,23 @@ class DatasetPlugin(ABC):
             UserError: there is no such data set.
         """
 
-    @abstractmethod
-    def load(self, info: DatasetInfo, root: Path) -> Dataset:
-        """Read the data set, or list its files where it is too large for memory. Import torch inside.
+    def files(self, root: Path) -> ImageFiles | None:
+        """List the image files of the data set; None where it is none of image files, and :meth:`load` reads it.
+
+        They are hashed, watched for changes, and read into memory or per batch, as they fit. Torch-free.
 
         Raises:
-            UserError: the data are missing, incomplete, broken, or not those that ``info`` was made of.
+            UserError: the data are missing or incomplete.
         """
+        return None
+
+    def load(self, info: DatasetInfo, root: Path) -> Dataset:
+        """Read a data set that is none of image files. Import torch inside.
+
+        Raises:
+            UserError: the data are missing, incomplete, or broken.
+        """
+        raise NotImplementedError(f"the data set {self.name} overrides neither files nor load")
 
     def root(self, data_root: Path | None) -> Path:
         """Return the folder that :meth:`load` reads from: ``data_root`` or its default."""
@@ -58,6 +86,20 @@ class DatasetPlugin(ABC):
             UserError: they are missing; the message says where to get them and where to put them.
         """
         return "generated when it is read"
+
+    def check_counts(self, info: DatasetInfo, root: Path, classes: int, train: int, test: int) -> None:
+        """Refuse data whose counts are not those of the facts.
+
+        Raises:
+            UserError: what was found, and what was expected.
+        """
+        expected = info.classes, info.train_images, info.test_images
+        if (classes, train, test) != expected:
+            found, wanted = (
+                f"{one[0]} classes, {one[1]} training and {one[2]} test images"
+                for one in ((classes, train, test), expected)
+            )
+            raise UserError(f"{self.name} has {found}, not {wanted} as its facts say; get or build the data again")
 
     def build(self, source: Path, root: Path, progress: Callable[[int, int], None]) -> None:
         """Make the files of the data set below ``root`` from ``source``.

@@ -7,6 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol
@@ -120,7 +121,7 @@ class DatasetInfo(BaseConfig):
     flip: bool = True  # may a horizontal flip keep the class? (not for digits)
     task: str = "classification"  # the evaluator that it is for
     label_shape: tuple[int, ...] | None = None  # of a dense label; None: one logit per class
-    fingerprint: str | None = None  # of user-supplied folders: class names and file names
+    fingerprint: str | None = None  # of user-supplied folders: the digest of their contents
     foreign: tuple[TeacherSpec, ...] = ()  # teachers from files, each in place of any other of its architecture
 
     @property
@@ -223,6 +224,11 @@ class Split(ABC):
             UserError: it cannot be decoded.
         """
 
+    def tensors(self) -> Iterator[Tensor]:
+        """Yield all that a digest of the images is made of."""
+        yield from map(self.image, range(len(self)))
+        yield from (self.extras[name] for name in sorted(self.extras))
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -237,6 +243,16 @@ class Dataset:
     ids: tuple[str, ...]
     train: Split
     test: Split
+
+    @cached_property
+    def digest(self) -> str:
+        """BLAKE2b (hex, 128 bit) of all images, with their classes and splits."""
+        digest = hashlib.blake2b("\n".join(self.ids).encode(), digest_size=16)
+        for split in (self.train, self.test):
+            digest.update(f"{len(split)}".encode() + split.labels.cpu().numpy().tobytes())
+            for tensor in split.tensors():
+                digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode() + tensor.cpu().contiguous().numpy().data)
+        return digest.hexdigest()
 
     @property
     def order_hash(self) -> str:

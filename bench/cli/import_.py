@@ -26,6 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="the distilled set")
     parser.add_argument("--name", metavar="NAME", help="its name (default: that of the folder)")
     parser.add_argument("--dataset", metavar="NAME", help="the data set it stands for (default: as its manifest says)")
+    parser.add_argument("--allow-overlap", action="store_true", help="take a set with test images among its own")
     flags.store_flag(parser)
     flags.data_root_flag(parser)
 
@@ -38,8 +39,9 @@ def execute(arguments: argparse.Namespace) -> int:
     from bench.store.artifacts import Store
 
     known, folder, already, left = import_set(
-        arguments.folder, Store(arguments.store), arguments.name, arguments.dataset, arguments.data_root
-    )
+        arguments.folder, Store(arguments.store), arguments.name, arguments.dataset, arguments.data_root,
+        arguments.allow_overlap,
+    )  # fmt: skip
     method, labels, out = f"{importer()}:{known.name}", known.labels, screen.console()
     there = "is there already, the same to the last bit"
     made = f"is in {folder}: {known.data.name}, IPC {known.ipc}"

@@ -19,6 +19,7 @@ from bench.store.cell import STAGES, Stage
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from bench.api import DatasetInfo
     from bench.execution.options import Options
     from bench.execution.scheduling import Schedule
     from bench.planning.grid import Grid
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from bench.store.artifacts import Store
 
 MOST_RESULTS = 40  # rows on the screen
+MANY_FILES = 100_000
 
 
 def flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -58,6 +60,16 @@ def flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     )
     group.add_argument("--threads", type=positive, default=1, help="CPU threads per cell (default: 1)")
     group.add_argument("--device", default="auto", help="cpu, cuda, … (default: an accelerator where there is one)")
+    group.add_argument(
+        "--native-kernels",
+        action="store_true",
+        help="the fastest CPU kernels of this processor; by default those that give the same bits on all",
+    )
+    group.add_argument(
+        "--allow-overlap",
+        action="store_true",
+        help="compute even where more than 1 %% of the test images are training or synthetic images",
+    )
     return group
 
 
@@ -96,6 +108,7 @@ def compute(
     from bench.api import catalogue
     from bench.execution.environment import code
     from bench.execution.options import Options
+    from bench.execution.provenance import changed_code
     from bench.execution.scheduling import prepare
     from bench.planning import manifest
     from bench.planning.grid import ancestors
@@ -112,15 +125,19 @@ def compute(
     schedule = prepare(grid, store, force)
     manifest.keep(store, whole)  # what could not be scheduled is on no board
     for line in schedule.remade:
-        out.print(f"damaged: {line}; it is made again")
+        out.print(f"damaged: {line}; it is made again", markup=False)
+    for line in changed_code(schedule.made):
+        out.print(line, markup=False)
     plan_tables.show_cells(out, schedule)
     try:
         data_root = catalogue.root_of(grid.request.dataset, arguments.data_root).absolute()  # tasks run elsewhere
     except UserError:  # without a home folder; a data set that needs one says so when it is read
         data_root = None
     options = Options(
-        store=store.root, data_root=data_root, device=arguments.device, threads=arguments.threads, code=code()
-    )
+        store=store.root, data_root=data_root, device=arguments.device, threads=arguments.threads, code=code(),
+        contents=None if schedule.over else _keep_contents(out, grid.dataset, data_root, store),
+        allow_overlap=arguments.allow_overlap, portable=not arguments.native_kernels,
+    )  # fmt: skip
     started = time.monotonic()
     if not schedule.over and not _launch(out, arguments, schedule, options, profile):
         return 0
@@ -129,6 +146,21 @@ def compute(
         _show_results(out, board, {cell.id for cell in grid.cells})
         out.print(f"\nwrote {path}: {change}", markup=False)
     return _show_failures(out, schedule, store)
+
+
+def _keep_contents(out: Console, dataset: DatasetInfo, data_root: Path | None, store: Store) -> Path | None:
+    """Hash the image files of a data set, as far as they are not known, and keep what they hold in the store."""
+    from bench.kit.data import scan
+
+    if dataset.train_images > MANY_FILES:
+        out.print(f"looking at the files of {dataset.name}; the first time all are read", markup=False)
+    found = scan(dataset, data_root)
+    try:
+        return None if found is None else found.save(store.root / "datasets", dataset.name)
+    except OSError as error:
+        raise UserError(
+            f"the store {store.root}: {error.strerror}; free some space or choose another --store"
+        ) from None
 
 
 def _launch(

@@ -94,6 +94,7 @@ def _again(row: Any, wanted: list[Any], arguments: argparse.Namespace) -> int:
     recorded = wanted[0].environment
     arguments.threads = arguments.threads or int(recorded.get("threads", 1))
     arguments.device = arguments.device or ("cpu" if recorded.get("device", "cpu") == "cpu" else "auto")
+    arguments.native_kernels |= recorded.get("kernels", "native") != "portable"
     arguments.out = arguments.out or arguments.store / "leaderboards"
     out = screen.console()
     for line in (f"{title(row)}: {plural(len(cells), 'student')} again", *notes):

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from bench.api import Dataset, DatasetInfo, catalogue
 from bench.errors import UserError, unknown
@@ -24,7 +25,10 @@ from bench.kit import data
 from bench.kit import images as image_files
 from bench.kit import labels as label_sources
 from bench.kit.data.listing import list_images
-from bench.kit.validation import InvalidResult, check_images
+from bench.kit.labels.static import StaticLabels
+from bench.kit.labels.stored import StoredLabels
+from bench.kit.overlap import Leakage, too_many
+from bench.kit.validation import InvalidResult, check_finite, check_images
 from bench.store.artifacts import Store, sha256_of, write_atomically
 
 _NUMBERED = re.compile(r"(?:class[ _-]?)?(\d+)(?:[ _-].*)?")  # 3, 00003, class00003, 00003-dress (as we export)
@@ -41,15 +45,23 @@ class Imported(NamedTuple):
     left: str
 
 
-def import_set(source: Path, store: Store, name: str | None, dataset: str | None, data_root: Path | None) -> Imported:
+def import_set(
+    source: Path,
+    store: Store,
+    name: str | None,
+    dataset: str | None,
+    data_root: Path | None,
+    allow_overlap: bool = False,
+) -> Imported:
     """Import a distilled set into a store.
 
     Args:
         name: of the set; None: that of its folder.
         dataset: as for ``bench run``; None: as its manifest says.
+        allow_overlap: take one that holds test images.
 
     Raises:
-        UserError: it is no distilled set of that data set; nothing is stored then.
+        UserError: it is no distilled set of that data set, or holds test images of it; nothing is stored then.
     """
     if not source.is_dir():
         raise UserError(f"{source}: no such folder; expected an exported set, or a folder of images by class")
@@ -85,7 +97,7 @@ def import_set(source: Path, store: Store, name: str | None, dataset: str | None
                 shutil.copyfile(path, target)
         if labels is not None:
             shutil.copytree(source / LABELS, draft / LABELS, copy_function=shutil.copyfile)
-        _check_draft(source, draft, real, ipc)
+        left = _check_draft(source, draft, real, ipc, allow_overlap) or left
         known = ImportedSet(
             name=called,
             title=f"{manifest.title} ({manifest.cell})" if manifest else "",
@@ -208,12 +220,26 @@ def _check_images(files: Mapping[int, Sequence[Path]], info: DatasetInfo) -> Non
             raise UserError(f"{path} is no RGB image of 8 bits a channel but {image.mode}; convert the set first")
 
 
-def _check_draft(source: Path, draft: Path, real: Dataset, ipc: int) -> None:
-    """Refuse images that a method may not return either, and labels of other images or another class order."""
+def _check_draft(source: Path, draft: Path, real: Dataset, ipc: int, allow_overlap: bool) -> str:
+    """Refuse images that a method may not return either, and labels that are not whole or belong to others.
+
+    Returns:
+        What is to be said of test images among the synthetic ones; empty: there are none.
+    """
     try:
         images = check_images(image_files.load(draft / IMAGES), real.info, ipc, str(source))
         if (draft / LABELS).is_dir():
             source = source / LABELS
-            label_sources.load(draft / LABELS, torch.device("cpu"), {}).check(images, real.order_hash)
+            labels = label_sources.load(draft / LABELS, torch.device("cpu"), {})
+            labels.check(images, real.order_hash)
+            if isinstance(labels, StoredLabels | StaticLabels) and labels.classes != real.info.logits:
+                raise InvalidResult(f"labels of {labels.classes} classes, expected {real.info.logits}")
+            for path in sorted((draft / LABELS).rglob("*.safetensors")):
+                check_finite(load_file(path), path.name)
     except (InvalidResult, OSError, KeyError, ValueError, SafetensorError) as error:
         raise UserError(f"{source} can't be used: {str(error).splitlines()[0]}; get the set again") from None
+    copies = Leakage.of(real).among(images.pixels)
+    refusal = too_many(copies, len(images), f"images of {source} are test images of {real.info.name}")
+    if refusal and not allow_overlap:
+        raise UserError(refusal)
+    return f"{copies} of its {len(images)} images are test images of {real.info.name}" if copies else ""

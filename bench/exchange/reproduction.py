@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from math import sqrt
+from statistics import variance
 from typing import Any, NamedTuple
 
 import pandas as pd
+from scipy.stats import t
 
 from bench.errors import UserError, unknown
 from bench.planning.grid import Grid
@@ -17,6 +20,7 @@ _IPC, _SEED = re.compile(r"ipc(\d+|full)"), re.compile(r"s(?:eed)?(\d+)")
 _NAMES = ["base", "method", "labels", "student", "protocol", "dataset"]  # what a word may name
 _SAME = ("method", "labels", "ipc", "student", "seed", "protocol", "student_seed")  # of cells that are the same run
 _RESULT = ("top1", "oracle_top1", "image_bytes", "label_bytes")
+PROCESSOR = ("cpu", "instructions")  # facts that do not change the bits of portable kernels
 IGNORED = ("commit", "local_edits", "distill-bench", "code_drift", "python")  # facts that do not change bits
 
 
@@ -124,23 +128,45 @@ def find(grid: Grid, wanted: Sequence[Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def verdict(row: Any, results: Sequence[Again], here: Mapping[str, str]) -> tuple[str, bool]:
-    """Return one sentence, and whether the row was reproduced: to the last bit, or within its 95 % interval.
+    """Return one sentence, and whether the row was reproduced.
 
-    Δ is the mean over the cells that were computed again. Bits are the same on the same kind of CPU with the same
-    number of threads and the same versions.
+    Under the recorded circumstances, or with portable kernels under those versions, the bits have to be the same;
+    elsewhere the difference of the means has to have zero in its 95 % interval, from the spread of both (Welch).
     """
     if all(one.same_bits for one in results):
         return "reproduced to the last bit", True
     recorded, delta = results[0].record.environment, sum(one.delta for one in results) / len(results)
+    portable = recorded.get("kernels") == here.get("kernels") == "portable"
+    ignored = (*IGNORED, *(PROCESSOR if portable else ()))
     other = [f"{name} {recorded.get(name, 'none')} → {here.get(name, 'none')}"
              for name in dict.fromkeys([*recorded, *here])
-             if name not in IGNORED and recorded.get(name) != here.get(name)]  # fmt: skip
-    why = "the CPU, the threads and the versions are the recorded ones, so the code or the data is another"
-    why = "computed elsewhere: " + ", ".join(other) if other else why
+             if name not in ignored and recorded.get(name) != here.get(name)]  # fmt: skip
     said = f"Δ {100 * delta:+.2f} points"
-    if row.top1_low is None:
-        return f"{said}; the row has one distilled set, so no interval to hold it against; {why}", True
-    inside = bool(row.top1_low <= row.top1_mean + delta <= row.top1_high)
-    bounds = " to ".join(f"{100 * (bound - row.top1_mean):+.2f}" for bound in (row.top1_low, row.top1_high))
+    if not other:
+        like = "portable kernels and versions" if portable else "the CPU, the kernels, the threads and the versions"
+        return (
+            f"{said}; {like} are the recorded ones, so bits should be the same: the code or the data is another",
+            False,
+        )
+    why = f"computed elsewhere: {', '.join(other)}"
+    half = _half_width([one.measured for one in results], row)
+    if half is None:
+        return f"{said}; the row has one seed, so no interval to hold it against; {why}", True
+    inside = abs(delta) <= half
     where = "inside" if inside else "outside"
-    return f"{said}, {where} the recorded 95 % interval of {bounds} (n = {row.n}); {why}", inside
+    return (
+        f"{said}, {where} ± {100 * half:.2f}, the 95 % interval of both runs (n = {row.n}, {len(results)}); {why}",
+        inside,
+    )
+
+
+def _half_width(measured: Sequence[float], row: Any) -> float | None:
+    """Return half the 95 % interval of a difference of means; a single new run has the spread of the recorded ones."""
+    if row.n < 2:
+        return None
+    first = row.top1_std**2 / row.n
+    second = (variance(measured) if len(measured) > 1 else row.top1_std**2) / len(measured)
+    freedom = row.n - 1.0
+    if len(measured) > 1 and (total := first + second):
+        freedom = total**2 / (first**2 / (row.n - 1) + second**2 / (len(measured) - 1))
+    return float(t.ppf(0.975, freedom) * sqrt(first + second))

@@ -10,6 +10,7 @@ from bench.api import Split, catalogue
 from bench.errors import UserError
 from bench.kit import data
 from bench.kit.data.dataset import Resident
+from bench.kit.overlap import Leakage
 
 SAMPLE = 500  # images that sizes and statistics are taken of, evenly spread over the training split
 
@@ -25,19 +26,24 @@ def describe(name: str, data_root: Path | None) -> dict[str, str]:
     try:
         place, found = catalogue.locate(name, data_root), data.load(info, root)
         (low, high), mean, std = _sample(found.train)
+        copies = Leakage.of(found)
     except UserError as problem:
         return {**lines, "problem": str(problem)}
     smallest = int(torch.bincount(found.train.labels, minlength=info.classes).min())
     sizes = f"{low[0]} x {low[1]}" if low == high else f"{low[0]} x {low[1]} to {high[0]} x {high[1]}"
     held = "in memory" if isinstance(found.train, Resident) else "read per batch"
+    refusal = copies.refusal(info.name)
     return {
         **lines,
         "found in": place,
         "images": f"{len(found.train):,} train, {len(found.test):,} test; {smallest:,} in the smallest class",
         "classes": f"{len(found.names)}: {found.names[0]} … {found.names[-1]}",
         "class order": found.order_hash,
+        "digest": found.digest,
+        "overlap": f"{copies.in_training:,} of {copies.count:,} test images are training images, too",
         "pixels": f"{sizes}, used at {info.image_size}; {held}",
         "mean, std": " ".join(f"{value:.4f}" for value in (*mean, *std)),
+        **({"problem": refusal} if refusal else {}),
     }
 
 

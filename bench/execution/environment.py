@@ -20,6 +20,8 @@ from bench.version import __version__
 if TYPE_CHECKING:
     import torch
 
+# one instruction set for ATen, oneDNN and MKL: the same bits on every x86-64 processor that has it
+PORTABLE = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE"}
 _PACKAGES = ("torch", "torchvision", "timm", "open_clip_torch", "numpy")
 
 _DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD, and either under Windows
@@ -85,10 +87,24 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.decode(errors="replace").strip()
 
 
-def _cpu() -> str:
+def _cpu(field: str = "model name") -> str:
     path = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*:\s*(.*\S)", path.read_text(), re.MULTILINE) if path.exists() else None
+    found = re.search(rf"^{field}\s*:\s*(.*\S)", path.read_text(), re.MULTILINE) if path.exists() else None
     return found[1] if found else platform.processor() or platform.machine()
+
+
+def choose_kernels(portable: bool) -> None:
+    """Choose the CPU kernels of this process, before its first: the libraries look at their variables once."""
+    if portable and "avx2" in _cpu("flags").split():
+        os.environ.update(PORTABLE)
+
+
+def _kernels(instructions: str) -> str:
+    """Say which kernels compute: "portable", or "native" with the variables that narrow them."""
+    chosen = {name: os.environ[name] for name in PORTABLE if name in os.environ}
+    if chosen == PORTABLE and instructions == "AVX2":
+        return "portable"
+    return " ".join(["native", *(f"{name}={value}" for name, value in chosen.items())])
 
 
 @cache
@@ -112,6 +128,9 @@ def environment(device: str, threads: int) -> dict[str, str]:
     facts["device"] = device.partition(":")[0]  # which of several like ones explains nothing
     facts["threads"] = str(threads)
     torch = sys.modules.get("torch")  # not loaded by a launcher that records a death
+    if torch is not None:
+        facts["instructions"] = torch.backends.cpu.get_cpu_capability()
+        facts["kernels"] = _kernels(facts["instructions"])
     if device.startswith("cuda") and torch is not None and torch.cuda.is_available():
         facts["accelerator"] = torch.cuda.get_device_name(device)
     return facts

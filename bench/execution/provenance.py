@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any, Literal
 
 from bench.api import TeacherSpec, registry
 from bench.api.plugins import Group
+from bench.format import plural
 from bench.planning.protocols import read_settings
 from bench.store.cell import Cell
-from bench.store.record import PluginFacts
+from bench.store.record import PluginFacts, Record
 from bench.version import __version__
+
+HARNESS = "bench.kit"  # the code behind teachers and stored labels
 
 
 def plugins(cell: Cell) -> tuple[PluginFacts, ...]:
@@ -25,9 +29,24 @@ def plugins(cell: Cell) -> tuple[PluginFacts, ...]:
     settings = cell.call
     if cell.stage == "teacher":
         settings = read_settings(TeacherSpec, cell.call["settings"], cell.id).model_dump(mode="json")
-    source = source_digest("bench")
-    where = {"distribution": "distill-bench", "version": __version__, "source": source}
+    where = {"distribution": "distill-bench", "version": __version__, "source": source_digest(HARNESS)}
     return (PluginFacts(kind="harness", name=cell.by, settings=settings, **where),)
+
+
+def changed_code(records: Iterable[Record]) -> list[str]:
+    """Say whose code is another than when its cells were made, though its version is the same."""
+    before: dict[str, list[str]] = {}
+    for record in records:
+        for one in record.plugins:
+            group: Group[Any] = registry.EVALUATORS if one.kind == "evaluator" else registry.METHODS
+            module = group.point(one.name).module if one.name in group else HARNESS if one.kind == "harness" else ""
+            if module and source_digest(module) != one.source:
+                before.setdefault(one.name, []).append(record.cell.stage)
+    return [
+        f"code of {name} changed since {plural(len(stages), 'cell')}, which stay as they are: raise its version, or "
+        + " ".join(f"--force {stage}" for stage in dict.fromkeys(stages))
+        for name, stages in before.items()
+    ]
 
 
 def _facts(kind: Literal["method", "evaluator"], group: Group[Any], cell: Cell, values: dict[str, Any]) -> PluginFacts:

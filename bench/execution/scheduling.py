@@ -77,9 +77,10 @@ class States(dict[str, State]):
 class Schedule:
     """The cells of a grid by state. Cells run in the order of the stages; within a stage, in the order of the plan."""
 
-    def __init__(self, grid: Grid, state: Mapping[str, State], remade: Sequence[str] = ()):
+    def __init__(self, grid: Grid, state: Mapping[str, State], remade: Sequence[str] = (), made: Sequence[Record] = ()):
         self.grid, self.state = grid, States(grid, state)
         self.remade = remade  # one line per damaged artifact that is made again
+        self.made = made  # of the cells that were done before
         self.computed: list[str] = []  # in this run, by this process
 
     def ready(self) -> list[Cell]:
@@ -150,7 +151,7 @@ def survey(grid: Grid, store: Store, check_files: bool) -> Schedule:
     """
     states: dict[str, State] = dict.fromkeys((cell.id for cell in grid.cells), "todo")
     contents: dict[str, str] = {}  # of the cells that are done
-    remade = []
+    remade, made = [], []
     there = store.ids("cells")
     for cell in (cell for cell in grid.cells if cell.id in there):  # parents come before children
         try:
@@ -165,7 +166,8 @@ def survey(grid: Grid, store: Store, check_files: bool) -> Schedule:
         if record is not None and _made_from(record, cell, contents):
             contents[cell.id] = record.content
             states[cell.id] = "done"
-    return Schedule(grid, states, remade)
+            made.append(record)
+    return Schedule(grid, states, remade, made)
 
 
 def _made_from(record: Record, cell: Cell, contents: Mapping[str, str]) -> bool:

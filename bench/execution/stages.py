@@ -57,13 +57,9 @@ class StageTask:
     parents: dict[str, tuple[Record, Path]]
     draft: Path
     work: Path
-    data_root: Path | None
+    data: Dataset
     device: torch.device
     progress: Progress
-
-    @property
-    def data(self) -> Dataset:
-        return load_data(self.dataset, self.data_root)
 
     @property
     def point(self) -> GridPoint:
@@ -89,13 +85,14 @@ class Made:
 
     result: dict[str, Any] = field(default_factory=dict)
     public: tuple[FrozenBackbone, ...] = ()
+    images: Images | None = None
 
 
 @lru_cache(maxsize=2)
-def load_data(info: DatasetInfo, data_root: Path | None) -> Dataset:
+def load_data(info: DatasetInfo, data_root: Path | None, kept: Path | None) -> Dataset:
     """Read a data set, once in the life of a process."""
     try:
-        return data.load(info, data_root)
+        return data.load(info, data_root, kept)
     except UserError as error:
         raise Unusable(str(error)) from None
 
@@ -144,7 +141,7 @@ def make_images(task: StageTask) -> Made:
         method_task = replace(method_task, images=running.distill(source, replace(method_task, work=start)))
     made = running.distill(method, method_task)
     images.save(made, task.draft, method.encoding(task.point))
-    return Made({"images": len(made), "side": made.pixels.shape[-1]})
+    return Made({"images": len(made), "side": made.pixels.shape[-1]}, images=made)
 
 
 def make_labels(task: StageTask) -> Made:
@@ -163,7 +160,7 @@ def make_labels(task: StageTask) -> Made:
     if source.schedule() is None:  # it labels any view, so its own accuracy can be measured
         test, size = method_task.data.test, task.dataset.image_size
         measured = source.measure(test, size, task.device)
-        result |= measured or {"top1": TestImages(test, size, task.device).top1_of_labels(source)}
+        result |= measured or {"top1": TestImages(test, size, task.device).top1_of_labels(source, task.dataset.logits)}
     return Made(result, source.public())
 
 

@@ -13,7 +13,7 @@ import random
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,15 +22,17 @@ from typing import Literal
 import numpy as np
 import torch
 
-from bench.api import Progress
+from bench.api import Dataset, Progress
 from bench.errors import Unusable, UserError
 from bench.execution import stages
-from bench.execution.environment import code, device_for, environment
+from bench.execution.environment import choose_kernels, code, device_for, environment
 from bench.execution.heartbeat import Heartbeat, log
 from bench.execution.options import Options
 from bench.execution.provenance import plugins
 from bench.execution.scheduling import finished
 from bench.kit import distributed, peak_memory
+from bench.kit.data.contents import DataChanged
+from bench.kit.overlap import Leakage, too_many
 from bench.kit.validation import Diverged, InvalidResult
 from bench.planning.grid import Grid
 from bench.store.artifacts import Damaged, Store
@@ -48,6 +50,7 @@ def run_cell(grid: Grid, cell: Cell, options: Options) -> Outcome:
         UserError: the data, the store or the device can't be used, which concerns every cell; nothing is lost.
         Stopped: a stop was asked for and the work is saved.
     """
+    choose_kernels(options.portable)
     store = Store(options.store)
     with lease(store.root, cell.id) if distributed.is_main() else nullcontext(False) as ours:
         outcome = distributed.broadcast_object(_outcome_before(store, cell) if ours else "busy")
@@ -98,10 +101,12 @@ def _compute(store: Store, grid: Grid, cell: Cell, options: Options) -> Outcome:
         parents = {role: _made(store, parent) for role, parent in cell.parents.items()}
         with _draft(store, cell) as draft, _heartbeat(store, cell) as progress:
             folders = {role: (record, store.folder(record.id)) for role, record in parents.items()}
-            task = stages.StageTask(
-                grid.dataset, cell, folders, draft, store.work(cell.id), options.data_root, device, progress
-            )
+            real = stages.load_data(grid.dataset, options.data_root, options.contents)
+            copies = _test_copies(store, real, options)
+            _check_same_data(parents.values(), real)
+            task = stages.StageTask(grid.dataset, cell, folders, draft, store.work(cell.id), real, device, progress)
             made = stages.STAGES[cell.stage](task)
+            overlap = _overlap(made, parents, copies, options.allow_overlap)
             if distributed.is_main():
                 record = Record(
                     id=cell.id,
@@ -112,6 +117,8 @@ def _compute(store: Store, grid: Grid, cell: Cell, options: Options) -> Outcome:
                     files=store.facts(draft),
                     public=made.public,
                     plugins=plugins(cell),
+                    data_digest=real.digest,
+                    overlap=overlap,
                     run=facts(),
                 )
                 store.commit(draft, record)
@@ -132,6 +139,59 @@ def _compute(store: Store, grid: Grid, cell: Cell, options: Options) -> Outcome:
         log.error("%s  failed: %s", cell.id, line, exc_info=error if trace else None)
         store.fail(Record(id=cell.id, cell=cell, state="failed", run=facts(), error=line, traceback=trace))
         return "failed"
+
+
+def _test_copies(store: Store, real: Dataset, options: Options) -> Leakage:
+    """Look for test images among the training images, once per store.
+
+    Raises:
+        Unusable: there are too many, or an image can't be decoded.
+        DataChanged: an image is not what the run was planned with.
+    """
+    path = store.root / "datasets" / f"{real.info.name}-{real.digest}.overlap.npz"
+    try:
+        while (found := Leakage.load(path)) is None:
+            with lease(store.root, path.stem) as ours:
+                if ours:
+                    Leakage.of(real).save(path)
+                else:
+                    time.sleep(1)
+    except DataChanged:
+        raise
+    except UserError as error:
+        raise Unusable(str(error)) from None
+    if (refusal := found.refusal(real.info.name)) and not options.allow_overlap:
+        raise Unusable(refusal)
+    return found
+
+
+def _check_same_data(parents: Iterable[Record], real: Dataset) -> None:
+    """Refuse to mix cells of two states of a data set."""
+    for parent in parents:
+        if parent.data_digest != real.digest:
+            raise DataChanged(
+                f"{parent.id} was made of other images of {real.info.name} than are here now (digest "
+                f"{parent.data_digest[:12]}, here {real.digest[:12]}); put those back, or --force {parent.cell.stage}"
+            )
+
+
+def _overlap(made: stages.Made, parents: Mapping[str, Record], copies: Leakage, allow: bool) -> dict[str, int]:
+    """Count the test images that a student may learn from: see :data:`bench.store.record.OVERLAP`.
+
+    Raises:
+        InvalidResult: a method has too many of them among its images.
+    """
+    before = parents["images"].overlap if "images" in parents else {}
+    found = {"training": copies.in_training, "images": before.get("images", 0), "allowed": before.get("allowed", 0)}
+    if copies.refusal(""):
+        found["allowed"] = 1
+    if made.images is not None:
+        found["images"] = copies.among(made.images.pixels)
+        if refusal := too_many(found["images"], len(made.images), "synthetic images are test images"):
+            if not allow:
+                raise InvalidResult(refusal)
+            found["allowed"] = 1
+    return {name: count for name, count in found.items() if count}
 
 
 @contextmanager

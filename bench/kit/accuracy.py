@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bench.api import LabelSource, Split
 from bench.kit import distributed
+from bench.kit.validation import check_logits
 from bench.kit.views import AugmentedBatch
 
 
@@ -64,12 +65,18 @@ class TestImages:
         model.train(training)
         return share
 
-    def top1_of_labels(self, source: LabelSource) -> float:
-        """Return the same for an online label source, asked for each image as it is."""
+    def top1_of_labels(self, source: LabelSource, width: int) -> float:
+        """Return the same for an online label source, asked for each image as it is.
+
+        Raises:
+            InvalidResult: its answers are no finite logits of ``width`` classes.
+        """
 
         def answer(pixels: Tensor) -> Tensor:
             nobody = torch.zeros(len(pixels), dtype=torch.int64, device=pixels.device)
-            return source.soft_labels(AugmentedBatch(pixels, nobody, nobody, nobody, nobody, 1.0, 0, 0), 0)
+            logits = source.soft_labels(AugmentedBatch(pixels, nobody, nobody, nobody, nobody, 1.0, 0, 0), 0)
+            check_logits(logits, len(pixels), width, source.kind)
+            return logits
 
         return self.share_right(answer)
 

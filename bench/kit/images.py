@@ -23,6 +23,7 @@ from torch import Tensor
 
 from bench.api import Images
 from bench.kit.data.decoding import decode, opened
+from bench.kit.validation import check_finite
 
 Encoding = Literal["jpeg", "png"]
 EXTRAS = "extras"
@@ -114,7 +115,11 @@ def quantise(pixels: Tensor) -> Tensor:
     """Turn float pixels (N, 3, S, S) in [0, 1] into uint8 by truncation, as the field does (``(x * 255).astype``).
 
     Values are clamped first: RDED does not, and a -1e-8 would wrap around to 255.
+
+    Raises:
+        InvalidResult: they are not finite.
     """
+    check_finite({"pixels": pixels}, "a synthetic image")
     return pixels.clamp(0, 1).mul(255).to(torch.uint8)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 import torch
@@ -91,6 +91,17 @@ def check_logits(logits: object, count: int, width: int, who: str) -> None:
         raise InvalidResult(f"{who} labels with logits that carry a gradient")
     if not bool(logits.isfinite().all()):
         raise InvalidResult(f"{who} labels with logits that are not finite")
+
+
+def check_finite(tensors: Mapping[str, Tensor], whose: str) -> None:
+    """Refuse tensors that hold what is no finite number.
+
+    Raises:
+        InvalidResult: the first such tensor.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise InvalidResult(f"{whose} holds {name} that are not finite")
 
 
 def check_training(epoch: int, loss: Tensor | float, parameters: Iterable[nn.Parameter] = ()) -> None:

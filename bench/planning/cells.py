@@ -7,6 +7,7 @@ from typing import Any
 
 from bench.api import AugmentationSchedule, DatasetInfo, Distiller, GridPoint, TeacherSpec, architectures
 from bench.api.config import Artifact
+from bench.api.stored.layout import label_columns
 from bench.errors import UserError
 from bench.planning.label_choices import LabelChoice
 from bench.store.cell import Cell, Stage
@@ -132,6 +133,7 @@ class Cells:
     def stored_labels(self, choice: LabelChoice, schedule: AugmentationSchedule, images: Cell, model: Cell) -> Cell:
         """Plan the stored labels of certain images: for every view of a schedule, or one per image."""
         choice.codec.check(self.dataset.logits, schedule.epochs, self.dataset.name)
+        self._check_weight(choice)
         call: dict[str, Any] = {"codec": choice.detail}
         fields = {**self.identity, **call}
         if choice.codec.version != 1:  # of a number format of another package
@@ -148,6 +150,19 @@ class Cells:
             prefix=f"{choice.kind}-{choice.detail}-{images.prefix}",
             call=call,
         )
+
+    def _check_weight(self, choice: LabelChoice) -> None:
+        """Refuse to keep some logits in more bytes than all of them have."""
+        codec, logits = choice.codec, self.dataset.logits
+        some, every = (
+            sum(column.row_bytes for column in label_columns(one, logits))
+            for one in (codec, codec.model_copy(update={"keep": 0, "renorm": False}))
+        )
+        if some > every:
+            raise UserError(
+                f"--labels {choice.kind}:{codec} stores {some} bytes per label, all {logits} logits are {every}; keep "
+                "fewer, or leave topk or renorm out"
+            )
 
 
 def network_version(role: str, name: str) -> dict[str, int]:

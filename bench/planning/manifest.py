@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from bench.api import BaseConfig
 from bench.planning.grid import Grid
 from bench.store.artifacts import Store, write_atomically
+from bench.store.sealing import read_sealed, sealed
 
 
 class Manifest(BaseConfig):
@@ -23,7 +24,7 @@ def keep(store: Store, grid: Grid) -> Path:
     """Write the manifest of a grid; returns its path."""
     path = store.root / "grids" / f"{grid.id}.json"
     manifest = Manifest(asked=datetime.now(UTC).isoformat(timespec="microseconds"), grid=grid)
-    write_atomically(path, manifest.model_dump_json() + "\n")
+    write_atomically(path, sealed(manifest.model_dump_json() + "\n"))
     return path
 
 
@@ -41,7 +42,8 @@ def _read(store: Store) -> tuple[list[Manifest], list[str]]:
     found, wrong = [], []
     for path in sorted((store.root / "grids").glob("*.json")):
         try:
-            found.append(Manifest.model_validate_json(path.read_bytes()))
-        except (OSError, ValidationError):
-            wrong.append(f"grids/{path.name} can't be read: cut off, or of another release; run its grid again")
+            found.append(Manifest.model_validate_json(read_sealed(path)))
+        except (OSError, ValueError) as error:  # a ValidationError is a ValueError
+            why = "of another release" if isinstance(error, ValidationError) else str(error)
+            wrong.append(f"grids/{path.name}: {why}; run its grid again")
     return found, wrong

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from functools import cache
 from importlib.resources import files
@@ -19,6 +20,7 @@ from bench.errors import UserError, unknown
 COMMON, OFFICIAL = "common", "official"
 USUAL = "classification"  # the evaluator of a protocol that names none
 
+_NAME = re.compile(r"[\w.+-]+", re.ASCII)
 S = TypeVar("S", bound=BaseConfig)
 
 
@@ -79,7 +81,7 @@ def choose(wanted: str, dataset: DatasetInfo, method: str) -> Protocol:
         UserError: there is none, or the file can't be read.
     """
     if wanted.endswith(".toml"):
-        return _protocol(read_toml(Path(wanted), "protocol"), wanted)
+        return _own(_protocol(read_toml(Path(wanted), "protocol"), wanted), wanted)
     known = all_protocols()
     if wanted not in (COMMON, OFFICIAL):
         if wanted not in known:
@@ -99,6 +101,28 @@ def choose(wanted: str, dataset: DatasetInfo, method: str) -> Protocol:
             f"name one of {', '.join(known)} or a TOML file with --protocol"
         )
     return max(fitting, key=lambda protocol: (bool(protocol.datasets), bool(protocol.methods)))
+
+
+def _own(protocol: Protocol, where: str) -> Protocol:
+    """Return the protocol of a user's file; refuse one that passes for another.
+
+    Raises:
+        UserError: its name reads like a changed protocol's, or it has name and version of an installed one and differs.
+    """
+    if not _NAME.fullmatch(protocol.name):
+        raise UserError(f"{where}: the name {protocol.name!r} may hold letters, digits and . _ + -; name it otherwise")
+    nearest = {name.casefold(): one for name, one in all_protocols().items()}.get(protocol.name.casefold())
+    if nearest is None or nearest.version != protocol.version:
+        return protocol
+    ours, theirs = protocol.model_dump(mode="json"), nearest.model_dump(mode="json")
+    unlike = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
+    if unlike:
+        key = unlike[0]
+        raise UserError(
+            f"{where} has name and version of the installed {nearest.name}, but {key} is {ours.get(key)!r}, not "
+            f"{theirs.get(key)!r}; give it a name of its own, or --set protocol.{key}=…"
+        )
+    return protocol
 
 
 def changed(protocol: Protocol, changes: dict[str, Any]) -> Protocol:

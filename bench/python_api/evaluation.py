@@ -15,11 +15,12 @@ from torch import Tensor
 from bench.api import EvaluationTask, LabelSource, architectures, catalogue, registry
 from bench.api.labels import Encoding
 from bench.errors import UserError
-from bench.execution.environment import device_for
+from bench.execution.environment import choose_kernels, device_for
 from bench.kit import data
 from bench.kit import images as image_files
 from bench.kit.arrays import CallableLabels, Soft, images_of, static_source
 from bench.kit.labels.stored import MadeFor, images_digest
+from bench.kit.overlap import Leakage, too_many
 from bench.kit.validation import InvalidResult
 from bench.planning.protocols import changed, choose
 
@@ -61,6 +62,8 @@ class Result:
     image_bytes: int
     label_bytes: int | None
     rows: tuple[dict[str, Any], ...]
+    data_digest: str = ""
+    overlap: int = 0  # images that are test images
 
     @property
     def top1(self) -> Summary:
@@ -96,6 +99,7 @@ def evaluate(
     name: str = "mine",
     data_root: Path | str | None = None,
     device: str = "auto",
+    allow_overlap: bool = False,
 ) -> Result:
     """Train students on a synthetic set and test them on the real test set, as ``bench run`` does.
 
@@ -117,11 +121,13 @@ def evaluate(
         name: the name of the method in the result.
         data_root: the folder that holds data sets; None: its default.
         device: a torch device; ``auto``: an accelerator where there is one.
+        allow_overlap: go on where more than 1 % of the test images are training images, or of the images test images.
 
     Raises:
         UserError: a name that nothing answers to, or inputs that the data set or the protocol does not allow.
         Diverged: training of a student diverged.
     """
+    choose_kernels(portable=True)
     info = catalogue.dataset(dataset)
     place = device_for(device)
     rules = changed(choose(protocol, info, name), dict(settings or {}))
@@ -136,6 +142,11 @@ def evaluate(
     try:
         given = labels if kind == "hard" and labels is not None else classes
         made, order = images_of(images, given, info, ipc, value_range, name)
+        copies = Leakage.of(real)
+        among = copies.among(made.pixels)
+        refusal = copies.refusal(info.name) or too_many(among, len(made), f"images are test images of {info.name}")
+        if refusal and not allow_overlap:
+            raise UserError(refusal)
         with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
             images_folder, labels_folder, work = (Path(folder, part) for part in ("images", "labels", "work"))
             for one in (images_folder, labels_folder, work):
@@ -173,6 +184,8 @@ def evaluate(
         image_bytes=image_bytes,
         label_bytes=None if kind == "online" else label_bytes,
         rows=tuple(rows),
+        data_digest=real.digest,
+        overlap=among,
     )
 
 

@@ -162,6 +162,8 @@ def _entry(facts: dict[str, Any], cell: Cell, cells: dict[str, Cell], lookup: _L
         "state": "done",
         "reason": None,
         "public": record.public,
+        "data_digest": record.data_digest,
+        "overlap": record.overlap,
         "full_label_bytes": None if facts["ipc"] is None else _full_label_bytes(result, classes),
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
         "environment": record.run.environment,

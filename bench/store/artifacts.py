@@ -24,15 +24,15 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from io import FileIO
 from pathlib import Path
 from typing import Literal
 
 from bench.errors import UserError
 from bench.store.record import FileFacts, Record
+from bench.store.sealing import read_sealed
 
 RECORD = "record.json"
-FORMAT = 2  # raise it when identities or the layout change: an older store is then named and left alone
+FORMAT = 3  # raise it when identities or the layout change: an older store is then named and left alone
 _UMASK = os.umask(0)  # it can only be read by setting it
 os.umask(_UMASK)
 
@@ -61,14 +61,6 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, as hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _read(path: str) -> bytes | None:
-    try:
-        with FileIO(path) as stream:
-            return stream.readall()
-    except FileNotFoundError:
-        return None
 
 
 def _flush(path: Path) -> None:
@@ -144,11 +136,12 @@ class Store:
         """
         place = f"cells/{cell_id}/{RECORD}"  # with plain text for paths: grids have thousands of cells
         try:
-            text = _read(f"{self.root}/{place}")
-            if text is None:
+            try:
+                text = read_sealed(f"{self.root}/{place}")
+            except FileNotFoundError:
                 if not self.folder(cell_id).exists():
                     return None
-                text = (self.root / place).read_bytes()  # the folder came in between; else its record is missing
+                text = read_sealed(self.root / place)  # the folder came in between; else its record is missing
             record = Record.parse(text)
         except (OSError, ValueError) as error:
             raise Damaged(f"{place}: {str(error).splitlines()[0]}") from None
@@ -159,7 +152,7 @@ class Store:
     def failure(self, cell_id: str) -> Record | None:
         """Read what went wrong the last time this cell was tried; None where nothing did."""
         try:
-            return Record.parse((self.root / "failures" / f"{cell_id}.json").read_bytes())
+            return Record.parse(read_sealed(self.root / "failures" / f"{cell_id}.json"))
         except (OSError, ValueError):
             return None
 
@@ -216,7 +209,7 @@ class Store:
         """Make a draft the artifact of its cell: flush, write the record last, rename."""
         for path in _files(draft).values():
             _flush(path)
-        write_atomically(draft / RECORD, record.model_dump_json(indent=1) + "\n")
+        write_atomically(draft / RECORD, record.text)
         self.discard(record.id)
         draft.chmod(0o777 & ~_UMASK)
         draft.rename(self.folder(record.id))
@@ -226,7 +219,7 @@ class Store:
 
     def fail(self, record: Record) -> None:
         """Keep what went wrong with a cell."""
-        write_atomically(self.root / "failures" / f"{record.id}.json", record.model_dump_json(indent=1) + "\n")
+        write_atomically(self.root / "failures" / f"{record.id}.json", record.text)
 
     def discard(self, cell_id: str) -> None:
         """Remove an artifact; atomic for whoever looks at the same time."""

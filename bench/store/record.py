@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError
 
 from bench.api import BaseConfig, FrozenBackbone
 from bench.api.config import first_problem
 from bench.store.cell import Cell, digest
+from bench.store.sealing import sealed
 
 SCHEMA_VERSION = 1  # raise it with what a record holds, and say in UPGRADES how an older one becomes so
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}  # version -> what makes it one of the next
 
 
+# "training": test images that are training images, too; "images": synthetic images that are test images and no training
+# images; "allowed": 1 where these are more than a run computes without --allow-overlap
+OVERLAP = ("training", "images", "allowed")
+
+
 class FileFacts(BaseConfig):
     """One file of an artifact."""
 
-    bytes: int
+    bytes: Annotated[int, Field(ge=0)]
     sha256: str
 
 
@@ -27,8 +33,8 @@ class RunFacts(BaseConfig):
     """The circumstances of a run: everything that may differ between two runs of the same cell."""
 
     started: str  # ISO 8601, UTC
-    seconds: float  # wall time of the last uninterrupted stretch
-    peak_memory: int  # bytes: resident set on the CPU, allocated on an accelerator
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]  # wall time of the last uninterrupted stretch
+    peak_memory: Annotated[int, Field(ge=0)]  # bytes: resident set on the CPU, allocated on an accelerator
     environment: dict[str, str]
 
 
@@ -59,6 +65,8 @@ class Record(BaseConfig):
     files: dict[str, FileFacts] = Field(default_factory=dict)  # relative path -> facts
     public: tuple[FrozenBackbone, ...] = ()
     plugins: tuple[PluginFacts, ...] = ()  # whose code made it
+    data_digest: str = ""  # of the data set that it was made from
+    overlap: dict[str, int] = Field(default_factory=dict)  # copies of test images: see OVERLAP
     run: RunFacts
     error: str | None = None  # failed: one line
     traceback: str | None = None
@@ -73,12 +81,17 @@ class Record(BaseConfig):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:  # nearly all records are of this version: look at the others alone
-            problem, values = first_problem(error), json.loads(text)
+            problem, values = first_problem(error), _plain(text)
         if not isinstance(values, dict) or (version := values.get("schema_version", 1)) == SCHEMA_VERSION:
             raise ValueError(problem)
         if type(version) is not int or version not in UPGRADES:
             raise ValueError(f"schema version {version!r} is not known to this release, which writes {SCHEMA_VERSION}")
         return cls.parse(json.dumps({**UPGRADES[version](values), "schema_version": version + 1}))
+
+    @property
+    def text(self) -> str:
+        """The content of its file."""
+        return sealed(self.model_dump_json(indent=1) + "\n")
 
     @property
     def bytes(self) -> int:
@@ -89,3 +102,10 @@ class Record(BaseConfig):
     def content(self) -> str:
         """A digest of what this cell made; children note it as their input."""
         return digest([self.result, {path: facts.sha256 for path, facts in self.files.items()}])
+
+
+def _plain(text: str | bytes) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None

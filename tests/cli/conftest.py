@@ -58,7 +58,7 @@ class Run:
             update={"environment": {**record.run.environment, **changes.pop("environment", {})}}
         )
         record = record.model_copy(update={"run": run, "result": {**record.result, **changes}})
-        (store / "cells" / record.id / "record.json").write_text(record.model_dump_json())
+        (store / "cells" / record.id / "record.json").write_text(record.text)
 
 
 @pytest.fixture(scope="session")

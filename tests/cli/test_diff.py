@@ -96,7 +96,7 @@ def test_what_differs_behind_the_same_cell_is_found(finished: Run, other: Path, 
             for parent, content in record.inputs.items()
         }
         changed = record.model_copy(update={"inputs": inputs, "result": {**record.result, "odd": 1}})
-        (other / "cells" / record.id / "record.json").write_text(changed.model_dump_json())
+        (other / "cells" / record.id / "record.json").write_text(changed.text)
     said = say("rded-hard-digits-ipc2-convnet2-w8-s0", "--store", finished.store.root, "--store-b", other)
     assert said.splitlines()[0] == "the same configuration, computed with another number of threads (1, 9)"
     assert "images › prepared › teacher" in said or "images › teacher" in said

@@ -89,18 +89,23 @@ def test_a_row_without_a_number_is_refused() -> None:
         choose(["rded"], to_frame([entry(state="failed", top1=None)]))
 
 
-def test_the_verdict_holds_the_mean_difference_against_the_interval() -> None:
-    frame = to_frame([entry(0, top1=0.50), entry(1, top1=0.52)])
+def test_the_verdict_asks_for_bits_or_for_the_interval_of_both() -> None:
+    here = {"cpu": "A", "instructions": "AVX2", "threads": "1", "torch": "2", "kernels": "portable"}
+    frame = to_frame([entry(0, top1=0.50, environment=here), entry(1, top1=0.52, environment=here)])
     (row,), (first, second) = records(pool(frame)), records(frame)
-    half = row.top1_high - row.top1_mean
-    assert half > 0
-    here = {"cpu": "A", "threads": "1", "torch": "2"}
-    said, fine = verdict(row, [Again(one, one.top1 + half - 1e-4, False) for one in (first, second)], here)
-    assert fine and "inside the recorded 95 % interval of -" in said
-    assert "so the code or the data is another" in said
-    said, fine = verdict(row, [Again(first, 0.50 - half - 1e-4, False)], {**here, "torch": "3"})
-    assert not fine and "outside" in said and said.endswith("computed elsewhere: torch 2 → 3")
+    half = 4.302652729911275 * (2 * 0.02**2 / 4) ** 0.5  # t of 2 degrees of freedom; variances .02²/2 over 2 each
     assert verdict(row, [Again(first, 0.5, True)], here) == ("reproduced to the last bit", True)
+    for elsewhere in (
+        here,
+        {**here, "cpu": "B", "instructions": "AVX512"},
+    ):  # portable kernels give these the same bits
+        said, fine = verdict(row, [Again(first, 0.5, False)], elsewhere)
+        assert not fine and "so the code or the data is another" in said
+    for shift, expected in ((half - 1e-4, True), (half + 1e-4, False)):
+        again = [Again(one, one.top1 + shift, False) for one in (first, second)]
+        said, fine = verdict(row, again, {**here, "kernels": "native", "cpu": "B"})
+        assert fine is expected and "95 % interval of both runs (n = 2, 2)" in said
+        assert said.endswith("computed elsewhere: cpu A → B, kernels portable → native")
 
 
 def test_a_row_is_run_again_to_the_same_bits(finished: Run) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from bench.api import catalogue
 from bench.store.record import Record
+from bench.store.sealing import read_sealed
 from tests.conftest import Bench, environment
 
 # Reads facts from standard input: what is public knowledge (the data set's title and statistics, the protocol), where
@@ -50,7 +51,7 @@ for facts in json.load(sys.stdin):
 
 
 def records(store: Path) -> dict[str, Record]:
-    found = [Record.model_validate_json(path.read_bytes()) for path in store.glob("cells/*/record.json")]
+    found = [Record.parse(read_sealed(path)) for path in store.glob("cells/*/record.json")]
     return {record.id: record for record in found}
 
 

@@ -25,6 +25,7 @@ from bench.kit.views import AugmentationStream, AugmentedBatch
 from bench.planning.grid import Request
 from bench.planning.plan import plan
 from bench.store.record import Record
+from bench.store.sealing import read_sealed
 from evaluators import student_training
 from evaluators.segmentation import Segmentation, SegmentationProtocol
 from methods.segmentation.masks import clicks, exact_shares, mask_loss
@@ -378,7 +379,7 @@ def test_a_tiny_run_of_the_suite(
     assert "## Beside the paper" in board
     assert "358.32 MB of the teacher" in board
     cells = tmp_path / "store" / "cells"
-    weigh([Record.model_validate_json(path.read_bytes()) for path in cells.glob("*/record.json")], cells)
+    weigh([Record.parse(read_sealed(path)) for path in cells.glob("*/record.json")], cells)
     before = {path: path.stat().st_mtime_ns for path in cells.rglob("*")}
     capsys.readouterr()
     assert cli.main([*command, "--dry-run"]) == 0

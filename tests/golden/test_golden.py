@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.golden.facts import PARTS
+from tests.golden.portable import bits
 
 FROZEN: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("facts.json").read_text(encoding="utf-8"))
 
@@ -43,3 +45,10 @@ def test_a_planted_change_is_found() -> None:
 
 def test_every_part_is_frozen() -> None:
     assert list(FROZEN) == list(PARTS)
+
+
+def test_portable_kernels_give_the_committed_bits(tmp_path: Path) -> None:
+    frozen = json.loads(Path(__file__).with_name("portable.json").read_text(encoding="utf-8"))
+    if torch.__version__ not in frozen or "avx2" not in Path("/proc/cpuinfo").read_text(encoding="utf-8"):
+        pytest.skip("bits of another version of torch, or no AVX2")
+    assert bits(tmp_path)[torch.__version__] == frozen[torch.__version__]

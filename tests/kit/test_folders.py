@@ -15,7 +15,7 @@ from PIL import Image
 from bench.api import Dataset, DatasetInfo, catalogue
 from bench.errors import UserError
 from bench.kit import data
-from bench.kit.data import decoding, folders, names
+from bench.kit.data import decoding, image_folders, names
 from bench.kit.data.dataset import Files, Resident
 from bench.kit.data.reading import cut_centre, default_workers, read_batches
 from bench.kit.views import AugmentationConfig, AugmentationStream
@@ -49,7 +49,7 @@ def resized(name: str, **facts: int) -> DatasetInfo:
 
 
 def test_the_imagenet100_list_is_idcs_in_idcs_order() -> None:
-    ids = folders.imagenet100_ids()
+    ids = image_folders.imagenet100_ids()
     assert len(set(ids)) == 100
     assert (ids[0], ids[1], ids[-1]) == ("n02869837", "n01749939", "n02090622")
     digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()
@@ -58,7 +58,7 @@ def test_the_imagenet100_list_is_idcs_in_idcs_order() -> None:
 
 
 def test_imagenet100_is_picked_out_of_imagenet1k_in_its_own_order(tmp_path: Path) -> None:
-    ids = folders.imagenet100_ids()
+    ids = image_folders.imagenet100_ids()
     write_tree(tmp_path / "imagenet-1k", [*sorted(ids), "n01440764"], (24, 20))
     found = data.load(catalogue.dataset("imagenet-100"), tmp_path)
     assert found.ids == ids
@@ -118,7 +118,7 @@ def test_tiny_imagenet_has_the_order_of_wnids_txt(tmp_path: Path, sorted_val: bo
 
 @pytest.mark.parametrize("nested", [False, True])
 def test_places_has_the_order_of_its_categories_under_both_kinds_of_folder(tmp_path: Path, nested: bool) -> None:
-    ids = (Path(folders.__file__).with_name("places365.txt")).read_text().split()
+    ids = (Path(image_folders.__file__).with_name("places365.txt")).read_text().split()
     assert len(ids) == 365
     # a folder is searched to its depths, so no class may lie within another
     assert not any(other.startswith(name + "/") for name in ids for other in ids)
@@ -136,7 +136,7 @@ def test_places_has_the_order_of_its_categories_under_both_kinds_of_folder(tmp_p
 
 
 def test_icons_need_the_mark_of_a_whole_build(tmp_path: Path) -> None:
-    classes = (Path(folders.__file__).with_name("icons_100.txt")).read_text().split()
+    classes = (Path(image_folders.__file__).with_name("icons_100.txt")).read_text().split()
     write_tree(tmp_path / "icons-100", classes, (64, 64), ".png")
     with pytest.raises(UserError, match=r"icons-100.json: no such file"):
         data.load(catalogue.dataset("icons-100"), tmp_path)
@@ -178,7 +178,7 @@ def test_a_truncated_image_is_named_before_anything_is_computed(
     broken = folder / "train" / "dog" / f"1{suffix}"
     broken.write_bytes(broken.read_bytes()[:-40])
     with pytest.raises(UserError) as caught:
-        load_own(folder)
+        _ = load_own(folder).train
     assert str(broken) in str(caught.value)
     assert "\n" not in str(caught.value)
 

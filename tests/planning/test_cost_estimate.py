@@ -141,7 +141,7 @@ def test_cells_like_others_take_as_long(tmp_path: Path) -> None:
         run = RunFacts(seconds=seconds, peak_memory=0, environment={}, started="")
         record = Record(id=cell.id, state="done", cell=cell, run=run)
         (tmp_path / "cells" / cell.id).mkdir()
-        (tmp_path / "cells" / cell.id / "record.json").write_text(record.model_dump_json())
+        (tmp_path / "cells" / cell.id / "record.json").write_text(record.text)
     assert LikeCells(store).seconds(second) == 7200.0 and LikeCells(store).seconds(other) == 1.0
     assert all(LikeCells(store).seconds(cell) is None for cell in grid(methods=("sre2l",), ipc=(10,)).cells)
     one = estimate(both, done=("teacher", "label", "evaluate"), store=store)

@@ -27,6 +27,7 @@ from bench.store.artifacts import Store
 from bench.store.cell import Cell
 from bench.store.entries import Entry, read_jsonl, write_jsonl
 from bench.store.record import Record, RunFacts
+from bench.store.sealing import read_sealed, sealed
 from tests.report.board_data import entry, grid, three
 
 RESULT = {
@@ -223,7 +224,7 @@ def test_damaged_records_are_named_on_the_board_and_in_its_file(tmp_path: Path) 
     (store.folder(torn.id) / "record.json").write_text('{"schema_version": 1, "id":')
     for cell, old, new in ((later, '"schema_version": 1', '"schema_version": 7'), (wild, '"top1": 0.5', '"top1": 1.5')):
         path = store.folder(cell.id) / "record.json"
-        path.write_text(path.read_text().replace(old, new))
+        path.write_text(sealed(read_sealed(path).decode().replace(old, new)))
     (board,) = from_store(store)
     assert sorted(one.state for one in board.entries) == ["done", "missing", "missing"]
     write(board, tmp_path / "out")
@@ -248,10 +249,10 @@ def test_a_record_of_an_older_version_is_upgraded(tmp_path: Path, monkeypatch: p
     store = filled(tmp_path, made)
     (expected,) = entries_of(store)
     path = store.folder(made.stage("evaluate")[0].id) / "record.json"
-    old = json.loads(path.read_text())
+    old = json.loads(read_sealed(path))
     old["seconds"] = old["run"].pop("seconds")
     old["result"] = {**old["result"], "top1": 50.0}
-    path.write_text(json.dumps(old | {"schema_version": -1}))
+    path.write_text(sealed(json.dumps(old | {"schema_version": -1})))
     assert "schema version -1 is not known" in entries_of(store)[0].damaged[0]
 
     def fraction(record: dict[str, Any]) -> dict[str, Any]:

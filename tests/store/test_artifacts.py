@@ -17,6 +17,7 @@ from bench.store.artifacts import Damaged, Store, write_atomically
 from bench.store.cell import Cell
 from bench.store.locks import lease
 from bench.store.record import Record, RunFacts
+from bench.store.sealing import read_sealed
 
 RUN = RunFacts(started="2026-01-01T00:00:00+00:00", seconds=1.0, peak_memory=1, environment={})
 
@@ -109,10 +110,13 @@ def test_an_artifact_that_comes_while_it_is_looked_for_is_found(
 ) -> None:
     store, looked = Store(tmp_path), []
 
-    def too_early(path: str) -> None:
-        looked.append(committed(store, cell()))
+    def too_early(path: str | Path) -> bytes:
+        if not looked:
+            looked.append(committed(store, cell()))
+            raise FileNotFoundError
+        return read_sealed(path)
 
-    monkeypatch.setattr(store_module, "_read", too_early)
+    monkeypatch.setattr(store_module, "read_sealed", too_early)
     assert store.record(cell().id) == looked[0]
 
 
@@ -192,13 +196,13 @@ def test_one_process_holds_a_lease_and_its_death_ends_it(tmp_path: Path) -> None
 def test_a_store_of_another_format_is_named_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "older" / "cells" / "a-1").mkdir(parents=True)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(UserError, match=r"older has format 1, and this release reads and writes format 2; .* --store"):
+    with pytest.raises(UserError, match=r"older has format 1, and this release reads and writes format 3; .* --store"):
         Store(tmp_path / "older")
     assert sorted(tmp_path.rglob("*")) == before
     Store(tmp_path / "ours")
     assert Store(tmp_path / "ours").root.name == "ours"
-    (tmp_path / "ours" / "format.json").write_text('{"format": 3}')
-    with pytest.raises(UserError, match="has format 3"):
+    (tmp_path / "ours" / "format.json").write_text('{"format": 4}')
+    with pytest.raises(UserError, match="has format 4"):
         Store(tmp_path / "ours")
     (tmp_path / "ours" / "format.json").write_text("{")
     with pytest.raises(UserError, match="has format 0"):

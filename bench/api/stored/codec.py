@@ -119,6 +119,8 @@ def _read(part: str, text: str) -> dict[str, object]:
     if part == "coords":
         return {"coords": True}
     match = re.fullmatch(r"(prune|topk|renorm)([1-9]\d{0,6})", part)
+    if part == "prune1":
+        raise UserError(f"labels stored:{text}: prune1 keeps every batch, so it changes nothing; leave it out")
     if match is None:
         raise unknown(f"part of the codec stored:{text}", part, [*KNOWN, *FORMATS])
     name, number = match[1], int(match[2])

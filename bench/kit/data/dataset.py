@@ -1,10 +1,10 @@
-"""The splits of a data set: in memory (``Resident``), or read from files (``Files``)."""
+"""Data sets of image files, and the splits of any: in memory (``Resident``), or read from files (``Files``)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import final
@@ -12,8 +12,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from bench.api import AugmentationConfig, AugmentedBatch, Split
-from bench.kit.data.decoding import decode
+from bench.api import AugmentationConfig, AugmentedBatch, Dataset, DatasetInfo, Split
+from bench.kit.data.contents import CheckedPaths, Contents, Part
+from bench.kit.data.decoding import check_all, check_varied, decode, decode_all, opened
 from bench.kit.data.reading import Cut, cut_centre, cut_view, default_workers, read_batches
 from bench.kit.views import AugmentationStream, resized_crop, stream_of
 from bench.kit.views.geometry import centre
@@ -21,6 +22,8 @@ from bench.kit.views.geometry import centre
 Device = torch.device | str
 Replay = Sequence[tuple[int, int]]
 Rows = Callable[[int], slice]
+MOST_RESIDENT = 4 * 2**30  # bytes of uint8; Tiny-ImageNet has 1.4e9
+MOST_CHECKED = 100_000  # files; from here on a broken one is found when it is read
 
 
 @final
@@ -90,6 +93,10 @@ class Resident(Split):
     def image(self, index: int) -> Tensor:
         return self.pixels[index]
 
+    def tensors(self) -> Iterator[Tensor]:
+        yield from (self.pixels, *(self.extras[name] for name in sorted(self.extras)))
+        yield from () if self.channels is None else (self.channels,)
+
 
 @final
 class Files(Split):
@@ -158,3 +165,54 @@ def _chosen_rows(stream: AugmentationStream, indices: Tensor, rows: Rows | None)
 
 def _batches(count: int, indices: Tensor | None, batch_size: int) -> tuple[Tensor, ...]:
     return torch.split(torch.arange(count) if indices is None else indices.cpu(), batch_size)
+
+
+@final
+class FileDataset(Dataset):
+    """A data set of image files, each split read when it is first used.
+
+    A split whose images are all squares of one size is read into memory where it fits, others per batch.
+    """
+
+    contents: Contents
+
+    def __init__(self, info: DatasetInfo, contents: Contents):
+        vars(self).update(info=info, names=contents.words, ids=contents.ids, contents=contents)
+
+    @cached_property
+    def train(self) -> Split:
+        return _split(self.contents.parts["train"], self.ids)
+
+    @cached_property
+    def test(self) -> Split:
+        return _split(self.contents.parts["val"], self.ids)
+
+    @property
+    def digest(self) -> str:
+        return self.contents.digest
+
+
+def _split(part: Part, ids: Sequence[str]) -> Split:
+    """Open a split of the classes ``ids``.
+
+    Raises:
+        UserError: a file cannot be decoded or has changed, or the images of a class are all constant.
+    """
+    labels, paths = torch.arange(len(ids)).repeat_interleave(torch.from_numpy(part.counts)), CheckedPaths(part)
+    side = _side_in_memory(paths)
+    if not side and len(paths) < MOST_CHECKED:
+        check_all(paths)
+    ends = part.counts.cumsum().tolist()
+    check_varied({name: paths[first:last] for name, first, last in zip(ids, [0, *ends], ends, strict=False)})
+    return Resident(decode_all(paths, side), labels) if side else Files(paths, labels)
+
+
+def _side_in_memory(paths: Sequence[Path]) -> int:
+    """Return the side in pixels of all images; 0 where they are not squares of one size, or too large for memory."""
+    side = 0
+    for path in paths:
+        with opened(path) as image:
+            side = side or image.width
+            if image.size != (side, side) or len(paths) * 3 * side**2 > MOST_RESIDENT:
+                return 0
+    return side

@@ -6,27 +6,14 @@ Every folder and file counts once: links are followed, but not to what is listed
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
+from bench.api.catalogue import Listing
 from bench.errors import UserError, printable
 
 # torchvision's IMG_EXTENSIONS
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"))
 SPLITS = (("train", "training"), ("val", "valid", "validation", "test", "testing"))
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The images below ``root`` by class: class -> sorted relative paths."""
-
-    root: Path
-    files: dict[str, tuple[str, ...]]
-
-    @property
-    def paths(self) -> list[Path]:
-        """The files, class by class."""
-        return [self.root / path for files in self.files.values() for path in files]
 
 
 Seen = dict[tuple[int, int], Path]  # device and inode of folders that are listed, or lie above one
@@ -87,7 +74,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _check_file(entry: os.DirEntry[str], folder: Path) -> None:
-    check_name(Path(entry.path))
+    if not entry.name.isascii() or not entry.name.isprintable():  # a look at each of a million
+        check_name(Path(entry.path))
     if not entry.is_file():
         raise UserError(f"{entry.path}: not a regular file but a pipe, socket or device; remove it")
     if entry.is_symlink():

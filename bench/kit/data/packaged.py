@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.api import BaseConfig, DatasetInfo
-from bench.api.catalogue import DATA_ROOT_VARIABLE, DatasetPlugin
+from bench.api.catalogue import DATA_ROOT_VARIABLE, DatasetPlugin, ImageFiles
 from bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,12 +50,24 @@ class Packaged(DatasetPlugin):
     def locate(self, root: Path) -> str:
         return str(self._folder(root)) if self.source.places else self.source.page
 
+    def files(self, root: Path) -> ImageFiles | None:
+        if not self.source.reader.startswith("image_folders:"):
+            return None
+        found: ImageFiles = self._reader()(self._folder(root))
+        return found
+
     def load(self, info: DatasetInfo, root: Path) -> Dataset:
-        module, _, function = self.source.reader.partition(":")
-        read = getattr(import_module(f"bench.kit.data.{module}"), function)
-        made: Dataset = read(info, self._folder(root) if self.source.places else root)
-        self._check_counts(made, self.locate(root))
+        made: Dataset = self._reader()(info, self._folder(root) if self.source.places else root)
         return made
+
+    def check_counts(self, info: DatasetInfo, root: Path, classes: int, train: int, test: int) -> None:
+        found, expected = {"classes": classes}, {"classes": info.classes}
+        if self.source.exact:
+            found |= {"training images": train, "test images": test}
+            expected |= {"training images": info.train_images, "test images": info.test_images}
+        if found != expected:
+            has, lacks = (", ".join(f"{n} {kind}" for kind, n in counts.items()) for counts in (found, expected))
+            raise UserError(f"{self.locate(root)}: holds {has}, expected {lacks} of {self.name}; unpack it again")
 
     def build(self, source: Path, root: Path, progress: Callable[[int, int], None]) -> None:
         if self.name != "icons-100":
@@ -74,14 +86,10 @@ class Packaged(DatasetPlugin):
             f"({source.layout}), or name another folder by --data-root or ${DATA_ROOT_VARIABLE}"
         )
 
-    def _check_counts(self, made: Dataset, place: str) -> None:
-        found, expected = {"classes": len(made.ids)}, {"classes": made.info.classes}
-        if self.source.exact:
-            found |= {"training images": len(made.train), "test images": len(made.test)}
-            expected |= {"training images": made.info.train_images, "test images": made.info.test_images}
-        if found != expected:
-            has, lacks = (", ".join(f"{n} {kind}" for kind, n in counts.items()) for counts in (found, expected))
-            raise UserError(f"{place}: holds {has}, expected {lacks} of {self.name}; unpack it again")
+    def _reader(self) -> Callable[..., Any]:
+        module, _, function = self.source.reader.partition(":")
+        read: Callable[..., Any] = getattr(import_module(f"bench.kit.data.{module}"), function)
+        return read
 
 
 @cache

@@ -68,12 +68,12 @@ def cut_centre(size: int, whole: bool, image: Tensor, index: int) -> Tensor:
     return centre(image, size, whole)
 
 
-def _read(paths: Sequence[Path], cut: Cut, group: Tensor) -> tuple[Tensor, str]:
-    """Return a batch and "", or nothing and an error, as an exception of a worker would carry a traceback."""
+def _read(paths: Sequence[Path], cut: Cut, group: Tensor) -> tuple[Tensor, UserError | None]:
+    """Return a batch, or nothing and an error: raised in a worker, it would carry a traceback."""
     try:
-        return torch.stack([cut(decode(paths[index]), index) for index in group.tolist()]), ""
+        return torch.stack([cut(decode(paths[index]), index) for index in group.tolist()]), None
     except UserError as error:
-        return torch.empty(0), str(error)
+        return torch.empty(0), error
 
 
 def _start_worker(_: int) -> None:
@@ -81,7 +81,7 @@ def _start_worker(_: int) -> None:
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
 
 
-def _without_warning(loader: DataLoader[tuple[Tensor, str]]) -> Iterator[tuple[Tensor, str]]:
+def _without_warning(loader: DataLoader[tuple[Tensor, UserError | None]]) -> Iterator[tuple[Tensor, UserError | None]]:
     """Start a loader's workers with SIGUSR2 blocked.
 
     Slurm sends this warning of a job's end to every process, and only this one can save its work.
@@ -105,7 +105,7 @@ def read_batches(
     Raises:
         UserError: a file cannot be decoded, or ``cut`` needs images in memory.
     """
-    loader: DataLoader[tuple[Tensor, str]] = DataLoader(
+    loader: DataLoader[tuple[Tensor, UserError | None]] = DataLoader(
         groups,  # type: ignore[arg-type]
         batch_size=None,
         collate_fn=partial(_read, paths, cut),  # in the workers
@@ -116,6 +116,6 @@ def read_batches(
         generator=torch.Generator(),  # else starting workers would draw from the global stream
     )
     for images, wrong in _without_warning(loader):
-        if wrong:
-            raise UserError(wrong)
+        if wrong is not None:
+            raise wrong
         yield images.to(device, non_blocking=True)

@@ -16,6 +16,7 @@ from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.labels.codecs import Parts, codec_for, is_complete
 from bench.kit.labels.stored import MadeFor
+from bench.kit.validation import check_finite, check_logits
 from bench.kit.views import AugmentationConfig, AugmentationStream, AugmentedBatch
 
 _LABELS = "labels.safetensors"
@@ -35,6 +36,7 @@ class StaticLabels(LabelSource):
 
     def check(self, images: Images, order_hash: str) -> None:
         self.made_for.check(images, order_hash)
+        check_logits(self.logits, len(images), self.classes, "a label file")
 
     def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
         base = self.logits.index_select(0, views.indices)
@@ -91,4 +93,5 @@ def static_labels(
     codec.check(classes, 1, "this image set")
     encoded = [codec_for(codec, classes).encode(answer) for answer in answers]
     parts = {name: torch.cat([part[name] for part in encoded]).cpu() for name in encoded[0]}
+    check_finite(parts, f"what {label_model.kind} labels give, stored as {codec},")
     return StaticLabels(parts, codec, classes, MadeFor.of(images, order_hash, label_model), device)

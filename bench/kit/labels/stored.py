@@ -80,7 +80,7 @@ class StoredLabels(LabelSource):
     def __init__(self, folder: Path, layout: LabelLayout, made_for: MadeFor, device: torch.device):
         """Take the labels in a folder, where whole shards lie."""
         self.folder, self.layout, self.made_for, self.device = folder, layout, made_for, device
-        self.codec = codec_for(layout.codec, layout.classes)
+        self.codec, self.classes = codec_for(layout.codec, layout.classes), layout.classes
         self.complete = is_complete(layout.codec, layout.classes)
         self._names = [column.name for column in label_columns(layout.codec, layout.classes)]
         self._shard = lru_cache(_OPEN)(partial(_mapped, folder, self._names))

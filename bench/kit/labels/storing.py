@@ -19,6 +19,7 @@ from bench.kit.checkpoint import Checkpoint
 from bench.kit.data.dataset import Resident
 from bench.kit.labels.codecs import Parts, codec_for
 from bench.kit.labels.stored import MadeFor, StoredLabels, shard_problem
+from bench.kit.validation import check_finite
 from bench.kit.views import AugmentationStream
 from bench.kit.views.table import BOX, FLIP
 
@@ -77,6 +78,7 @@ def store(
             if checkpoint.due():
                 checkpoint.save(_joined(parts), shard=shard, batches=batches)
         joined = _joined(parts)
+        check_finite(joined, f"what {label_model.kind} labels give, stored as {codec},")
         tensors = (joined[column.name] for column in layout.columns)
         _write(work / shard_name(shard), layout.header(shard), tensors)
     return StoredLabels(work, layout, MadeFor.of(images, order_hash, label_model), device)

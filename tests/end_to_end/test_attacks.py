@@ -1,0 +1,154 @@
+"""Attempts to publish a wrong number: each ends in one line, a failed cell, or a row of its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from bench.cli import main
+from bench.execution.environment import PORTABLE
+from bench.store.sealing import read_sealed
+from tests.conftest import draw_classes
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_protocol: Path
+) -> Run:
+    """``bench VERB …`` in this process: exit code and all that was printed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    for name in PORTABLE:
+        monkeypatch.setenv(name, "")  # so that it is put back
+
+    def call(*words: str | Path, verb: str = "run") -> tuple[int, str]:
+        usual = ["--methods", "random_real", "--labels", "hard", "--ipc", "1", "--seeds", "0", "--no-baselines"]
+        usual += ["--students", "convnet2-w8", "--protocol", str(tiny_protocol), "--cluster", "inline"]
+        usual += ["--store", "store", "--out", "boards"]
+        code = main([verb, *(usual if verb == "run" else []), *map(str, words)])
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return call
+
+
+def entries(board: str = "folder-colours") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(f"boards/{board}.records.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_class_folders_that_change_places_are_computed_again(run: Run, colours: Path, split: str) -> None:
+    assert run("--dataset", f"folder:{colours}")[0] == 0
+    one, other = colours / split / "colour 0", colours / split / "colour 1"
+    one.rename(colours / "spare")
+    other.rename(one)
+    (colours / "spare").rename(other)
+    code, said = run("--dataset", f"folder:{colours}")
+    assert code == 0 and "nothing to do" not in said
+    assert len({one["data_digest"] for one in entries()}) == 2
+
+
+def test_two_folders_of_one_name_are_two_data_sets(run: Run, colours: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(colours, tmp_path / "noisy" / "colours")
+    Image.new("RGB", (16, 16), (9, 9, 9)).save(other / "val" / "colour 0" / "0.png")
+    run("--dataset", f"folder:{colours}")
+    run("--dataset", f"folder:{other}", "--seeds", "1")
+    assert len({(one["seed"], one["data_digest"]) for one in entries()}) == 2
+
+
+def test_an_image_that_changes_fails_its_cell_by_name(run: Run, colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.execution import stages, worker
+
+    made = dict(stages.STAGES)
+
+    def distill_and_meddle(task: stages.StageTask) -> stages.Made:
+        found = made["distill"](task)
+        shutil.copy(colours / "val" / "colour 0" / "1.png", colours / "val" / "colour 1" / "1.png")
+        stages.load_data.cache_clear()  # as another process would
+        return found
+
+    monkeypatch.setitem(worker.stages.STAGES, "distill", distill_and_meddle)
+    code, said = run("--dataset", f"folder:{colours}")
+    assert code == 1 and "colour 1/1.png has changed since the run was planned" in said
+
+
+def test_a_test_split_out_of_the_training_split_is_refused_and_marked(run: Run, colours: Path) -> None:
+    shutil.rmtree(colours / "val")
+    shutil.copytree(colours / "train", colours / "val")
+    code, said = run("--dataset", f"folder:{colours}")
+    assert code == 2 and "24 of 24 test images of folder-colours are training images" in said
+    code, said = run(f"folder:{colours}", verb="data")
+    assert code == 1 and "24 of 24 test images are training images, too" in said
+    assert run("--dataset", f"folder:{colours}", "--allow-overlap")[0] == 0
+    assert entries()[0]["overlap"] == {"training": 24, "allowed": 1}
+
+
+def test_a_set_made_of_test_images_is_refused_and_marked(run: Run, tmp_path: Path) -> None:
+    colours = draw_classes(tmp_path / "colours", side=32)
+    for folder in sorted((colours / "val").iterdir()):
+        (tmp_path / "theirs" / folder.name).mkdir(parents=True)
+        Image.open(folder / "2.png").save(tmp_path / "theirs" / folder.name / "best.bmp")
+    words = ("theirs", "--dataset", f"folder:{colours}", "--store", "store")
+    code, said = run(*words, verb="import")
+    assert code == 2 and "3 of 3 images of theirs are test images of folder-colours" in said
+    assert not list((tmp_path / "store" / "imported").glob("*"))
+    assert run(*words, "--allow-overlap", verb="import")[0] == 0
+    ours = ("--dataset", f"folder:{colours}", "--methods", "external:theirs")
+    code, said = run(*ours)
+    assert code == 1 and "3 of 3 synthetic images are test images" in said
+    assert run(*ours, "--allow-overlap")[0] == 0
+    assert entries()[0]["overlap"] == {"images": 3, "allowed": 1}
+
+
+def test_a_cut_grid_is_named_and_an_edited_record_is_computed_again(run: Run, colours: Path, tmp_path: Path) -> None:
+    run("--dataset", f"folder:{colours}")
+    (first,) = (tmp_path / "store" / "grids").iterdir()
+    run("--dataset", f"folder:{colours}", "--ipc", "2")
+    assert len(entries()) == 2
+    whole = first.read_bytes()
+    first.write_bytes(whole[:300])
+    _, said = run("--store", "store", "--out", "boards", verb="report")
+    assert f"grids/{first.name}" in said and len(entries()) == 2
+    first.write_bytes(whole)
+    (record,) = (tmp_path / "store" / "cells").glob("random_real-hard-*-ipc1-*/record.json")
+    top1 = json.loads(read_sealed(record))["result"]["top1"]
+    record.write_text(record.read_text().replace(f'"top1": {top1}', '"top1": 0.987'))
+    code, said = run("--dataset", f"folder:{colours}")
+    assert code == 0 and "edited or damaged; it is made again" in said
+    assert json.loads(read_sealed(record))["result"]["top1"] == top1
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lr = 2e-3": "lr = 5e-3"}, "lr is 0.005, not 0.002"),
+        ({'"common-digits-cpu"': '"Common-digits-cpu"'}, "name is 'Common-digits-cpu', not"),
+        ({'"common-digits-cpu"': '"common-digits-cpu[lr=2e-3]"'}, "may hold letters"),
+        ({"version = 1": "version = 9"}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_protocol_does_not_pass_for_another(tmp_path: Path, changes: dict[str, str], said: str) -> None:
+    from bench.api import catalogue
+    from bench.errors import UserError
+    from bench.planning.protocols import choose
+
+    text = Path("evaluators/protocols/common-digits-cpu.toml").read_text()
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / "own.toml").write_text(text)
+    try:
+        choose(str(tmp_path / "own.toml"), catalogue.dataset("digits"), "rded")
+    except UserError as error:
+        assert said and said in str(error)
+    else:
+        assert not said
