@@ -19,7 +19,6 @@ from bench.store.cell import STAGES, Stage
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bench.api import DatasetInfo
     from bench.execution.options import Options
     from bench.execution.scheduling import Schedule
     from bench.planning.grid import Grid
@@ -108,7 +107,7 @@ def compute(
     from bench.api import catalogue
     from bench.execution.environment import code
     from bench.execution.options import Options
-    from bench.execution.provenance import changed_code
+    from bench.execution.provenance import changed_code, keep_contents
     from bench.execution.scheduling import prepare
     from bench.planning import manifest
     from bench.planning.grid import ancestors
@@ -133,9 +132,11 @@ def compute(
         data_root = catalogue.root_of(grid.request.dataset, arguments.data_root).absolute()  # tasks run elsewhere
     except UserError:  # without a home folder; a data set that needs one says so when it is read
         data_root = None
+    if grid.dataset.train_images > MANY_FILES and not schedule.over:
+        out.print(f"looking at the files of {grid.dataset.name}; the first time all are read", markup=False)
     options = Options(
         store=store.root, data_root=data_root, device=arguments.device, threads=arguments.threads, code=code(),
-        contents=None if schedule.over else _keep_contents(out, grid.dataset, data_root, store),
+        contents=None if schedule.over else keep_contents(grid.dataset, data_root, store),
         allow_overlap=arguments.allow_overlap, portable=not arguments.native_kernels,
     )  # fmt: skip
     started = time.monotonic()
@@ -146,21 +147,6 @@ def compute(
         _show_results(out, board, {cell.id for cell in grid.cells})
         out.print(f"\nwrote {path}: {change}", markup=False)
     return _show_failures(out, schedule, store)
-
-
-def _keep_contents(out: Console, dataset: DatasetInfo, data_root: Path | None, store: Store) -> Path | None:
-    """Hash the image files of a data set, as far as they are not known, and keep what they hold in the store."""
-    from bench.kit.data import scan
-
-    if dataset.train_images > MANY_FILES:
-        out.print(f"looking at the files of {dataset.name}; the first time all are read", markup=False)
-    found = scan(dataset, data_root)
-    try:
-        return None if found is None else found.save(store.root / "datasets", dataset.name)
-    except OSError as error:
-        raise UserError(
-            f"the store {store.root}: {error.strerror}; free some space or choose another --store"
-        ) from None
 
 
 def _launch(

@@ -1,4 +1,4 @@
-"""The code behind a cell: distribution, version, a digest of the source, and all settings."""
+"""What is behind a cell: its code, with distribution, version, source digest and settings; and its data set's files."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.api import TeacherSpec, registry
+from bench.api import DatasetInfo, TeacherSpec, registry
 from bench.api.plugins import Group
+from bench.errors import Unusable, UserError
 from bench.format import plural
+from bench.kit.data import scan
 from bench.planning.protocols import read_settings
+from bench.store.artifacts import Store
 from bench.store.cell import Cell
 from bench.store.record import PluginFacts, Record
 from bench.version import __version__
@@ -31,6 +34,21 @@ def plugins(cell: Cell) -> tuple[PluginFacts, ...]:
         settings = read_settings(TeacherSpec, cell.call["settings"], cell.id).model_dump(mode="json")
     where = {"distribution": "distill-bench", "version": __version__, "source": source_digest(HARNESS)}
     return (PluginFacts(kind="harness", name=cell.by, settings=settings, **where),)
+
+
+def keep_contents(info: DatasetInfo, data_root: Path | None, store: Store) -> Path | None:
+    """Keep in the store what the image files of a data set hold, and return the file; None where there are no such.
+
+    Raises:
+        Unusable: the data are missing or not those that were planned with, or the store can't be written to.
+    """
+    try:
+        found = scan(info, data_root)
+        return None if found is None else found.save(store.root / "datasets", info.name)
+    except OSError as error:
+        raise Unusable(f"{store.root}: {error.strerror}; free some space, or choose another --store") from None
+    except UserError as error:
+        raise Unusable(str(error)) from None
 
 
 def changed_code(records: Iterable[Record]) -> list[str]:

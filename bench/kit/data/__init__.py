@@ -41,7 +41,7 @@ def load(info: DatasetInfo, data_root: Path | None = None, kept: Path | None = N
 
     Args:
         data_root: that of ``root_of``.
-        kept: the file that a store keeps the :func:`scan` in; then nothing is listed.
+        kept: the file in which a store keeps what :func:`scan` found; then nothing is listed.
 
     Raises:
         UserError: the data are missing (where to get them and where to put them), incomplete or broken (which file),
