@@ -32,7 +32,7 @@ def describe(name: str, data_root: Path | None) -> dict[str, str]:
     smallest = int(torch.bincount(found.train.labels, minlength=info.classes).min())
     sizes = f"{low[0]} x {low[1]}" if low == high else f"{low[0]} x {low[1]} to {high[0]} x {high[1]}"
     held = "in memory" if isinstance(found.train, Resident) else "read per batch"
-    refusal = copies.refusal(info.name)
+    count, again = copies.counts.tolist()
     return {
         **lines,
         "found in": place,
@@ -40,10 +40,10 @@ def describe(name: str, data_root: Path | None) -> dict[str, str]:
         "classes": f"{len(found.names)}: {found.names[0]} … {found.names[-1]}",
         "class order": found.order_hash,
         "digest": found.digest,
-        "overlap": f"{copies.in_training:,} of {copies.count:,} test images are training images, too",
+        "overlap": f"{again:,} of {count:,} test images are training images, too",
         "pixels": f"{sizes}, used at {info.image_size}; {held}",
         "mean, std": " ".join(f"{value:.4f}" for value in (*mean, *std)),
-        **({"problem": refusal} if refusal else {}),
+        **({"problem": copies.refusal} if copies.refusal else {}),
     }
 
 

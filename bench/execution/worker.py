@@ -160,8 +160,8 @@ def _test_copies(store: Store, real: Dataset, options: Options) -> Leakage:
         raise
     except UserError as error:
         raise Unusable(str(error)) from None
-    if (refusal := found.refusal(real.info.name)) and not options.allow_overlap:
-        raise Unusable(refusal)
+    if found.refusal and not options.allow_overlap:
+        raise Unusable(f"{real.info.name}: {found.refusal}")
     return found
 
 
@@ -182,8 +182,8 @@ def _overlap(made: stages.Made, parents: Mapping[str, Record], copies: Leakage, 
         InvalidResult: a method has too many of them among its images.
     """
     before = parents["images"].overlap if "images" in parents else {}
-    found = {"training": copies.in_training, "images": before.get("images", 0), "allowed": before.get("allowed", 0)}
-    if copies.refusal(""):
+    found = {"training": int(copies.counts[1]), "images": before.get("images", 0), "allowed": before.get("allowed", 0)}
+    if copies.refusal:
         found["allowed"] = 1
     if made.images is not None:
         found["images"] = copies.among(made.images.pixels)

@@ -3,72 +3,83 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from bench.api import Dataset, Split
 from bench.kit.data.contents import BROKEN, HASH, replaced
-from bench.kit.data.dataset import MOST_CHECKED, FileDataset, Files
-from bench.kit.data.decoding import processors
+from bench.kit.data.dataset import MOST_CHECKED, FileDataset, Resident
 
 # Of the test images, or of the synthetic ones. Copies can move a top-1 by their share at most, and one point is what
 # boards of five seeds tell apart; the exact copies within the field's own sets are fewer.
 MOST = 0.01
+SIDE = 8  # pixels of the thumbnails by which copies are known that were encoded or resized again
+NEAR = 4.0  # of 255, root mean square: JPEG changes a 16-px digit by 2, and the likest other one is 11 away
+FLAT = 0.1  # of the thumbnail's own contrast, so that flat images are not all alike
+_AT_ONCE = 4096
 
 
 @final
 @dataclass(frozen=True)
 class Leakage:
-    """The copies of test images in the training split, and the hashes by which further ones are found."""
+    """What the images of a data set look like, so that copies of test images are found."""
 
-    count: int  # test images
-    in_training: int  # of them: those that are training images, too
-    hashes: NDArray[np.void]  # of the others: as they are, and as they are tested
+    test: NDArray[np.uint8]  # hashes (M, HASH) of test images as they are tested, and as they are where they are small
+    test_thumbs: NDArray[np.uint8]  # (M, 3 · SIDE²) of the same
+    train: NDArray[np.uint8]  # the same of the training images; none where they are too many to be decoded for this
+    train_thumbs: NDArray[np.uint8]
+    counts: NDArray[np.int64]  # test images, and those of them that are training images, too
 
     @classmethod
     def of(cls, data: Dataset) -> Leakage:
-        """Compare the splits of a data set, by files where more than ``MOST_CHECKED`` would have to be decoded.
+        """Look at a data set; where more than ``MOST_CHECKED`` training images would be decoded, at their files alone.
 
         Raises:
             UserError: an image cannot be decoded.
         """
-        test = _hashes(data.test)
+        test, size = data.test, data.info.image_size
+        tested = [_looks(test, size, whole) for whole in ((True, False) if isinstance(test, Resident) else (False,))]
+        hashes, thumbs = (np.concatenate(parts) for parts in zip(*tested, strict=True))
         if isinstance(data, FileDataset) and len(data.contents.parts["train"].stamps) >= MOST_CHECKED:
-            train, tested = (data.contents.parts[name].hashes.view(f"V{HASH}")[:, 0] for name in ("train", "val"))
+            files = data.contents.parts
+            again = _isin(files["val"].hashes, files["train"].hashes)
+            train = np.zeros((0, HASH), np.uint8), np.zeros((0, thumbs.shape[1]), np.uint8)
         else:
-            train, tested = _hashes(data.train), test
-        again = np.isin(tested, train)
-        size = data.info.image_size
-        shown = _array(_hash(one) for batch, _ in data.test.centered(size, "cpu") for one in batch)
-        return cls(len(tested), int(again.sum()), np.unique(np.concatenate([test[~again], shown[~again]])))
+            train = _looks(data.train, size, isinstance(test, Resident))
+            again = _isin(tested[0][0], train[0])
+        return cls(hashes, thumbs, *train, np.array([len(test), again.sum()]))
 
-    def refusal(self, name: str) -> str:
-        """Say why a data set called ``name`` is refused; empty: it is not."""
-        return too_many(self.in_training, self.count, f"test images of {name} are training images, too")
+    @property
+    def refusal(self) -> str:
+        """Why the data set is refused; empty: it is not."""
+        count, copies = self.counts.tolist()
+        return too_many(copies, count, "test images are training images, too")
 
-    def among(self, images: Iterable[Tensor]) -> int:
-        """Count the images, uint8 (3, S, S), that are test images and no training images."""
-        return int(np.isin(_array(map(_hash, images)), self.hashes).sum())
+    def among(self, images: Tensor) -> int:
+        """Count the images, uint8 (N, 3, S, S), that are test images and no training images."""
+        hashes, thumbs = _look(images)
+        copies = _isin(hashes, self.test) | _near(thumbs, self.test_thumbs)
+        hashes, thumbs = hashes[copies], thumbs[copies]
+        return int((~(_isin(hashes, self.train) | _near(thumbs, self.train_thumbs))).sum())
 
     def save(self, path: Path) -> None:
         """Write the file that :meth:`load` reads."""
         with replaced(path) as stream:
-            np.savez(stream, counts=[self.count, self.in_training], hashes=self.hashes.view(np.uint8))
+            np.savez(stream, allow_pickle=False, **vars(self))
 
     @classmethod
     def load(cls, path: Path) -> Leakage | None:
         """Read what was saved; None where that is nothing readable."""
         try:
             with np.load(path) as held:
-                count, in_training = held["counts"].tolist()
-                return cls(count, in_training, held["hashes"].view(f"V{HASH}"))
+                return cls(*(held[field.name] for field in fields(cls)))
         except BROKEN:
             return None
 
@@ -83,18 +94,35 @@ def too_many(copies: int, count: int, what: str) -> str:
     )
 
 
-def _hashes(split: Split) -> NDArray[np.void]:
-    """Hash the decoded images of a split."""
-    if not isinstance(split, Files):
-        return _array(_hash(split.image(index)) for index in range(len(split)))
-    with ThreadPoolExecutor(processors()) as pool:
-        return _array(pool.map(lambda index: _hash(split.image(index)), range(len(split))))
+def _looks(split: Split, size: int, whole: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    looks = [_look(pixels) for pixels, _ in split.centered(size, "cpu", whole=whole)]
+    hashes, thumbs = (np.concatenate(parts) for parts in zip(*looks, strict=True))
+    return hashes, thumbs
 
 
-def _array(hashes: Iterable[bytes]) -> NDArray[np.void]:
-    return np.frombuffer(b"".join(hashes), f"V{HASH}")
+def _look(images: Tensor) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return hashes and thumbnails of images, uint8 (N, 3, S, S)."""
+    plain = images.cpu().contiguous()
+    hashes = b"".join(hashlib.blake2b(one.tobytes(), digest_size=HASH).digest() for one in plain.numpy())
+    thumbs = [adaptive_avg_pool2d(some.float(), SIDE).round().flatten(1).byte() for some in plain.split(_AT_ONCE)]
+    return np.frombuffer(hashes, np.uint8).reshape(-1, HASH), torch.cat(thumbs).numpy()
 
 
-def _hash(pixels: Tensor) -> bytes:
-    plain = pixels.cpu().contiguous()
-    return hashlib.blake2b(f"{tuple(plain.shape)}".encode() + plain.numpy().tobytes(), digest_size=HASH).digest()
+def _isin(hashes: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    one, other = (np.ascontiguousarray(array).view(f"V{HASH}")[:, 0] for array in (hashes, others))
+    found: NDArray[np.bool_] = np.isin(one, other)
+    return found
+
+
+def _near(thumbs: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Say which thumbnails (N, 3 · SIDE²) are nearly one of the others."""
+    near, ours = np.zeros(len(thumbs), bool), torch.from_numpy(thumbs).float()
+    for some in torch.from_numpy(others).split(_AT_ONCE):
+        theirs = some.float()
+        contrast = theirs.unflatten(1, (3, -1)).var(2, correction=0).mean(1)
+        limit = (FLAT**2 * contrast).clamp(max=NEAR**2)
+        for first in range(0, len(ours), _AT_ONCE):
+            mine = ours[first : first + _AT_ONCE]
+            squares = mine.square().sum(1)[:, None] + theirs.square().sum(1) - 2 * mine @ theirs.T
+            near[first : first + _AT_ONCE] |= (squares / mine.shape[1] <= limit).any(1).numpy()
+    return near

@@ -144,7 +144,7 @@ def evaluate(
         made, order = images_of(images, given, info, ipc, value_range, name)
         copies = Leakage.of(real)
         among = copies.among(made.pixels)
-        refusal = copies.refusal(info.name) or too_many(among, len(made), f"images are test images of {info.name}")
+        refusal = copies.refusal or too_many(among, len(made), f"images are test images of {info.name}")
         if refusal and not allow_overlap:
             raise UserError(refusal)
         with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():

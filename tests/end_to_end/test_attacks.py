@@ -84,7 +84,7 @@ def test_a_test_split_out_of_the_training_split_is_refused_and_marked(run: Run, 
     shutil.rmtree(colours / "val")
     shutil.copytree(colours / "train", colours / "val")
     code, said = run("--dataset", f"folder:{colours}")
-    assert code == 2 and "24 of 24 test images of folder-colours are training images" in said
+    assert code == 2 and "folder-colours: 24 of 24 test images are training images" in said
     code, said = run(f"folder:{colours}", verb="data")
     assert code == 1 and "24 of 24 test images are training images, too" in said
     assert run("--dataset", f"folder:{colours}", "--allow-overlap")[0] == 0

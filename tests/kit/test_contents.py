@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from bench.api import Dataset
 from bench.api.catalogue import ImageFiles
 from bench.errors import UserError
 from bench.kit import data
 from bench.kit.data import contents
 from bench.kit.data.contents import CheckedPaths, Contents, DataChanged, contents_of
 from bench.kit.data.dataset import FileDataset, Files
+from bench.kit.data.decoding import decode
 from bench.kit.data.listing import list_folder
 from bench.kit.overlap import Leakage, too_many
 
@@ -139,23 +142,46 @@ def test_arrays_are_digested_by_their_pixels() -> None:
     assert one.digest != other.digest
 
 
-def test_copies_of_test_images_are_counted_by_their_pixels(colours: Path, tmp_path: Path) -> None:
-    clean = Leakage.of(data.load(data.catalogue.dataset(f"folder:{colours}"), colours))
-    assert (clean.count, clean.in_training, clean.refusal("x")) == (12, 0, "")
-    for index in range(2):  # the same pixels in another format
-        from PIL import Image
+def own(folder: Path) -> Dataset:
+    return data.load(data.catalogue.dataset(f"folder:{folder}"), folder)
 
+
+def test_test_images_among_the_training_images_are_counted_by_their_pixels(colours: Path) -> None:
+    clean = Leakage.of(own(colours))
+    assert (clean.counts.tolist(), clean.refusal) == ([12, 0], "")
+    for index in range(2):  # the same pixels in another format
         path = colours / "val" / "colour 0" / f"{index}.png"
         Image.open(path).save(colours / "train" / "colour 2" / f"copy{index}.bmp")
-    found = data.load(data.catalogue.dataset(f"folder:{colours}"), colours)
-    copies = Leakage.of(found)
-    assert copies.in_training == 2
-    assert "2 of 12 test images of x are training images" in copies.refusal("x")
-    assert copies.among([found.test.image(index) for index in range(12)]) == 10  # two are training images as well
-    assert copies.among([found.train.image(index) for index in range(len(found.train))]) == 0
-    copies.save(tmp_path / "copies.npz")
-    again = Leakage.load(tmp_path / "copies.npz")
-    assert again is not None and np.array_equal(again.hashes, copies.hashes) and again.count == 12
+    assert "2 of 12 test images are training images" in Leakage.of(own(colours)).refusal
+
+
+@pytest.mark.parametrize(("size", "image_size"), [(32, 32), (64, 64), (90, 64)])
+def test_copies_among_synthetic_images_are_known_as_they_are_and_nearly(
+    tmp_path: Path, size: int, image_size: int
+) -> None:
+    """As files, encoded again, and resized by another filter; not images of the same class, nor training images."""
+    stream = np.random.default_rng(0)
+    for split, count in (("train", 5), ("val", 4)):
+        for name in ("a", "b"):
+            (tmp_path / "set" / split / name).mkdir(parents=True)
+            for index in range(count):
+                coarse = stream.integers(0, 256, (3, 3, 3), dtype=np.uint8)
+                shown = Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
+                shown.save(tmp_path / "set" / split / name / f"{index}.png")
+    found = own(tmp_path / "set")
+    assert found.info.image_size == image_size
+    leakage, kept = Leakage.of(found), tmp_path / "kept.npz"
+    leakage.save(kept)
+    leakage = Leakage.load(kept) or leakage
+    tested, trained = (
+        torch.cat([x for x, _ in split.centered(image_size, "cpu")]) for split in (found.test, found.train)
+    )
+    assert (leakage.among(tested), leakage.among(trained)) == (8, 0)
+    again = []
+    for pixels in tested:
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(tmp_path / "again.jpg", quality=75)
+        again.append(decode(tmp_path / "again.jpg"))
+    assert leakage.among(torch.stack(again)) == 8
     assert Leakage.load(tmp_path / "none.npz") is None
 
 

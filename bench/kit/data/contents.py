@@ -178,11 +178,13 @@ def _remembered(
         return known
     try:
         with np.load(kept) as held:
-            places = np.arange(len(names))
-            if held["named"].tobytes() != _short(blob):  # a million names are looked at only if need be
-                place_of = {name: place for place, name in enumerate(_unpacked(held["names"]))}
-                places = np.array([place_of.get(name, -1) for name in names], np.int64)
             there, then = held["stamps"], held["hashes"]
+            if held["named"].tobytes() == _short(blob):
+                known |= (there == stamps) & (stamps != 0)
+                hashes[:] = then
+                return known
+            place_of = {name: place for place, name in enumerate(_unpacked(held["names"]))}
+        places = np.array([place_of.get(name, -1) for name in names], np.int64)
         known |= (places >= 0) & (there[places] == stamps) & (stamps != 0)
         hashes[known] = then[places[known]]
     except (*BROKEN, IndexError):
