@@ -56,6 +56,7 @@ class SRe2L(Distiller):
         groups: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], affects("speed")] = "auto"  # batches at once
 
     config: Config
+    quick: ClassVar[dict[str, Any]] = {"iterations": 20}
 
     @classmethod
     def for_dataset(cls, dataset: DatasetInfo, **overrides: Any) -> Self:

@@ -27,8 +27,9 @@ _processes.set_forkserver_preload(
 
 
 def run_command(words: Sequence[str], place: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m bench …`` in ``place``; without a PYTHONPATH of its own it is forked."""
-    if "PYTHONPATH" in environment:
+    """Run ``python -m bench …`` in ``place``: forked, unless there is a ``sitecustomize`` to heed."""
+    paths = environment.get("PYTHONPATH", "").split(os.pathsep)
+    if any((place / path / "sitecustomize.py").is_file() for path in paths):
         line = [sys.executable, "-m", "bench", *words]
         return subprocess.run(line, cwd=place, env=environment, capture_output=True, text=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -47,6 +48,7 @@ def _command(words: list[str], place: Path, environment: dict[str, str], outputs
     os.chdir(place)
     os.environ.clear()
     os.environ.update(environment)
+    sys.path[1:1] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     from bench.cli import main
 
     sys.exit(main(words))

@@ -72,6 +72,7 @@ class Distiller:
     info: ClassVar[MethodInfo]
     Config: ClassVar[type[BaseConfig]] = BaseConfig
     label_kinds: ClassVar[Mapping[str, str]] = {}  # kind of a label source of its own -> "module:Class"
+    quick: ClassVar[Mapping[str, Any]] = {}  # settings of a run of seconds, for the conformance suite
 
     def __init__(self, config: BaseConfig | None = None):
         self.config = config if config is not None else self.Config()

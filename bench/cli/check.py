@@ -1,4 +1,4 @@
-"""Run the conformance suite on a method, in seconds for a cheap one.
+"""Run the conformance suite on a method, under its own quick settings where it has some, in seconds.
 
 A method that passes can be resumed, shared and stored by the benchmark. Pass it on synthetic images first, then on the
 data set that you want to run. The same suite is importable: ``from bench.conformance import MethodConformance``.
@@ -7,10 +7,15 @@ data set that you want to run. The same suite is importable: ``from bench.confor
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bench.cli import screen
 from bench.cli.options import data_root_flag
 from bench.cli.parser import positive
+
+if TYPE_CHECKING:
+    from bench.conformance import MethodConformance
 
 HELP = "run the conformance suite on a method"
 EXAMPLES = """examples:
@@ -39,7 +44,7 @@ def execute(arguments: argparse.Namespace) -> int:
     suite = type("Chosen", (MethodConformance,), chosen)
     out, failed = screen.console(), 0
     with out.status("") as status:
-        for outcome in run(suite, begin=status.update):
+        for outcome in run(suite, begin=lambda title: status.update(_Now(title, suite))):
             failed += outcome.passed is False
             sign = {True: "✓", False: "✗", None: "–"}[outcome.passed]
             reason = f"  ({outcome.reason})" if outcome.passed is None else ""
@@ -48,3 +53,15 @@ def execute(arguments: argparse.Namespace) -> int:
                 out.print(f"    {outcome.reason}", markup=False)
     out.print(f"{arguments.method}: {'passed' if not failed else f'{failed} tests failed'}", markup=False)
     return 1 if failed else 0
+
+
+@dataclass(frozen=True)
+class _Now:
+    """The test that runs, and how far the stage in it is; looked at whenever the screen is drawn."""
+
+    title: str
+    suite: type[MethodConformance]
+
+    def __rich__(self) -> str:
+        steps = self.suite.bench.steps
+        return f"{self.title}  {steps[-1][0]}/{steps[-1][1]}" if steps else self.title

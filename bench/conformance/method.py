@@ -31,8 +31,9 @@ _PLAIN = {".safetensors", ".json", ".jpg", ".png"}
 class MethodConformance(Suite):
     """The tests of one method; see :mod:`bench.conformance`.
 
-    ``method`` is a name as of ``--methods``, with settings in brackets, or a class. ``dataset`` is a name of ``bench
-    list datasets``; None: the method's ``example_data``, else synthetic stripes.
+    ``method`` is a name as of ``--methods``, with settings in brackets, or a class; where they are silent, its
+    ``quick`` settings hold. ``dataset`` is a name of ``bench list datasets``; None: the method's ``example_data``, else
+    synthetic stripes.
     """
 
     method: ClassVar[str | type[Distiller]]
@@ -54,7 +55,7 @@ class MethodConformance(Suite):
         kind = registry.method(variant.method) if isinstance(cls.method, str) else cls.method
         read_settings(kind.Config, variant.settings, f"the settings of {variant.method}")
         data = cls._data(kind)
-        method = kind.for_dataset(data.info, **variant.settings)
+        method = kind.for_dataset(data.info, **{**kind.quick, **variant.settings})
         cls._folder = TemporaryDirectory()
         cls.bench = Workbench(method, data, cls.ipc, Path(cls._folder.name))
         method.check(cls.bench.point)

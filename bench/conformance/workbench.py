@@ -145,6 +145,9 @@ class Workbench:
             made, work = (self.folder / f"{part}-{len(self._trained)}" for part in ("teacher", "teacher-work"))
             made.mkdir()
             work.mkdir()
-            train_trajectory(spec, self.data, made, work, self.device, lambda done, total, **_: None)
+            brief = spec.model_copy(
+                update={"epochs": min(spec.epochs, spec.checkpoints)}
+            )  # nothing here needs accuracy
+            train_trajectory(brief, self.data, made, work, self.device, killed_after(None, self.steps))
             self._trained[spec] = trajectory.Trajectory.load(made, self.device)
         return self._trained[spec]

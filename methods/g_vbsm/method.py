@@ -42,6 +42,7 @@ class GVBSM(Distiller):
     )  # fmt: skip
     Config = config.Config
     label_kinds: ClassVar[dict[str, str]] = {"ensemble": "methods.g_vbsm.ensemble:Ensemble"}
+    quick: ClassVar[dict[str, Any]] = {"iterations": 10}
 
     config: config.Config
 

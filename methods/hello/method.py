@@ -42,6 +42,7 @@ class HeLlO(Distiller):
     )  # fmt: skip
     Config = config.Config
     label_kinds: ClassVar[dict[str, str]] = {"projector": "methods.hello.projector:ProjectorLabels"}
+    quick: ClassVar[dict[str, Any]] = {"epochs": 2}
 
     config: config.Config
 

@@ -80,6 +80,12 @@ def test_links_lead_to_files(page: Path) -> None:
     assert [one for one in local if not (page.parent / one).exists() and not (generated / one).exists()] == []
 
 
+def test_snippets_are_files() -> None:
+    named = [path for page in PAGES for path in re.findall(r"--8.+\"(.+?)(?:::\d+)?\"", page.read_text("utf-8"))]
+    assert len(named) > 5 and [path for path in named if not (ROOT / path).is_file()] == []
+    assert not any("--8 <" in page.read_text("utf-8") for page in PAGES), "a formatter broke a snippet"
+
+
 def test_the_readme_is_short_and_its_method_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     readme = ROOT / "README.md"
     assert len(readme.read_text("utf-8").splitlines()) <= 150

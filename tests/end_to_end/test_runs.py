@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -125,14 +126,12 @@ def _works_in(process: Path, place: Path) -> bool:
 def test_two_runs_on_one_store_compute_no_cell_twice(undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     place, cells = undisturbed
     arguments = grid(place / "colours", place / "tiny.toml", "--cluster", "inline")
-    runs = [
-        subprocess.Popen(command(arguments), cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    printed = [run.communicate()[0] for run in runs]
+    words = list(map(str, arguments))
+    with ThreadPoolExecutor(2) as pool:
+        runs = list(pool.map(lambda _: run_command(words, tmp_path, environment()), range(2)))
     assert [run.returncode for run in runs] == [0, 0]
     assert outcome(tmp_path / ".bench") == cells
-    computed = [int(line.split()[1]) for text in printed for line in text.splitlines() if line.startswith("all ")]
+    computed = [int(line.split()[1]) for run in runs for line in run.stdout.splitlines() if line.startswith("all ")]
     assert sum(computed) == len(cells)
 
 

@@ -220,6 +220,7 @@ def test_nothing_runs_beside_what_is_timed(monkeypatch: pytest.MonkeyPatch) -> N
     assert count_slots(plan(timed), Options(store=Path())) == 1
 
 
+@pytest.mark.campaign
 def test_the_suite_in_a_tiny_form(bench: Bench, tmp_path: Path) -> None:
     """Through the command line: no data, a board by device that follows from its records, and no other board."""
     arguments = ("run", "--suite", "efficiency", "--small", *SMALLEST, "--out", "boards", "--cluster", "inline")

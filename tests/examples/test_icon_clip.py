@@ -141,6 +141,7 @@ def test_a_folder_without_drawn_icons(tmp_path: Path) -> None:
         read_corpus(tmp_path)
 
 
+@pytest.mark.campaign
 def test_both_commands_run_on_a_tiny_package(package: Path, tmp_path: Path) -> None:
     pytest.importorskip("resvg_py", reason="drawing icons needs the extra `icons`")
     out = tmp_path / "out"

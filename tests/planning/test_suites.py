@@ -317,7 +317,10 @@ BRIEF = {
 }
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in ("ablation", "baselines") else pytest.param(name, marks=pytest.mark.campaign) for name in OURS],
+)
 def test_a_tiny_run(name: str, bench: Bench, colours: Path, tmp_path: Path) -> None:
     """The small form with flags that make it tiny; its board lies apart and holds the trends and the parameters."""
     methods, count, sizes = TINY[name]
