@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 HELP = "check the environment, here and on the cluster"
 EXAMPLES = """examples:
   python -m bench doctor
-  python -m bench doctor --profile horeka --store /shared/me/bench
-  python -m bench doctor --profile horeka --no-job
+  python -m bench doctor --profile mycluster --store /shared/me/bench
+  python -m bench doctor --profile mycluster --no-job
 
 a profile, all of it optional:
   partition = "gpu"                       # of every task, unless its resource class says otherwise

@@ -25,7 +25,7 @@ EXAMPLES = """examples:
   python -m bench run --methods rded --ipc 10 --dataset imagenet-1k --protocol official --teacher resnet18.pth
   python -m bench run --methods hello --ipc 10 --set hello.conv_rank=4 --force label
   python -m bench run --methods sre2l,rded --ipc 10,50 --profile mycluster --dry-run
-  python -m bench run --methods sre2l,rded --ipc 10 --labels native,stored:prune10+topk10,teacher:int8,hard
+  python -m bench run --methods sre2l,rded --ipc 10 --labels native,stored:prune10+topk3,teacher:int8,hard
   python -m bench run --methods 'hello[adapt=head],hello' --ipc 10 --set protocol.epochs=30
   python -m bench run --suite baselines --dry-run
   python -m bench run --suite baselines --small
