@@ -82,7 +82,7 @@ def test_its_evaluator_passes() -> None:
 def test_all_of_it_in_a_run(bench: Bench, tmp_path: Path) -> None:
     put(tmp_path / "outside")
     words = ["--methods", "herding", "--ipc", "1", "--seeds", "0", "--dataset", "spots", "--no-baselines",
-             "--students", "tiny-mlp", "--labels", "native,stored:prune2+topk2+fixed8,hard",
+             "--students", "tiny-mlp", "--labels", "native,stored:prune2+fixed8,hard",
              "--protocol", "example-short", "--cluster", "inline", "--store", "s", "--out", "b"]  # fmt: skip
     done = bench("run", *words, env={"PYTHONPATH": "outside"})
     assert done.returncode == 0, done.stderr
