@@ -17,6 +17,8 @@ from tests.processes import run_command
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the tests run side by side
 
+FUZZ = int(os.environ.get("DISTILL_BENCH_FUZZ", "200"))  # hostile inputs tried of each kind
+
 TINY_PROTOCOL = """
 name = "tiny"
 version = 1

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from bench.api.dataset import DatasetInfo
 from bench.api.plugins import Group
@@ -110,15 +110,27 @@ class DatasetPlugin(ABC):
         raise UserError(f"{self.name} is not built from a source; leave out --source")
 
 
+def own_folder(kind: Literal["cache", "config"]) -> Path | None:
+    """Return this package's folder below ``$XDG_CACHE_HOME`` or ``$XDG_CONFIG_HOME``, else below the home folder.
+
+    None for a user without a home: no HOME, and no entry in the password file.
+    """
+    chosen = Path(os.environ.get(f"XDG_{kind.upper()}_HOME", ""))
+    try:  # a relative path is invalid (XDG Base Directory Specification)
+        return (chosen if chosen.is_absolute() else Path.home() / f".{kind}") / "distill-bench"
+    except RuntimeError:
+        return None
+
+
 def default_data_root() -> Path:
     """Return ``$DISTILL_BENCH_DATA``, else ``~/.cache/distill-bench/data``."""
-    chosen = os.environ.get(DATA_ROOT_VARIABLE)
-    try:
-        return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "distill-bench" / "data"
-    except RuntimeError:
+    if chosen := os.environ.get(DATA_ROOT_VARIABLE):
+        return Path(os.path.expanduser(chosen))  # noqa: PTH111 - Path's own fails without a home
+    if (cache := own_folder("cache")) is None:
         raise UserError(
             f"this user has no home folder to hold data sets; name a folder by --data-root or ${DATA_ROOT_VARIABLE}"
-        ) from None
+        )
+    return cache / "data"
 
 
 PLUGINS: Group[type[DatasetPlugin]] = Group("bench.datasets", "data set", DatasetPlugin, ["argument"])

@@ -12,7 +12,7 @@ from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
-from bench.errors import UserError, unknown
+from bench.errors import UserError, printable, unknown
 
 OWN = "distill-bench"
 
@@ -102,7 +102,7 @@ class Group(Generic[T]):
 
 def warn(line: str) -> None:
     """Write one line to stderr."""
-    sys.stderr.write(f"bench: {line}\n")
+    sys.stderr.write(f"bench: {printable(line)}\n")
 
 
 def _distribution(point: EntryPoint) -> str:

@@ -11,7 +11,7 @@ from keyword import iskeyword
 
 from bench.cli import screen
 from bench.cli.parser import Parser
-from bench.errors import UserError
+from bench.errors import UserError, printable
 from bench.version import __version__
 
 VERBS = (
@@ -72,3 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `bench list | head` is no error
         return 0
+    except OSError as error:  # of the surroundings: a full disk, a folder of others, no place for temporary files
+        place = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"bench: {printable(f'{place}{error.strerror or error}')}; free it or choose another place\n")
+        return 2

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from bench.cli import options as flags
 from bench.cli import screen
 from bench.cli.naming import select_one
+from bench.cli.parser import text_path
 from bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", metavar="A", help=what)
     parser.add_argument("b", metavar="B", nargs="?", help="another one (default: the same in --store-b)")
     flags.store_flag(parser)
-    parser.add_argument("--store-b", type=Path, metavar="PATH", help="the store of B (default: that of A)")
+    parser.add_argument("--store-b", type=text_path, metavar="PATH", help="the store of B (default: that of A)")
     parser.add_argument("--json", action="store_true", help="everything that differs, for programs")
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from pathlib import Path
 
 from bench.cli import options as flags
 from bench.cli import screen
+from bench.cli.parser import text_path
 from bench.format import plural, size
 
 HELP = "export a distilled set as a folder to publish"
@@ -24,7 +24,7 @@ EXAMPLES = """examples:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``bench export``."""
     parser.add_argument("cell", metavar="CELL", help="the id of a distill or evaluate cell, or its beginning")
-    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="a new or empty folder")
+    parser.add_argument("--to", type=text_path, required=True, metavar="DIR", help="a new or empty folder")
     flags.store_flag(parser)
     flags.data_root_flag(parser)
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from pathlib import Path
 
 from bench.cli import options as flags
 from bench.cli import screen
+from bench.cli.parser import text_path
 
 HELP = "import a released distilled set, as method external:NAME"
 EXAMPLES = """examples:
@@ -23,7 +23,7 @@ EXAMPLES = """examples:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``bench import``."""
-    parser.add_argument("folder", type=Path, metavar="DIR", help="the distilled set")
+    parser.add_argument("folder", type=text_path, metavar="DIR", help="the distilled set")
     parser.add_argument("--name", metavar="NAME", help="its name (default: that of the folder)")
     parser.add_argument("--dataset", metavar="NAME", help="the data set it stands for (default: as its manifest says)")
     parser.add_argument("--allow-overlap", action="store_true", help="take a set with test images among its own")

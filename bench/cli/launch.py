@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from bench.cli import options as common
 from bench.cli import plan_tables, screen
-from bench.cli.parser import positive
+from bench.cli.parser import positive, text_path
 from bench.errors import UserError
 from bench.store.cell import STAGES, Stage
 
@@ -34,7 +34,9 @@ def flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Add the flags that say where and how to compute."""
     group = parser.add_argument_group("where and how to compute it")
     common.store_flag(group)
-    group.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="boards (default: results)")
+    group.add_argument(
+        "--out", type=text_path, default=Path("results"), metavar="DIR", help="boards (default: results)"
+    )
     group.add_argument(
         "--cluster",
         choices=("auto", "inline", "local", "slurm"),

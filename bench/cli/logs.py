@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from bench.cli import options as flags
 from bench.cli.naming import select, shorten
 from bench.cli.parser import positive
-from bench.errors import UserError
+from bench.errors import UserError, printable
 from bench.format import plural
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _without_log(store: Store, cell_id: str, task: SubmittedTask | None) -> int:
     sys.stderr.write(f"no log of {cell_id}: {why}; {instead}\n")
     if failure is None:
         return 1
-    sys.stdout.write((failure.traceback or failure.error or "").rstrip("\n") + "\n")
+    sys.stdout.write(printable((failure.traceback or failure.error or "").rstrip("\n"), keep="\n") + "\n")
     return 0
 
 
@@ -89,7 +89,7 @@ def _print(path: Path, position: int, lines: int | None = None) -> int:
         with path.open("rb") as stream:
             stream.seek(position)
             for line in stream if lines is None else deque(stream, lines):
-                sys.stdout.write(line.decode(errors="replace"))
+                sys.stdout.write(printable(line.decode(errors="replace"), keep="\t\n"))
             sys.stdout.flush()
             return stream.tell()
     except FileNotFoundError:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.cli.parser import names, numbers
+from bench.cli.parser import names, numbers, text_path
 from bench.errors import UserError
 from bench.planning.variants import plain_value
 
@@ -22,7 +22,7 @@ def store_flag(parser: argparse._ActionsContainer) -> None:
     default = Path(os.environ.get(STORE_VARIABLE, ".bench"))
     parser.add_argument(
         "--store",
-        type=Path,
+        type=text_path,
         default=default,
         metavar="PATH",
         help=f"folder of artifacts and records (default: ${STORE_VARIABLE}, else .bench)",
@@ -44,7 +44,7 @@ def data_root_flag(parser: argparse._ActionsContainer) -> None:
     """Add ``--data-root PATH``."""
     parser.add_argument(
         "--data-root",
-        type=Path,
+        type=text_path,
         metavar="PATH",
         help="the folder that holds data sets (default: $DISTILL_BENCH_DATA, else ~/.cache/distill-bench/data)",
     )

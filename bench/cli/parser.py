@@ -6,9 +6,10 @@ import argparse
 import difflib
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
-from bench.errors import UserError
+from bench.errors import UserError, printable
 from bench.planning.variants import split
 
 
@@ -47,6 +48,13 @@ def numbers(what: str) -> Callable[[str], tuple[int, ...]]:
         raise argparse.ArgumentTypeError(f"expected {what} separated by commas, not {text!r}")
 
     return parse
+
+
+def text_path(text: str) -> Path:
+    """Parse a path: it goes into records and job scripts, so that it must be printable text."""
+    if not text or printable(text) != text:
+        raise argparse.ArgumentTypeError(f"expected a path in UTF-8 without control characters, not {text!r}")
+    return Path(text)
 
 
 def positive(text: str) -> int:

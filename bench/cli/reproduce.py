@@ -18,7 +18,7 @@ from typing import Any
 
 from bench.cli import launch, screen
 from bench.cli import options as flags
-from bench.cli.parser import Parser
+from bench.cli.parser import Parser, text_path
 from bench.errors import UserError
 from bench.format import plural
 
@@ -37,7 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--boards",
-        type=Path,
+        type=text_path,
         metavar="PATH",
         help="a folder of boards, or one *.records.jsonl (default: leaderboards, or results where those "
         "have no number of the row)",

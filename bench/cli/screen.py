@@ -9,13 +9,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from bench.errors import printable
 from bench.store.cell import STAGES
 
 if TYPE_CHECKING:
@@ -35,7 +38,12 @@ _COLOURS = {"done": "green", "running": "cyan", "failed": "red", "blocked": "yel
 
 
 def prepare_output() -> None:
-    """Replace characters that the encoding of the output lacks, and ignore a COLUMNS that is no usable width."""
+    """Replace characters that the encoding of the output lacks, and ignore a COLUMNS that is no usable width.
+
+    Closed streams are as if they were thrown away.
+    """
+    nowhere = Path(os.devnull)
+    sys.stdout, sys.stderr = (stream or nowhere.open("w") for stream in (sys.stdout, sys.stderr))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -44,10 +52,18 @@ def prepare_output() -> None:
         os.environ.pop("COLUMNS", None)
 
 
+class _Printable(Console):
+    """A console on which text that comes from elsewhere, names say, moves no cursor and changes no colour."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else printable(text, keep="\n"), style, control)
+
+
 def console() -> Console:
     """Return standard output; styled only on a terminal (rich heeds NO_COLOR)."""
     width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", _LOG_WIDTH))
-    return Console(highlight=False, soft_wrap=True, width=width)
+    return _Printable(highlight=False, soft_wrap=True, width=width)
 
 
 class _Table(Table):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from bench.cli import options as flags
 from bench.cli import screen
 from bench.cli.naming import select_one
+from bench.cli.parser import text_path
 from bench.errors import UserError
 from bench.format import size
 
@@ -32,7 +33,7 @@ EXAMPLES = """examples:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``bench show``."""
     parser.add_argument("cell", metavar="CELL", help="the id of a cell, or its beginning")
-    parser.add_argument("--images", type=Path, metavar="FILE.png", help="draw the cell's images into this file")
+    parser.add_argument("--images", type=text_path, metavar="FILE.png", help="draw the cell's images into this file")
     flags.store_flag(parser)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from bench.cli import screen
-from bench.cli.parser import names, numbers, positive
+from bench.cli.parser import names, numbers, positive, text_path
 from bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument("--csv", action="store_true", help="print CSV, a line per method, labels and IPC")
-    form.add_argument("--out", type=Path, metavar="DIR", help="write a page with a figure, and a CSV")
+    form.add_argument("--out", type=text_path, metavar="DIR", help="write a page with a figure, and a CSV")
 
 
 def execute(arguments: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ from bench.errors import UserError, unknown
 
 # one recipe for all methods, or each paper's own, whose names begin so
 COMMON, OFFICIAL = "common", "official"
+LONGEST = 1 << 20  # bytes of a file
 USUAL = "classification"  # the evaluator of a protocol that names none
 
 _NAME = re.compile(r"[\w.+-]+", re.ASCII)
@@ -39,7 +40,10 @@ def read_settings(model: type[S], values: dict[str, Any], where: str) -> S:
             raise unknown(f"key in {where}", place, _keys(model, first["loc"][:-1])) from None
         if first["type"] == "missing":
             raise UserError(f"{where}: {place} is missing") from None
-        raise UserError(f"{where}: {place}: {first['msg']}, not {first['input']!r}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise UserError(
+            f"{where}: {place}: {message}, not {repr(first['input'])[:200]}" if place else f"{where}: {message}"
+        ) from None
 
 
 def _keys(model: Any, path: tuple[int | str, ...]) -> list[str]:
@@ -164,8 +168,10 @@ def read_toml(path: Traversable, kind: str) -> dict[str, Any]:
         UserError: it can't be read, or is no TOML; ``kind`` is the word for what it should describe.
     """
     try:
+        if isinstance(path, Path) and path.exists() and not (path.is_file() and path.stat().st_size < LONGEST):
+            raise ValueError("expected a regular file of less than a megabyte")
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"the {kind} file {path} can't be read: {reason}") from None
 

@@ -63,5 +63,5 @@ def plain_value(text: str) -> Any:
     """Read a value as people type it: JSON, or else plain text."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text

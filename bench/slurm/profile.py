@@ -5,17 +5,16 @@ What is not set is left to sbatch, whose variables (SBATCH_PARTITION, SBATCH_ACC
 
 from __future__ import annotations
 
-import os
-import tomllib
-from contextlib import suppress
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from bench.api import BaseConfig
+from bench.api.catalogue import own_folder
 from bench.errors import UserError, unknown
-from bench.planning.protocols import read_settings
+from bench.planning.protocols import read_settings, read_toml
 from bench.store.cell import STAGES
 
 REPORT = "report"  # the last job of a run, which writes the boards
@@ -30,6 +29,10 @@ def _printable(text: str) -> str:
     return text
 
 
+def _lines(value: Any) -> Any:
+    return value.splitlines() if isinstance(value, str) else value
+
+
 def _begins_with_stage(name: str) -> str:
     if name.partition(":")[0] not in (*STAGES, REPORT):
         raise ValueError(f"expected a stage ({', '.join(STAGES)}), STAGE:PLUG-IN or report")
@@ -37,21 +40,83 @@ def _begins_with_stage(name: str) -> str:
 
 
 Cells = Annotated[str, AfterValidator(_begins_with_stage)]
+Shell = Annotated[str, AfterValidator(lambda text: _printable(re.sub(r"[\n\t]", " ", text)) and text)]
 Line = Annotated[str, AfterValidator(_printable)]  # goes into a line of the job script
 
 
+def _minutes(value: Any) -> Any:
+    """Read a time limit: minutes, or as sbatch has it (``2-00:00:00``, ``8:00:00``, ``30:00``)."""
+    if not isinstance(value, str) or value.isdecimal():
+        return value
+    found = re.fullmatch(r"(?:(\d+)-(\d+)(?::(\d+))?(?::(\d+))?|(?:(\d+):)?(\d+):(\d+))", value.strip())
+    if found is None:
+        raise ValueError('expected minutes, or "days-hours:minutes:seconds" as in "2-00:00:00"')
+    days, day_hours, day_minutes, day_seconds, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return (days * 24 + day_hours + hours) * 60 + day_minutes + minutes + (day_seconds + seconds > 0)
+
+
+def _gigabytes(value: Any, unit: str = "G") -> Any:
+    """Read an amount of memory: gigabytes, or as sbatch has it (``64G``, ``64000M``)."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", str(value).strip(), re.IGNORECASE)
+    if found is None:
+        raise ValueError('expected gigabytes, or as in "64G"')
+    return float(found[1]) * 1024.0 ** ("KMGT".index((found[2] or unit).upper()) - 2)
+
+
+def _in_our_words(values: Any) -> Any:
+    """Translate sbatch's options, e.g. ``time``, ``mem`` and ``gpus-per-node``, to the fields of a request."""
+    if not isinstance(values, dict):
+        return values
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        name = key.removeprefix("--").replace("-", "_")
+        if name in _INSTEAD:
+            raise ValueError(f"{key} is not used: expected {_INSTEAD[name]}")
+        if name in ("gpus", "gpus_per_node", "gpus_per_task"):
+            value = f"gpu:{value}"
+        elif name == "mem":
+            value = _gigabytes(value, "M")
+        elif name == "nodes":
+            if value not in (1, "1"):
+                raise ValueError("nodes: all processes of a cell are on one node; leave it out")
+            continue
+        name = _OURS.get(name, name)
+        if name in found:
+            raise ValueError(f"{key}: {name} is said twice")
+        found[name] = value
+    return found
+
+
+_OURS = {
+    "time": "minutes", "mem": "memory_gb", "cpus_per_task": "cpus", "ntasks": "processes",
+    "ntasks_per_node": "processes", **dict.fromkeys(("gpus", "gpus_per_node", "gpus_per_task"), "gres"),
+}  # fmt: skip
+_INSTEAD = {
+    **dict.fromkeys(("mem_per_cpu", "mem_per_gpu"), "memory_gb = 64, per node"),
+    **dict.fromkeys(("array", "array_parallelism"), "throttle = 64, parallel tasks, and max_array"),
+    **dict.fromkeys(("output", "error", "job_name", "dependency"), "nothing: it is chosen by the run"),
+}
+
+
 class ResourceRequest(BaseConfig):
-    """The resources to request from sbatch."""
+    """The resources to request from sbatch, whose own names are understood too."""
+
+    _translate = model_validator(mode="before")(_in_our_words)
 
     partition: Line | None = None
     account: Line | None = None
     qos: Line | None = None
     constraint: Line | None = None
+    exclude: Line | None = None  # nodes
+    nodelist: Line | None = None
+    reservation: Line | None = None
     gres: Line | None = None  # its accelerators are for all processes of a task, see Resources.scaled
     processes: int | None = Field(None, ge=1)  # per cell whose work can be shared; all on one node; None: 1
     cpus: int | None = Field(None, ge=1)  # per process; at least --threads
-    memory_gb: float | None = Field(None, gt=0)  # per node
-    minutes: int | None = Field(None, ge=1)
+    memory_gb: Annotated[float | None, BeforeValidator(_gigabytes)] = Field(None, gt=0)  # per node
+    minutes: Annotated[int | None, BeforeValidator(_minutes)] = Field(None, ge=1)
 
 
 class Resources(ResourceRequest):
@@ -77,7 +142,7 @@ class Profile(ResourceRequest):
 
     name: Line | None = None  # its path; None: the empty profile
     wckey: Line | None = None
-    setup: tuple[str, ...] = ()
+    setup: Annotated[tuple[Shell, ...], BeforeValidator(_lines)] = ()
     max_array: int | None = Field(None, ge=1)  # tasks per array; None: what the cluster allows (MaxArraySize)
     throttle: int | None = Field(None, ge=1)  # tasks of a stage and class that run at the same time
     warning_seconds: int = Field(120, ge=10)  # between USR2 and the end of a job, see warning_of
@@ -125,11 +190,8 @@ class Profile(ResourceRequest):
 
 def folders() -> list[Path]:
     """Return the folders that hold profiles; a user without a home folder has none but that of $XDG_CONFIG_HOME."""
-    found = [Path("profiles")]
-    with suppress(RuntimeError):
-        home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-        found.append(home / "distill-bench" / "profiles")
-    return found
+    own = own_folder("config")
+    return [Path("profiles"), *([own / "profiles"] if own else [])]
 
 
 def load(name: str | None) -> Profile:
@@ -153,13 +215,7 @@ def load(name: str | None) -> Profile:
                 "file, see bench doctor --help"
             )
         path = known[name]
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--profile {name}: {path}: {error.strerror}; expected a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"--profile {name}: {path} is not TOML: {error}") from None
-    return _parse(values, path).model_copy(update={"name": str(path.absolute())})
+    return _parse(read_toml(path, "profile"), path).model_copy(update={"name": str(path.absolute())})
 
 
 def _parse(values: dict[str, Any], path: Path) -> Profile:

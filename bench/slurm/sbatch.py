@@ -31,6 +31,7 @@ def call_sbatch(
     assert run is not None
     gpus = any(array.packs) and run.options.device.startswith("cuda") and resources.gres is None
     cpus = max(run.options.threads, resources.cpus or 1)
+    nodes = {key: value for key in ("exclude", "nodelist", "reservation") if (value := getattr(resources, key))}
     # not AutoExecutor: it takes None for "not given", and a wckey that is given at all, even an empty one,
     # makes some clusters refuse the job (submitit issues 1632 and 1758)
     executor = submitit.SlurmExecutor(journal.folder, max_num_timeout=profile.requeues)
@@ -54,7 +55,7 @@ def call_sbatch(
         signal_delay_s=profile.warning_of(resources),
         wckey=profile.wckey,
         # a dependency that can't be met any more (a failed task under aftercorr) would wait for ever
-        additional_parameters={"requeue": True, "kill-on-invalid-dep": "yes"},
+        additional_parameters={"requeue": True, "kill-on-invalid-dep": "yes", **nodes},
     )
     journal.append("submitting", stage=stage, resources=array.name, tasks=len(calls))
     try:

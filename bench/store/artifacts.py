@@ -109,7 +109,7 @@ class Store:
                 return 1
             write_atomically(marker, json.dumps({"format": FORMAT}) + "\n")
             return FORMAT
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return 0  # nobody's
 
     def folder(self, cell_id: str) -> Path:

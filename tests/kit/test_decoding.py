@@ -17,10 +17,10 @@ from PIL import Image
 
 from bench.errors import UserError
 from bench.kit.data.decoding import check_all, check_varied, decode, decode_all
+from tests.conftest import FUZZ
 
 RAMP = np.linspace(0, 65535, 64).round().astype(np.uint16).reshape(8, 8)
 EXPECTED = np.linspace(0, 255, 64).round().astype(np.uint8).reshape(8, 8)
-INPUTS = int(os.environ.get("DISTILL_BENCH_FUZZ", "200"))  # damaged files tried
 
 
 def grey(values: NDArray[Any], path: Path, **options: Any) -> None:
@@ -163,7 +163,7 @@ def test_damaged_files_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
         seeds.append((tmp_path / f"seed.{suffix}").read_bytes())
     grey(RAMP, tmp_path / "seed16.tif")
     seeds += [(tmp_path / "seed16.tif").read_bytes(), b"P5 8 8 65535\n" + RAMP.tobytes(), png(8, 8)]
-    for _ in range(INPUTS):
+    for _ in range(FUZZ):
         content = bytearray(draw.choice(seeds))
         for _ in range(draw.choice((1, 1, 2, 4, 16))):
             content[draw.randrange(len(content))] = draw.choice((0, 1, 127, 128, 255, draw.randrange(256)))

@@ -73,19 +73,51 @@ def test_a_short_job_is_not_warned_as_it_begins() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('time = "2-00:00:00"', {"minutes": 2880}),
+        ('time = "1-12"', {"minutes": 36 * 60}),
+        ('time = "8:00:00"', {"minutes": 480}),
+        ('minutes = "30:01"', {"minutes": 31}),
+        ("time = 90", {"minutes": 90}),
+        ('mem = "64G"', {"memory_gb": 64.0}),
+        ("mem = 2048", {"memory_gb": 2.0}),
+        ('memory_gb = "500M"', {"memory_gb": 500 / 1024}),
+        ("gpus_per_node = 1", {"gres": "gpu:1"}),
+        ('gpus-per-node = "a100:2"', {"gres": "gpu:a100:2"}),
+        ("cpus-per-task = 8", {"cpus": 8}),
+        ("nodes = 1", {}),
+        ('exclude = "n[1-3]"', {"exclude": "n[1-3]"}),
+        ('setup = "module load cuda\\nulimit -n 4096"', {"setup": ("module load cuda", "ulimit -n 4096")}),
+    ],
+)
+def test_slurms_own_words_are_understood(text: str, expected: dict[str, object]) -> None:
+    profile = load(written(text))
+    assert profile.model_dump(exclude_defaults=True, exclude={"name"}) == expected
+    if "setup" not in expected:
+        heavy = load(written(f"[resources.heavy]\ncells = ['teacher']\n{text}")).resources_of("heavy", "teacher")
+        assert expected.items() <= heavy.model_dump().items()
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ('partitoin = "gpu"', "unknown key in profiles/here.toml 'partitoin' (did you mean 'partition'?)"),
         ("[resources.a]\ncpu = 4", "unknown key in profiles/here.toml: [resources.a] 'cpu' (did you mean 'cpus'?)"),
         ("[resources.a]\ncells = ['traecher']", "expected a stage (teacher, prepare, distill, label, evaluate)"),
         *(
-            (f'{key} = "a\\nb"', f"profiles/here.toml: {key}: Value error, expected no line break")
+            (f'{key} = "a\\nb"', f"profiles/here.toml: {key}: expected no line break")
             for key in ("partition", "account", "qos", "constraint", "gres", "wckey")
         ),
-        ('[resources.a]\ngres = "gpu:1\\u0000"', "[resources.a]: gres: Value error, expected no line break"),
+        ('[resources.a]\ngres = "gpu:1\\u0000"', "[resources.a]: gres: expected no line break"),
+        ('time = "tomorrow"', 'minutes: expected minutes, or "days-hours:minutes:seconds" as in "2-00:00:00"'),
+        ('time = "1:00"\nminutes = 3', "minutes: minutes is said twice"),
+        ('mem_per_cpu = "4G"', "mem_per_cpu is not used: expected memory_gb = 64, per node"),
+        ("nodes = 2", "all processes of a cell are on one node"),
+        ('setup = ["a\\u001bb"]', "setup.0: expected no line break"),
         ("throttle = 0", "throttle: Input should be greater than or equal to 1, not 0"),
         ("resources = 3", "expected tables such as [resources.heavy]"),
-        ("partition = gpu", "profiles/here.toml is not TOML"),
+        ("partition = gpu", "the profile file profiles/here.toml can't be read"),
         ("[resources.a]\ncells = ['label']\n[resources.b]\ncells = ['label']", "label is in more than one"),
     ],
 )

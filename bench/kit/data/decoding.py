@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from bench.api.catalogue import own_folder
 from bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -145,15 +146,13 @@ def check_all(paths: Sequence[Path], stamps: Path | None = None) -> None:
     """Decode every file once, so that a broken one is found before anything is computed.
 
     JPEGs are decoded at an eighth of their size, which reads every byte for a third of the time. A check that
-    took long is remembered by the files' places, sizes and times of change, in ``stamps`` or its default.
+    took long is remembered by the files' places, sizes and times of change, below ``stamps`` or the cache of the user.
 
     Raises:
         UserError: a file cannot be decoded; the first such is named.
     """
-    if stamps is None:
-        with suppress(RuntimeError):  # without a home folder, the check is not remembered
-            stamps = Path.home() / ".cache" / "distill-bench" / "checked"
-    stamp = stamps / _state(paths) if stamps is not None else None
+    stamps = stamps or own_folder("cache")  # None: without a home folder, the check is not remembered
+    stamp = stamps / "checked" / _state(paths) if stamps is not None else None
     if stamp is not None and stamp.exists():
         return
     started = time.monotonic()

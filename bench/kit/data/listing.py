@@ -86,7 +86,7 @@ def _check_file(entry: os.DirEntry[str], folder: Path) -> None:
 
 def check_name(path: Path) -> None:
     """Refuse a file name that is no text (PEP 383) or holds control characters."""
-    if printable(path.name) != path.name:
+    if printable(str(path)) != str(path):
         raise UserError(f"{path}: its name is not UTF-8 or holds control characters; rename it")
 
 
