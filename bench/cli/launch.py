@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bench.execution.options import Options
     from bench.execution.scheduling import Schedule
     from bench.planning.grid import Grid
-    from bench.report.publish import Board
+    from bench.report.results import Board
     from bench.slurm.profile import Profile
     from bench.store.artifacts import Store
 

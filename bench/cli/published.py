@@ -8,13 +8,12 @@ with the 95 % interval of what was measured. What is missing comes with the comm
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import sys
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
@@ -35,6 +34,10 @@ EXAMPLES = """examples:
 """
 WIDEST = 100  # columns of the table
 COLUMNS = ("method", "student", "IPC", "published †", "by", "label bytes", "measured", "Δ")
+JSON = ["dataset", "method", "variant", "ipc", "student", "teacher", "printed", "value", "std", "source", "protocol",
+        "unchecked", "note", "label_bytes", "storage", "measured_protocol", "measured_n", "measured_top1_mean",
+        "measured_top1_std", "measured_top1_low", "measured_top1_high", "measured_oracle_mean",
+        "measured_label_bytes", "delta", "command", "obstacle"]  # fmt: skip
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +53,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Run ``bench published``."""
-    from bench.report.papers.published import beside, load
+    from bench.report.papers.published import SETTING, beside, commands, load, obstacle
 
     frame, every = load(), load()
     for name in ("dataset", "method"):
@@ -62,7 +65,12 @@ def execute(arguments: argparse.Namespace) -> int:
         raise UserError(f"nothing is published of {arguments.method} on {arguments.dataset}; leave out one of them")
     found, out = beside(frame, _measured(arguments.store, arguments.boards)), screen.console()
     if arguments.json:
-        out.print(json.dumps(_facts(found, frame), indent=2, ensure_ascii=False), markup=False)
+        place = [*SETTING, "value"]
+        asked = {key: commands(own) for key, own in frame.groupby(place)}
+        found["command"] = [next(iter(asked[key]), None) for key in found[place].itertuples(index=False, name=None)]
+        found["obstacle"] = [obstacle(one) or None for one in found.itertuples()]
+        text = found[JSON].to_json(orient="records", indent=2, force_ascii=False, double_precision=6)
+        out.print(text, markup=False, soft_wrap=True)
     else:
         _show(found, frame, out)
     return 0
@@ -82,60 +90,22 @@ def _measured(place: Path | None, boards: Path) -> pd.DataFrame:
     return pool(frame[frame["metric"] != "cost"].drop_duplicates("cell", keep="last"))
 
 
-def _facts(found: pd.DataFrame, frame: pd.DataFrame) -> list[dict[str, Any]]:
-    from bench.report.papers.published import SETTING, commands, obstacle
-    from bench.report.rows import records
-
-    facts = []
-    for one in records(found):
-        own = frame[(frame[SETTING] == [getattr(one, name) for name in SETTING]).all(axis=1)]
-        asked = commands(own[own["value"] == one.value])
-        facts.append(
-            {
-                "dataset": one.dataset,
-                "method": one.method,
-                "variant": one.variant or None,
-                "ipc": one.ipc,
-                "student": one.student,
-                "teacher": one.teacher or None,
-                "published": one.printed,
-                "published_top1": one.value,
-                "published_std": one.std,
-                "sources": list(one.source_ids),
-                "protocols": sorted(one.protocols),
-                "unchecked": bool(one.unchecked),
-                "notes": list(one.notes),
-                "label_bytes_computed": one.label_bytes,
-                "storage_printed": "; ".join(one.storages) or None,
-                "measured": None if one.measured_protocol is None else {
-                    "protocol": one.measured_protocol,
-                    "n": int(one.measured_n),
-                    "top1": _percent(one.measured_top1_mean),
-                    "std": _percent(one.measured_top1_std),
-                    "low": _percent(one.measured_top1_low),
-                    "high": _percent(one.measured_top1_high),
-                    "oracle_top1": _percent(one.measured_oracle_mean),
-                    "label_bytes": one.measured_label_bytes,
-                },
-                "delta": None if one.delta is None else round(one.delta, 4),
-                "command": asked[0] if asked else None,
-                "obstacle": obstacle(one) or None,
-            }
-        )  # fmt: skip
-    return facts
-
-
-def _percent(fraction: float | None) -> float | None:
-    return None if fraction is None else round(100 * fraction, 4)
-
-
 def _show(found: pd.DataFrame, frame: pd.DataFrame, out: Console) -> None:
-    from bench.report.papers.published import SETTING, commands
+    from bench.format import plain
+    from bench.report.papers.published import SETTING, commands, texts
     from bench.report.rows import records
 
     for dataset, own in found.groupby("dataset", sort=False):
         out.print(dataset, markup=False)
-        table = screen.table(COLUMNS, list(map(_line, records(own))), right=[COLUMNS[2], COLUMNS[3], *COLUMNS[5:]])
+        lines = []
+        for one in records(own):
+            printed, measured, delta, weight = texts(one)
+            if one.measured_top1_low is not None:  # half of the interval
+                delta = re.sub(r" \(.*\)", f" ± {50 * (one.measured_top1_high - one.measured_top1_low):.1f}", delta)
+            method = f"{one.method}, {one.variant}" if one.variant else one.method
+            cells = (method, one.student, str(one.ipc), printed, ", ".join(one.source), weight, measured, delta)
+            lines.append([escape(plain(cell)) for cell in cells])
+        table = screen.table(COLUMNS, lines, right=[COLUMNS[2], COLUMNS[3], *COLUMNS[5:]])
         out.print(table, width=min(WIDEST, out.width))
         out.print()
     out.print(
@@ -148,19 +118,5 @@ def _show(found: pd.DataFrame, frame: pd.DataFrame, out: Console) -> None:
         out.print("\nTo measure what is missing:", markup=False)
     for command in asked:  # over several lines, each flag beside its value
         joined = re.sub(r"(--\S+) ", "\\1\0", command)
-        lines = textwrap.wrap(joined, 94, break_long_words=False, break_on_hyphens=False)
-        out.print(" \\\n    ".join(lines).replace("\0", " "), markup=False)
-
-
-def _line(one: Any) -> list[str]:
-    from bench.format import NONE, plain, points
-    from bench.report.papers.published_table import label_text, measured_text, printed_text
-
-    method = f"{one.method}, {one.variant}" if one.variant else one.method
-    delta = NONE if one.delta is None else points(one.delta / 100)
-    if one.measured_top1_low is not None:  # half of the interval
-        delta += f" ± {50 * (one.measured_top1_high - one.measured_top1_low):.1f}"
-    if one.delta is not None and not one.known:
-        delta += " ‡"
-    texts = (printed_text(one), ", ".join(one.source_ids), label_text(one), measured_text(one), delta)
-    return [escape(plain(cell)) for cell in (method, one.student, str(one.ipc), *texts)]
+        words = textwrap.wrap(joined, 94, break_long_words=False, break_on_hyphens=False)
+        out.print(" \\\n    ".join(words).replace("\0", " "), markup=False)

@@ -10,18 +10,11 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bench.cli import options as flags
 from bench.cli import screen
 from bench.errors import UserError
 from bench.format import plain, slug
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from bench.report.publish import Board
-    from bench.store.artifacts import Store
 
 HELP = "write or check the leaderboards"
 EXAMPLES = """examples:
@@ -45,57 +38,50 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Run ``bench report``; 1 when ``--check`` finds drift, or a record or grid of the store can't be read."""
     from bench.planning import manifest
+    from bench.planning.suites import STORAGE
     from bench.report import publish
+    from bench.report.results import from_store, present
+    from bench.storage_calculator import output as storage
     from bench.store.artifacts import Store
 
-    out = screen.console()
+    out, where = screen.console(), arguments.out
     place = arguments.store or Path(os.environ.get(flags.STORE_VARIABLE, ".bench"))
     store = None
     if arguments.store is not None or (not arguments.check and (place / "cells").is_dir()):
         store = Store(flags.existing_store(place))
-    present = publish.present(arguments.out)
-    boards = present if store is None else publish.from_store(store)
+    boards = present(where) if store is None else from_store(store)
     if not any(one.entries or one.left_out for one in boards):
-        where = store.root if store else arguments.out
-        raise UserError(f"there is nothing to report in {where}; bench run makes records")
-    unreadable = manifest.unreadable(store) if store else []
-    differing = _check(out, arguments.out, present, boards, store) if arguments.check else False
-    if not arguments.check:
+        raise UserError(f"there is nothing to report in {store.root if store else where}; bench run makes records")
+    differing: list[str] = []
+    if arguments.check:
+        merged = {(one.suite, one.stem): one for one in present(where)}
+        for one in boards if store else ():
+            before = merged.get((one.suite, one.stem))
+            merged[one.suite, one.stem] = publish.merge(before, one)[0] if before else one
+        differing = [*publish.check(where, merged.values()), *storage.drift(publish.folder(where, STORAGE))]
+        follows = f"the boards in {where} follow from {store.root if store else 'their records'}"
+        for line in [f"drift: {line}" for line in differing] or [follows]:
+            out.print(line, markup=False)
+    else:
         if arguments.pictures:
-            _draw_grids(arguments, Store(flags.existing_store(place)), boards)
-        for path, change, _ in publish.update(boards, arguments.out, arguments.replace):
+            _draw_grids(arguments, {entry.dataset for one in boards if not one.suite for entry in one.entries})
+        for path, change, _ in publish.update(boards, where, arguments.replace):
             out.print(f"wrote {path}: {change}", markup=False)
-    damaged = sorted({text for one in boards for entry in one.entries for text in entry.damaged})
-    for text in [*unreadable, *damaged, *(f"{one.stem}: {line}" for one in boards for line in one.left_out)]:
+    unread = [
+        *(manifest.unreadable(store) if store else []),
+        *(line for one in boards for line in one.frame.attrs["left_out"]),
+    ]
+    for text in unread:
         out.print(f"left out: {plain(text)}", style="red", markup=False)
-    return 1 if differing or unreadable or damaged else 0
+    return 1 if differing or unread else 0
 
 
-def _check(out: Console, where: Path, present: list[Board], boards: list[Board], store: Store | None) -> bool:
-    """Return whether the boards of a folder differ from what they and the store's records give."""
-    from bench.planning.suites import STORAGE
-    from bench.report import drift, publish
-    from bench.storage_calculator import output as storage
-
-    if store is not None:
-        merged = {(one.suite, one.stem): one for one in present}
-        for one in boards:
-            key = one.suite, one.stem
-            merged[key] = publish.merge(merged[key], one)[0] if key in merged else one
-        present = list(merged.values())
-    differing = [*drift.check(where, present), *storage.drift(publish.folder(where, STORAGE))]
-    for line in differing:
-        out.print(f"drift: {line}", markup=False)
-    if not differing:
-        out.print(f"the boards in {where} follow from {'their records' if store is None else store.root}", markup=False)
-    return bool(differing)
-
-
-def _draw_grids(arguments: argparse.Namespace, store: Store, boards: list[Board]) -> None:
+def _draw_grids(arguments: argparse.Namespace, datasets: set[str]) -> None:
     from bench.exchange.nearest_images import draw_grids  # imports torch
     from bench.report.image_grid import SUFFIX
-    from bench.store.artifacts import write_atomically
+    from bench.store.artifacts import Store, write_atomically
 
-    for dataset in sorted({entry.dataset for one in boards if not one.suite for entry in one.entries}):
+    store = Store(flags.existing_store(arguments.store or Path(os.environ.get(flags.STORE_VARIABLE, ".bench"))))
+    for dataset in sorted(datasets):
         if (grids := draw_grids(store, dataset, arguments.data_root)) is not None:
             write_atomically(arguments.out / f"{slug(dataset)}{SUFFIX}", grids.render())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from pydantic import ValidationError
 
 from bench.api import DatasetInfo, Protocol, registry
 from bench.api.augmentation import AugmentationConfig
+from bench.api.config import first_problem
 from bench.planning import manifest, variants
 from bench.planning.grid import Request
 from bench.planning.plan import shared_settings
@@ -22,7 +22,7 @@ from bench.store.record import Record
 _ROW = ("dataset", "method", "labels", "ipc", "student", "protocol", "protocol_version", "seed")
 _RESULT = (
     "top1", "oracle_top1", "test_images", "image_bytes", "label_bytes", "label_parameters", "epochs", "images", "curve",
-    "steps", "cost",
+    "steps", "cost", "full_label_bytes",
 )  # fmt: skip
 _NO_AUGMENTATION = ("none", False, 1, "none")
 
@@ -32,7 +32,7 @@ def collect(store: Store) -> dict[str, list[Entry]]:
 
     The newest grid decides which cell stands there.
     """
-    lookup = _Lookup(store, store.ids("failures"))
+    known = _Records(store)
     protocols: dict[str, dict[str, Any]] = {}  # few, and each in many cells
     found: dict[str, dict[tuple[Any, ...], Entry]] = {}
     for kept in manifest.newest_first(store):
@@ -48,43 +48,35 @@ def collect(store: Store) -> dict[str, list[Entry]]:
                 protocols[protocol] = _protocol_facts(cell, grid.dataset)
             facts = {"cell": cell.id, **cell.row, "state": "missing", "parents": cell.parents, **protocols[protocol]}
             facts |= {"changed": _changed(request, cell.row), "data_digest": grid.dataset.fingerprint or ""}
-            entries[key] = _entry(facts, cell, cells, lookup)
+            entries[key] = _entry(facts, _lineage(cell, cells), known)
     return {suite: list(entries.values()) for suite, entries in found.items()}
 
 
-@dataclass(frozen=True)
-class _Lookup:
-    """Facts on the cells behind a student, which many of them share; each is read once."""
+class _Records:
+    """Records of cells, which many students share; each is read once. ``damaged``: what is wrong with one."""
 
-    store: Store
-    failed: set[str]
-    times: dict[str, float | None] = field(default_factory=dict)
-    damaged: dict[str, str] = field(default_factory=dict)
-    code: dict[str, dict[str, str]] = field(default_factory=dict)  # cell -> plug-in -> digest of its source
+    def __init__(self, store: Store):
+        self.store, self.failed = store, store.ids("failures")
+        self.damaged: dict[str, str] = {}
+        self.facts: dict[str, tuple[float, dict[str, str], dict[str, Any]] | None] = {}
 
-    def record(self, cell_id: str) -> Record | None:
+    def read(self, cell: Cell) -> Record | None:
+        """Record of a finished cell; keeps its seconds, and the code and settings of its plug-ins."""
+        record = None
         try:
-            record = self.store.record(cell_id)
+            record = self.store.record(cell.id)
         except Damaged as error:
-            self.damaged[cell_id] = str(error)
-            record = None
-        self.times[cell_id] = None if record is None else record.run.seconds
-        plugins = () if record is None else record.plugins
-        self.code[cell_id] = {one.name: one.source[:10] for one in plugins if one.kind != "harness"}
+            self.damaged[cell.id] = str(error)
+        own = [one for one in record.plugins if one.kind != "harness"] if record else []
+        settings = {one.name: one.settings for one in own if one.kind == "method"}
+        code = {one.name: one.source[:10] for one in own}
+        self.facts[cell.id] = None if record is None else (record.run.seconds, code, settings)
         return record
 
-    def seconds(self, cell_id: str) -> float | None:
-        """None: the cell is not done."""
-        if cell_id not in self.times:
-            self.record(cell_id)
-        return self.times[cell_id]
-
-    def failure(self, cell_id: str) -> Record | None:
-        if cell_id not in self.failed:
-            return None
-        failure = self.store.failure(cell_id)
-        if failure is None:
-            self.damaged[cell_id] = f"failures/{cell_id}.json: it can't be read"
+    def failure(self, cell: Cell) -> Record | None:
+        failure = self.store.failure(cell.id) if cell.id in self.failed else None
+        if failure is None and cell.id in self.failed:
+            self.damaged[cell.id] = f"failures/{cell.id}.json: it can't be read"
         return failure
 
 
@@ -105,11 +97,10 @@ def _protocol_facts(cell: Cell, dataset: DatasetInfo) -> dict[str, Any]:
 
 def _changed(request: Request, row: dict[str, Any]) -> dict[str, Any]:
     """Choices beyond the names of the grid, as far as they concern a row; of a checkpoint only its file's name."""
-    via = row.get("via", "")
     concerned: tuple[str, ...] = tuple(request.overrides)
     if row["ipc"] is None:
         concerned = ("protocol",)
-    elif via:
+    elif via := row.get("via", ""):
         concerned = (variants.read(via).method, *shared_settings())
     settings = sorted(
         f"{name}.{key}={_argument(value)}"
@@ -142,59 +133,41 @@ def _argument(value: Any) -> str:
     return canonical(value)
 
 
-def _entry(facts: dict[str, Any], cell: Cell, cells: dict[str, Cell], lookup: _Lookup) -> Entry:
-    classes = facts.pop("classes")
-    lineage = _lineage(cell, cells)
-    record = lookup.record(cell.id)
+def _entry(facts: dict[str, Any], lineage: list[Cell], known: _Records) -> Entry:
+    """Entry of the last cell of a lineage."""
+    cell, classes, record = lineage[-1], facts.pop("classes"), known.read(lineage[-1])
+    measured: dict[str, Any] = {"seconds": {}, "plugin_digests": {}, "plugin_settings": {}}
     for member in lineage:
-        if lookup.seconds(member.id) is None and (failure := lookup.failure(member.id)) is not None:
+        if member.id not in known.facts:
+            known.read(member)
+        if made := known.facts[member.id]:
+            measured["seconds"][member.stage] = measured["seconds"].get(member.stage, 0.0) + made[0]
+            measured["plugin_digests"] |= made[1]
+            measured["plugin_settings"] |= made[2]
+        elif failure := known.failure(member):
             reason = failure.error if member is cell else f"{member.id}: {failure.error}"
             facts |= {"state": "failed", "reason": reason}
-    damaged = {member.id: lookup.damaged[member.id] for member in lineage if member.id in lookup.damaged}
+    damaged = tuple(known.damaged[member.id] for member in lineage if member.id in known.damaged)
     if record is None:
-        return Entry(**facts, damaged=tuple(damaged.values()))
+        return Entry(**facts, damaged=damaged)
     result = record.result
-    seconds: dict[str, float] = {}
-    for member in lineage:
-        if (took := lookup.seconds(member.id)) is not None:
-            seconds[member.stage] = seconds.get(member.stage, 0.0) + took
-    measured = {
-        "state": "done",
-        "reason": None,
-        "public": record.public,
-        "data_digest": record.data_digest,
-        "overlap": record.overlap,
-        "full_label_bytes": None if facts["ipc"] is None else _full_label_bytes(result, classes),
-        "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
-        "environment": record.run.environment,
-        "plugin_digests": {name: code for member in lineage for name, code in lookup.code[member.id].items()},
-        "peak_memory": record.run.peak_memory,
-        **{name: result[name] for name in _RESULT if name in result},
-    }
+    if facts["ipc"] is not None and {"epochs", "images"} <= result.keys():  # in fp16, of every view
+        measured["full_label_bytes"] = int(result["epochs"] * result["images"] * classes * 2)
+    measured |= {name: result[name] for name in _RESULT if name in result}
+    measured |= {"public": record.public, "peak_memory": record.run.peak_memory}
+    measured |= {"data_digest": record.data_digest or facts["data_digest"], "overlap": record.overlap}
+    measured |= {"environment": record.run.environment, "state": "done", "reason": None}
+    measured["seconds"] = {stage: round(value, 3) for stage, value in measured["seconds"].items()}
     try:
-        return Entry(**(facts | measured), damaged=tuple(damaged.values()))
+        return Entry(**(facts | measured), damaged=damaged)
     except ValidationError as error:  # a number that can't be
-        first = error.errors(include_url=False)[0]
-        wrong = f"cells/{cell.id}/record.json: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-        return Entry(**(facts | {"state": "missing", "reason": None}), damaged=(*damaged.values(), wrong))
-
-
-def _full_label_bytes(result: dict[str, Any], classes: int) -> int | None:
-    """Bytes of fp16 labels of every view: as the evaluator says, or by its epochs and images; else None."""
-    if "full_label_bytes" in result or not {"epochs", "images"} <= result.keys():
-        return result.get("full_label_bytes")
-    return int(result["epochs"] * result["images"] * classes * 2)
+        wrong = f"cells/{cell.id}/record.json: {first_problem(error)}"
+        return Entry(**(facts | {"state": "missing", "reason": None}), damaged=(*damaged, wrong))
 
 
 def _lineage(cell: Cell, cells: dict[str, Cell]) -> list[Cell]:
-    """Cell and its ancestors, once each; itself last."""
+    """Ancestors of a cell, once each, and itself last."""
     found: dict[str, Cell] = {}
-
-    def visit(member: Cell) -> None:
-        for parent in member.parents.values():
-            if parent not in found:
-                visit(cells[parent])
-        found[member.id] = member
-
-    visit(cell)
-    return list(found.values())
+    for parent in cell.parents.values():
+        found |= {member.id: member for member in _lineage(cells[parent], cells)}
+    return [*found.values(), cell]

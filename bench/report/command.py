@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bench.format import plain
@@ -26,49 +26,45 @@ def command(rows: Iterable[Any]) -> str:
         rows: tuples of :func:`bench.report.rows.records`.
     """
     groups: dict[tuple[str, str, str], list[Any]] = {}
-    references: dict[tuple[str, str], list[Any]] = {}
-    for row in sorted(rows, key=_place):
+    for row in sorted(rows, key=lambda row: row.ipc is None):  # full data come along with whatever else is asked for
         place = (row.changed.get("dataset", row.dataset), row.protocol)
-        if row.ipc is None:
-            references.setdefault(place, []).append(row)
-        else:
-            changed = {key: value for key, value in row.changed.items() if key != "dataset"}
-            groups.setdefault((*place, canonical(changed) if changed else ""), []).append(row)
-    for place, full in references.items():  # they come along with whatever else is asked for
-        groups.setdefault(min((key for key in groups if key[:2] == place), default=(*place, "")), []).extend(full)
+        changed = {key: value for key, value in row.changed.items() if key != "dataset"}
+        own = (*place, canonical(changed) if changed else "")
+        beside = min((key for key in groups if row.ipc is None and key[:2] == place), default=own)
+        groups.setdefault(beside, []).append(row)
     return "\n".join(_one(groups[key], key[0]) for key in sorted(groups))
-
-
-def _place(row: Any) -> tuple[Any, ...]:
-    return row.dataset, row.protocol, row.ipc is None, row.ipc or 0, row.student, row.method, row.labels
 
 
 def _one(rows: Sequence[Any], dataset: str) -> str:
     distilled = [row for row in rows if row.ipc is not None]
-    methods = _methods(distilled)
+    own = {row.via or row.base for row in distilled}
+    methods = sorted(own - {row.base for row in distilled if row.baseline}) or sorted(own) or list(baselines())
     beside = any(row.ipc is None or (row.baseline and row.base not in methods) for row in rows)
-    seeds = {seed for row in distilled or rows for seed in row.seeds}
-    student_seeds = {seed for row in rows for seed in row.student_seeds}
     apart = any(row.students_expected > row.n_expected or row.seeds != row.student_seeds for row in rows)
+    student_seeds = sorted({seed for row in rows for seed in row.student_seeds})
     options: list[tuple[str, Iterable[Any]]] = [
         ("--methods", methods),
         ("--ipc", sorted({row.ipc for row in distilled}) or [1]),
         ("--dataset", [dataset]),
         ("--students", sorted({row.student for row in rows})),
-        ("--seeds", sorted(seeds)),
-        ("--student-seeds", sorted(student_seeds) if apart else []),
+        ("--seeds", sorted({seed for row in distilled or rows for seed in row.seeds})),
+        ("--student-seeds", student_seeds if apart else []),
         ("--protocol", [unchanged(rows[0].protocol)]),
         ("--labels", _labels(distilled, beside)),
+        *(("--set", [setting]) for setting in rows[0].changed.get("set", ())),
+        *(
+            (f"--{flag.replace('_', '-')}", [rows[0].changed[flag]])
+            for flag in ("clip", "teacher", "teacher_trajectory")
+            if flag in rows[0].changed
+        ),
     ]
-    words = [f"{flag} {_quoted(','.join(map(str, values)))}" for flag, values in options if values]
-    words += list(_changes(rows[0].changed))
-    return _wrapped("python -m bench run", words if beside else [*words, "--no-baselines"])
-
-
-def _methods(rows: Sequence[Any]) -> list[str]:
-    beside = {row.base for row in rows if row.baseline}
-    found = {row.via or row.base for row in rows}
-    return sorted(name for name in found if name not in beside) or sorted(found) or list(baselines())
+    lines = ["python -m bench run"]
+    words = [f"{flag} {shlex.quote(plain(','.join(map(str, values))))}" for flag, values in options if values]
+    for word in words if beside else [*words, "--no-baselines"]:
+        if len(lines[-1]) + len(word) + 3 > WIDTH:  # a space before, a space and a backslash behind
+            lines.append("   ")
+        lines[-1] += f" {word}"
+    return " \\\n".join(lines)
 
 
 def _labels(rows: Sequence[Any], beside: bool) -> list[str]:
@@ -83,24 +79,3 @@ def _choice(labels: str) -> str:
     """Choice of ``--labels`` behind a board's word: ``stored:fp16 of projector`` → ``stored:fp16``."""
     choice = labels.partition(" of ")[0]
     return choice if choice.partition(":")[0] in ("stored", "static", "teacher", "hard") else NATIVE
-
-
-def _changes(changed: dict[str, Any]) -> Iterator[str]:
-    for setting in changed.get("set", ()):
-        yield f"--set {_quoted(setting)}"
-    for flag in ("clip", "teacher", "teacher_trajectory"):
-        if flag in changed:
-            yield f"--{flag.replace('_', '-')} {_quoted(changed[flag])}"
-
-
-def _quoted(text: str) -> str:
-    return shlex.quote(plain(text))
-
-
-def _wrapped(start: str, words: Iterable[str]) -> str:
-    lines = [start]
-    for word in words:
-        if len(lines[-1]) + len(word) + 3 > WIDTH:  # a space before, a space and a backslash behind
-            lines.append("   ")
-        lines[-1] += f" {word}"
-    return " \\\n".join(lines)

@@ -14,6 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,13 +85,10 @@ def _set_weights(n: int) -> Array:
 
 
 def resample_images(scores: Array) -> Array:
-    """Mean scores under resamples of the test images, the same resamples for all.
+    """(cells, RESAMPLES) mean scores under resamples of the test images, the same resamples for all.
 
     Args:
         scores: (cells, images) what each image adds to the accuracy: 1 for a correct prediction, 0 for a wrong one.
-
-    Returns:
-        (cells, RESAMPLES)
     """
     images = scores.shape[1]
     rng = np.random.default_rng([STREAM, images])
@@ -113,13 +111,7 @@ class Accuracies:
 
     def mean(self, runs: Runs) -> Estimate:
         """Accuracy of a row, its interval within [0, 1]."""
-        cells = [list(students.values()) for students in runs.values()]
-        sets = np.array([np.mean([self.top1[cell] for cell in one]) for one in cells])
-        floor = 0.0
-        if self.images and len(sets):  # Agresti and Coull's proportion, so that a perfect score has an interval, too
-            share = (float(sets.mean()) * self.images + 2) / (self.images + 4)
-            floor = share * (1 - share) / (self.images + 4)
-        found = estimate(sets, self._resampled([[(cell, None) for cell in one] for one in cells]), floor)
+        found = self._estimate([[(cell,) for cell in students.values()] for students in runs.values()], False)
         return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
 
     def difference(self, one: Runs, other: Runs) -> Estimate:
@@ -127,24 +119,24 @@ class Accuracies:
 
         Students of the same seed start from the same weights and see the same augmentation in the same order.
         """
-        pairs = [
-            [(one[seed][k], other[seed][k]) for k in sorted(one[seed].keys() & other[seed].keys())]
-            for seed in sorted(one.keys() & other.keys())
-        ]
-        pairs = [own for own in pairs if own]
-        sets = np.array([np.mean([self.top1[a] - self.top1[b] for a, b in own]) for own in pairs])
-        floor = 0.0
-        if self.images and len(sets):  # at least |Δ| of the images tell the two apart
-            share = min(1.0, abs(float(sets.mean())))
-            floor = share * (1 - share) / self.images or 1 / self.images**2
-        return estimate(sets, self._resampled(pairs), floor)
+        pairs = [[(one[seed][k], other[seed][k]) for k in sorted(one[seed].keys() & other[seed].keys())]
+                 for seed in sorted(one.keys() & other.keys())]  # fmt: skip
+        return self._estimate([own for own in pairs if own], True)
 
-    def _resampled(self, sets: Sequence[Sequence[tuple[str, str | None]]]) -> Array | None:
-        needed = [cell for own in sets for pair in own for cell in pair if cell is not None]
-        if not needed or any(cell not in self.resampled for cell in needed):
-            return None
-        values = [[self.resampled[a] - (self.resampled[b] if b is not None else 0.0) for a, b in own] for own in sets]
-        return np.array([np.mean(own, axis=0) for own in values])
+    def _estimate(self, sets: Sequence[Sequence[tuple[str, ...]]], paired: bool) -> Estimate:
+        """Estimate the mean over sets of the mean over their students: of a cell, or of a cell less another."""
+
+        def means(of: Mapping[str, Any]) -> Array:
+            return np.array([np.mean([of[a] - sum(of[b] for b in rest) for a, *rest in own], axis=0) for own in sets])
+
+        values, floor = means(self.top1), 0.0
+        if self.images and len(values):
+            share, images = min(1.0, abs(float(values.mean()))), self.images
+            if not paired:  # Agresti and Coull's proportion, so that a perfect score has an interval, too
+                share, images = (share * images + 2) / (images + 4), images + 4
+            floor = share * (1 - share) / images or 1 / images**2  # at least |Δ| of the images tell two rows apart
+        known = bool(sets) and all(cell in self.resampled for own in sets for cells in own for cell in cells)
+        return estimate(values, means(self.resampled) if known else None, floor)
 
 
 def against_best(rows: Sequence[Runs], known: Accuracies) -> list[Estimate]:
@@ -158,8 +150,7 @@ def against_best(rows: Sequence[Runs], known: Accuracies) -> list[Estimate]:
     best = int(np.nanargmax(means))
     found = [known.difference(runs, rows[best]) for runs in rows]
     found[best] = Estimate(found[best].n, 0.0, best=True)
-    others = [replace(one, p=math.nan) if one.best else one for one in found]
-    return [replace(one, p=p) for one, p in zip(found, corrected(others), strict=True)]
+    return [replace(one, p=p) for one, p in zip(found, corrected(found), strict=True)]
 
 
 def corrected(differences: Sequence[Estimate]) -> list[float]:
@@ -167,12 +158,11 @@ def corrected(differences: Sequence[Estimate]) -> list[float]:
 
     NaN where nothing may be claimed: fewer than :data:`CLAIM_SEEDS` pairs, or a variance that was not seen.
     """
-    tested = [at for at, one in enumerate(differences) if one.n >= CLAIM_SEEDS and not math.isnan(one.p)]
-    found = [math.nan] * len(differences)
-    if tested:
-        for at, p in zip(tested, multipletests([differences[at].p for at in tested], method="holm")[1], strict=True):
-            found[at] = float(p)
-    return found
+    found = np.array([one.p if one.n >= CLAIM_SEEDS else math.nan for one in differences])
+    tested = ~np.isnan(found)
+    if tested.any():
+        found[tested] = multipletests(found[tested], method="holm")[1]
+    return [float(p) for p in found]
 
 
 def is_claimed(one: Estimate) -> bool:
@@ -186,15 +176,13 @@ def components(groups: Sequence[Sequence[float]]) -> tuple[float, float]:
     One-way analysis of variance with random effects for groups of unequal size (Searle, Casella and McCulloch,
     "Variance Components", 1992, section 3.6).
     """
-    sizes = np.array([len(group) for group in groups])
-    spare = int(sizes.sum()) - len(groups)
-    if spare < 1:  # one student per set: the two can't be told apart
+    sizes, means = np.array([len(group) for group in groups]), np.array([np.mean(group) for group in groups])
+    total = int(sizes.sum())
+    if total == len(groups):  # one student per set: the two can't be told apart
         return math.nan, math.nan
-    within = sum(float(np.var(group)) * len(group) for group in groups) / spare
+    within = sum(float(np.var(group)) * len(group) for group in groups) / (total - len(groups))
     if len(groups) == 1:
         return math.nan, math.sqrt(within)
-    means = np.array([np.mean(group) for group in groups])
-    middle = float((means * sizes).sum() / sizes.sum())
-    between = float((sizes * (means - middle) ** 2).sum()) / (len(groups) - 1)
-    size = (sizes.sum() - (sizes**2).sum() / sizes.sum()) / (len(groups) - 1)
+    between = float((sizes * (means - (means * sizes).sum() / total) ** 2).sum()) / (len(groups) - 1)
+    size = (total - (sizes**2).sum() / total) / (len(groups) - 1)
     return math.sqrt(max(0.0, (between - within) / size)), math.sqrt(within)

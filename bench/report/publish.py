@@ -3,44 +3,46 @@
 Per data set ``<dataset>.md`` for people, ``<dataset>.csv`` for programs, ``<dataset>.records.jsonl`` with the records,
 ``<dataset>.predictions.safetensors`` where evaluations kept them, figures in ``<dataset>/`` and the page
 ``<dataset>.html``. Boards of suites lie below ``suites/<suite>/``; what costs are measured has a board per device. Text
-and figures are pure functions of the records, so that :mod:`bench.report.drift` can tell whether they follow from them.
+and figures are pure functions of the records, so that :func:`check` can tell whether they follow from them.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections import ChainMap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from bench.errors import UserError
-from bench.format import csv_text, slug
+from bench.format import csv_text
 from bench.planning import suites
 from bench.report import board
 from bench.report.figures import Figure, draw_figures
 from bench.report.image_grid import SUFFIX as GRIDS
 from bench.report.image_grid import read_grids
 from bench.report.page import write_page
-from bench.report.papers import efficiency, published_table, trends
-from bench.report.results import to_frame
-from bench.report.rows import pool, records
+from bench.report.papers import efficiency, published, trends
+from bench.report.results import SUITES, Board, from_store, read
+from bench.report.rows import records
 from bench.store import predictions
 from bench.store.artifacts import Store, write_atomically
-from bench.store.entries import SUFFIX, Entry, LeftOut, in_order, read_jsonl, write_jsonl
+from bench.store.cell import canonical
+from bench.store.entries import SUFFIX, Entry, in_order, write_jsonl
 from bench.store.locks import lock
 
-SUITES = "suites"
+SHOWN = 60  # characters of a differing line
 COLUMNS = [
     "dataset", "protocol", "protocol_version", "ipc", "student", "method", "labels", "n", "n_expected", "students",
     "states", "top1_mean", "top1_std", "top1_low", "top1_high", "top1_std_sets", "top1_std_students", "delta_best",
     "delta_low", "delta_high", "p_best", "worse", "on_front", "oracle_mean", "image_bytes", "label_bytes", "label_low",
     "label_high", "label_parameters", "public_bytes", "public_names", "full_label_bytes", "label_share",
     "seconds_teacher", "seconds_prepare", "seconds_distill", "seconds_label", "seconds_evaluate", "seconds_total",
-    "hlr", "ior", "lrs", "ars", "data_digest", "protocol_digest",
+    "hlr", "ior", "lrs", "ars", "data_digest", "protocol_digest", "remarks",
 ]  # fmt: skip
 
 
@@ -53,37 +55,7 @@ class Change(NamedTuple):
     dropped: int
 
     def __str__(self) -> str:
-        parts = [f"{self.added} added", f"{self.changed} changed", f"{self.kept} kept"]
-        return ", ".join([*parts, *([f"{self.dropped} dropped"] if self.dropped else [])])
-
-
-@dataclass(frozen=True)
-class Board:
-    """Records of one board; ``stem`` is its file name without ending, ``files`` where predictions of cells lie."""
-
-    stem: str
-    suite: str
-    entries: Sequence[Entry]
-    left_out: Sequence[LeftOut]
-    files: Mapping[str, Path]
-
-    def is_of(self, dataset: str, suite: str) -> bool:
-        """Tell whether it is of a data set and suite."""
-        return self.suite == suite and any(entry.dataset == dataset for entry in self.entries)
-
-    @cached_property
-    def frame(self) -> pd.DataFrame:
-        """Records as :mod:`bench.report.results` has them."""
-        damaged = sorted({text for entry in self.entries for text in entry.damaged})
-        left_out = [*map(str, self.left_out), *damaged]
-        return to_frame(in_order(self.entries), self.suite, predictions=self.files, left_out=left_out)
-
-    @cached_property
-    def rows(self) -> pd.DataFrame | None:
-        """Records pooled; None where there are none, or they are of costs."""
-        if not self.entries or (self.frame["metric"] == efficiency.METRIC).all():
-            return None
-        return pool(self.frame)
+        return ", ".join(f"{count} {what}" for what, count in self._asdict().items() if count or what != "dropped")
 
 
 def folder(out: Path, suite: str) -> Path:
@@ -91,65 +63,29 @@ def folder(out: Path, suite: str) -> Path:
     return out / SUITES / suite if suite else out
 
 
-def present(out: Path) -> list[Board]:
-    """Boards of a folder and its suites, from their records."""
-    files = sorted([*out.glob(f"*{SUFFIX}"), *out.glob(f"{SUITES}/*/*{SUFFIX}")])
-    return [_read(file, "" if file.parent == out else file.parent.name) for file in files]
-
-
-def _read(file: Path, suite: str) -> Board:
-    stem, loaded = file.name.removesuffix(SUFFIX), read_jsonl(file)
-    kept = file.with_name(stem + predictions.SUFFIX)
-    return Board(stem, suite, loaded.entries, loaded.left_out, dict.fromkeys(predictions.predicted_cells(kept), kept))
-
-
-def from_store(store: Store) -> list[Board]:
-    """Boards of everything in a store."""
-    from bench.report.collect import collect
-
-    found = []
-    for suite, entries in sorted(collect(store).items()):
-        by_stem: dict[str, list[Entry]] = {}
-        for entry in entries:
-            if stem := _stem(entry):
-                by_stem.setdefault(stem, []).append(entry)
-        for stem, own in sorted(by_stem.items()):
-            places = {entry.cell: store.folder(entry.cell) / predictions.FILE for entry in own}
-            files = {cell: place for cell, place in places.items() if place.is_file()}
-            found.append(Board(stem, suite, own, (), files))
-    return found
-
-
 def update_of_grid(store: Store, dataset: str, suite: str, out: Path) -> Iterator[tuple[Path, Change, Board]]:
     """Update the boards of a data set and suite, one process at a time; see :func:`update`.
 
-    A board whose records and table are those on the disk is not drawn again: on a cluster, a run's last job and the
-    command that follows it both come here.
+    A board whose records are those on the disk is not drawn again: on a cluster, a run's last job and the command that
+    follows it both come here.
     """
     with lock(store.root / "leases" / "boards.lock"):
-        yield from update((one for one in from_store(store) if one.is_of(dataset, suite)), out, redraw=False)
+        boards = [one for one in from_store(store) if one.suite == suite and one.entries[0].dataset == dataset]
+        yield from update(boards, out, redraw=False)
 
 
-def _stem(entry: Entry) -> str:
-    """Board of an entry; empty for a cost that is not measured, whose device is not known."""
-    if entry.metric != efficiency.METRIC:
-        return slug(entry.dataset)
-    return next(iter(efficiency.boards(to_frame([entry]))), "")
-
-
-def merge(old: Board, new: Board, replace: bool = False) -> tuple[Board, Change]:
+def merge(old: Board, new: Board, replace_all: bool = False) -> tuple[Board, Change]:
     """Merge new records into those of a board.
 
     A new record stands for an old one of the same cell, or of the same seed of the same row; what is not done never
     stands for what is.
 
     Args:
-        replace: drop the old records instead.
+        replace_all: drop the old records instead.
     """
-    if replace:
-        same = {entry.line for entry in old.entries} & {entry.line for entry in new.entries}
-        fresh = len(new.entries) - len(same)
-        return new, Change(fresh, 0, len(same), max(0, len(old.entries) - len(same)))
+    if replace_all:
+        same = len({entry.line for entry in old.entries} & {entry.line for entry in new.entries})
+        return new, Change(len(new.entries) - same, 0, same, max(0, len(old.entries) - same))
     kept = {_seed_of_row(entry): entry for entry in in_order(old.entries)}
     cells = {entry.cell: key for key, entry in kept.items()}
     added = changed = 0
@@ -160,14 +96,13 @@ def merge(old: Board, new: Board, replace: bool = False) -> tuple[Board, Change]
             continue
         added, changed = added + (before is None), changed + (before is not None)
         kept[key] = entry
-    merged = Board(old.stem, old.suite, list(kept.values()), old.left_out, {**old.files, **new.files})
+    merged = replace(old, entries=list(kept.values()), files={**old.files, **new.files})
     return merged, Change(added, changed, len(kept) - added - changed, 0)
 
 
 def _seed_of_row(entry: Entry) -> tuple[Any, ...]:
-    plugins = tuple(sorted(entry.plugin_digests.items()))
-    changed = str({key: value for key, value in entry.changed.items() if key != "dataset"})
-    return (*entry.place, entry.data_digest, entry.protocol_digest, changed, plugins)
+    made = [entry.plugin_digests, entry.plugin_settings, {**entry.changed, "dataset": ""}]
+    return (*entry.place, entry.data_digest, entry.protocol_digest, canonical(made))
 
 
 def update(
@@ -180,23 +115,22 @@ def update(
     """
     for new in boards:
         file = folder(out, new.suite) / f"{new.stem}{SUFFIX}"
-        old = _read(file, new.suite) if file.exists() else Board(new.stem, new.suite, (), (), {})
-        merged, change = merge(old, new, replace)
-        if redraw or not _is_current(merged, file, change):
+        merged, change = merge(read(file), new, replace)
+        page, table = file.with_name(f"{new.stem}.html"), file.with_name(f"{new.stem}.csv")
+        whole = (
+            page.exists()
+            and table.exists()
+            and page.stat().st_mtime_ns
+            >= max(  # the page is written last
+                one.stat().st_mtime_ns for one in (file, table)
+            )
+        )
+        if redraw or not whole or change != Change(0, 0, change.kept, 0):
             write(merged, out)
         yield file.with_name(f"{new.stem}.md"), change, merged
 
 
-def _is_current(one: Board, file: Path, change: Change) -> bool:
-    """Check that no record of a board changed since its table and, last of all, its page were written."""
-    table, page = file.with_name(f"{one.stem}.csv"), file.with_name(f"{one.stem}.html")
-    if change.added or change.changed or change.dropped or one.rows is None or not (page.exists() and table.exists()):
-        return False
-    finished = page.stat().st_mtime_ns >= max(file.stat().st_mtime_ns, table.stat().st_mtime_ns)
-    return finished and table.read_text(encoding="utf-8") == render_csv(one.rows)
-
-
-def write(one: Board, out: Path, pages: bool = True) -> list[Path]:
+def write(one: Board, out: Path, pages: bool = True) -> None:
     """Write all files of a board, each atomically; figures that it no longer has are removed.
 
     Raises:
@@ -209,8 +143,7 @@ def write(one: Board, out: Path, pages: bool = True) -> list[Path]:
         for name, content in files.items():
             write_atomically(where / name, content)
         if one.rows is not None:
-            drawn = {where / f"{figure.name}.svg" for figure in figures}
-            for stale in set((where / one.stem).glob("*.svg")) - drawn:
+            for stale in set((where / one.stem).glob("*.svg")) - {where / f"{figure.name}.svg" for figure in figures}:
                 stale.unlink()
             if pages:
                 text = files[f"{one.stem}.md"].decode().replace(f"{board.shown(figures)}\n\n", "")
@@ -218,7 +151,6 @@ def write(one: Board, out: Path, pages: bool = True) -> list[Path]:
                 write_page(text, one.frame, one.rows, figures, where / f"{one.stem}.html", grids)
     except OSError as error:
         raise UserError(f"{where} can't be written to: {error.strerror}; choose another --out") from None
-    return [where / name for name in files]
 
 
 def texts(one: Board, figures: Sequence[Figure] = ()) -> dict[str, bytes]:
@@ -228,7 +160,7 @@ def texts(one: Board, figures: Sequence[Figure] = ()) -> dict[str, bytes]:
         title = trends.title(min(one.frame["title"]), one.suite)
         known = one.suite in suites.names()  # a suite from a file states no trends here
         beside = trends.render(suites.suite(one.suite), one.rows, one.frame) if known else ""
-        printed = published_table.render(one.entries[0].dataset, one.rows)
+        printed = published.render(one.entries[0].dataset, one.rows)
         found[f"{one.stem}.md"] = board.render(title, one.frame, one.rows, beside, printed, figures)
         found[f"{one.stem}.csv"] = render_csv(one.rows)
     elif one.entries:
@@ -244,7 +176,42 @@ def texts(one: Board, figures: Sequence[Figure] = ()) -> dict[str, bytes]:
 
 def render_csv(rows: pd.DataFrame) -> str:
     """One line per row, full precision, empty where nothing was measured."""
-    rows = rows.assign(public_names=[" ".join(dict.fromkeys(base["name"] for base in own)) for own in rows["public"]])
-    others = sorted(name for name in rows if name.startswith("seconds_") and name not in COLUMNS)
-    columns = [*COLUMNS, *others]
+    names = [" ".join(dict.fromkeys(base["name"] for base in own)) for own in rows["public"]]
+    rows = rows.assign(public_names=names, remarks=["; ".join(own) for own in rows["remarks"]])
+    columns = [*COLUMNS, *sorted(name for name in rows if name.startswith("seconds_") and name not in COLUMNS)]
     return csv_text(columns, ([getattr(row, name) for name in columns] for row in records(rows)))
+
+
+def check(out: Path, boards: Iterable[Board]) -> list[str]:
+    """Name every file in ``out`` that is not what the records give, or that belongs to no board.
+
+    Pages and PNGs are not compared.
+    """
+    # the answers of `bench storage` and the published numbers are written by something else
+    known = {out / published.FILE.name, *folder(out, suites.STORAGE).rglob("*")}
+    found: list[str] = []
+    for one in boards:
+        where = folder(out, one.suite)
+        with tempfile.TemporaryDirectory() as place:
+            figures = [] if one.rows is None else draw_figures(one.rows, one.frame, Path(place))
+        files = texts(one, figures) | {f"{figure.name}.svg": figure.svg.encode() for figure in figures}
+        known |= {where / name for name in (*files, f"{one.stem}.html", f"{one.stem}{GRIDS}")}
+        known |= {where / f"{figure.name}.png" for figure in figures}
+        found += filter(None, (_difference(where / name, content) for name, content in files.items()))
+    stray = [path for path in out.rglob("*") if path.is_file() and path not in known
+             and not any(part.startswith(".") for part in path.relative_to(out).parts)]  # fmt: skip
+    return [*found, *(f"{path}: belongs to no board; remove it" for path in sorted(stray))]
+
+
+def _difference(path: Path, wanted: bytes) -> str:
+    """Tell where a file is not as wanted; empty where it is."""
+    content = path.read_bytes() if path.is_file() else b""
+    if content == wanted:
+        return ""
+    if not content or path.suffix not in (".md", ".csv", ".jsonl"):
+        return f"{path}: {'the records give another' if content else 'missing or empty'}"
+    lines = zip_longest(*(text.decode(errors="replace").split("\n") for text in (content, wanted)), fillvalue="(ends)")
+    number, (old, new) = next((at, pair) for at, pair in enumerate(lines, 1) if pair[0] != pair[1])
+    same = next((at for at, pair in enumerate(zip(old, new, strict=False)) if pair[0] != pair[1]), 0)
+    start = max(0, same - SHOWN // 2)
+    return f"{path}:{number}: has {old[start : start + SHOWN]!r}, the records give {new[start : start + SHOWN]!r}"

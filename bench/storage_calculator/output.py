@@ -108,9 +108,9 @@ def drift(out: Path) -> list[str]:
             continue
         wrong = [file for file, text in texts.items() if _read(out / file) != text]
         figure = f"{file_stem(request)}.svg"
-        with tempfile.TemporaryDirectory() as place:  # versions of matplotlib differ in all but the marks
+        with tempfile.TemporaryDirectory() as place:  # versions of matplotlib differ in all but the words
             drawn, present = _draw(request, Path(place) / figure), _read(out / figure)
-        if len({str(re.findall(r'data-tip="([^"]*)"', svg)) for svg in (drawn, present)}) > 1:
+        if len({str(re.findall(r"<text[^>]*>([^<]*)", svg)) for svg in (drawn, present)}) > 1:
             wrong.append(figure)
         again = f"the formulas give another; {command(request)} --out {shlex.quote(str(out))} writes it"
         found += [f"{out / file}: {again}" for file in wrong]

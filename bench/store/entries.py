@@ -87,6 +87,7 @@ class Entry(BaseConfig):
     overlap: dict[str, Count] = Field(default_factory=dict)  # copies of test images: bench.store.record.OVERLAP
     protocol_digest: str = ""
     plugin_digests: dict[str, str] = Field(default_factory=dict)  # plug-in -> digest of its source
+    plugin_settings: dict[str, dict[str, Any]] = Field(default_factory=dict)  # method -> all its settings
 
     @model_validator(mode="after")
     def _done_means_measured(self) -> Entry:

@@ -82,12 +82,12 @@ def test_it_fits_on_100_columns(say: Say) -> None:
 def test_json(say: Say, tmp_path: Path) -> None:
     measured(tmp_path / "leaderboards", 0.42, 0.43)
     found = json.loads(say("--dataset", "imagenet-1k", "--json"))
-    one = next(one for one in found if (one["method"], one["ipc"], one["variant"]) == ("hello", 10, None))
-    assert one["student"] == "resnet18" and one["published_top1"] == 43.7 and one["delta"] == pytest.approx(-1.2)
-    assert one["measured"]["n"] == 2 and one["measured"]["top1"] == pytest.approx(42.5)
-    assert one["label_bytes_computed"] == 4 * 816_856 and one["command"].endswith("--protocol official-hello")
+    one = next(one for one in found if (one["method"], one["ipc"], one["variant"]) == ("hello", 10, ""))
+    assert one["student"] == "resnet18" and one["value"] == 43.7 and one["delta"] == pytest.approx(-1.2)
+    assert one["measured_n"] == 2 and one["measured_top1_mean"] == pytest.approx(0.425)
+    assert one["label_bytes"] == 4 * 816_856 and one["command"].endswith("--protocol official-hello")
     edc = next(one for one in found if one["method"] == "edc")
-    assert edc["command"] is None and edc["obstacle"] == "no plug-in edc" and edc["measured"] is None
+    assert edc["command"] is None and edc["obstacle"] == "no plug-in edc" and edc["measured_n"] is None
 
 
 def test_a_damaged_line_is_named_and_left_out(say: Say, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,7 +97,7 @@ def test_a_damaged_line_is_named_and_left_out(say: Say, tmp_path: Path, capsys: 
     assert published.execute(parse("--method", "hello", "--json")) == 0
     done = capsys.readouterr()
     assert "left out: imagenet-1k.records.jsonl: {broken" in done.err
-    assert any(one["measured"] for one in json.loads(done.out))
+    assert any(one["measured_n"] for one in json.loads(done.out))
 
 
 @pytest.mark.parametrize(

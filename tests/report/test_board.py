@@ -15,7 +15,7 @@ from bench.report.board import render
 from bench.report.publish import render_csv
 from bench.report.results import to_frame
 from bench.report.rows import pool
-from bench.report.winners import first_sentence, over_budgets, winners
+from bench.report.winners import first_sentence, winners
 from bench.store.entries import Entry, in_order
 from tests.report.board_data import BACKBONE, entry, three
 
@@ -109,7 +109,8 @@ def test_tables_are_of_one_protocol_ipc_student_and_data() -> None:
     entries += [one.model_copy(update={"cell": f"p-{one.cell}", "protocol_digest": "p1"}) for one in three((0.3,) * 3)]
     text = board(entries)
     assert sorted(len(table) for table in main(text)) == [1, 1, 1, 1, 1, 2]
-    assert "version 1 (not recorded/d1)" in text and "version 1 (p1/not recorded)" in text
+    assert "version 1 (protocol not recorded, data d1)" in text and "version 1 (protocol p1, data not recorded)" in text
+    assert "one of 3 rows of these names, apart in what they were made with: data d1 and protocol not recorded" in text
     assert text.index("### 10 images per class, student convnet3") < text.index("student resnet18")
 
 
@@ -223,33 +224,6 @@ def test_labels_of_any_weight_find_their_budget() -> None:
     ]  # ImageNet-21K, IPC 20
     (one,) = winners(rows_of(entries))
     assert (one.best.label_bytes, one.most) == (1_285 << 30, None)
-
-
-def test_the_aggregate_compares_methods_over_the_same_labels_only() -> None:
-    shared = {"images": "rded-images"}
-    entries = [entry(method="rded", labels="hard", label_bytes=0, top1=0.4, parents=shared)]
-    entries += [entry(method="rded", labels="stored:fp16", label_bytes=20_000, top1=0.8, parents=shared)]
-    entries += [entry(labels="stored:fp16 of projector", label_bytes=20_000, top1=0.6, parents=shared)]
-    entries += [entry(labels="projector", label_bytes=10, top1=0.99, parents=shared)]  # nobody else has it
-    for labels, size in (("hard", 0), ("stored:fp16", 20_000), ("stored:fp16 of projector", 20_000), ("projector", 10)):
-        entries.append(entry(method="random_real", labels=labels, label_bytes=size, top1=0.5))
-    choices, table = over_budgets(rows_of(entries))
-    assert choices == ["hard", "stored:fp16"]
-    # 200 B to 2 MB: half of the decades afford the stored labels; hard labels count for HeLlO, its images are RDED's
-    assert table[10].to_dict() == {
-        "RDED": pytest.approx(0.6, abs=2e-3), "HeLlO": pytest.approx(0.5, abs=2e-3), "Random real": 0.5,
-    }  # fmt: skip
-    text = board(entries)
-    assert "from 200 B to 1.9 MiB" in text and "with the label choices that every method was run with" in text
-
-
-def test_a_method_without_a_small_row_is_not_ranked() -> None:
-    """Two methods with label bytes of 283 KiB and 5.8 KiB: nothing that was not measured counts as zero."""
-    entries = three((0.94, 0.94, 0.93), label_bytes=290_180) + random(label_bytes=290_180)
-    entries += three((0.84, 0.85, 0.84), method="rded", labels="teacher", label_bytes=5_922)
-    entries += random(labels="teacher", label_bytes=5_922)
-    assert over_budgets(rows_of(entries))[0] == []
-    assert "Mean of the best accuracy" not in board(entries)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import html
-import subprocess
-import sys
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,20 @@ import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
+from bench.api.stored.size import fkd_bytes
 from bench.cli import main
-from bench.errors import UserError
-from bench.report.papers.published import FILE, beside, board_labels, commands, load, numbers, obstacle, points
-from bench.report.papers.published_table import delta_text, measured_text, printed_text, render
+from bench.report.papers.published import (
+    FILE,
+    SETTING,
+    beside,
+    board_labels,
+    commands,
+    load,
+    numbers,
+    obstacle,
+    render,
+    texts,
+)
 from bench.report.results import to_frame
 from bench.report.rows import pool, records
 from bench.store.entries import Entry, in_order
@@ -212,25 +221,16 @@ def test_parameters_of_teachers(teacher: str, size: int) -> None:
     taught = frame[(frame["teacher"] == teacher) & (frame["labels"] == "online") & frame["label_parameters"].notna()]
     assert len(taught) > 20
     for classes, parameters in taught[["classes", "label_parameters"]].drop_duplicates().itertuples(index=False):
-        if classes <= 100:
-            model = build(teacher, classes, size, (0.5,) * 3, (0.5,) * 3)
-            assert sum(weight.numel() for weight in model.parameters()) == parameters
-
-
-def test_points_for_figures() -> None:
-    found = points("imagenet-1k", "resnet18")
-    kept = set(found[["method", "variant", "ipc", "bytes", "value"]].apply(tuple, axis=1))
-    assert ("rded", "", 10, 4 * 11_689_512, 42.0) in kept
-    assert ("lpqld", "40 times less, 100 logits", 200, 2_540_000_000, 59.9) in kept  # printed: nothing to compute from
-    assert "edc" not in set(found["method"])
-    assert len(points("imagenet-1k")) > len(found) and points("digits").empty
+        if int(classes) <= 100:
+            model = build(teacher, int(classes), size, (0.5,) * 3, (0.5,) * 3)
+            assert sum(weight.numel() for weight in model.parameters()) == int(parameters)
 
 
 # -- beside what was measured
 
 
 def test_a_measured_row_and_its_published_numbers() -> None:
-    assert {found.printed: found.source_ids for found in matched(three(0.42, 0.425, 0.43))} == {
+    assert {found.printed: found.source for found in matched(three(0.42, 0.425, 0.43))} == {
         "42.0±0.1": ("rded", "hello"), "42.3": ("delt", "edc"),
     }  # fmt: skip
     for other in (
@@ -249,7 +249,7 @@ def test_of_several_versions_the_newest_is_compared() -> None:
 def test_sre2l_on_tiny_is_compared_with_labels_given_online() -> None:
     facts = {"method": "sre2l", "dataset": "tiny-imagenet", "ipc": 50, "student": "resnet18-small"}
     facts |= {"protocol": "official-sre2l-tiny"}
-    own = [("sre2l" in found.source_ids) for found in matched([entry(**facts)])]
+    own = [("sre2l" in found.source) for found in matched([entry(**facts)])]
     assert any(own) and board_labels("sre2l", "online") == "teacher" and board_labels("edc", "online") is None
     frame = load()
     tiny = frame[(frame["method"] == "sre2l") & (frame["dataset"] == "tiny-imagenet") & (frame["ipc"] == 50)]
@@ -259,13 +259,13 @@ def test_sre2l_on_tiny_is_compared_with_labels_given_online() -> None:
 def test_delta_in_points_with_its_interval() -> None:
     by_value = {found.value: found for found in matched(three(0.42, 0.425, 0.43))}
     # t(.975, 2) · .5 / √3 = 1.24
-    assert delta_text(by_value[42.0]) == "+0.5 (−0.7 to +1.7)"
-    assert measured_text(by_value[42.0]) == "42.5\u00a0±\u00a00.5 (3)"
+    assert texts(by_value[42.0])[2] == "+0.5 (−0.7 to +1.7)"
+    assert texts(by_value[42.0])[1] == "42.5\u00a0±\u00a00.5 (3)"
     (single, *_) = (found for found in matched([entry(top1=0.41)]) if found.value == 42.0)
-    assert delta_text(single) == "−1.0" and measured_text(single) == "41.0 (1)"
+    assert texts(single)[1:3] == ("41.0 (1)", "−1.0")
     unknown = [found for found in records(beside(load(), rows_of(three(0.42, 0.425, 0.43)))) if found.delta is None]
-    assert delta_text(unknown[0]) == "—" == measured_text(unknown[0])
-    assert printed_text(by_value[42.0]) == "42.0\u00a0±\u00a00.1"
+    assert texts(unknown[0])[1:3] == ("—", "—")
+    assert texts(by_value[42.0])[0] == "42.0\u00a0±\u00a00.1"
 
 
 def test_what_the_benchmark_cannot_measure_says_why() -> None:
@@ -285,7 +285,7 @@ def test_every_command_is_one_that_runs(command: str, tmp_path: Path, capsys: py
 def test_commands_ask_for_published_settings_alone() -> None:
     frame = load()
     measurable = frame[[not obstacle(found) for found in frame.itertuples()]]
-    known = set(measurable[["method", "dataset", "wanted_protocol", "ipc", "student"]].apply(tuple, axis=1))
+    known = set(measurable[["method", "dataset", "runs_as", "ipc", "student"]].apply(tuple, axis=1))
     asked = set()
     for command in commands(frame):
         words = command.split()
@@ -339,46 +339,33 @@ def test_measured_beside_published() -> None:
     assert "Measured" not in cells(render("imagenet-100", measured))[0]
 
 
-# -- broken files
+# -- the file itself
 
 
-GOOD = FILE.read_text(encoding="utf-8")
+def test_the_file_is_whole() -> None:
+    frame = load()
+    assert not frame.duplicated([*SETTING, "source"]).any()
+    assert frame["value"].between(0, 100).all() and (frame["std"].fillna(0).between(0, 10)).all()
+    assert frame["ipc"].gt(0).all() and frame[["can_run", "unchecked", "recipe_known", "label_assumed"]].isin(
+        [0, 1]
+    ).all(axis=None)
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "says"),
-    [
-        (",21.3,0.6,", ",213,0.6,", "no percentage"),
-        (",21.3,0.6,", ',"21,3",0.6,', ":2: sre2l.*has a number that is none"),
-        (",21.3,0.6,", ",nan,0.6,", ":2: sre2l.*has a number that is none"),
-        (",21.3,0.6,", ",21.3,±,", ":2: sre2l.*has a number that is none"),
-        ("imagenet-1k,10,resnet18,", "imagenet-1k,ten,resnet18,", ":2: sre2l.*has a number that is none"),
-        ("imagenet-1k,10,resnet18,", "imagenet-1k,50,resnet18,", ":3: sre2l.*stands there twice"),
-        ("imagenet-1k,10,resnet18,", "imagenet-1k,0,resnet18,", "an IPC is 0"),
-        ("method,variant,", "methods,variant,", "has no column method"),
-    ],
-)
-def test_a_broken_file_is_named_in_one_line(old: str, new: str, says: str, tmp_path: Path) -> None:
-    assert old in GOOD
-    path = tmp_path / "published.csv"
-    path.write_text(GOOD.replace(old, new, 1), encoding="utf-8")
-    with pytest.raises(UserError, match=says) as error:
-        load(path)
-    assert "\n" not in str(error.value) and str(path) in str(error.value)
-
-
-def test_a_missing_file_or_bytes_that_are_no_text(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is not there; expected beside"):
-        load(tmp_path / "published.csv")
-    (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe")
-    with pytest.raises(UserError, match="can't be read"):
-        load(tmp_path / "bytes.csv")
-
-
-def test_reading_needs_no_torch() -> None:
-    code = (
-        "import sys; from bench.report.papers.published import load; from bench.cli import published;"
-        "print(len(load()), 'torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["298", "False"]
+def test_label_bytes_are_what_the_recipes_make_and_printed_bytes_what_is_printed() -> None:
+    frame = pd.read_csv(FILE, keep_default_na=False)
+    units = {"K": 1, "M": 2, "G": 3, "T": 4}
+    for row in frame.astype(str).to_dict("records"):
+        wanted = ""
+        if row["labels"] == "stored" and row["classes"]:
+            classes = int(row["classes"])
+            images, epochs, batch = int(row["ipc"]) * classes, int(row["label_epochs"]), int(row["label_batch_size"])
+            every = fkd_bytes(images, classes, epochs, batch, index=row["label_index"] == "1")
+            wanted = str(every // int(row["label_prune"]))
+        elif row["label_parameters"]:
+            wanted = str(4 * int(row["label_parameters"]))
+        assert row["label_bytes"] == wanted, row
+        found = re.search(r"(\d+(?:\.\d+)?) ([KMGT])B", row["storage"])
+        printed = found and round(
+            float(found[1]) * float(1024 if row["binary_units"] == "1" else 1000) ** units[found[2]]
+        )
+        assert row["printed_bytes"] == (str(printed) if found else ""), row

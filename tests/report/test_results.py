@@ -19,8 +19,8 @@ from bench.planning import manifest
 from bench.planning.grid import Grid, Request
 from bench.planning.plan import plan
 from bench.report.collect import collect
-from bench.report.publish import from_store, present, write
-from bench.report.results import to_frame
+from bench.report.publish import write
+from bench.report.results import from_store, present, to_frame
 from bench.report.rows import pool
 from bench.store import predictions, record
 from bench.store.artifacts import Store

@@ -110,8 +110,7 @@ def test_pairs_are_counted_honestly() -> None:
         for method in ("rded", "hello")
         for entry in measured(0.5, 0.6, 0.7, method=method, student_seed=student)
     ]
-    assert finding(twice).pairs == "3 × 2"
-    assert finding(twice[:-1]).pairs == "3 × 1–2"
+    assert finding(twice).pairs == "3"
     # only common seeds are pairs: seeds 1 and 2 of one, 0 and 1 of the other
     one = finding(hello[1:], rded[:2])
     assert one.pairs == "1" and one.difference.mean == pytest.approx(0.1)

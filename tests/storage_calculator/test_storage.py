@@ -371,7 +371,7 @@ def test_files_follow_from_the_request(tmp_path: Path) -> None:
 
 
 def damage(path: Path) -> None:
-    old, new = ('data-tip="', 'data-tip="x') if path.suffix == ".svg" else ("stored", "sotred")
+    old, new = (">images per class<", ">images<") if path.suffix == ".svg" else ("stored", "sotred")
     path.write_text(path.read_text().replace(old, new, 1))
 
 

@@ -24,6 +24,7 @@ from bench.planning.plan import baselines
 WEIGHT = 0.5  # w and g: DD-Ranking's defaults
 HARD = "hard"
 _PROTOCOL = ["suite", "dataset", "protocol", "protocol_version", "protocol_digest", "data_digest", "student"]
+_RECIPE = ["suite", "dataset", "recipe", "ipc", "student", "method", "labels"]
 
 
 def label_robust(hlr: Any, ior: Any) -> Any:
@@ -43,33 +44,23 @@ def normalized(value: Any) -> Any:
 
 def add_scores(rows: pd.DataFrame) -> pd.DataFrame:
     """Add ``hlr``, ``ior``, ``lrs`` and ``ars``; NaN where a run that a score takes is missing."""
-    mean, table = rows["top1_mean"], [tuple(one) for one in rows[[*_PROTOCOL, "ipc"]].astype(object).values.tolist()]
-    keys = [tuple(map(str, one)) for one in table]
-    full = {key[:-1]: at for at, key in enumerate(keys) if rows["ipc"].isna().iloc[at]}
-    hard = {(key, sets): at for at, (key, sets) in enumerate(zip(keys, rows["sets"], strict=True))
-            if sets and rows["labels"].iloc[at] == HARD}  # fmt: skip
-    random = {(key, labels): at for at, (key, labels, method) in enumerate(
-        zip(keys, rows["labels"], rows["method"], strict=True)) if method in baselines()}  # fmt: skip
-    hlr, ior = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
-    for at, (key, sets, labels) in enumerate(zip(keys, rows["sets"], rows["labels"], strict=True)):
-        if pd.isna(rows["ipc"].iloc[at]) or rows["base"].iloc[at] in baselines():
-            continue
-        if (one := full.get(key[:-1])) is not None and (other := hard.get((key, sets))) is not None:
-            hlr[at] = mean.iloc[one] - mean.iloc[other]
-        if (one := random.get((key, labels))) is not None and _same_labels(rows, at, one):
-            ior[at] = mean.iloc[at] - mean.iloc[one]
-    recipes = list(zip(rows["dataset"], rows["recipe"], rows["ipc"].astype(str), rows["student"], rows["method"],
-                       rows["labels"], rows["suite"], strict=True))  # fmt: skip
-    plain = {recipe: ior[at] for at, recipe in enumerate(recipes) if recipe[1] and not rows["augmented"].iloc[at]}
-    without = np.array([plain.get(recipe, np.nan) if augmented else np.nan
-                        for recipe, augmented in zip(recipes, rows["augmented"], strict=True)])  # fmt: skip
+    distilled = rows["ipc"].notna() & ~rows["base"].isin(baselines())
+    full = _beside(rows, rows[rows["ipc"].isna()], _PROTOCOL)["top1_mean"]
+    hard = rows[(rows["labels"] == HARD) & rows["sets"].astype(bool)]
+    hlr = (full - _beside(rows, hard, [*_PROTOCOL, "ipc", "sets"])["top1_mean"]).where(distilled)
+    random = _beside(rows, rows[rows["method"].isin(baselines())], [*_PROTOCOL, "ipc", "labels"])
+    models = zip(
+        rows["labels"], rows["labellers"], random["labellers"], rows["changed"], random["changed"], strict=True
+    )
+    # with other settings of its own, a label model has the same name on random images
+    same = [labels == HARD or (isinstance(b, frozenset) and bool(a & b)) or c == d for labels, a, b, c, d in models]
+    ior = (rows["top1_mean"] - random["top1_mean"]).where(distilled & np.array(same, bool))
+    known = rows.assign(ior=ior)[rows["recipe"] != ""]
+    without = _beside(rows, known[~known["augmented"]], _RECIPE, "ior")["ior"].where(rows["augmented"])
     return rows.assign(hlr=hlr, ior=ior, lrs=label_robust(hlr, ior), ars=augmentation_robust(ior, without))
 
 
-def _same_labels(rows: pd.DataFrame, one: int, other: int) -> bool:
-    """Tell whether two rows of the same label choice have labels of the same model.
-
-    With other settings of its own, a label model has the same name on random images.
-    """
-    a, b = rows.iloc[one], rows.iloc[other]
-    return bool(a["labels"] == HARD or a["labellers"] & b["labellers"] or a["changed"] == b["changed"])
+def _beside(rows: pd.DataFrame, others: pd.DataFrame, on: list[str], value: str = "top1_mean") -> pd.DataFrame:
+    """Value, label models and changes of that of ``others`` which agrees with each row in some columns."""
+    found = others[list(dict.fromkeys([*on, value, "labellers", "changed"]))].drop_duplicates(on, keep="last")
+    return rows[on].merge(found, on=on, how="left").set_index(rows.index)

@@ -5,19 +5,20 @@ One line per number and source; nothing in it was measured by the benchmark, and
 - ``method``, ``variant`` (a changed method, never the one the benchmark runs under the same name), ``dataset``,
   ``ipc``, ``student`` (as ``bench list students`` names it), ``value`` and ``std`` (top-1 in percent, as printed)
 - ``source``, ``source_title``, ``where``: who prints it; ``unchecked``: not compared with its source; ``note``
-- ``protocol``: the source's recipe, empty where it is not known; ``runs_as`` and ``labels_as``: the benchmark's
-  protocol that is this recipe and its ``--labels``; ``can_run``: 0 where the benchmark can't do it
+- ``protocol``: the source's recipe; ``runs_as`` and ``labels_as``: the benchmark's protocol and its ``--labels`` for
+  it, or, where ``recipe_known`` is 0, those of the method's authors; ``can_run``: 0 where the benchmark can't do it
 - ``labels``: stored (logits of every view in fp16, in SRe2L's files: ``label_epochs`` of batches of
   ``label_batch_size``, ``label_index``: with image numbers, ``label_prune``: one batch in so many is kept) or online (a
-  model of ``label_parameters`` in fp32); ``label_assumed``: the source leaves open what that rests on
-- ``storage``: what the source prints as storage; ``storage_convention``: what it counts; ``binary_units``: MB are MiB
+  model of ``label_parameters`` in fp32); ``label_bytes``: what that makes; ``label_assumed``: the source leaves open
+  what that rests on
+- ``storage``: what the source prints as storage, ``printed_bytes``: the same in bytes; ``storage_convention``: what it
+  counts; ``binary_units``: MB are MiB
 
 Papers report the best epoch on the test set; the benchmark's headline is the last epoch.
 """
 
 from __future__ import annotations
 
-import re
 import shlex
 from functools import cache
 from pathlib import Path
@@ -26,112 +27,62 @@ from typing import Any
 import pandas as pd
 
 from bench.api import architectures, catalogue, registry
-from bench.api.stored.size import fkd_bytes
 from bench.errors import UserError
+from bench.format import NONE, escape, markdown_table, percent, plain, points, size, superscript, unbroken
 from bench.planning.label_choices import parse
 from bench.planning.protocols import OFFICIAL, unchanged
 from bench.report.rows import records
 
 FILE = Path(__file__).parents[3] / "leaderboards" / "published.csv"  # a wheel puts it beside `bench`, too
 SETTING = ["method", "variant", "dataset", "ipc", "student"]  # what two sources can disagree about
-_COUNTS = ("ipc", "label_epochs", "label_batch_size", "label_index", "label_prune", "label_parameters", "classes",
-           "unchecked", "can_run", "label_assumed", "binary_units")  # fmt: skip
-_ALL_OF = {"sources": "source_title", "source_ids": "source", "storages": "storage", "notes": "note",
-           "protocols": "protocol"}  # fmt: skip
-_MEASURED = ["protocol", "protocol_version", "labels", "n", "top1_mean", "top1_std", "top1_low", "top1_high",
-             "oracle_mean", "label_bytes"]  # fmt: skip
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ([KMGT])B")
-_NUMBER = r"\d+(?:\.\d+)?"
+_COUNTS = ("ipc", "unchecked", "recipe_known", "can_run", "label_bytes", "label_assumed", "printed_bytes")
+NOTES = f"""\
+† Printed by others: the best epoch on the test set, as papers report it. Where sources disagree, each has its line; ?:
+not compared with its source. **Measured**: here, under the same recipe: mean ± standard deviation (sets) of the last
+epoch. **Δ**: measured − published in points, with the 95 % interval of what was measured; ‡: the source's recipe is not
+known. **Label bytes**: computed from the source's recipe (SRe2L's files of stored logits; of a model its parameters in
+fp32, without the frozen backbone it stands on); ≈: the source leaves open what that rests on; {NONE}: it does not say
+enough. **Storage it prints**: in the source's own terms."""
 
 
 @cache
-def load(path: Path = FILE) -> pd.DataFrame:
-    """Load every published number in the order of the file.
-
-    Adds ``label_bytes`` (computed), ``printed_bytes``, and the ``wanted_protocol`` and ``wanted_labels`` under which
-    the benchmark measures it.
+def load() -> pd.DataFrame:
+    """Load every published number in the order of the file, ``printed`` as text.
 
     Raises:
-        UserError: the file is missing or broken: where, and what was expected.
+        UserError: the file is not there.
     """
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except FileNotFoundError:
-        raise UserError(f"{path} is not there; expected beside the benchmark's packages: install it again") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read: {str(error).splitlines()[0]}") from None
-    if missing := {*SETTING, *_COUNTS, "value", "std", "source", "where", "storage", "labels"} - set(frame):
-        raise UserError(f"{path} has no column {min(missing)}")
+        frame = pd.read_csv(FILE, dtype=str, keep_default_na=False)
+    except OSError:
+        raise UserError(f"{FILE} is not there; expected beside the benchmark's packages: install it again") from None
     frame["printed"] = frame["value"] + ("±" + frame["std"]).where(frame["std"] != "", "")
-    wrong = ~frame["value"].str.fullmatch(_NUMBER) | ~frame["std"].str.fullmatch(f"(?:{_NUMBER})?")
-    for name in _COUNTS:
-        wrong |= ~frame[name].str.fullmatch(r"\d*")
-    twice = frame.duplicated([*SETTING, "source"])
-    for at, line in enumerate(zip(wrong, twice, strict=True), 2):
-        if any(line):
-            said = "stands there twice; expected one per source" if line[1] else "has a number that is none"
-            raise UserError(f"{path}:{at}: {', '.join(frame.loc[at - 2, [*SETTING, 'source']])} {said}")
-    for name in _COUNTS:
-        frame[name] = pd.to_numeric(frame[name]).astype("Int64")
-    for name in ("value", "std"):
-        frame[name] = pd.to_numeric(frame[name]).astype("float64")
-    if not (frame["value"].between(0, 100) & frame["ipc"].gt(0)).all():
-        raise UserError(f"{path}: a number is no percentage, or an IPC is 0")
-    facts = records(frame)
-    frame["label_bytes"] = pd.array([_label_bytes(one) for one in facts], dtype="Int64")
-    frame["printed_bytes"] = pd.array([_printed_bytes(one) for one in facts], dtype="Int64")
-    return _with_recipes(frame)
-
-
-def _label_bytes(one: Any) -> Any:
-    """Bytes of labels under the recipe; None where that does not say enough."""
-    if one.labels == "stored" and one.classes:
-        images = one.ipc * one.classes
-        every = fkd_bytes(images, one.classes, one.label_epochs, one.label_batch_size, index=bool(one.label_index))
-        return every // one.label_prune
-    return None if one.label_parameters is None else 4 * one.label_parameters
-
-
-def _printed_bytes(one: Any) -> int | None:
-    """Storage that a source prints in bytes (``2.54 GB``)."""
-    if (found := _SIZE.search(one.storage)) is None:
-        return None
-    return round(float(found[1]) * float(1024 if one.binary_units else 1000) ** " KMGT".index(found[2]))
-
-
-def _with_recipes(frame: pd.DataFrame) -> pd.DataFrame:
-    """Add what the benchmark would run: the source's own recipe, else that of the method's authors on that data set."""
-    own = frame[frame["runs_as"] != ""].drop_duplicates(["method", "dataset"], keep="last")
-    own = own[["method", "dataset", "runs_as", "labels_as"]]
-    named = frame[["method", "dataset"]].merge(own, on=["method", "dataset"], how="left")
-    known = frame["runs_as"] != ""
-    frame["wanted_protocol"] = frame["runs_as"].where(known, named["runs_as"].fillna(OFFICIAL))
-    frame["wanted_labels"] = frame["labels_as"].where(known, named["labels_as"].fillna("native"))
-    return frame
+    numbers = frame[[*_COUNTS, "value", "std"]].apply(pd.to_numeric)
+    return frame.assign(**numbers).astype(dict.fromkeys(_COUNTS, "Int64") | {"value": "float64", "std": "float64"})
 
 
 def numbers(frame: pd.DataFrame) -> pd.DataFrame:
-    """Pool numbers to one row per setting and value, whoever prints it, that with a standard deviation first.
+    """Pool numbers to one row per setting and value, whoever prints it; that with a standard deviation stands for all.
 
-    Adds ``sources`` (titles), ``source_ids``, ``storages``, ``notes``; methods, variants and students in the order of
-    the file.
+    ``source``, ``source_title``, ``storage``, ``note`` and ``protocol`` become tuples of all; methods, variants and
+    students in the order of the file.
     """
-    frame = frame.assign(order=range(len(frame)))
-    for name, key in (("at_method", ["method"]), ("at_variant", ["method", "variant"]), ("at_student", ["student"])):
-        frame[name] = frame.groupby(key, sort=False).ngroup()
     place = [*SETTING, "value"]
+    frame = frame.assign(order=range(len(frame)))
+    for number, key in enumerate((["method"], ["method", "variant"], ["student"])):
+        frame[f"at{number}"] = frame.groupby(key, sort=False).ngroup()
     frame["label_bytes"] = frame["label_bytes"].fillna(frame.groupby(place)["label_bytes"].transform("first"))
-    groups = frame.groupby([*place, "label_bytes"], dropna=False, sort=False)
-    frame["number"] = groups.ngroup()
-    groups = frame.groupby("number")
-    frame["unchecked"] = groups["unchecked"].transform("min")
-    frame["label_assumed"] = groups["label_assumed"].transform("max")
-    frame["known"] = (frame["runs_as"] != "").groupby(frame["number"]).transform("any")
-    first = frame.sort_values(["number", "std", "order"], na_position="last").drop_duplicates("number")
-    first = first.set_index("number")
-    for name, column in _ALL_OF.items():
-        first[name] = groups[column].agg(lambda own: tuple(dict.fromkeys(filter(None, own))))
-    return first.sort_values(["at_method", "at_variant", "at_student", "ipc", "order"]).reset_index(drop=True)
+    place.append("label_bytes")
+    said = ("source", "source_title", "storage", "note", "protocol")
+    pooled = frame.groupby(place, dropna=False, sort=False).agg(
+        **{name: (name, lambda own: tuple(dict.fromkeys(filter(None, own)))) for name in said},
+        **{
+            name: (name, how) for name, how in (("unchecked", "min"), ("label_assumed", "max"), ("recipe_known", "max"))
+        },
+    )
+    first = frame.sort_values(["std", "order"], na_position="last").drop_duplicates(place)
+    found = first.drop(columns=list(pooled)).merge(pooled.reset_index(), on=place)
+    return found.sort_values(["at0", "at1", "at2", "ipc", "order"]).reset_index(drop=True)
 
 
 def beside(frame: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
@@ -140,21 +91,17 @@ def beside(frame: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     Only rows under a paper's own recipe, because another one moves accuracy by more than most methods do; of several
     the newest version's, then the largest.
     """
-    found = numbers(frame)
-    found["at"] = range(len(found))
+    found, place = numbers(frame), ["method", "dataset", "ipc", "student"]
     official = rows["protocol"].map(lambda one: one.startswith(OFFICIAL) and unchanged(one) == one).astype(bool)
-    ours = rows.loc[official & (rows["n"] > 0) & rows["ipc"].notna()]
-    ours = ours[["method", "dataset", "ipc", "student", *_MEASURED]]
-    ours = ours.astype({"n": "Int64"}).rename(columns={one: f"measured_{one}" for one in _MEASURED})
-    both = found[found["variant"] == ""].merge(ours, on=["method", "dataset", "ipc", "student"])
-    fits = [
-        one.measured_protocol.startswith(one.wanted_protocol)
-        and one.measured_labels == board_labels(one.method, one.wanted_labels)
-        for one in both.itertuples()
-    ]
+    ours = rows[official & (rows["n"] > 0) & rows["ipc"].notna()].astype({"n": "Int64"}).set_index(place)
+    ours = ours[["protocol", "protocol_version", "labels", "n", "top1_mean", "top1_std", "top1_low", "top1_high",
+                 "oracle_mean", "label_bytes"]].add_prefix("measured_")  # fmt: skip
+    both = found.reset_index(names="at").merge(ours.reset_index(), on=place)
+    fits = [not one.variant and one.measured_protocol.startswith(one.runs_as)
+            and one.measured_labels == board_labels(one.method, one.labels_as)
+            for one in both.itertuples()]  # fmt: skip
     both = both[pd.Series(fits, both.index, dtype=bool)].sort_values(["measured_protocol_version", "measured_n"])
-    both = both.drop_duplicates("at", keep="last")[["at", *(f"measured_{one}" for one in _MEASURED)]]
-    found = found.merge(both, on="at", how="left").drop(columns="at")
+    found = found.join(both.drop_duplicates("at", keep="last").set_index("at")[list(ours)])
     return found.assign(delta=100 * found["measured_top1_mean"].astype("float64") - found["value"])
 
 
@@ -188,7 +135,7 @@ def commands(frame: pd.DataFrame) -> list[str]:
     Settings that the benchmark can't measure come in none.
     """
     frame = frame[[not obstacle(one) for one in frame.itertuples()]]
-    request = ["method", "dataset", "wanted_protocol", "wanted_labels"]
+    request = ["method", "dataset", "runs_as", "labels_as"]
     scales = frame.groupby([*request, "student"], sort=False)["ipc"].agg(
         lambda own: ",".join(map(str, sorted(set(own))))
     )
@@ -202,15 +149,51 @@ def commands(frame: pd.DataFrame) -> list[str]:
     return found
 
 
-def points(dataset: str, student: str | None = None) -> pd.DataFrame:
-    """List published numbers of a data set for figures.
+def texts(one: Any) -> tuple[str, str, str, str]:
+    """``46.8 ± 0.2`` (printed), ``45.1 ± 0.2 (3)`` (measured: mean, deviation, sets), Δ with interval, label bytes."""
+    printed = unbroken(one.printed.replace("±", " ± ")) + ("?" if one.unchecked else "")
+    weight = NONE if one.label_bytes is None else unbroken("≈ " * bool(one.label_assumed) + size(one.label_bytes))
+    if one.delta is None:
+        return printed, NONE, NONE, weight
+    spread = "" if one.measured_top1_std is None else unbroken(f" ± {percent(one.measured_top1_std)}")
+    delta = points(one.delta / 100)
+    if one.measured_top1_low is not None:
+        low, high = (points(end - one.value / 100) for end in (one.measured_top1_low, one.measured_top1_high))
+        delta += f" ({low} to {high})"
+    delta += "" if one.recipe_known else " ‡"
+    return printed, f"{percent(one.measured_top1_mean)}{spread} ({one.measured_n})", delta, weight
 
-    Returns:
-        ``method``, ``variant``, ``ipc``, ``student``, ``value`` (percent), ``source``, ``wanted_protocol`` and
-        ``bytes`` (computed from the recipe, else as printed; others are left out).
-    """
+
+def render(dataset: str, rows: pd.DataFrame) -> str:
+    """Markdown block of the published numbers on a data set, beside measured rows; empty where there are none."""
     frame = load()
-    found = numbers(frame[(frame["dataset"] == dataset) & (frame["student"].eq(student) if student else True)])
-    found = found.assign(bytes=found["label_bytes"].fillna(found["printed_bytes"]))
-    return found.loc[found["bytes"].notna(), ["method", "variant", "ipc", "student", "value", "source",
-                                              "wanted_protocol", "bytes"]]  # fmt: skip
+    frame = frame[frame["dataset"] == dataset]
+    if frame.empty:
+        return ""
+    default = catalogue.dataset(dataset).student if dataset in catalogue.names() else ""
+    found = beside(frame, rows)
+    order = ["other", "student", "ipc", "method"]
+    found = found.assign(other=found["student"] != default).sort_values(order, kind="stable")
+    notes = {note: at for at, note in enumerate(dict.fromkeys(filter(None, frame["note"])), 1)}
+    titles = dict(zip(frame["source"], frame["source_title"], strict=True))
+    titles |= {name: registry.method(name).info.title for name in registry.method_names()}
+    lines = []
+    for one in records(found):
+        printed, measured, delta, weight = texts(one)
+        lines.append({
+            "Method": escape(titles.get(one.method, one.method) + (f", {one.variant}" if one.variant else "")),
+            "Student": escape(one.student),
+            "IPC": str(one.ipc),
+            "Top-1 % †": printed + " ".join(superscript(at) for at in sorted(notes[note] for note in one.note)),
+            "Measured": measured,
+            "Δ": delta,
+            "Label bytes": weight,
+            "Storage it prints": escape(plain("; ".join(one.storage))),
+            "Printed by": escape(", ".join(one.source_title)),
+        })  # fmt: skip
+    legend = [f"- {superscript(at)} {escape(note)}." for note, at in notes.items()]
+    for one in frame.drop_duplicates("source").itertuples():
+        counts = f" Counts as storage: {escape(one.storage_convention)}." if one.storage_convention else ""
+        legend.append(f"- {escape(one.source_title)}: {escape(one.where)}.{counts}")
+    table = markdown_table(lines, ("Method", "Student", "Storage it prints", "Printed by"), rare=("Measured", "Δ"))
+    return "\n\n".join(["## Published numbers †", table, NOTES, "\n".join(legend)])

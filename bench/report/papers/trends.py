@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import product
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -16,13 +15,13 @@ from bench.planning.suites import Suite, Trend, Which, names, suite
 from bench.report.comparison import CLAIM_SEEDS, Estimate, corrected, is_claimed
 from bench.report.rows import accuracies, records
 
-SAME, OTHER, UNCLAIMED = "same", "other", "not claimed"
+UNCLAIMED = "not claimed"
 LEFT = ("What they report", "Printed", "Protocol", "IPC", "Student", "Direction")
 NOTES = f"""\
 **Printed**: the two numbers of the authors, in their setting. **Measured**: the two means here. **Δ**: their difference
 in points with its 95 % interval, paired by seed and test image. **n**: pairs of distilled sets, of those planned.
 **Direction**: *same* or *other* where at least {CLAIM_SEEDS} pairs show a significant difference (5 %, after Holm's
-correction for this table), else *not claimed*. Official protocols are each method's own, so what they compare differs
+correction for this table), else *{UNCLAIMED}*. Official protocols are each method's own, so what they compare differs
 in more than the method."""
 NAMED = 5  # of the trends that were not measured; the others are counted
 
@@ -39,22 +38,20 @@ class Finding(NamedTuple):
     difference: Estimate  # of fractions, over pairs of distilled sets
 
     @property
+    def agrees(self) -> bool:
+        """Tell whether the difference of the means is on the authors' side."""
+        return (self.difference.mean > 0) == _upward(self.trends[0])
+
+    @property
     def direction(self) -> str:
         """``same`` or ``other`` than the authors found, or ``not claimed``."""
-        if not is_claimed(self.difference):
-            return UNCLAIMED
-        return SAME if (self.difference.mean > 0) == _upward(self.trends[0]) else OTHER
+        return ("same" if self.agrees else "other") if is_claimed(self.difference) else UNCLAIMED
 
     @property
     def pairs(self) -> str:
-        """``3``, ``2/3`` while one is to come, ``3 × 2`` with two students each."""
-        more, less = self.more.runs, self.less.runs
+        """``3``; ``2/3`` while one is to come."""
         expected = len(set(self.more.seeds) & set(self.less.seeds))
-        students = {len(more[seed].keys() & less[seed].keys()) for seed in more.keys() & less.keys()} - {0}
-        n = str(self.difference.n) if self.difference.n == expected else f"{self.difference.n}/{expected}"
-        if students == {1}:
-            return n
-        return f"{n} × {min(students)}" + (f"–{max(students)}" if len(students) > 1 else "")
+        return f"{self.difference.n}" + (f"/{expected}" if self.difference.n < expected else "")
 
 
 def findings(whole: Suite, rows: pd.DataFrame, frame: pd.DataFrame) -> list[Finding]:
@@ -69,9 +66,8 @@ def findings(whole: Suite, rows: pd.DataFrame, frame: pd.DataFrame) -> list[Find
             elif (difference := known.difference(more.runs, less.runs)).n:
                 found[key] = Finding((trend,), more, less, difference)
     p_values = corrected([one.difference for one in found.values()])
-    return [
-        one._replace(difference=replace(one.difference, p=p)) for one, p in zip(found.values(), p_values, strict=True)
-    ]
+    both = zip(found.values(), p_values, strict=True)
+    return [one._replace(difference=replace(one.difference, p=p)) for one, p in both]
 
 
 def about(trends: Sequence[Trend], dataset: str) -> list[Trend]:
@@ -87,21 +83,15 @@ def _upward(trend: Trend) -> bool:
 
 
 def _pairs(trend: Trend, rows: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
-    """Rows a trend is about, two by two, that differ in nothing but what the trend names.
-
-    And in the protocol where each is its method's own.
-    """
+    """Rows a trend is about, two by two, that differ in nothing but what it names, and in official protocols."""
     students = (trend.student, *trend.kin)
     here = [row for row in rows if trend.ipc in (None, row.ipc) and (not trend.student or row.student in students)]
-    across_ipc = trend.more.ipc is not None or trend.less.ipc is not None
-    across_students = trend.more.student is not None or trend.less.student is not None
-
-    def place(row: Any) -> tuple[Any, ...]:
-        return _recipe(row), None if across_ipc else row.ipc, None if across_students else row.student
-
-    for more, less in product(*([row for row in here if _like(one, row)] for one in (trend.more, trend.less))):
-        if place(less) == place(more) and less is not more:
-            yield more, less
+    same = [of for of in ("ipc", "student") if getattr(trend.more, of) is getattr(trend.less, of) is None]
+    for more in here:
+        for less in here:
+            alike = _recipe(more) == _recipe(less) and all(getattr(more, of) == getattr(less, of) for of in same)
+            if alike and less is not more and _like(trend.more, more) and _like(trend.less, less):
+                yield more, less
 
 
 def _recipe(row: Any) -> tuple[str, int]:
@@ -136,64 +126,41 @@ def render(whole: Suite, rows: pd.DataFrame, frame: pd.DataFrame) -> str:
     head = f"## Beside the paper\n\n{escape(whole.title)}: {escape(whole.source)}. {escape(whole.about)}"
     if not (whole.trends and len(rows)):
         return head
-    found = findings(whole, rows, frame)
-    measured = [trend for one in found for trend in one.trends]
-    missing = [trend for trend in about(whole.trends, rows["dataset"].iloc[0]) if trend not in measured]
-    if not found:
+    if not (found := findings(whole, rows, frame)):
         return f"{head}\n\nNone of its trends can be seen in these rows."
-    several = len({_recipe(one.more) for one in found}) > 1
-    lines = pd.DataFrame([_line(one) for one in found]).drop(columns=[] if several else ["Protocol"])
-    table = markdown_table(lines.to_dict("records"), LEFT)
-    return "\n\n".join([head, count(found), table, *_missing(missing), NOTES])
-
-
-def count(found: Sequence[Finding]) -> str:
-    """Count those that go each way, in a sentence."""
     ways = Counter(one.direction for one in found)
-    said = [f"{ways[way]} {words}" for way, words in ((SAME, "the same way"), (OTHER, "the other way")) if ways[way]]
-    unclaimed = f"{ways[UNCLAIMED]} not claimed" if ways[UNCLAIMED] else ""
-    means = sum((one.difference.mean > 0) == _upward(one.trends[0]) for one in found)
-    return (
-        f"Beside theirs: {', '.join(filter(None, [*said, unclaimed]))}; {means} of {len(found)} means point their way."
-    )
+    words = {"same": "the same way", "other": "the other way", UNCLAIMED: UNCLAIMED}
+    said = f"Beside theirs: {', '.join(f'{ways[way]} {text}' for way, text in words.items() if ways[way])}; "
+    said += f"{sum(one.agrees for one in found)} of {len(found)} means point their way."
+    several = len({_recipe(one.more) for one in found}) > 1
+    lines = pd.DataFrame(map(_line, found)).drop(columns=[] if several else ["Protocol"]).to_dict("records")
+    measured = [trend for one in found for trend in one.trends]
+    missing = [f"{escape(trend.claim)}{_where(trend)}{f' at IPC {trend.ipc}' if trend.ipc else ''}"
+               for trend in about(whole.trends, rows["dataset"].iloc[0]) if trend not in measured]  # fmt: skip
+    missing[NAMED:] = [f"and {len(missing) - NAMED} more"] * (len(missing) > NAMED)
+    rest = f"Not measured here: {'; '.join(missing)}." if missing else ""
+    return "\n\n".join(filter(None, [head, said, markdown_table(lines, LEFT), rest, NOTES]))
 
 
-def _missing(trends: Sequence[Trend]) -> list[str]:
-    if not trends:
-        return []
-    shown = "; ".join(escape(trend.claim) + _where(trend, ipc=True) for trend in trends[:NAMED])
-    rest = f"; and {len(trends) - NAMED} more" if len(trends) > NAMED else ""
-    return [f"Not measured here: {shown}{rest}."]
-
-
-def _where(trend: Trend, ipc: bool = False) -> str:
+def _where(trend: Trend) -> str:
     """Name the setting in which the authors found it."""
     where = ", ".join(filter(None, (trend.dataset, trend.student)))
-    return (f" ({name(where)})" if where else "") + (f" at IPC {trend.ipc}" if ipc and trend.ipc else "")
-
-
-def _printed(trend: Trend) -> str:
-    if trend.printed is None:
-        return NONE
-    return unbroken(" : ".join(f"{value:g}" for value in trend.printed)) + _where(trend)
+    return f" ({name(where)})" if where else ""
 
 
 def _line(one: Finding) -> dict[str, str]:
     delta, more, less = one.difference, one.more, one.less
     interval = "" if delta.low != delta.low else f" ({points(delta.low)} to {points(delta.high)})"
+    printed = [unbroken(" : ".join(f"{value:g}" for value in trend.printed)) + _where(trend) if trend.printed else NONE
+               for trend in one.trends]  # fmt: skip
     return {
         "What they report": escape(one.trends[0].claim),
-        "Printed": "; ".join(map(_printed, one.trends)),
+        "Printed": "; ".join(printed),
         "Protocol": name(_recipe(more)[0]),
-        "IPC": _both(str(more.ipc), str(less.ipc)),
-        "Student": _both(escape(plain(more.student)), escape(plain(less.student))),
+        "IPC": " : ".join(dict.fromkeys((str(more.ipc), str(less.ipc)))),
+        "Student": " : ".join(dict.fromkeys(escape(plain(row.student)) for row in (more, less))),
         "Measured": unbroken(f"{percent(more.top1_mean)} : {percent(less.top1_mean)}"),
         "Δ": unbroken(points(delta.mean) + interval),
-        "n": unbroken(one.pairs),
+        "n": one.pairs,
         "Direction": one.direction,
     }
-
-
-def _both(more: str, less: str) -> str:
-    """One word where both rows agree, else both."""
-    return more if more == less else f"{more} : {less}"
