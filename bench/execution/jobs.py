@@ -46,6 +46,7 @@ class EndedTask:
 
     state: str  # "COMPLETED", "FAILED", "OUT_OF_MEMORY", …
     why: str  # one line: the state, its meaning, and the next step
+    final: bool = True  # else accounting has yet to learn of the job's steps, which may know better
 
 
 class JobQueue(Protocol):

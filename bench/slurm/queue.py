@@ -44,7 +44,7 @@ _RUNNING = ("RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPE
 
 @dataclass
 class ThrottledSlurm:
-    """Slurm's queue for frequent callers: query squeue every ``every`` seconds, and sacct once per job that ended."""
+    """Slurm's queue for frequent callers: squeue every ``every`` seconds, and sacct until a job's end is final."""
 
     every: float = _QUERY_EVERY
     _last: float = float("-inf")
@@ -60,9 +60,9 @@ class ThrottledSlurm:
         return self._queued
 
     def ended(self, jobs: Iterable[str]) -> dict[str, EndedTask]:
-        """Return what :func:`ended` knows; accounting may be late, so unknown jobs are tried again."""
+        """Return what :func:`ended` knows; accounting may be late, so what isn't final is asked again."""
         wanted = set(jobs)
-        if new := wanted - self._ended.keys() - self._tried:
+        if new := wanted - {job for job, end in self._ended.items() if end.final} - self._tried:
             self._ended |= ended(new)
             self._tried |= new
         return {job: self._ended[job] for job in wanted & self._ended.keys()}
@@ -131,6 +131,8 @@ def _parse_accounting(output: str) -> dict[str, EndedTask]:
         states = [part[1].partition(" ")[0].rstrip("+") for part in parts]  # "CANCELLED by 1000"
         if (state := states[0]) not in ENDED:
             continue
+        steps = [one for part, one in zip(parts[1:], states[1:], strict=True) if re.search(r"\.\d+$", part[0])]
+        final = state != "FAILED" or any(one in ENDED for one in steps)  # of the job script alone where it ran no step
         peak = max((part[4] for part in parts if part[4]), key=_kibibytes, default="")
         if state == "FAILED":
             state = next((better for better in _STATES_OF_STEPS if better in states), state)
@@ -143,7 +145,7 @@ def _parse_accounting(output: str) -> dict[str, EndedTask]:
             details = f" (used {peak} of {requested})"
         elif state == "FAILED":
             details = f" (exit code {exit_code})"
-        found[job] = EndedTask(state, f"{state}{details}: {ENDED[state]}")
+        found[job] = EndedTask(state, f"{state}{details}: {ENDED[state]}", final)
     return found
 
 

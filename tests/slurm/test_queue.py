@@ -126,11 +126,28 @@ def test_somebody_who_looks_often_asks_seldom(monkeypatch: pytest.MonkeyPatch) -
         clock = float(second)
         assert patient.queued() == queue.queued()
         asked.pop()
-        assert set(patient.ended(["2", "99"])) == {"2"}
+        assert set(patient.ended(["3", "99"])) == {"3"}
     commands = [command[0] for command in asked]
     assert commands.count("squeue") == 4
     about = [command[3] for command in asked if command[0] == "sacct"]
-    assert about == ["--jobs=2,99", "--jobs=99", "--jobs=99", "--jobs=99"], "an end is asked after once"
+    assert about == ["--jobs=3,99", "--jobs=99", "--jobs=99", "--jobs=99"], "an end is asked after once"
+
+
+def test_a_failure_is_asked_about_until_its_steps_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    early, late = "3|FAILED|0:9|n2||100M\n3.batch|FAILED|0:9|n2|100K|\n", "3.0|CANCELLED by 0|0:9|n2|320592K|\n"
+    asked = answering(monkeypatch, squeue="", sacct=early)
+    clock = 0.0
+    monkeypatch.setattr(queue.time, "monotonic", lambda: clock)
+    patient = ThrottledSlurm(every=15)
+    told = []
+    for second in (0, 20, 40, 60, 80):
+        if clock := float(second):
+            asked = answering(monkeypatch, squeue="", sacct=early + late * (second >= 40))
+        patient.queued()
+        told += [(end.state, end.final) for end in patient.ended(["3"]).values()]
+        asks = sum(command[0] == "sacct" for command in asked)
+        assert asks == (second <= 40)
+    assert told == [("FAILED", False)] * 2 + [("OUT_OF_MEMORY", True)] * 3
 
 
 def test_the_commands_are_ours_whatever_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
