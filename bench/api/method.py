@@ -137,6 +137,10 @@ class Distiller:
         """Say what the method's own label model stores; None where only building it would tell."""
         return None
 
+    def shared(self) -> tuple[str, ...]:
+        """Say which stages several processes can share under these settings."""
+        return self.info.shared
+
     def cost(self, point: GridPoint) -> MethodCost:
         """State the accelerator time of the method's stages at ImageNet size, as printed or by passes of networks."""
         return MethodCost()

@@ -130,7 +130,10 @@ def shareable(cell: Cell) -> bool:
     """Check that several processes can share the cell: always a teacher, others if their method declares it."""
     if cell.stage == "teacher":
         return True
-    return cell.by in registry.method_names() and cell.stage in registry.method(cell.by).info.shared
+    if cell.by not in registry.method_names():
+        return False
+    kind = registry.method(cell.by)
+    return cell.stage in kind(kind.Config.model_validate(cell.call["settings"])).shared()
 
 
 class Watcher(Protocol):

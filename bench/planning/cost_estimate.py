@@ -60,7 +60,7 @@ def estimate(grid: Grid, todo: Collection[str], store: Store | None, measured: M
     """Estimate the cells ``todo`` of a grid; None where none is to do, or the images are small."""
     if grid.dataset.image_size < LEAST or not todo:
         return None
-    like, stated, found = LikeCells(store), _Stated(grid, measured), Estimate()
+    like, stated, found = LikeCells(store), StatedHours(grid, measured), Estimate()
     for cell in (cell for cell in grid.cells if cell.id in todo):
         if (seconds := like.seconds(cell)) is not None:
             found.like += 1
@@ -102,7 +102,7 @@ def _key(cell: Cell) -> str:
     return re.sub(r'"seed":\d+,?', "", facts)
 
 
-class _Stated:
+class StatedHours:
     """Hours at 224 px by what methods state, what was measured, and the multiplications of networks."""
 
     def __init__(self, grid: Grid, measured: Measured):

@@ -144,7 +144,7 @@ def _packs(
     left = 0.0
     for cell in cells:
         expected = seconds(cell)
-        if expected is None or expected > left:
+        if not packs or expected is None or expected > left:
             packs.append([])
             left = max_seconds
         packs[-1].append(cell)

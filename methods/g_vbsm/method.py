@@ -66,6 +66,9 @@ class GVBSM(Distiller):
     def teachers(self, point: GridPoint) -> tuple[TeacherSpec, ...]:
         return self.config.pool_specs(point.dataset.teacher)
 
+    def shared(self) -> tuple[str, ...]:
+        return (*self.info.shared, "distill") if self.config.independent() else self.info.shared
+
     def cost(self, point: GridPoint) -> MethodCost:
         """114.1 hours for ImageNet-1K at IPC 50 on one RTX 4090 (DELT, arXiv 2411.19946, Table 5)."""
         images = point.dataset.classes * point.ipc / 50_000

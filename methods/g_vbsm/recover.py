@@ -35,7 +35,7 @@ def recover_images(task: Task, config: Config) -> Iterator[ImageBlock]:
     nets = [teacher.model().net for teacher in task.teachers]
     found = [statistics_of(task.prepared, teacher.network.arch, task.device) for teacher in task.teachers]
     layouts = [Layout(*each, config.first_multiplier) for each in zip(nets, found, strict=True)]
-    for numbers in task.blocks(rounds(list(map(len, batches)), config.groups)):
+    for numbers in task.blocks(rounds(list(map(len, batches)), config.groups), independent=config.independent()):
         labels = torch.stack([batches[number] for number in numbers])
         with ExitStack() as opened:
             matchers = [

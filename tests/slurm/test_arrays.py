@@ -161,6 +161,10 @@ def test_short_cells_are_packed_up_to_the_minutes_of_the_profile() -> None:
     assert all(len(pack) == 1 for pack in one_each.packs)
 
 
+def test_work_of_no_time_is_packed_too() -> None:
+    assert names(arrays_of(many(2), seconds=lambda cell: 0.0)[0]) == [["d0", "d1"]]
+
+
 def test_only_work_that_can_be_shared_gets_several_processes_and_such_tasks_are_not_packed() -> None:
     profile = Profile(resources={"wide": Resources(cells=("distill", "label"), processes=4, pack=5)})
     arrays = arrays_of(many(10), profile, shareable=lambda cell: cell.stage == "distill")
@@ -185,6 +189,10 @@ def test_what_can_be_shared() -> None:
     shared = {(cell.stage, cell.by) for cell in grid.cells if shareable(cell)}
     assert {("teacher", "teacher"), ("prepare", "g_vbsm"), ("distill", "sre2l"), ("label", "hello")} <= shared
     assert not {("evaluate", "classification"), ("distill", "random_real"), ("label", "stored")} & shared
+    assert ("distill", "g_vbsm") not in shared, "its official batches build on one another"
+    apart = {"g_vbsm": {"ema_reset": "per_batch", "iterations": 10}}
+    grid = plan(Request(methods=("g_vbsm",), ipc=(1,), seeds=(0,), overrides=apart))
+    assert all(shareable(cell) for cell in grid.stage("distill") if cell.by == "g_vbsm")
 
 
 def test_more_for_a_retry() -> None:
