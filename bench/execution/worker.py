@@ -30,7 +30,7 @@ from bench.execution.heartbeat import Heartbeat, log
 from bench.execution.options import Options
 from bench.execution.provenance import plugins
 from bench.execution.scheduling import finished
-from bench.kit import distributed, peak_memory
+from bench.kit import checkpoint, distributed, peak_memory
 from bench.kit.data.contents import DataChanged
 from bench.kit.overlap import Leakage, too_many
 from bench.kit.validation import Diverged, InvalidResult
@@ -105,7 +105,10 @@ def _compute(store: Store, grid: Grid, cell: Cell, options: Options) -> Outcome:
             copies = _test_copies(store, real, options)
             _check_same_data(parents.values(), real)
             task = stages.StageTask(grid.dataset, cell, folders, draft, store.work(cell.id), real, device, progress)
-            made = stages.STAGES[cell.stage](task)
+            try:
+                made = stages.STAGES[cell.stage](task)
+            finally:
+                checkpoint.flush()  # the work folder is about to go, or to another process
             overlap = _overlap(made, parents, copies, options.allow_overlap)
             if distributed.is_main():
                 record = Record(

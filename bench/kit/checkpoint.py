@@ -1,4 +1,8 @@
-"""Checkpoints of unfinished work: one safetensors file, written atomically, checked when read.
+"""Checkpoints of unfinished work: one safetensors file, written atomically by a thread, checked when read.
+
+A loop waits for the copy of its state alone, and saves seldom enough to lose at most a hundredth of its time, the
+thread's included. What was kept last is on the disk once :func:`flush` returns, or any method of :class:`Checkpoint`
+but ``due`` and ``save``.
 
 :class:`bench.api.Checkpoint` shows a loop that goes on to the same bits.
 """
@@ -10,6 +14,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +27,21 @@ from bench import stopping
 from bench.kit import distributed
 
 _DIGEST = 32  # bytes of SHA-256 in front of the file
-_EVERY = 30.0  # seconds of work that a death without warning may cost
+_EVERY = 30.0  # seconds of work that a death without warning may cost, at least
+_SPACING = 100.0  # times the seconds that a save takes
+
+_writer = ThreadPoolExecutor(1, "checkpoint")
+_pending: list[Future[None]] = []  # at most one: the last save
+
+
+def flush() -> None:
+    """Wait until the last save of this process is on the disk.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    while _pending:
+        _pending.pop().result()
 
 
 class Checkpoint:
@@ -33,18 +52,21 @@ class Checkpoint:
 
     Args:
         name: apart from those of other checkpoints in the folder.
-        every: seconds between two saves, unless a stop is asked for.
+        every: the least seconds between two saves, unless a stop is asked for.
+        cost: seconds that a save takes; known once one was made.
     """
 
-    def __init__(self, folder: Path, name: str = "checkpoint", every: float = _EVERY, shared: bool = False):
-        self.folder, self.name, self.every, self.shared = folder, name, every, shared
+    def __init__(
+        self, folder: Path, name: str = "checkpoint", every: float = _EVERY, shared: bool = False, cost: float = 0.0
+    ):
+        self.folder, self.name, self.every, self.shared, self.cost = folder, name, every, shared, cost
         number = distributed.rank() if shared else 0
         self.path = folder / (f"{name}-{number}.ckpt" if number else f"{name}.ckpt")
         self._saved = time.monotonic()
 
     def due(self) -> bool:
-        """Return whether it is time to save: ``every`` seconds after the last save, or a stop was requested."""
-        return stopping.asked() or time.monotonic() - self._saved >= self.every
+        """Return whether it is time to save: long enough after the last save, or a stop was requested."""
+        return stopping.asked() or time.monotonic() - self._saved >= max(self.every, _SPACING * self.cost)
 
     def save(self, tensors: Mapping[str, Tensor], /, **facts: Any) -> None:
         """Keep tensors and plain JSON facts.
@@ -53,8 +75,21 @@ class Checkpoint:
             bench.stopping.Stopped: they are kept, and a stop was requested. Let it pass: the work is called
                 again with the same folder.
         """
-        plain = {key: tensor.detach().contiguous().cpu() for key, tensor in tensors.items()}
-        blob = save(plain, metadata={"facts": json.dumps(facts)})
+        flush()
+        begun = time.monotonic()
+        plain = {
+            key: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+            for key, tensor in tensors.items()
+        }
+        self._saved = time.monotonic()
+        _pending.append(_writer.submit(self._write, plain, json.dumps(facts), self._saved - begun))
+        if stopping.asked():
+            flush()
+            raise stopping.Stopped
+
+    def _write(self, plain: dict[str, Tensor], facts: str, spent: float) -> None:
+        begun = time.monotonic()
+        blob = save(plain, metadata={"facts": facts})
         temporary = self.path.with_suffix(".part")
         with temporary.open("wb") as stream:
             stream.write(hashlib.sha256(blob).digest())
@@ -62,12 +97,16 @@ class Checkpoint:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(self.path)
-        self._saved = time.monotonic()
-        if stopping.asked():
-            raise stopping.Stopped
+        self.cost = spent + time.monotonic() - begun
+
+    def exists(self) -> bool:
+        """Return whether something was kept."""
+        flush()
+        return self.path.exists()
 
     def discard(self) -> None:
         """Remove what was kept."""
+        flush()
         self.path.unlink(missing_ok=True)
 
     def save_training(self, model: nn.Module, optimizer: torch.optim.Optimizer, /, **facts: Any) -> None:
@@ -93,6 +132,7 @@ class Checkpoint:
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Return what was kept last; None where there is nothing, or nothing whole."""
+        flush()
         try:
             content = self.path.read_bytes()
         except FileNotFoundError:

@@ -36,7 +36,7 @@ class _Blocks:
 
     def todo(self) -> list[int]:
         """List the items to do; where blocks build on one another, those from the first missing one on."""
-        missing = [index for index in self.mine if not self._file(index).path.exists()]
+        missing = [index for index in self.mine if not self._file(index).exists()]
         if self.independent:
             return missing
         first = distributed.broadcast_object(missing[0] if missing else len(self.names))
@@ -46,8 +46,9 @@ class _Blocks:
 
     def begin(self, index: int) -> None:
         self.current = index
-        self.checkpoint = Checkpoint(self.work, f"work-{self.names[index]}", shared=not self.independent)
-        self.told = self.checkpoint.path.exists()  # what was begun before has said how far it is
+        name, cost = f"work-{self.names[index]}", self.checkpoint.cost
+        self.checkpoint = Checkpoint(self.work, name, shared=not self.independent, cost=cost)
+        self.told = self.checkpoint.exists()  # what was begun before has said how far it is
 
     def save(self, tensors: dict[str, Tensor], state: Mapping[str, Tensor]) -> None:
         """Keep the block in work."""

@@ -16,7 +16,7 @@ from bench.api import EvaluationTask, LabelSource, architectures, catalogue, reg
 from bench.api.labels import Encoding
 from bench.errors import UserError
 from bench.execution.environment import choose_kernels, device_for
-from bench.kit import data
+from bench.kit import checkpoint, data
 from bench.kit import images as image_files
 from bench.kit.arrays import CallableLabels, Soft, images_of, static_source
 from bench.kit.labels.stored import MadeFor, images_digest
@@ -169,6 +169,7 @@ def evaluate(
             for seed in seeds:
                 (own := work / f"seed-{seed}").mkdir()
                 found = registry.evaluator(rules.evaluator)().evaluate(replace(task, seed=seed, work=own))
+                checkpoint.flush()  # before the folder goes
                 rows.append({"seed": seed, **found})
             image_bytes, label_bytes = _bytes(images_folder), _bytes(labels_folder)
     except InvalidResult as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from bench import stopping
-from bench.kit.checkpoint import Checkpoint, restore_training, training_state
+from bench.kit.checkpoint import Checkpoint, flush, restore_training, training_state
 from bench.kit.models import build
 from bench.kit.optim import decay_groups
 
@@ -112,6 +113,7 @@ def test_the_newest_counts_and_names_are_apart(tmp_path: Path) -> None:
     for epoch in range(3):
         Checkpoint(tmp_path).save({"x": torch.tensor(epoch)}, epoch=epoch)
     Checkpoint(tmp_path, "other").save({"x": torch.tensor(9)}, epoch=9)
+    flush()
     found = Checkpoint(tmp_path).load()
     assert found is not None and found[1] == {"epoch": 2}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.ckpt", "other.ckpt"]
@@ -121,6 +123,7 @@ def test_nothing_whole_is_nothing(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path)
     assert checkpoint.load() is None
     checkpoint.save({"x": torch.arange(100)}, epoch=1)
+    flush()
     whole = checkpoint.path.read_bytes()
     flipped = bytearray(whole)
     flipped[-1] ^= 1
@@ -139,8 +142,9 @@ def test_killed_while_it_writes_the_older_one_stays(tmp_path: Path, monkeypatch:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("os.fsync", killed)
+    checkpoint.save({"x": torch.arange(4)}, epoch=2)
     with pytest.raises(KeyboardInterrupt):
-        checkpoint.save({"x": torch.arange(4)}, epoch=2)
+        flush()
     found = checkpoint.load()
     assert found is not None and found[1] == {"epoch": 1}
 
@@ -168,6 +172,32 @@ def test_it_is_due_some_time_after_the_last_save(tmp_path: Path, clock: list[flo
     assert not often.due()
     clock[0] += 29
     assert often.due() and seldom.due()
+
+
+def test_a_dear_one_is_seldom_due(tmp_path: Path, clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = Checkpoint(tmp_path)
+
+    def slow_disk(handle: int) -> None:
+        clock[0] += 6
+
+    monkeypatch.setattr("os.fsync", slow_disk)
+    checkpoint.save({"x": torch.arange(3)})
+    flush()
+    clock[0] += 100 * 6 - 6.5
+    assert checkpoint.cost == 6 and not checkpoint.due()
+    clock[0] += 1
+    assert checkpoint.due(), "at most a hundredth of the time goes into saves"
+
+
+def test_what_is_kept_is_what_was_there_when_it_was_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    going, changed = threading.Event(), torch.zeros(3)
+    monkeypatch.setattr("os.fsync", lambda handle: going.wait(10))
+    Checkpoint(tmp_path).save({"x": changed})  # returns while the disk is still at it
+    changed += 1
+    assert not Checkpoint(tmp_path).path.exists()
+    going.set()
+    found = Checkpoint(tmp_path).load()
+    assert found is not None and found[0]["x"].tolist() == [0, 0, 0]
 
 
 def test_a_stop_makes_it_due_at_once_and_passes_when_all_is_kept(tmp_path: Path, clock: list[float]) -> None:
