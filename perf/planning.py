@@ -1,28 +1,26 @@
-"""Seconds that planning and reporting take on large grids: the dry run, `status` and `report`, and what they stand on.
+"""Seconds that planning and reporting take on large grids: the dry run, `status` and `report`.
 
 Grids of four methods on digits, with as many seeds as make about the cells asked for, stand in stores of made-up but
 valid records: a small file an artifact; of a hundred students one failed, one running and one not begun. A command is
-the whole of a fresh process, start and imports included; a piece is a fresh process too, but its clock runs during the
-call alone. The files are in the page cache. Growth is what a cell costs the processor, against the size before: 1 is
-linear, and less where the start weighs.
+the whole of a fresh process, start and imports included. The files are in the page cache. Growth is what a cell costs
+the processor, against the size before: 1 is linear, and less where the start weighs.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.execution.scheduling import prepare, survey
+from bench.execution import heartbeat
 from bench.planning import manifest
 from bench.planning.grid import Grid, Request
 from bench.planning.plan import plan
@@ -32,7 +30,6 @@ from bench.store.record import FileFacts, Record, RunFacts
 
 METHODS = ("sre2l", "g_vbsm", "rded", "hello")
 LABELS = ("native", "online", "stored:topk10", "stored:prune10+topk10+int8", "static:fp16", "teacher:int8", "hard")
-PIECES = ("plan", "survey", "prepare", "keep the manifest", "read the manifest")
 RUN = RunFacts(started="2026-01-01T00:00:00+00:00", seconds=1.5, peak_memory=1 << 30, environment={"cpu": "made up"})
 
 
@@ -64,7 +61,7 @@ def fill(store: Store, grid: Grid) -> None:
                 (store.root / "failures" / f"{cell.id}.json").write_text(failed.model_dump_json(indent=1))
             case 2:
                 facts = {"done": 1, "total": 2, "metrics": {}, "pid": 1, "host": "made-up", "job": None}
-                store.beat(cell.id, {**facts, "started": time.time(), "first": 0, "time": time.time()})
+                heartbeat.write(store, cell.id, {**facts, "started": time.time(), "first": 0, "time": time.time()})
             case 3:
                 pass
             case _:
@@ -92,22 +89,6 @@ def _finish(store: Store, cell: Cell, contents: dict[str, str]) -> str:
     return record.content
 
 
-def alone(what: str, root: Path) -> Spent:
-    """One piece, in this process, without the imports."""
-    store = Store(root)
-    grid = manifest.newest_first(store)[0].grid
-    calls: dict[str, Callable[[], Any]] = {
-        "plan": lambda: plan(grid.request),
-        "survey": lambda: survey(grid, store, check_files=False),
-        "prepare": lambda: prepare(grid, store),
-        "keep the manifest": lambda: manifest.keep(store, grid),
-        "read the manifest": lambda: manifest.newest_first(store),
-    }
-    wall, cpu = time.perf_counter(), time.process_time()
-    calls[what]()
-    return Spent(time.perf_counter() - wall, time.process_time() - cpu)
-
-
 def command(arguments: Sequence[str]) -> Spent:
     """Of a fresh process, as a whole."""
     before, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
@@ -130,13 +111,9 @@ def measure(seeds: int, folder: Path) -> tuple[int, dict[str, Spent]]:
         "run --dry-run, no store": command(["-m", "bench", "run", "--dry-run", *wanted, "--store", str(folder / "no")]),
         "run --dry-run": command(["-m", "bench", "run", "--dry-run", *wanted, *place]),
         "status": command(["-m", "bench", "status", *place]),
-        "report": command(["-m", "bench", "report", *place, "--out", str(folder / "boards")]),
     }
-    for what in PIECES:
-        done = subprocess.run(
-            [sys.executable, __file__, "--alone", what, str(store.root)], capture_output=True, text=True, check=True
-        )
-        spent[f"  {what}"] = Spent(*json.loads(done.stdout))
+    if seeds > 1:
+        spent["report"] = command(["-m", "bench", "report", *place, "--out", str(folder / "boards")])
     return len(grid.cells), spent
 
 
@@ -145,21 +122,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", default="1000,10000", help="sizes of the grids (default: 1000,10000)")
     parser.add_argument("--folder", type=Path, help="where the stores are made for a while (default: the system's)")
-    parser.add_argument("--alone", nargs=2, metavar=("PIECE", "STORE"), help=argparse.SUPPRESS)
+    parser.add_argument("--tiny", action="store_true", help="the smallest grid alone")
     options = parser.parse_args()
-    if options.alone:
-        print(json.dumps(alone(options.alone[0], Path(options.alone[1]))))
-        return
     os.environ["OMP_NUM_THREADS"] = "1"
     before: tuple[int, dict[str, Spent]] | None = None
-    for wanted in map(int, options.cells.split(",")):
+    for wanted in [1] if options.tiny else map(int, options.cells.split(",")):
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             cells, spent = measure(seeds_for(wanted), Path(folder))
         print(f"{f'{cells:,} cells':26}{'clock s':>10}{'CPU s':>10}{'growth':>10}")
         for what, (wall, cpu) in spent.items():
             growth = f"{(cpu / cells) / (before[1][what].cpu / before[0]):10.2f}" if before else ""
             print(f"{what:26}{wall:10.2f}{cpu:10.2f}{growth}")
-        print()
+            if before:
+                print(f"ratio planning_growth_{what.replace(' ', '_')}_{cells} {growth.strip()}")
         before = cells, spent
 
 

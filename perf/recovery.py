@@ -1,154 +1,125 @@
-"""One recovery iteration against the bare teacher, and against the plain way to write it.
+"""One recovery iteration of SRe2L and of G_VBSM against its bare networks.
 
-`bare`: forward of the teacher and backward to its input, with a cross entropy, on a batch that is there. `sre2l`: all
-of an iteration: views, forward with the statistics, loss, backward, Adam, clamp. `sre2l-hooks`: the same written
-plainly, as the field does: forward hooks that read a permuted copy of each activation, torchvision transforms made
-anew and a `.item()` in every iteration, a clamp channel by channel.
+`bare`: forward of the network (of G_VBSM's pool, of each in turn) and backward to its input, with a cross entropy, on a
+batch that is there. The methods: all of an iteration: views, forward with the statistics, loss, backward, Adam, clamp.
 
-    python perf/recovery.py [--device cuda] [--threads 1] [--rounds 7] [--cases resnet18-small-32px]
+    python perf/recovery.py [--device cuda]
+
+A ratio is the bare seconds over the method's, the median over the rounds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
 
 import torch
-from side_by_side import Comparison, Steps  # beside this file
+from clock import Ratios, main, side_by_side  # beside this file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.transforms import v2 as transforms
 
-from bench.kit.models import Classifier, build
+from bench.kit.models import build
 from bench.kit.recovery.augment import GroupViews
 from bench.kit.recovery.bn_statistics import BatchNormInputs
 from bench.kit.recovery.loop import noise, recover
+from methods.g_vbsm import GVBSM
+from methods.g_vbsm.config import IMAGENET_POOL, NARROW_POOL, SMALL_POOL
+from methods.g_vbsm.matching import Layout, Matcher
+from methods.g_vbsm.moments import ConvInputs, ConvMoments
+from methods.g_vbsm.recover import PoolLoss, augmentation
 from methods.sre2l import SRe2L, SRe2LLoss
 
-BEST = 1e4
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-
-
-@dataclass(frozen=True)
-class Case:
-    """A teacher and an official batch of it; ``steps`` iterations are measured at a time."""
-
-    arch: str
-    size: int
-    batch: int
-    steps: int
-    groups: int = 1
-    classes: int = 100
-    to_peak = 2
-
-    @property
-    def updates(self) -> int:
-        """Images an iteration."""
-        return self.groups * self.batch
-
-    def teacher(self, device: torch.device) -> Classifier:
-        """With random weights, which answers as fast."""
-        model = build(self.arch, self.classes, self.size, MEAN, STD).eval().requires_grad_(False)
-        return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-    def labels(self, device: torch.device) -> Tensor:
-        """(G, B)."""
-        return (torch.arange(self.batch, device=device) % self.classes).expand(self.groups, -1)
-
-
-CASES = {
-    "resnet18-small-32px": Case("resnet18-small", 32, 100, steps=1),
-    "convnet3-w32-16px": Case("convnet3-w32", 16, 10, steps=60, classes=10),
-    "convnet3-w32-16px-10-groups": Case("convnet3-w32", 16, 10, steps=20, groups=10, classes=10),
+# name: networks, pixels, images of a batch, batches at once or G_VBSM's patch, rounds of the pool at a time
+SRE2L = {
+    "resnet18-small-32px": ("resnet18-small", 32, 100, 1, 1),
+    "convnet3-w32-16px": ("convnet3-w32", 16, 10, 1, 60),
+    "convnet3-w32-16px-10-groups": ("convnet3-w32", 16, 10, 10, 20),
 }
-CUDA_CASES = {
-    "resnet18-small-32px": Case("resnet18-small", 32, 100, steps=50),
-    "resnet18-small-32px-10-groups": Case("resnet18-small", 32, 100, steps=10, groups=10),
-    "resnet18-224px": Case("resnet18", 224, 100, steps=10, classes=1000),
-}
+G_VBSM = {"narrow-16px": (NARROW_POOL, 16, 100, 4, 2), "small-32px-of-10": (SMALL_POOL, 32, 10, 4, 1)}
+ON_CUDA = {"resnet18-224px": ("resnet18", 224, 100, 1, 10)}, {"imagenet-224px": (IMAGENET_POOL, 224, 80, 16, 2)}
+TINY = {"tiny": ("convnet2-w8", 8, 10, 1, 1)}, {"tiny": (("convnet2-w8", "convnet3-w8"), 8, 10, 4, 1)}
 
 
-def bare(case: Case, device: torch.device) -> Steps:
-    """The teacher alone, on all groups as one batch."""
-    net, labels = case.teacher(device).net, case.labels(device).flatten()
-    images = noise([0], len(labels), case.size, device)[0].contiguous(memory_format=torch.channels_last)
+def network(arch: str, size: int, classes: int, device: torch.device) -> nn.Module:
+    """With random weights, which answer as fast."""
+    torch.manual_seed(0)
+    model = build(arch, classes, size, MEAN, STD).eval().requires_grad_(False)
+    return model.to(device, memory_format=torch.channels_last).net  # type: ignore[call-overload, no-any-return]
+
+
+def bare(nets: list[nn.Module], labels: Tensor, size: int, rounds: int) -> Callable[[], None]:
+    """The networks in turn, on all images as one batch."""
+    images = noise([0], len(labels), size, labels.device)[0].contiguous(memory_format=torch.channels_last)
     images.requires_grad_()
 
-    def steps(count: int) -> None:
-        for _ in range(count):
+    def run() -> None:
+        for net in nets * rounds:
             images.grad = None
             F.cross_entropy(net(images), labels).backward()
 
-    return steps
+    return run
 
 
-def sre2l(case: Case, device: torch.device) -> Steps:
+def sre2l(net: nn.Module, labels: Tensor, size: int, count: int) -> Callable[[], Tensor]:
     """The method's own loop."""
-    config, net, labels = SRe2L.Config(), case.teacher(device).net, case.labels(device)
-    seeds = list(range(case.groups))
-    start = noise(seeds, case.batch, case.size, device)
+    config, seeds = SRe2L.Config(), list(range(len(labels)))
+    start = noise(seeds, labels.shape[1], size, labels.device)
 
-    def steps(count: int) -> None:
-        views = GroupViews(config, seeds, case.size, count, device)
-        with BatchNormInputs(net, case.groups) as inputs:
-            recover(start, SRe2LLoss(net, inputs, labels, config), views, lr=config.lr, mean=MEAN, std=STD)
+    def run() -> Tensor:
+        views = GroupViews(config, seeds, size, count, labels.device)
+        with BatchNormInputs(net, len(labels)) as inputs:
+            return recover(start, SRe2LLoss(net, inputs, labels, config), views, lr=config.lr, mean=MEAN, std=STD)
 
-    return steps
-
-
-class Hook:
-    """The distance of a batch norm's input to its running statistics, by a forward hook."""
-
-    def __init__(self, module: nn.BatchNorm2d):
-        module.register_forward_hook(self.read)
-        self.distance = torch.zeros(())
-
-    def read(self, module: nn.BatchNorm2d, given: tuple[Tensor], _: Tensor) -> None:
-        """Through a permuted copy."""
-        channels = given[0].shape[1]
-        mean = given[0].mean([0, 2, 3])
-        variance = given[0].permute(1, 0, 2, 3).contiguous().view(channels, -1).var(1, unbiased=False)
-        assert module.running_mean is not None and module.running_var is not None
-        self.distance = torch.norm(module.running_var - variance, 2) + torch.norm(module.running_mean - mean, 2)
+    return run
 
 
-def plain_step(loss: Tensor, optimizer: torch.optim.Optimizer, images: Tensor) -> None:
-    """The end of an iteration as the field writes it: a clamp channel by channel, a wait for the loss, and a copy for
-    its dead "best" images, whose bound is never lowered."""
-    loss.backward()
-    optimizer.step()
-    for channel, (m, s) in enumerate(zip(MEAN, STD, strict=True)):
-        images.data[:, channel] = torch.clamp(images.data[:, channel], -m / s, (1 - m) / s)
-    if loss.item() < BEST:
-        images.data.clone()
+def g_vbsm(
+    pool: tuple[str, ...], nets: list[nn.Module], labels: Tensor, size: int, patch: int, rounds: int
+) -> Callable[[], Tensor]:
+    """The method's own loop, with the statistics of a batch of noise as targets."""
+    layouts, start = [], noise([0], len(labels), size, labels.device)
+    for net in nets:
+        with torch.no_grad(), ConvInputs(net, 1, patch) as inputs:
+            net(start[0])
+            found = inputs.take()
+        targets = {inputs.names[place]: ConvMoments(*(each[0] for each in found[place])) for place in found}
+        layouts.append(Layout(net, targets, 10))
+    count = rounds * len(pool)
+    config = GVBSM.Config(pool=pool, patch=patch, beta_dr=0.4, iterations=count, batch_size=len(labels))
+
+    def run() -> Tensor:
+        views = GroupViews(augmentation(config), [0], size, count, labels.device)
+        with ExitStack() as opened:
+            pairs = zip(nets, layouts, strict=True)
+            matchers = [opened.enter_context(Matcher(net, layout, 1, config)) for net, layout in pairs]
+            loss = PoolLoss(matchers, labels[None], [0], config, 0)
+            return recover(start, loss, views, lr=config.lr, mean=MEAN, std=STD)
+
+    return run
 
 
-def sre2l_hooks(case: Case, device: torch.device) -> Steps:
-    """The plain way, a group after the other."""
-    config, net, labels = SRe2L.Config(), case.teacher(device).net, case.labels(device)
-    hooks = [Hook(module) for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
-
-    def steps(count: int) -> None:
-        for group in range(case.groups):
-            images = noise([group], case.batch, case.size, device)[0].requires_grad_()
-            optimizer = torch.optim.Adam([images], config.lr, betas=(0.5, 0.9), eps=1e-8)
-            for _ in range(count):
-                augment = transforms.Compose(
-                    [transforms.RandomResizedCrop(case.size, antialias=False), transforms.RandomHorizontalFlip()]
-                )
-                down, right = torch.randint(0, 33, (2,)).tolist()
-                views = torch.roll(augment(images), (down, right), (2, 3))
-                optimizer.zero_grad()
-                loss = F.cross_entropy(net(views), labels[group])
-                weights = [config.first_bn] + [1.0] * (len(hooks) - 1)
-                loss = loss + config.r_bn * sum(w * hook.distance for w, hook in zip(weights, hooks, strict=True))
-                plain_step(loss, optimizer, images)
-
-    return steps
-
-
-VARIANTS: dict[str, Callable[[Case, torch.device], Steps]] = {"bare": bare, "sre2l": sre2l, "sre2l-hooks": sre2l_hooks}
+def measure(device: torch.device, tiny: bool) -> Ratios:
+    """Yield bare over whole, case by case."""
+    singles, pools = TINY if tiny else ON_CUDA if device.type == "cuda" else (SRE2L, G_VBSM)
+    rounds = 1 if tiny else 7
+    for name, (arch, size, batch, groups, count) in singles.items():
+        labels = (torch.arange(batch, device=device) % 10).expand(groups, -1)
+        net = network(arch, size, 10, device)
+        variants = {
+            "bare": bare([net], labels.flatten(), size, count),
+            f"sre2l_{name}": sre2l(net, labels, size, count),
+        }
+        yield from side_by_side(variants, device, rounds).items()
+    for name, (pool, size, batch, patch, count) in pools.items():
+        labels = torch.arange(batch, device=device) // 10 % 10
+        nets = [network(arch, size, 10, device) for arch in pool]
+        variants = {
+            "bare": bare(nets, labels, size, count),
+            f"g_vbsm_{name}": g_vbsm(pool, nets, labels, size, patch, count),
+        }
+        yield from side_by_side(variants, device, rounds).items()
 
 
 if __name__ == "__main__":
-    Comparison(__file__, __doc__, VARIANTS, CASES, CUDA_CASES).main()
+    main(__doc__, measure)

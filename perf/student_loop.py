@@ -1,54 +1,49 @@
-"""The student loop against a bare one: which share of a bare loop's speed is left once views are made.
+"""The student loop against a bare one: which share of a bare loop's speed is left with views, labels and checkpoints.
 
-The loop is `train_classifier` itself, under the digits protocol (16 px, batches of 10, 25 and 50 for IPC 1, 10 and 50,
-a ConvNet-3 of width 32), with RDED's labels (the data set's teacher, online) and HeLlO's (the projector on
-icon-clip). The bare loop has the same student, optimizer, loss and label model, and one batch of views that was made
-beforehand. Both take turns in blocks of some tenths of a second, in one process: a block of the bare loop runs
-inside the callback by which `train_classifier` tells its progress, and the clock of the loop stands still meanwhile.
+The loop is `train_classifier` itself. The bare loop has the same student, optimizer, loss and label model, and one
+batch of views that was made beforehand. Both take turns in blocks, in one process: a block of the bare loop runs
+inside the callback by which `train_classifier` tells its progress. Labels are RDED's (the data set's teacher, online),
+HeLlO's (the projector on icon-clip) and a teacher's stored under codecs; random images at 32 and 224 px have hard ones.
 
-    python perf/student_loop.py [--device cuda] [--threads 1] [--blocks 25] [--steps 60]
+    python perf/student_loop.py [--device cuda]
 
-A ratio is bare seconds over the loop's, the median over the blocks; 1 means that views cost nothing.
+A ratio is bare seconds over the loop's, the median over the blocks; 1 means that views and labels cost nothing.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from clock import now, quartiles_of_shares  # beside this file
-from torch.nn import functional as F
+from clock import Ratios, main, median_ratio, now  # beside this file
 
-from bench.api import Dataset, EvaluationTask, Images, LabelSource, catalogue
+from bench.api import Dataset, DatasetInfo, EvaluationTask, Images, LabelSource, TeacherSpec, catalogue
+from bench.api.augmentation import AugmentationSchedule
+from bench.api.stored.codec import LabelCodec
 from bench.kit import data
 from bench.kit.accuracy import TestImages
 from bench.kit.clip.loading import load_clip
 from bench.kit.data.dataset import Resident
 from bench.kit.labels.online import OnlineTeacher
-from bench.kit.models import build
+from bench.kit.labels.storing import store
 from bench.kit.teachers.trajectory import Network
-from bench.kit.views import AugmentationStream, AugmentedBatch
+from bench.kit.views import AugmentationStream
 from bench.planning.protocols import choose
-from evaluators.classification import ClassificationProtocol, train_classifier
+from evaluators.classification import ClassificationProtocol, new_classifier, student_loss, train_classifier
 from evaluators.student_training import make_optimizer
 from methods.hello import HeLlO, projector
-
-IPC = (1, 10, 50)
-WARM_UP = 2  # blocks
 
 
 class Enough(Exception):
     """Ends `train_classifier` when all blocks are measured."""
 
 
-def rded_labels(digits: Dataset, device: torch.device) -> LabelSource:
+def teacher_labels(real: Dataset, device: torch.device) -> LabelSource:
     """The data set's teacher; untrained, which costs the same."""
-    info = digits.info
+    info = real.info
     network = Network(
         arch=info.teacher.arch, classes=info.classes, image_size=info.image_size, mean=info.mean, std=info.std
     )
@@ -56,51 +51,62 @@ def rded_labels(digits: Dataset, device: torch.device) -> LabelSource:
     return OnlineTeacher(network, model.to(memory_format=torch.channels_last))
 
 
-def hello_labels(digits: Dataset, device: torch.device) -> LabelSource:
+def hello_labels(real: Dataset, device: torch.device) -> LabelSource:
     """The projector, its adapters as they start and merged, as it serves."""
-    name, config = digits.info.clip, HeLlO.for_dataset(digits.info).config
+    name, config = real.info.clip, HeLlO.for_dataset(real.info).config
     clip, tokenizer, base = load_clip(name, device)
-    start = projector.build(clip, tokenizer, digits.names, config)
-    return projector.ProjectorLabels(name, base, digits.names, config, projector.stored_tensors(start, config), device)
+    start = projector.build(clip, tokenizer, real.names, config)
+    return projector.ProjectorLabels(name, base, real.names, config, projector.stored_tensors(start, config), device)
 
 
-LABELS: dict[str, Callable[[Dataset, torch.device], LabelSource]] = {"rded": rded_labels, "hello": hello_labels}
+def random_images(size: int, student: str, count: int) -> Dataset:
+    """Ten classes of random images."""
+    split = Resident(torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8), torch.arange(count) % 10)
+    info = DatasetInfo(
+        name="noise", title="Noise", classes=10, image_size=size, smallest_class=count // 10, train_images=count,
+        test_images=count, mean=(0.5,) * 3, std=(0.25,) * 3, student=student, clip="icon-clip",
+        teacher=TeacherSpec(arch=student, image_size=size),
+    )  # fmt: skip
+    return Dataset(info, tuple("abcdefghij"), tuple("abcdefghij"), split, split)
 
 
-def bare_loop(task: EvaluationTask, protocol: ClassificationProtocol, views: AugmentedBatch) -> Callable[[], None]:
-    """One step of it: student and label model on the same batch again and again."""
-    info = task.dataset
-    student = build(task.student, info.classes, info.image_size, info.mean, info.std).to(task.device)
-    student = student.to(memory_format=torch.channels_last).train()
-    optimizer = make_optimizer(student, protocol, protocol.lr)
-    labels, heat = task.labels, protocol.temperature
-    assert labels is not None
-
-    def step() -> None:
-        logits, soft = student(views.pixels), labels.soft_labels(views, 0)
-        loss = F.kl_div(
-            F.log_softmax(logits / heat, 1), F.log_softmax(soft / heat, 1), reduction="batchmean", log_target=True
-        )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-
-    return step
-
-
-def measure(
-    digits: Dataset, labels: LabelSource, ipc: int, device: torch.device, blocks: int, steps: int
-) -> tuple[list[float], list[float]]:
-    """Seconds a step in each block: of the bare loop, and of `train_classifier`."""
-    info = digits.info
+@contextlib.contextmanager
+def task_on(
+    real: Dataset, ipc: int, device: torch.device, batch_size: int | None = None
+) -> Iterator[tuple[EvaluationTask, Resident, AugmentationSchedule]]:
+    """A student's task on the first images of each class, without labels."""
+    info, train = real.info, real.train
     protocol = choose("common", info, "rded")
-    assert isinstance(protocol, ClassificationProtocol)
+    assert isinstance(protocol, ClassificationProtocol) and isinstance(train, Resident)
     protocol = protocol.model_copy(update={"tests": 1})  # testing is not the loop
-    chosen = torch.cat([torch.arange(len(digits.train))[digits.train.labels == c][:ipc] for c in range(info.classes)])
-    assert isinstance(digits.train, Resident)
-    images = Images(digits.train.pixels[chosen], digits.train.labels[chosen])
-    train = Resident(images.pixels, images.labels)
+    chosen = torch.cat([torch.arange(len(train))[train.labels == label][:ipc] for label in range(info.classes)])
+    images = Images(train.pixels[chosen], train.labels[chosen])
     schedule = protocol.augmentation(info, ipc, 0).model_copy(update={"epochs": 10**6})
+    if batch_size is not None:
+        schedule = schedule.model_copy(update={"batch_size": batch_size})
+    with tempfile.TemporaryDirectory() as work:
+        task = EvaluationTask(
+            dataset=info, data=real, images=images, labels=None, student=info.student, protocol=protocol, ipc=ipc,
+            seed=0, device=device, work=Path(work), progress=lambda *_, **__: None,
+        )  # fmt: skip
+        yield task, Resident(images.pixels, images.labels), schedule
+
+
+def share(task: EvaluationTask, train: Resident, schedule: AugmentationSchedule, blocks: int, steps: int) -> float:
+    """Bare over the loop's seconds."""
+    device, protocol, labels = task.device, task.protocol, task.labels
+    assert isinstance(protocol, ClassificationProtocol)
+    stream = AugmentationStream(schedule.plan, len(train))
+    replay = None if labels is None else labels.replayed_batches(0)
+    views = next(iter(train.views(stream.config, 0, schedule.batch_size, device, replay)))
+    student = new_classifier(task, protocol).train()
+    optimizer = make_optimizer(student, protocol, protocol.lr)
+
+    def bare() -> None:
+        student_loss(student, views, 0, task, protocol).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
     bare_times: list[float] = []
     loop_times: list[float] = []
     count, started = 0, 0.0
@@ -115,52 +121,42 @@ def measure(
             bare()
         started, before = now(device), started
         if before:
-            loop_times.append((stopped - before) / steps)
-            bare_times.append((started - stopped) / steps)
-        if len(loop_times) == WARM_UP + blocks:
+            loop_times.append(stopped - before)
+            bare_times.append(started - stopped)
+        if len(loop_times) == blocks + 1:
             raise Enough
 
-    with tempfile.TemporaryDirectory() as work:
-        task = EvaluationTask(
-            dataset=info, data=digits, images=images, labels=labels, student=info.student, protocol=protocol, ipc=ipc,
-            seed=0, device=device, work=Path(work), progress=progress,
-        )  # fmt: skip
-        stream = AugmentationStream(schedule.plan, len(train))
-        batch = next(iter(train.views(stream.config, 0, schedule.batch_size, device)))
-        bare = bare_loop(task, protocol, batch)
-        student = build(info.student, info.classes, info.image_size, info.mean, info.std).to(device)
-        student = student.to(memory_format=torch.channels_last)
-        tests = TestImages(digits.test, info.image_size, device, limit=1)
-        with contextlib.suppress(Enough):
-            train_classifier(student, train, schedule, tests, protocol, task)
-    return bare_times[WARM_UP:], loop_times[WARM_UP:]
+    object.__setattr__(task, "progress", progress)
+    tests = TestImages(task.data.test, task.dataset.image_size, device, limit=1)
+    with contextlib.suppress(Enough):
+        train_classifier(new_classifier(task, protocol), train, schedule, tests, protocol, task)
+    return median_ratio(bare_times[1:], loop_times[1:])
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--blocks", type=int, default=25)
-    parser.add_argument("--steps", type=int, default=60, help="steps a block")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
+def measure(device: torch.device, tiny: bool) -> Ratios:
+    """Yield the shares."""
+    blocks, steps = (1, 1) if tiny else (25, 60)
     digits = data.load(catalogue.dataset("digits"))
-    ratios = {}
-    for method, make in LABELS.items():
+    makers: dict[str, Callable[[Dataset, torch.device], LabelSource]] = {"rded": teacher_labels, "hello": hello_labels}
+    for method, make in makers.items():
         labels = make(digits, device)
-        for ipc in IPC:
-            bare, loop = measure(digits, labels, ipc, device, options.blocks, options.steps)
-            low, middle, high = quartiles_of_shares(bare, loop)
-            ratios[f"student_loop_{method}_ipc{ipc}"] = middle
-            print(
-                f"{method}, IPC {ipc}: bare {1e3 * statistics.median(bare):.2f} ms a step, loop "
-                f"{1e3 * statistics.median(loop):.2f} ms; share of {len(bare)} blocks {low:.3f} to {high:.3f}"
-            )
-    for name, ratio in ratios.items():
-        print(f"ratio {name} {ratio:.3f}")
+        for ipc in (1,) if tiny else (1, 10, 50):
+            with task_on(digits, ipc, device) as (task, train, schedule):
+                object.__setattr__(task, "labels", labels)
+                yield f"student_{method}_ipc{ipc}", share(task, train, schedule, blocks, steps)
+    for codec in ("fp16",) if tiny else ("fp16", "topk5+int8", "prune10+fp16"):
+        with task_on(digits, 10, device) as (task, train, schedule), tempfile.TemporaryDirectory() as work:
+            schedule = schedule.model_copy(update={"epochs": 2 if tiny else 300})
+            source = teacher_labels(digits, device)
+            how = (Path(work), device, lambda *_, **__: None)
+            stored = store(source, task.images, schedule, LabelCodec.parse(codec), "0" * 64, *how)
+            object.__setattr__(task, "labels", stored)
+            yield f"student_stored_{codec}", share(task, train, schedule, min(blocks, 10), min(steps, 20))
+    noise = ((32, "convnet3-w32", 50, 1, 1),) if tiny else ((32, "convnet3", 100, 20, 3), (224, "resnet18", 8, 8, 2))
+    for size, student, batch, rounds, each in noise:
+        with task_on(random_images(size, student, 10 * 10), 10, device, batch) as (task, train, schedule):
+            yield f"student_{size}px_batch{batch}", share(task, train, schedule, rounds, each)
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, measure)

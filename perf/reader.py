@@ -1,0 +1,56 @@
+"""Images of 224 px read from JPEG files: CPU milliseconds an image against torchvision's ImageFolder and DataLoader.
+
+Both read, crop (RandomResizedCrop) and batch in this process, without workers. Files are smooth random images of
+400 x 500 px.
+
+    python perf/reader.py
+
+A ratio is this package's seconds over torchvision's, the median over the rounds.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from clock import Ratios, main, side_by_side  # beside this file
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from bench.api import AugmentationConfig
+from bench.kit.data.dataset import Files
+
+
+def jpegs(folder: Path, count: int, height: int = 400, width: int = 500) -> list[Path]:
+    """Write smooth random images as ``FOLDER/class/NUMBER.jpg``."""
+    drawn = torch.rand(count, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    large = torch.nn.functional.interpolate(drawn, (height, width), mode="bicubic").clamp_(0, 1)
+    (folder / "class").mkdir(parents=True)
+    paths = [folder / "class" / f"{index:04d}.jpg" for index in range(count)]
+    for path, image in zip(paths, large, strict=True):
+        Image.fromarray((255 * image.permute(1, 2, 0)).numpy().astype(np.uint8)).save(path, quality=90)
+    return paths
+
+
+def measure(device: torch.device, tiny: bool) -> Ratios:
+    """Yield ours over torchvision's."""
+    size, count = (16, 2) if tiny else (224, 64)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = jpegs(Path(folder), count)
+        crop = transforms.Compose([transforms.RandomResizedCrop(size), transforms.PILToTensor()])
+        theirs = DataLoader(ImageFolder(folder, crop), batch_size=32, shuffle=True)
+        ours = Files(paths, torch.zeros(count, dtype=torch.int64), workers=0)
+        config = AugmentationConfig(size=size, crop="rrc", min_scale=0.08)
+        variants = {
+            "ours": lambda: [views.pixels for views in ours.views(config, 0, 32, torch.device("cpu"))],
+            "reader_imagefolder": lambda: [images for images, _ in theirs],
+        }
+        yield from side_by_side(variants, torch.device("cpu"), 1 if tiny else 9).items()
+
+
+if __name__ == "__main__":
+    main(__doc__, measure)
