@@ -17,12 +17,13 @@ import torch
 
 from bench.cli import main
 from bench.errors import UserError
-from bench.execution import local
+from bench.execution import heartbeat, local
 from bench.execution.environment import accelerators, device_for, environment
 from bench.execution.options import Options
 from bench.execution.scheduling import Schedule, shareable
 from bench.planning.grid import Request
 from bench.planning.plan import plan
+from bench.store.artifacts import Store
 from tests.conftest import command
 from tests.conftest import environment as command_environment
 
@@ -182,11 +183,10 @@ def test_a_warning_saves_the_work_of_the_cells_in_flight(colours: Path, tiny_pro
     started = subprocess.Popen(
         command(["run", *TEAM, *longer]), cwd=colours.parent, env=command_environment(), stderr=subprocess.PIPE
     )
-    deadline = time.monotonic() + 60
-    while not list(colours.parent.glob(".bench/heartbeats/teacher*")):
+    deadline, store = time.monotonic() + 90, Store(colours.parent / ".bench")
+    while not any(one and one.done for one in (heartbeat.read(store, cell) for cell in store.ids("heartbeats"))):
         assert time.monotonic() < deadline and started.poll() is None
         time.sleep(0.05)
-    time.sleep(1.5)
     started.send_signal(signal.SIGTERM)
     _, error = started.communicate(timeout=60)
     assert started.returncode == 130 and b"the same command goes on from here" in error
