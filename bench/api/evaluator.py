@@ -9,6 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from pydantic import Field
+
 from bench.api.config import BaseConfig
 from bench.api.dataset import Dataset, DatasetInfo
 from bench.api.labels import Images, LabelSource
@@ -34,6 +36,7 @@ class Protocol(BaseConfig):
     title: str
     methods: tuple[str, ...] = ()  # of official protocols: the methods whose recipe it is
     datasets: tuple[str, ...] = ()  # only these data sets; empty: any without a protocol of its own
+    settings: dict[str, Any] = Field(default={})  # of those methods, where users give none
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,7 @@ class Distiller:
 
     info: ClassVar[MethodInfo]
     Config: ClassVar[type[BaseConfig]] = BaseConfig
+    names_show: ClassVar[tuple[str, ...]] = ()  # fields that rows' names show wherever they differ from the defaults
     label_kinds: ClassVar[Mapping[str, str]] = {}  # kind of a label source of its own -> "module:Class"
     quick: ClassVar[Mapping[str, Any]] = {}  # settings of a run of seconds, for the conformance suite
 

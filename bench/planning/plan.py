@@ -48,25 +48,31 @@ def plan(request: Request) -> Grid:
     for wanted in request.protocols:
         for text, variant in asked.items():
             protocol = changed(choose(wanted, dataset, variant.method), request.overrides.get("protocol", {}))
-            method = _method(variant, request, dataset)
-            Rows(request, cells, protocol, method, variant, _shown(variant, request, dataset), text).add(others)
+            usual = protocol.settings if variant.method in protocol.methods else {}
+            method = _method(variant, request, dataset, usual)
+            Rows(request, cells, protocol, method, variant, _shown(variant, request, dataset, method), text).add(others)
     order = levels(cells.by_id.values())
     in_order = sorted(cells.by_id.values(), key=lambda cell: order[cell.id])  # stable: keeps the plan's order
     return Grid(request=request, dataset=dataset, cells=tuple(in_order))
 
 
-def _method(variant: Variant, request: Request, dataset: DatasetInfo) -> Distiller:
-    """Configure a method for the data set, with the user's settings of it."""
+def _method(variant: Variant, request: Request, dataset: DatasetInfo, usual: dict[str, Any] | None = None) -> Distiller:
+    """Configure a method for the data set, with the user's settings of it, or else the ``usual`` ones of a protocol."""
     name = variant.method
     method = registry.method(name)
     if ":" in name and name not in request.imported:
         raise unknown("method", name, registry.method_names())
-    overrides = {**request.imported.get(name, {}), **request.overrides.get(name, {}), **variant.settings}
+    overrides = {
+        **request.imported.get(name, {}),
+        **(usual or {}),
+        **request.overrides.get(name, {}),
+        **variant.settings,
+    }
     read_settings(method.Config, overrides, f"the settings of {name}")  # unknown keys, in one line
     return method.for_dataset(dataset, **overrides)
 
 
-def _shown(variant: Variant, request: Request, dataset: DatasetInfo) -> str:
+def _shown(variant: Variant, request: Request, dataset: DatasetInfo, method: Distiller) -> str:
     """Name a method as boards do: what differs from the usual shows in brackets."""
     digests = [spec.file_sha256 for spec in dataset.foreign if spec.file_sha256]
     others = {
@@ -75,7 +81,10 @@ def _shown(variant: Variant, request: Request, dataset: DatasetInfo) -> str:
     }
     others = {key: value for key, value in others.items() if value}
     others |= {f"teacher.{key}": value for key, value in request.overrides.get("teacher", {}).items()}
-    return variants.shown(variant.method, {**request.overrides.get(variant.method, {}), **variant.settings}, others)
+    settings = {**request.overrides.get(variant.method, {}), **variant.settings}
+    differing = method.config.non_default_fields()
+    settings |= {name: differing[name] for name in method.names_show if name in differing}
+    return variants.shown(variant.method, settings, others)
 
 
 def _dataset(request: Request) -> DatasetInfo:

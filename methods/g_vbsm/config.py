@@ -13,10 +13,9 @@ from pydantic import Field, model_validator
 from bench.api import BaseConfig, DatasetInfo, TeacherSpec, affects, architectures
 
 IMAGENET_POOL = ("resnet18", "mobilenet_v2", "efficientnet_b0", "shufflenet_v2_x0_5")
-# the authors' ConvNet may normalise by instance; ours does by batch, so that it has statistics to match
-SMALL_POOL = ("resnet18-small", "convnet3", "mobilenetv2-small", "wrn16-2", "shufflenetv2-small")
+SMALL_POOL = ("resnet18-small", "convnet3-in", "mobilenetv2-small", "wrn16-2", "shufflenetv2-small")
 # assumed, for two cores: the same families, narrower where they allow it; the first is those data sets' own teacher
-NARROW_POOL = ("resnet10-small-w16", "convnet3-w32", "mobilenetv2-small", "wrn16-1", "shufflenetv2-small")
+NARROW_POOL = ("resnet10-small-w16", "convnet3-w32-in", "mobilenetv2-small", "wrn16-1", "shufflenetv2-small")
 
 
 class Squeeze(BaseConfig):
@@ -52,7 +51,8 @@ class Config(BaseConfig):
     # -- the recovery
     backbone: Literal["round-robin", "random"] = "round-robin"  # the code's and the paper's
     iterations: int = Field(4000, ge=1)
-    batch_size: int = Field(80, ge=1)  # the authors gave each half of it to a GPU, with statistics of its own
+    batch_size: int = Field(80, ge=1)
+    micro_batches: int = Field(2, ge=1)  # parts of it with crops and statistics of their own: the authors' GPUs
     blocks: int = Field(1, ge=1)  # of IPC / blocks images of every class, one after the other
     groups: Annotated[int, affects("speed"), Field(ge=1)] = 1  # batches optimised at once where none needs another
     lr: float = Field(0.1, gt=0)
@@ -77,20 +77,18 @@ class Config(BaseConfig):
             architectures.check(arch)
         if len(set(self.pool)) < len(self.pool):
             raise ValueError(f"pool {self.pool} holds an architecture twice")
+        if self.batch_size % self.micro_batches:
+            raise ValueError(f"batch_size {self.batch_size} is no multiple of micro_batches {self.micro_batches}")
         return self
 
     def pool_specs(self, teacher: TeacherSpec) -> tuple[TeacherSpec, ...]:
         """Return how each network of the pool is trained; ``teacher`` is the data set's default."""
         specs = []
         for arch in self.pool:
-            if self.squeeze is None and arch == teacher.arch and arch not in self.squeeze_lr:
-                specs.append(teacher)  # maybe a foreign checkpoint
-                continue
             recipe = self.squeeze.model_dump() if self.squeeze is not None else {}
             if arch in self.squeeze_lr:
                 recipe["lr"] = self.squeeze_lr[arch]
-            foreign = {"file": None, "file_sha256": None, "accuracy": None}
-            specs.append(teacher.model_copy(update={"arch": arch, **foreign, **recipe}))
+            specs.append(teacher.model_copy(update={"arch": arch, **recipe}))
         return tuple(specs)
 
     def independent(self) -> bool:
@@ -99,7 +97,7 @@ class Config(BaseConfig):
         return self.ema_reset == "per_batch" and in_turn
 
 
-# Branch_CIFAR_100, Branch_CIFAR_10: recover/*.sh, squeeze/train.py, relabel/generate_soft_label_with_db.py
+# Branch_CIFAR_100, Branch_CIFAR_10 (on one GPU): recover/*.sh, squeeze/train.py, relabel/generate_soft_label_with_db.py
 _CIFAR: dict[str, Any] = {
     "pool": SMALL_POOL, "squeeze": Squeeze(), "patch": 4, "statistics_batch": 64, "crop": "shift",
     "batch_size": 100, "lr": 0.05, "alpha": 0.8, "beta_dr": 0.4, "norm_weighting": False,
@@ -114,11 +112,11 @@ _TINY: dict[str, Any] = {
 # norm: at the teacher's learning rate it stays at 74 %.
 _NARROW: dict[str, Any] = {
     **_CIFAR, "pool": NARROW_POOL, "squeeze": None, "squeeze_lr": {"mobilenetv2-small": 0.01}, "crop": "rrc",
-    "roll": 2, "iterations": 400, "lr": 0.1,
+    "roll": 2, "iterations": 400, "lr": 0.1, "micro_batches": 1,
 }  # fmt: skip
 
 NAMED: dict[str, dict[str, Any]] = {
-    "cifar10": {**_CIFAR, "squeeze": Squeeze(epochs=5)},
+    "cifar10": {**_CIFAR, "squeeze": Squeeze(epochs=5), "micro_batches": 1},
     "cifar100": _CIFAR,
     "tiny-imagenet": {**_TINY, "blocks": 10},
     "digits": _NARROW,

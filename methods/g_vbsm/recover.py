@@ -1,7 +1,9 @@
 """G_VBSM's recovery: the networks of the pool take turns (GBM), one iteration each.
 
 Follows shaoshitong/G_VBSM_Dataset_Condensation, ``recover/data_synthesis_with_svd_with_db_with_all_statistic.py``:
-class-major batches, one after the other, with running statistics that go on from batch to batch.
+class-major batches, one after the other, with running statistics that go on from batch to batch. Where the authors
+ran two GPUs each had half of a batch, with crops, running statistics and skipped convolutions of its own; cross entropy
+is a mean over the half, and data densification sees both.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.api import ImageBlock, Task
+from bench.api import ImageBlock, NetworkSpec, Task
 from bench.api.seeds import seed_for
 from bench.kit.images import quantise
 from bench.kit.recovery.augment import GroupViews
@@ -37,17 +39,22 @@ def recover_images(task: Task, config: Config) -> Iterator[ImageBlock]:
     layouts = [Layout(*each, config.first_multiplier) for each in zip(nets, found, strict=True)]
     for numbers in task.blocks(rounds(list(map(len, batches)), config.groups), independent=config.independent()):
         labels = torch.stack([batches[number] for number in numbers])
+        parts = parts_of(labels.shape[1], config)
         with ExitStack() as opened:
             matchers = [
-                opened.enter_context(Matcher(net, layout, len(numbers), config))
+                opened.enter_context(Matcher(net, layout, len(numbers) * parts, config))
                 for net, layout in zip(nets, layouts, strict=True)
             ]
-            loss = PoolLoss(matchers, labels, numbers, config, task.seed)
+            spaces = [between(network, teacher.network, task.device) for teacher in task.teachers]
+            loss = PoolLoss(
+                matchers, spaces, labels, [(n, k) for n in numbers for k in range(parts)], config, task.seed
+            )
             if task.state:
                 loss.restore(task.state)
-            seeds = [task.seed_for("g-vbsm-views", number) for number in numbers]
+            seeds = [task.seed_for("g-vbsm-views", n, *_part(k)) for n in numbers for k in range(parts)]
+            start = noise([task.seed_for("g-vbsm-noise", n) for n in numbers], labels.shape[1], size, task.device)
             images = recover(
-                noise([task.seed_for("g-vbsm-noise", n) for n in numbers], labels.shape[1], size, task.device),
+                start.unflatten(1, (parts, -1)).flatten(0, 1),
                 loss,
                 GroupViews(augmentation(config), seeds, size, config.iterations, task.device),
                 lr=config.lr, mean=network.mean, std=network.std,
@@ -55,6 +62,28 @@ def recover_images(task: Task, config: Config) -> Iterator[ImageBlock]:
             )  # fmt: skip
         state = loss.state() if config.ema_reset == "never" else {}
         yield ImageBlock(torch.cat([quantise(group).cpu() for group in images]), labels.flatten(), state)
+
+
+def parts_of(batch: int, config: Config) -> int:
+    """Return the micro-batches of a batch: a smaller one, the last, has fewer where they suffice, and equal ones."""
+    parts = -(-batch * config.micro_batches // config.batch_size)
+    while batch % parts:
+        parts -= 1
+    return parts
+
+
+def _part(number: int) -> tuple[int, ...]:
+    return (number,) if number else ()
+
+
+def between(first: NetworkSpec, other: NetworkSpec, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    """Return (scale, shift) from pixels as one network normalises them to another's; None: they do it alike."""
+    if (first.mean, first.std) == (other.mean, other.std):
+        return None
+    mean, std, to_mean, to_std = (
+        torch.tensor(values, device=device).view(3, 1, 1) for one in (first, other) for values in (one.mean, one.std)
+    )
+    return std / to_std, (mean - to_mean) / to_std
 
 
 def augmentation(config: Config) -> RecoveryAugmentation:
@@ -82,9 +111,9 @@ def turns(config: Config, batch: int, seed: int) -> list[int]:
     return [(batch * config.iterations + iteration) % count for iteration in range(config.iterations)]
 
 
-def skips(config: Config, batch: int, seed: int, convolutions: int) -> NDArray[np.bool_]:
-    """Draw which convolutions are not matched in which iteration of a batch of images (T, convolutions)."""
-    stream = torch.Generator().manual_seed(seed_for("g-vbsm-skips", seed, batch))
+def skips(config: Config, batch: int, seed: int, convolutions: int, part: int = 0) -> NDArray[np.bool_]:
+    """Draw which convolutions are not matched in which iteration of a micro-batch of images (T, convolutions)."""
+    stream = torch.Generator().manual_seed(seed_for("g-vbsm-skips", seed, batch, *_part(part)))
     drawn = torch.rand(config.iterations, convolutions, generator=stream)
     return np.asarray(drawn < config.beta_dr, dtype=np.bool_)
 
@@ -93,18 +122,22 @@ class PoolLoss:
     """Cross entropy, matched statistics of one network per iteration, and data densification.
 
     Args:
+        spaces: of each network (:func:`between`), from the normalised pixels of the images.
         labels: the classes (G, B) of the images.
-        batches: the numbers of the G batches, on which turns and skips depend.
+        batches: of G * K micro-batches the numbers of the batch and of the part, on which turns and skips depend.
     """
 
-    def __init__(self, matchers: Sequence[Matcher], labels: Tensor, batches: Sequence[int], config: Config, seed: int):
-        self.matchers, self.config = matchers, config
+    def __init__(
+        self, matchers: Sequence[Matcher], spaces: Sequence[tuple[Tensor, Tensor] | None], labels: Tensor,
+        batches: Sequence[tuple[int, int]], config: Config, seed: int,
+    ):  # fmt: skip
+        self.matchers, self.spaces, self.config = matchers, spaces, config
         device = matchers[0].layout.targets.device
         self.labels = labels.flatten().to(device)
         self.densification = Densification(labels.tolist(), config.tau, device)
-        self.turns = turns(config, batches[0], seed)
+        self.turns = turns(config, batches[0][0], seed)
         most = max(matcher.layout.convolutions for matcher in matchers)
-        skipped = np.stack([skips(config, batch, seed, most) for batch in batches], 1)  # (T, G, convolutions)
+        skipped = np.stack([skips(config, batch, seed, most, part) for batch, part in batches], 1)  # (T, G * K, …)
         self._skipped_by_all: NDArray[np.bool_] = np.asarray(skipped.all(1))
         self._active = [
             torch.from_numpy(matcher.layout.active(skipped[..., : matcher.layout.convolutions])).to(device)
@@ -116,10 +149,13 @@ class PoolLoss:
         matcher = self.matchers[turn]
         matcher.convs.skipped = frozenset(np.flatnonzero(self._skipped_by_all[iteration]).tolist())
         pixels = views.flatten(0, 1)
-        logits = matcher.net(pixels)
+        space = self.spaces[turn]
+        logits = matcher.net(pixels if space is None else torch.addcmul(space[1], pixels, space[0]))
         error = F.cross_entropy(logits, self.labels, reduction="none").view(len(views), -1).mean(1)
         matched = matcher.loss(self._active[turn][iteration])
-        return error + self.config.r_loss * matched + self.config.nuc_norm * self.densification(pixels)
+        spread = self.densification(pixels)  # (G,)
+        apart = (error + self.config.r_loss * matched).view(len(spread), -1).sum(1)
+        return apart + self.config.nuc_norm * spread
 
     def state(self) -> dict[str, Tensor]:
         mixtures = {f"mixture.{index}": matcher.mixture for index, matcher in enumerate(self.matchers)}
@@ -127,5 +163,5 @@ class PoolLoss:
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         for index, matcher in enumerate(self.matchers):
-            matcher.mixture.copy_(state[f"mixture.{index}"])
-            matcher.started.copy_(state[f"started.{index}"])
+            for name, kept in (("mixture", matcher.mixture), ("started", matcher.started)):
+                kept.copy_(state[f"{name}.{index}"][: len(kept)])  # a smaller batch has fewer parts

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from bench.api import BaseConfig, affects
 from bench.api.config import Artifact
+from bench.api.dataset import spread
 from methods.rded import RDED
 
 # the subset of CLIP's prompts that the paper uses (openai/CLIP, Prompt_Engineering_for_ImageNet.ipynb)
@@ -25,16 +26,16 @@ TEMPLATES = (
     "a photo of the small {}.",
 )
 
-BY_IPC, LAST = "by-ipc", "last"  # of the teachers, beside the names of stages
+BY_IPC, LAST, NONE = "by-ipc", "last", "none"  # of the teachers, beside the names of stages
 Convention = Literal["loralib", "peft", "flattened"]
 Layers = Literal["3x3", "3x3-blocks", "all", "no-downsample", "no-stem", "blocks", "layers-3-4"]
 
 
 class Stage(BaseConfig):
-    """A stretch of the teacher's trajectory, whose checkpoints are the weak teachers of sets up to an IPC."""
+    """A stretch of the teacher's training, from which the weak teachers of sets up to an IPC are taken evenly."""
 
     up_to_ipc: int | None = Field(ge=1)  # None: any
-    share: tuple[float, float]  # from and to, as fractions of the kept checkpoints
+    share: tuple[float, float]  # from and to, as fractions of the training
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -42,13 +43,9 @@ class Stage(BaseConfig):
             raise ValueError(f"share {self.share} is not (from, to) with 0 <= from < to <= 1")
         return self
 
-    def of(self, epochs: tuple[int, ...]) -> tuple[int, ...]:
-        """Pick the kept epochs in this stretch, at least one: of nine, (0, 1/2) takes the first five."""
-        first, last = (round(edge * len(epochs), 6) for edge in self.share)  # 2/3 of 9 is 6, not 6.000…1
-        return epochs[math.floor(first) : math.ceil(last)]
 
-
-# assumed: the paper takes "earlier checkpoints" for small IPC and gives no epochs
+# assumed: the paper takes "the very early stage" for small IPC and gives no epochs; of 90: 5, 10, …, 45; 10, 20, …, 90;
+# 63, 67, …, 90
 STAGES = {
     "early": Stage(up_to_ipc=5, share=(0, 1 / 2)),
     "all": Stage(up_to_ipc=20, share=(0, 1)),
@@ -108,8 +105,11 @@ class Config(ProjectorConfig):
     min_scale: float | None = Field(None, gt=0, le=1)  # of the random resized crops; None: the teacher's
     stages: Annotated[dict[str, Stage], affects()] = STAGES
     # whose logits it learns: "by-ipc", the weak teachers of the stage that the IPC falls into; a stage's name, those of
-    # this one whatever the IPC; "last", the trajectory's last checkpoint alone (Table 3, linear probe)
+    # this one whatever the IPC; "last", the trajectory's last checkpoint alone; "none", hard labels by cross entropy
+    # alone (Table 3, linear probe)
     teachers: Annotated[str, affects()] = BY_IPC
+    weak_teachers: int = Field(9, ge=1)  # of each stage ("model pool size 9", supplement)
+    mse: Literal["mean", "sum"] = "mean"  # over the classes; assumed
 
     # the images
     images: Annotated[RDED.Config, affects()] = RDED.Config()
@@ -123,10 +123,10 @@ class Config(ProjectorConfig):
     def _consistent(self) -> Self:
         if not any(stage.up_to_ipc is None for stage in self.stages.values()):
             raise ValueError("stages: one of them must have no up_to_ipc, for the largest sets")
-        if taken := {BY_IPC, LAST} & self.stages.keys():
+        if taken := {BY_IPC, LAST, NONE} & self.stages.keys():
             raise ValueError(f"stages: {min(taken)} means something else; choose another name")
-        if self.teachers not in (BY_IPC, LAST, *self.stages):
-            raise ValueError(f"teachers: expected {', '.join((BY_IPC, LAST, *self.stages))}, not {self.teachers}")
+        if self.teachers not in (known := (BY_IPC, LAST, NONE, *self.stages)):
+            raise ValueError(f"teachers: expected {', '.join(known)}, not {self.teachers}")
         return self
 
     def stage(self, ipc: int) -> str:
@@ -142,12 +142,14 @@ class Config(ProjectorConfig):
     def checkpoints(self, ipc: int, epochs: tuple[int, ...]) -> tuple[int, ...]:
         """Pick those of the kept ``epochs`` whose networks are the teachers for sets of ``ipc`` images per class."""
         name = self.stage(ipc)
-        return epochs[-1:] if name == LAST else self.stages[name].of(epochs)
+        if name in (LAST, NONE):
+            return epochs[-1:] if name == LAST else ()
+        return spread(epochs, self.stages[name].share, self.weak_teachers)
 
     def stage_fields(self, ipc: int) -> dict[str, Any]:
         """Return what decides which weak teachers there are for sets of ``ipc`` images per class."""
         name = self.stage(ipc)
-        if name != LAST and (name not in STAGES or self.stages[name].share != STAGES[name].share):
+        if name not in (LAST, NONE) and (name not in STAGES or self.stages[name].share != STAGES[name].share):
             return {"stage": name, "share": list(self.stages[name].share)}
         return {"stage": name}
 

@@ -3,7 +3,7 @@
 Each image p is moved by Adam so that the projector's features of p and of p sampled down and up again agree
 (arXiv 2408.08201: learning rate .01, 300 steps). The paper credits it with +0.1 points at ImageNet-1K, IPC
 10, and says neither what p starts from nor how far it is sampled down. Assumed here: from RDED's images, to
-half their side, with the gradient through both features. Off by default.
+half their side, with the gradient through both features. Off but in its official protocol, whose numbers include it.
 """
 
 from __future__ import annotations

@@ -20,9 +20,11 @@ from bench.api import (
     MethodInfo,
     StudentCost,
     Task,
+    TeacherSpec,
 )
 from bench.api.architectures import network_hours
 from bench.api.config import Artifact
+from bench.errors import UserError
 from bench.kit.clip.naming import ICON_CLIP, clip_identity
 from methods.hello import config
 from methods.rded import RDED
@@ -35,7 +37,7 @@ class HeLlO(Distiller):
     """Images: RDED's, updated only on request. Labels: the projector, online."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
-        name="hello", title="HeLlO", version=1, paper="arXiv 2408.08201", labels="projector", needs="a public CLIP",
+        name="hello", title="HeLlO", version=2, paper="arXiv 2408.08201", labels="projector", needs="a public CLIP",
         shared=("label",),
         # supplement, Table 6, one A5000
         student_cost=StudentCost(batch_size=100, seconds=0.21, mebibytes=4004, reference=True),
@@ -46,12 +48,28 @@ class HeLlO(Distiller):
 
     config: config.Config
 
+    names_show = ("weak_teachers",)
+
     @classmethod
     def for_dataset(cls, dataset: DatasetInfo, **overrides: Any) -> Self:
-        return cls(config.Config(**{**config.SMALL_SETS.get(dataset.name, {}), **overrides}))
+        """Configure it for a data set; of a teacher with fewer checkpoints than nine all are weak teachers."""
+        made = config.Config(**{**config.SMALL_SETS.get(dataset.name, {}), **overrides})
+        kept = len(dataset.given(dataset.teacher).kept_epochs())
+        if "weak_teachers" not in overrides and made.teachers not in (config.LAST, config.NONE):
+            made = made.model_copy(update={"weak_teachers": min(made.weak_teachers, kept)})
+        return cls(made)
 
     def check(self, point: GridPoint) -> None:
         self.images_from(point).check(point)
+        count, kept = self.config.weak_teachers, point.dataset.given(point.dataset.teacher).kept_epochs()
+        if self.config.stage(point.ipc) not in (config.LAST, config.NONE) and len(kept) < count:
+            raise UserError(
+                f"hello.weak_teachers {count}: the teacher of {point.dataset.name} has {len(kept)} checkpoints; give "
+                "--teacher-trajectory DIR, raise --set teacher.epochs, or leave it out"
+            )
+
+    def teachers(self, point: GridPoint) -> tuple[TeacherSpec, ...]:
+        return () if self.config.teachers == config.NONE else super().teachers(point)
 
     def images_from(self, point: GridPoint) -> RDED:
         return RDED.for_dataset(point.dataset, **self.config.images.model_dump(exclude_unset=True))
@@ -84,7 +102,10 @@ class HeLlO(Distiller):
     def cost(self, point: GridPoint) -> MethodCost:
         clip = (self.config.clip or point.dataset.clip).partition(":")[0].partition("@")[0]
         seen = self.config.epochs * point.dataset.train_images
-        return MethodCost(label=network_hours(seen, (clip,), training=True), label_networks=(clip,))
+        shown = 2 * self.config.update_steps * point.ipc * point.dataset.classes  # sharp and blurred
+        update = network_hours(shown, (clip,), training=True) if self.config.image_update else 0.0
+        label = network_hours(seen, (clip,), training=True)
+        return MethodCost(distill=update, label=label, label_networks=(clip,))
 
     def distill(self, task: Task) -> Iterator[ImageBlock]:
         from methods.hello.image_update import update

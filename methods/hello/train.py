@@ -28,12 +28,15 @@ def train_projector(task: Task, config: Config, clip_name: str) -> tuple[Project
     clip, tokenizer, base = load_clip(clip_name, task.device)
     projector = build(clip, tokenizer, task.data.names, config, task.seed_for("hello-init"))
     del clip  # with it goes the text tower
-    teachers = [task.teacher.model(epoch) for epoch in config.checkpoints(task.ipc, task.teacher.epochs)]
+    epochs = config.checkpoints(task.ipc, task.teacher.epochs) if task.teachers else ()
+    teachers = [task.teacher.model(epoch) for epoch in epochs]
     total = config.epochs * -(-len(task.data.train) // config.batch_size)
 
     def loss(views: AugmentedBatch) -> Tensor:
-        target = mean_logits(teachers, views.pixels)
-        return projector_loss(projector(views.pixels), target, views.labels, config.ce_weight)
+        logits = projector(views.pixels)
+        if not teachers:
+            return F.cross_entropy(logits, views.labels)
+        return projector_loss(logits, mean_logits(teachers, views.pixels), views.labels, config.ce_weight, config.mse)
 
     trained = [p for p in projector.parameters() if p.requires_grad]
     train(
@@ -55,7 +58,7 @@ def train_projector(task: Task, config: Config, clip_name: str) -> tuple[Project
 def augmentation(task: Task, config: Config) -> AugmentationConfig:
     """Return the augmentation under which teachers and projector are compared: crops, and flips that keep the class."""
     return AugmentationConfig(
-        size=task.teacher.network.image_size,
+        size=task.dataset.teacher.image_size,
         crop="rrc",
         min_scale=config.min_scale or task.dataset.teacher.min_scale,
         flip=task.dataset.flip,
@@ -72,9 +75,10 @@ def mean_logits(teachers: Sequence[Classifier], pixels: Tensor) -> Tensor:
     return total / len(teachers)
 
 
-def projector_loss(logits: Tensor, target: Tensor, labels: Tensor, ce_weight: float) -> Tensor:
+def projector_loss(logits: Tensor, target: Tensor, labels: Tensor, ce_weight: float, over: str = "mean") -> Tensor:
     """Return the loss: squared error to the target logits, + ``ce_weight`` times cross entropy to the hard label.
 
-    The squared error is a mean over images and classes (assumed: the paper does not say whether classes are summed).
+    The squared error is a mean over images, and over classes their mean or sum (the paper does not say which).
     """
-    return F.mse_loss(logits, target) + ce_weight * F.cross_entropy(logits, labels)
+    classes = logits.shape[1] if over == "sum" else 1
+    return classes * F.mse_loss(logits, target) + ce_weight * F.cross_entropy(logits, labels)

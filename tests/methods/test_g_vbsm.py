@@ -29,7 +29,7 @@ from methods.g_vbsm import GVBSM, conv_statistics
 from methods.g_vbsm.densify import Densification
 from methods.g_vbsm.matching import Layout, Matcher
 from methods.g_vbsm.moments import ConvInputs, conv_moments
-from methods.g_vbsm.recover import PoolLoss, augmentation, class_order, skips, turns
+from methods.g_vbsm.recover import PoolLoss, augmentation, between, class_order, skips, turns
 from tests.stopping import stopped_every
 
 POOL = ("convnet2-w8", "wrn10-1", "resnet10-small-w4")
@@ -39,7 +39,7 @@ CPU = torch.device("cpu")
 MOST = 12  # convolutions of the deepest network of the pool: a stem, two in each of 4 blocks, 3 shortcuts
 SMALL: dict[str, Any] = {
     "pool": POOL, "patch": 4, "crop": "shift", "pad": 2, "roll": 2, "statistics_batch": 8, "iterations": 7,
-    "batch_size": 6, "alpha": 0.8, "beta_dr": 0.4, "norm_weighting": False,
+    "batch_size": 6, "micro_batches": 1, "alpha": 0.8, "beta_dr": 0.4, "norm_weighting": False,
 }  # fmt: skip
 
 
@@ -205,17 +205,23 @@ def reference_densification(views: Tensor, labels: Tensor, tau: float) -> Tensor
 
 def reference_images(task: Task, settings: GVBSM.Config) -> list[Tensor]:
     """All images of a class-major recovery in [0, 1], batch by batch, with a counter that goes on."""
-    pool, counter, images = ReferencePool(task, settings), 0, []
+    apart = settings.model_copy(update={"nuc_norm": 0.0})
+    pools, counter, images = [ReferencePool(task, apart) for _ in range(settings.micro_batches)], 0, []
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
     order = torch.arange(CLASSES).repeat_interleave(task.ipc)
     for batch, labels in enumerate(order.split(settings.batch_size)):
+        parts = [
+            (batch,),
+            *((batch, part) for part in range(1, settings.micro_batches * len(labels) // settings.batch_size)),
+        ]
         if settings.ema_reset == "per_batch":
-            pool.forget()
-        skipped = skips(settings, batch, task.seed, MOST)
-        views = GroupViews(
-            augmentation(settings), [seed_for("g-vbsm-views", task.seed, batch)], SIDE, settings.iterations, CPU
-        )
-        pixels = noise([seed_for("g-vbsm-noise", task.seed, batch)], len(labels), SIDE, CPU).requires_grad_()
+            for pool in pools:
+                pool.forget()
+        skipped = [skips(settings, batch, task.seed, MOST, part) for part in range(len(parts))]
+        seeds = [seed_for("g-vbsm-views", task.seed, *part) for part in parts]
+        views = GroupViews(augmentation(settings), seeds, SIDE, settings.iterations, CPU)
+        pixels = noise([seed_for("g-vbsm-noise", task.seed, batch)], len(labels), SIDE, CPU)
+        pixels = pixels.view(len(parts), -1, 3, SIDE, SIDE).requires_grad_()
         optimizer = torch.optim.Adam([pixels], settings.lr, betas=(0.5, 0.9))
         for iteration in range(settings.iterations):
             optimizer.param_groups[0]["lr"] = (
@@ -224,10 +230,14 @@ def reference_images(task: Task, settings: GVBSM.Config) -> list[Tensor]:
             optimizer.zero_grad()
             turn = counter % len(POOL)
             counter += 1
-            pool.loss(turn, views(pixels, iteration)[0], labels, skipped[iteration].tolist()).backward()
+            shown = views(pixels, iteration)
+            loss = settings.nuc_norm * reference_densification(shown.flatten(0, 1), labels, settings.tau)
+            for each in zip(pools, shown, labels.chunk(len(parts)), skipped, strict=False):
+                loss = loss + each[0].loss(turn, each[1], each[2], each[3][iteration].tolist())
+            loss.backward()
             optimizer.step()
             pixels.data = torch.maximum(torch.minimum(pixels.data, (1 - mean) / std), -mean / std)
-        images.append((pixels.detach()[0] * std + mean).clamp(0, 1))
+        images.append((pixels.detach().flatten(0, 1) * std + mean).clamp(0, 1))
     return list(torch.cat(images))
 
 
@@ -340,7 +350,8 @@ def opened_pool(
         layout = Layout(net, targets, settings.first_multiplier)
         matcher = Matcher(net, layout, len(batches), settings)
         matchers.append(matcher.__enter__())
-    return matchers, PoolLoss(matchers, labels, batches, settings, task.seed)
+    places = [(batch, 0) for batch in batches]
+    return matchers, PoolLoss(matchers, [None] * len(matchers), labels, places, settings, task.seed)
 
 
 @pytest.mark.parametrize(
@@ -468,7 +479,14 @@ def test_batches_are_class_major_and_blocks_go_round() -> None:
     assert class_order(2, 4, 2).tolist() == [0, 0, 1, 1, 0, 0, 1, 1]
 
 
-@pytest.mark.parametrize("changes", [{}, {"ema_reset": "per_batch"}, {"batch_size": 5, "beta_dr": 0}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {}, {"ema_reset": "per_batch"}, {"batch_size": 5, "beta_dr": 0}, {"micro_batches": 2},
+        {"batch_size": 8, "micro_batches": 2},  # the last is one micro-batch alone
+    ],
+    ids=str,
+)  # fmt: skip
 @pytest.mark.usefixtures("in_double")
 def test_images_are_the_references(make_task: MakeTask, changes: dict[str, Any]) -> None:
     task, settings = make_task(), config(**changes)
@@ -484,9 +502,28 @@ def test_images_are_the_references(make_task: MakeTask, changes: dict[str, Any])
 
 @pytest.mark.usefixtures("in_double")
 def test_batches_at_once_are_those_one_by_one(make_task: MakeTask) -> None:
-    settings: dict[str, Any] = {"ema_reset": "per_batch", "iterations": 6, "batch_size": 5}
+    settings: dict[str, Any] = {"ema_reset": "per_batch", "iterations": 6, "batch_size": 4, "micro_batches": 2}
     together = distill(make_task(place="together"), groups=3, **settings)
     assert torch.equal(together.pixels, distill(make_task(), **settings).pixels)
+
+
+@pytest.mark.usefixtures("in_double")
+def test_each_network_is_shown_the_images_in_its_own_normalisation(make_task: MakeTask) -> None:
+    """A pool from files may be normalised each in its own way; the loss is that of networks that do it alike."""
+    task, settings = make_task(), config()
+    other = task.teachers[1].network.model_copy(update={"mean": (0.1, 0.2, 0.3), "std": (1.0, 2.0, 3.0)})
+    scale, shift = between(task.teachers[0].network, other, CPU)
+    pixels = torch.rand(2, 3, SIDE, SIDE)
+    own, theirs = ((pixels - torch.tensor(one.mean).view(3, 1, 1)) / torch.tensor(one.std).view(3, 1, 1)
+                   for one in (task.teachers[0].network, other))  # fmt: skip
+    assert torch.allclose(own * scale + shift, theirs)
+    assert between(other, other, CPU) is None
+    _, loss = opened_pool(task, settings, torch.tensor([[0, 0]]), [0])
+    plain = loss(theirs[None], 1).detach()
+    _, moved = opened_pool(task, settings.model_copy(update={"nuc_norm": 0.0}), torch.tensor([[0, 0]]), [0])
+    moved.spaces = [None, (scale, shift), None]
+    dense = settings.nuc_norm * reference_densification(theirs, torch.tensor([0, 0]), settings.tau)
+    torch.testing.assert_close(moved(own[None], 1) + dense, plain)
 
 
 @pytest.mark.usefixtures("in_double")

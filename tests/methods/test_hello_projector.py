@@ -349,11 +349,12 @@ def test_refuses_another_clip_and_other_adapters(tmp_path: Path) -> None:
 
 
 def test_stages() -> None:
-    kept = tuple(range(10, 100, 10))
-    assert STAGES["early"].of(kept) == (10, 20, 30, 40, 50)
-    assert STAGES["all"].of(kept) == kept
-    assert STAGES["late"].of(kept) == (70, 80, 90)
-    assert [stage.of((90,)) for stage in STAGES.values()] == [(90,)] * 3
+    kept = TeacherSpec().kept_epochs()
+    taught = {name: Config(teachers=name).checkpoints(1, kept) for name in STAGES}
+    assert taught == {
+        "early": tuple(range(5, 50, 5)), "all": tuple(range(10, 100, 10)),
+        "late": (63, 67, 70, 73, 77, 80, 83, 87, 90),
+    }  # fmt: skip
     stages = [Config().stage(ipc) for ipc in (1, 5, 6, 20, 21, 200)]
     assert stages == ["early", "early", "all", "all", "late", "late"]
     with pytest.raises(ValueError, match="another name"):
@@ -393,10 +394,14 @@ def test_images_are_rdeds_unless_they_are_updated() -> None:
 
 def test_who_teaches() -> None:
     """A stage of one's choice whatever the IPC, or the last checkpoint alone; equal labels are equal cells."""
-    kept = tuple(range(10, 100, 10))
-    assert [Config().checkpoints(ipc, kept) for ipc in (1, 10, 50)] == [kept[:5], kept, kept[6:]]
-    assert [Config(teachers="late").checkpoints(ipc, kept) for ipc in (1, 50)] == [kept[6:]] * 2
+    kept = TeacherSpec().kept_epochs()
+    assert {len(Config().checkpoints(ipc, kept)) for ipc in (1, 10, 50)} == {9}
+    assert (
+        Config(teachers="late").checkpoints(1, kept) == Config().checkpoints(50, kept) != Config().checkpoints(1, kept)
+    )
     assert Config(teachers="last").checkpoints(1, kept) == (90,)
+    assert Config(weak_teachers=3).checkpoints(10, kept) == (30, 60, 90)
+    assert Config(teachers="none").checkpoints(1, kept) == ()
     assert Config(teachers="last").checkpoints(1, (4,)) == (4,)
 
     def cell(ipc: int, **settings: Any) -> str:
@@ -409,11 +414,30 @@ def test_who_teaches() -> None:
     own = {"few": {"up_to_ipc": None, "share": (0, 0.25)}}
     assert cell(1, teachers="few", stages=own) == cell(1, stages=own) != cell(1)
     assert image_cell(image_update=True, teachers="last").id != image_cell(image_update=True).id
-    with pytest.raises(ValueError, match="expected by-ipc, last, early, all, late, not first"):
+    with pytest.raises(ValueError, match="expected by-ipc, last, none, early, all, late, not first"):
         Config(teachers="first")
 
 
-def test_the_last_checkpoint_alone_teaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fewer_than_nine_weak_teachers_are_never_silent() -> None:
+    short = INFO.model_copy(update={"teacher": INFO.teacher.model_copy(update={"epochs": 4})})
+    one = INFO.teacher.model_copy(update={"files": ("r18.pth",), "file_sha256": "ab"})
+    files = INFO.model_copy(update={"foreign": (one,)})
+    for info, count in ((INFO, 9), (short, 4), (files, 1)):
+        made = HeLlO.for_dataset(info)
+        made.check(GridPoint(info, 1, 0))
+        assert (
+            made.config.weak_teachers
+            == count
+            == len(made.config.checkpoints(1, info.given(info.teacher).kept_epochs()))
+        )
+        assert HeLlO.for_dataset(info, teachers="last").config.weak_teachers == 9  # has no say
+    with pytest.raises(
+        UserError, match=r"hello.weak_teachers 9: the teacher of toy has 4 checkpoints; give --teacher-tr"
+    ):
+        HeLlO.for_dataset(short, weak_teachers=9).check(GridPoint(short, 1, 0))
+
+
+def test_who_teaches_a_projector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[Tensor]] = []
     true = train.mean_logits
 
@@ -422,13 +446,26 @@ def test_the_last_checkpoint_alone_teaches(tmp_path: Path, monkeypatch: pytest.M
         return true(teachers, x)
 
     monkeypatch.setattr(train, "mean_logits", spy)
-    for name in ("last", "by-ipc"):
+    for name in ("last", "by-ipc", "none"):
         (tmp_path / name).mkdir()
         config = Config(**{**SHORT, "epochs": 1}, adapt="head", head="full", init="random", teachers=name)
         model, _ = train.train_projector(task(tmp_path / name), config, "tiny")
         assert {key: p.shape for key, p in lora.adapters(model).items()} == {"head.weight": (3, 16)}
-    assert [len(one) for one in asked] == [1] * 3 + [5] * 3  # three batches each
+    assert [len(one) for one in asked] == [1] * 3 + [9] * 3  # three batches each
     assert torch.equal(asked[0][0], FakeTrajectory().model(90)[1].weight)  # type: ignore[index]
+
+
+def test_a_probe_on_hard_labels_needs_no_teacher(tmp_path: Path) -> None:
+    config = Config(**SHORT, adapt="head", head="full", init="random", teachers="none")
+    assert HeLlO(config).teachers(GridPoint(INFO, 1, 0)) == ()
+    before = projector.build(
+        *loading.load_same_clip("tiny", BASE, CPU), NAMES, config, task(tmp_path).seed_for("hello-init")
+    )
+    model, _ = train.train_projector(replace(task(tmp_path), teachers=()), config, "tiny")
+    data = task(tmp_path).data.train
+    shown = torch.stack([data.image(index) for index in range(24)]).float() / 255
+    losses = [F.cross_entropy(net(shown), data.labels) for net in (before, model)]
+    assert losses[1] < losses[0]
 
 
 def test_labels_through_the_method(tmp_path: Path) -> None:

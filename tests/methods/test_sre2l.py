@@ -315,6 +315,8 @@ def test_settings_are_the_official_ones_of_each_data_set() -> None:
     assert of("mnist") == of("cifar10")
     assert SRe2L.for_dataset(info(image_size=64, flip=False)).config == of("tiny-imagenet", flip=False)
     assert not of("digits").flip and of("digits").iterations <= 500
+    cda = of("tiny-imagenet", curriculum=1.0)  # CDA's own rate and weight, unless the user gives others
+    assert (cda.lr, cda.r_bn, of("tiny-imagenet", curriculum=1.0, lr=0.2).lr) == (0.4, 0.05, 0.2)
     assert of("imagenet-1k", curriculum=1.0).non_default_fields() == {"curriculum": 1.0}
     assert of("cifar10", roll=(0, 2), lr=0.1).roll == (0, 2)
 

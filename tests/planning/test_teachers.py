@@ -131,3 +131,21 @@ def test_what_can_not_be_a_teacher(
     with pytest.raises(UserError) as caught:
         grid_of(**request_)
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({}, "hello"),
+        ({"overrides": {"teacher": {"epochs": 4}}}, "hello[weak_teachers=4,teacher.epochs=4]"),
+        ({"overrides": {"hello": {"weak_teachers": 3}}}, "hello[weak_teachers=3]"),
+        ({"teacher": "x.pth"}, "hello[weak_teachers=1,teacher=9a129038]"),
+    ],
+)
+def test_a_row_says_how_few_weak_teachers_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file(Path("x.pth"))
+    grid = grid_of(methods=("hello",), **settings)
+    assert {cell.row["method"] for cell in grid.stage("evaluate")} == {name}
