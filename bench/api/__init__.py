@@ -4,7 +4,7 @@ Modules named by entry points must import without torch: import torch and ``benc
 compute.
 """
 
-from bench.api.architectures import Student
+from bench.api.architectures import Student, TeacherSpec
 from bench.api.augmentation import AugmentationConfig, AugmentationSchedule, AugmentedBatch
 from bench.api.config import BaseConfig, affects
 from bench.api.dataset import (
@@ -14,7 +14,6 @@ from bench.api.dataset import (
     GridPoint,
     NetworkSpec,
     Split,
-    TeacherSpec,
     Trajectory,
 )
 from bench.api.evaluator import EvaluationTask, Evaluator, Protocol

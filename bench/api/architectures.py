@@ -1,15 +1,20 @@
-"""The names of architectures, for students and teachers alike; torch-free, so that plans can be checked.
+"""The names of architectures, and teachers that are trained of them; torch-free, so that plans can be checked.
 
 ``bench.kit.models.build`` makes the networks. Other packages add theirs in the entry-point group ``bench.students``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from pydantic import Field
+
+from bench.api.config import BaseConfig, affects
 from bench.api.plugins import Group
 from bench.errors import UserError, unknown
 
@@ -117,3 +122,80 @@ def network_hours(images: float, networks: tuple[str, ...], training: bool = Fal
         return None
     weights = sum(max(1.0, MULTIPLICATIONS[name] / MULTIPLICATIONS["resnet18"]) for name in networks)
     return images * weights * (1 if training else 1 / 3) * STEP / 3.6e6
+
+
+class TeacherSpec(BaseConfig):
+    """A training trajectory that must exist before a method can start.
+
+    The defaults are torchvision's recipe for ResNet-18 (``references/classification``): SGD .1, momentum .9, weight
+    decay 1e-4, a tenth every 30 of 90 epochs, batches of 256.
+    """
+
+    arch: str = "resnet18"
+    image_size: int = 224
+    epochs: int = 90
+    batch_size: int = 256
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    schedule: Literal["step", "cosine", "constant"] = "step"  # step: a tenth after each third of the epochs
+    nesterov: bool = False
+    augment: str = "rrc-flip"  # "rrc-flip", "rrc", "shift" (pad and crop), "shift-flip" or "none"
+    min_scale: float = 0.08  # smallest area of a random resized crop
+    checkpoints: int = 9  # kept of the trajectory, and of its first half and last third; the last epoch among them
+    seed: int = 0
+    mean: tuple[float, float, float] | None = None  # of its input, with std; None: the data set's
+    std: tuple[float, float, float] | None = None
+    files: Annotated[tuple[str, ...], affects()] = ()  # checkpoints from elsewhere, one per epoch: nothing is trained
+    file_epochs: Annotated[tuple[int, ...], affects()] = ()  # of several files, ascending
+    file_sha256: str | None = None  # of their content: part of the identity, unlike their place
+    weights: str | None = None  # the state dict in a file that holds several, e.g. "model_ema"
+    accuracy: float | None = Field(None, ge=0, le=1)  # of the last file, as its authors state it
+    # of the rows of the files' head: class ids or names, or how the ids are sorted (natural: 2 before 10)
+    class_order: Literal["sorted", "natural"] | tuple[str, ...] | None = None
+
+    def kept_epochs(self) -> tuple[int, ...]:
+        """Return the epochs (from 1) of the checkpoints: those of the files, or those that training keeps.
+
+        90 epochs: 10, 20, …, 90; dense early, 5, 10, …, 45, and late, 63, 67, …, 90.
+        """
+        if self.files:
+            return self.file_epochs or (self.epochs,)
+        every = range(1, self.epochs + 1)
+        return tuple(sorted({one for stretch in STRETCHES for one in spread(every, stretch, self.checkpoints)}))
+
+    def digest(self) -> str:
+        """Return the SHA-256 (hex) of the files' content and epochs.
+
+        Raises:
+            UserError: a file is missing or cannot be read.
+        """
+        found = []
+        for path in self.files:
+            try:
+                with Path(path).open("rb") as stream:
+                    found.append(hashlib.file_digest(stream, "sha256").hexdigest())
+            except OSError as error:
+                raise UserError(f"the teacher file {path} can't be read: {error.strerror}") from None
+        if not self.file_epochs:
+            return found[0]
+        lines = (f"{epoch} {each}\n" for epoch, each in zip(self.file_epochs, found, strict=True))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+STRETCHES = ((0, 1), (0, 1 / 2), (2 / 3, 1))  # of a training, as fractions: whole, early, late
+
+
+def spread(epochs: Sequence[int], stretch: tuple[float, float], count: int) -> tuple[int, ...]:
+    """Pick ``count`` of ``epochs``, which ascend, evenly in a stretch of the training that the last one ends.
+
+    Of too few in the stretch, the nearest outside are taken as well; of too few at all, all.
+    """
+    left, (start, end) = list(epochs), (edge * epochs[-1] for edge in stretch)
+    picked = []
+    for place in range(count, 0, -1):  # from its end, so that the last is always among them
+        if left:
+            wanted = round(start + (end - start) * place / count, 6)
+            picked.append(min(left, key=lambda epoch: (abs(epoch - wanted), -epoch)))
+            left.remove(picked[-1])
+    return tuple(sorted(picked))

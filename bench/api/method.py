@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from bench.api.architectures import TeacherSpec
 from bench.api.config import Artifact, BaseConfig
-from bench.api.dataset import Dataset, DatasetInfo, GridPoint, TeacherSpec
+from bench.api.dataset import Dataset, DatasetInfo, GridPoint
 from bench.api.labels import Encoding, Images, LabelSize, LabelSource
 from bench.api.task import ImageBlock, Task
 

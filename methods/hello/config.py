@@ -11,8 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from bench.api import BaseConfig, affects
+from bench.api.architectures import spread
 from bench.api.config import Artifact
-from bench.api.dataset import spread
 from methods.rded import RDED
 
 # the subset of CLIP's prompts that the paper uses (openai/CLIP, Prompt_Engineering_for_ImageNet.ipynb)

@@ -64,7 +64,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: None) -> P
 def test_the_command_line_takes_it(line: str, place: Path) -> None:
     arguments = command_line().parse_args(shlex.split(line))
     if arguments.verb == "run":
-        elsewhere = "/data" in line or arguments.teacher or arguments.teacher_trajectory or re.search(r"first|external", line)
+        elsewhere = (
+            "/data" in line or arguments.teacher or arguments.teacher_trajectory or re.search(r"first|external", line)
+        )
         if arguments.suite != "storage" and not elsewhere:
             assert all(plan(request).cells for request in run.requests(arguments))
     if getattr(arguments, "profile", None):

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bench.api import Dataset, DatasetInfo, Split, TeacherSpec
-from bench.api.dataset import STRETCHES, spread
+from bench.api.architectures import STRETCHES, spread
 from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.data.dataset import Files, Resident
