@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench.execution.environment import choose_kernels
 from tests.precision import double_precision
 from tests.processes import run_command
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the tests run side by side
+choose_kernels(portable=True)  # before torch, too: what is computed here is what processes of their own compute
 
 FUZZ = int(os.environ.get("DISTILL_BENCH_FUZZ", "200"))  # hostile inputs tried of each kind
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from bench.api import EvaluationTask, LabelSource, architectures, catalogue, registry
 from bench.api.labels import Encoding
 from bench.errors import UserError
-from bench.execution.environment import choose_kernels, device_for
+from bench.execution.environment import device_for, environment
 from bench.kit import checkpoint, data
 from bench.kit import images as image_files
 from bench.kit.arrays import CallableLabels, Soft, images_of, static_source
@@ -64,6 +64,7 @@ class Result:
     rows: tuple[dict[str, Any], ...]
     data_digest: str = ""
     overlap: int = 0  # images that are test images
+    kernels: str = ""  # "portable" as in a run, or this process's own: they are chosen before torch first computes
 
     @property
     def top1(self) -> Summary:
@@ -127,7 +128,6 @@ def evaluate(
         UserError: a name that nothing answers to, or inputs that the data set or the protocol does not allow.
         Diverged: training of a student diverged.
     """
-    choose_kernels(portable=True)
     info = catalogue.dataset(dataset)
     place = device_for(device)
     rules = changed(choose(protocol, info, name), dict(settings or {}))
@@ -187,6 +187,7 @@ def evaluate(
         rows=tuple(rows),
         data_digest=real.digest,
         overlap=among,
+        kernels=environment(str(place), torch.get_num_threads())["kernels"],
     )
 
 

@@ -171,7 +171,16 @@ def test_labels_are_checked_before_anything_is_taken(exported: Path, refused: Ca
     assert "image" in refused(exported)
     changed("labels/source.json", b"{}")
     assert "can't be used" in refused(exported)
+    changed("labels/source.json", json.dumps({**facts, "classes": 7}).encode())
+    assert "label" in refused(exported)
     changed("labels/source.json", source)
+    shard = next((exported / "labels").glob("*.safetensors"))
+    whole = shard.read_bytes()
+    changed(f"labels/{shard.name}", whole[:-4] + b"\xff\xff\xff\xff")  # NaN in any floating format
+    assert "not finite" in refused(exported)
+    changed(f"labels/{shard.name}", whole[:-100])
+    assert "labels" in refused(exported)
+    changed(f"labels/{shard.name}", whole)
     (exported / "labels" / "more.json").write_text("{}")
     assert "is not in the manifest" in refused(exported)
 

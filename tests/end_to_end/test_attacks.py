@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from bench.cli import main
-from bench.execution.environment import PORTABLE
 from bench.store.sealing import read_sealed
 from tests.conftest import draw_classes
 
@@ -26,8 +25,6 @@ def run(
     """``bench VERB …`` in this process: exit code and all that was printed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    for name in PORTABLE:
-        monkeypatch.setenv(name, "")  # so that it is put back
 
     def call(*words: str | Path, verb: str = "run") -> tuple[int, str]:
         usual = ["--methods", "random_real", "--labels", "hard", "--ipc", "1", "--seeds", "0", "--no-baselines"]

@@ -32,6 +32,7 @@ from bench.kit.labels.stored import StoredLabels, images_digest
 from bench.kit.labels.storing import store
 from bench.kit.teachers import trajectory
 from bench.kit.teachers.trajectory import Network, Trajectory
+from bench.kit.validation import InvalidResult
 from bench.kit.views import AugmentationStream, AugmentedBatch
 from tests.stopping import stopped_every
 
@@ -208,6 +209,36 @@ def test_prune_beyond_one_epoch_and_too_many_logits_are_refused(tmp_path: Path) 
     with pytest.raises(UserError, match="has 4 classes; keep at most so many logits"):
         stored(tmp_path / "work", "topk5")
     assert list((tmp_path / "work").iterdir()) == []
+
+
+class Broken(Judge):
+    """Answers with logits of which one is ``value``."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
+        logits = super().soft_labels(views, step)
+        logits[-1, 0] = self.value
+        return logits
+
+
+@pytest.mark.parametrize(("value", "codec"), [(float("nan"), "fp32"), (float("nan"), "int8"), (float("inf"), "fp16")])
+def test_labels_that_are_not_finite_where_they_are_stored_are_refused(tmp_path: Path, value: float, codec: str) -> None:
+    with pytest.raises(InvalidResult, match=f"judge labels give, stored as {codec}, holds .* not finite"):
+        stored(tmp_path / "work", codec, label_model=Broken(value))
+    with pytest.raises(InvalidResult, match="not finite"):
+        static_labels(Broken(value), image_set(), LabelCodec.parse(codec), ORDER, SIDE, tmp_path, CPU, silent)
+
+
+def test_a_table_of_labels_has_a_row_per_image(tmp_path: Path) -> None:
+    images = image_set()
+    made = static_labels(Judge(), images, LabelCodec.parse("fp32"), ORDER, SIDE, tmp_path, CPU, silent)
+    made.check(images, ORDER)
+    made.logits = made.logits[:-1]
+    with pytest.raises(InvalidResult, match=r"expected float32"):
+        made.check(images, ORDER)
 
 
 # -- bytes

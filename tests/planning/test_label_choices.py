@@ -138,3 +138,16 @@ def test_stored_labels_come_in_a_wave_after_who_answers() -> None:
     assert [cells for stage, cells in schedule.waves() if stage == "label"] == [kept]
     schedule.state.update(dict.fromkeys((cell.id for cell in kept), "done"))
     assert "label" not in dict(schedule.waves())
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        ("stored:topk5+int8", "stores 15 bytes per label, all 10 logits are 14; keep fewer"),
+        ("static:renorm10", "stores 30 bytes per label, all 10 logits are 20"),
+        ("stored:prune1", "prune1 keeps every batch"),
+    ],
+)
+def test_labels_that_weigh_more_than_all_or_change_nothing_are_refused(labels: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        plan(Request(methods=("rded",), ipc=(1,), seeds=(0,), labels=(labels,), baselines=False))
