@@ -1,4 +1,4 @@
-"""What is behind a cell: its code, with distribution, version, source digest and settings; and its data set's files."""
+"""Provenance of a cell: its code (distribution, version, source digest, all settings) and its data set's files."""
 
 from __future__ import annotations
 

@@ -193,11 +193,7 @@ def _remembered(
 
 
 def _joined(groups: Iterable[Iterable[str]]) -> bytearray:
-    blob = bytearray()
-    for names in groups:
-        blob += "\0".join(names).encode("utf-8", "surrogateescape") + b"\0"
-    del blob[-1:]
-    return blob
+    return bytearray(b"\0").join("\0".join(names).encode("utf-8", "surrogateescape") for names in groups)
 
 
 def _short(blob: bytes | bytearray) -> bytes:
