@@ -85,8 +85,8 @@ def train_classifier(
 
     if protocol.loss == "mse" and task.labels is not None and not task.labels.complete:
         raise UserError(
-            f"{protocol.name} compares all logits (mse), and renormK keeps only those of the likeliest classes; use "
-            "topkK, or a protocol with loss kl"
+            f"{protocol.name} compares all logits (mse), but renormK keeps only those of the likeliest classes, "
+            "and vqM and lowrankR leave out what all have in common; use topkK, or a protocol with loss kl"
         )
     loss = partial(student_loss, task=task, protocol=protocol)
     return train_student(student, train, schedule, tests, protocol, task, loss)

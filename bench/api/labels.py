@@ -52,7 +52,7 @@ class LabelSource(ABC):
     """
 
     kind: ClassVar[str]
-    complete: bool = True  # does it know the logits of all classes, or only which are likely?
+    complete: bool = True  # does it know the logits of all classes as they are, not only a part or up to a shift?
 
     def schedule(self) -> AugmentationSchedule | None:
         """Return the views that the labels belong to; None: any."""
@@ -72,6 +72,13 @@ class LabelSource(ABC):
     @abstractmethod
     def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
         """Return logits float32 (B, C) for the augmented batch of a training step; C is ``DatasetInfo.logits``."""
+
+    def features(self, views: AugmentedBatch, step: int) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Return penultimate features (B, D) and the weight (C, D) and bias (C,) that make logits of them.
+
+        None: the logits are not those of a single network with a linear head.
+        """
+        return None
 
     def channels(self, images: Images) -> Tensor | None:
         """Return extra channels uint8 (N, P, S, S) of the images that it labels, which become ``views.channels``."""
@@ -107,9 +114,11 @@ class LabelSource(ABC):
 class LabelSize:
     """The stored size of a method's own label model: ``numbers`` elements of ``width`` bytes.
 
-    ``public`` are the parameters of the frozen backbone beside it; they are counted apart.
+    ``public`` are the parameters of the frozen backbone beside it; they are counted apart. ``shapes`` are those of the
+    tensors, by name, where they are known.
     """
 
     numbers: int
     width: int = 4
     public: int = 0
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict, compare=False)

@@ -12,7 +12,7 @@ import torch
 
 from bench.api import EvaluationTask, Evaluator, Images, Protocol, registry
 from bench.api.stored.codec import NumberFormat
-from bench.api.stored.layout import ITEM_BYTES
+from bench.api.stored.columns import ITEM_BYTES
 from bench.conformance.data import SIDE, stripes
 from bench.conformance.runner import Suite, killed_after, resumed
 from bench.kit import models

@@ -33,7 +33,9 @@ from bench.api.stored.codec import LabelCodec
 from bench.errors import Unusable, UserError
 from bench.kit import data, images, labels, running
 from bench.kit.accuracy import TestImages
+from bench.kit.labels.fidelity import compare
 from bench.kit.labels.online import OnlineTeacher
+from bench.kit.labels.quantise import store_packed
 from bench.kit.labels.static import static_labels
 from bench.kit.labels.storing import store
 from bench.kit.running import RunningTask
@@ -45,6 +47,7 @@ from bench.store import predictions
 from bench.store.cell import Cell
 from bench.store.record import Record
 
+_COMPARED = 2000  # training images
 PREPARED = "prepared.safetensors"
 
 
@@ -148,6 +151,8 @@ def make_labels(task: StageTask) -> Made:
     """Label: a label model that answers any view, or the answers of one, stored."""
     if task.cell.by in ("stored", "static"):
         return _store_labels(task)
+    if "labels" in task.cell.parents:
+        return _pack_labels(task)
     method_task = _method_task(task)
     if task.cell.by == TEACHER:
         teacher = method_task.teacher
@@ -164,6 +169,20 @@ def make_labels(task: StageTask) -> Made:
     return Made(result, source.public())
 
 
+def _pack_labels(task: StageTask) -> Made:
+    """Store a label model again in a precision, and compare both on real training images."""
+    record, folder = task.parents["labels"]
+    store_packed(folder, task.draft, task.cell.call["precision"])
+    exact = task.labels
+    assert exact is not None
+    source = labels.load(task.draft, task.device, registry.method(record.cell.by).label_kinds)
+    test, size = TestImages(task.data.test, task.dataset.image_size, task.device), task.dataset.image_size
+    train = TestImages(task.data.train, size, task.device, limit=_COMPARED)
+    top1 = {"top1": test.top1_of_labels(source)} if source.measure(task.data.test, size, task.device) is None else {}
+    fidelity = {name: float(values.mean()) for name, values in compare(*map(train.logits_of, (exact, source))).items()}
+    return Made({"kind": source.kind, **top1, "fidelity": fidelity}, source.public())
+
+
 def _store_labels(task: StageTask) -> Made:
     """Store a label model's labels of certain images: for every view of a schedule, or one per image."""
     made_for, model, codec = task.images, task.labels, LabelCodec.parse(task.cell.call["codec"])
@@ -173,8 +192,9 @@ def _store_labels(task: StageTask) -> Made:
         static_labels(model, made_for, codec, order, task.dataset.image_size, *how).save(task.draft)
         return Made({"kind": "static"})
     schedule = read_settings(AugmentationSchedule, task.cell.call["schedule"], task.cell.id)
-    store(model, made_for, schedule, codec, order, *how).save(task.draft)
-    return Made({"kind": "stored", "schedule": schedule.model_dump(mode="json")})
+    stored = store(model, made_for, schedule, codec, order, *how)
+    stored.save(task.draft)
+    return Made({"kind": "stored", "schedule": schedule.model_dump(mode="json"), "fidelity": stored.fidelity})
 
 
 def evaluate(task: StageTask) -> Made:

@@ -81,6 +81,19 @@ class TestImages:
         return self.share_right(answer)
 
     @torch.inference_mode()
+    def logits_of(self, source: LabelSource) -> Tensor:
+        """Return the logits (count, C) of an online label source for each image of this process as it is."""
+        found: list[Tensor] = []
+
+        def answer(pixels: Tensor) -> Tensor:
+            nobody = torch.zeros(len(pixels), dtype=torch.int64, device=pixels.device)
+            found.append(source.soft_labels(AugmentedBatch(pixels, nobody, nobody, nobody, nobody, 1.0, 0, 0), 0))
+            return found[-1]
+
+        self.share_right(answer)
+        return torch.cat(found)
+
+    @torch.inference_mode()
     def share_right(self, answer: Callable[[Tensor], Tensor]) -> float:
         """Return the share of right answers; ``answer`` maps float pixels (B, 3, S, S) in [0, 1] to logits (B, C)."""
         right = torch.zeros((), dtype=torch.int64, device=self.device)

@@ -14,6 +14,7 @@ from bench.store.cell import Cell, Stage
 
 TEACHER_VERSION = 2  # raise it when teacher training changes its results
 STORED_VERSION = 1  # raise it when stored or static labels change
+PACKED_VERSION = 1  # raise it when label models are stored otherwise in a precision
 TEACHER = "teacher"  # who computes teachers, and labels with one as it is
 _STAGES: dict[Artifact, Stage] = {"prepared": "prepare", "images": "distill", "labels": "label"}
 
@@ -130,9 +131,21 @@ class Cells:
             "call": {"settings": method.config.non_default_fields(), "ipc": point.ipc, "seed": point.seed},
         }
 
+    def packed(self, model: Cell, precision: str) -> Cell:
+        """Plan a label model again, stored in a precision."""
+        return self.add(
+            stage="label",
+            by=model.by,
+            version=PACKED_VERSION,
+            fields={**self.identity, "precision": precision},
+            parents={"labels": model.id},
+            prefix=f"{model.prefix}-{precision}",
+            call={**model.call, "precision": precision},
+        )
+
     def stored_labels(self, choice: LabelChoice, schedule: AugmentationSchedule, images: Cell, model: Cell) -> Cell:
         """Plan the stored labels of certain images: for every view of a schedule, or one per image."""
-        choice.codec.check(self.dataset.logits, schedule.epochs, self.dataset.name)
+        choice.codec.check(self.dataset.logits, schedule.epochs, self.dataset.name, schedule.plan.mix)
         self._check_weight(choice)
         call: dict[str, Any] = {"codec": choice.detail}
         fields = {**self.identity, **call}

@@ -121,9 +121,9 @@ class StatedHours:
         if cell.by in ("stored", "static"):
             images = float(self.dataset.classes * self.cells[cell.parents["images"]].call["ipc"])
             if cell.by == "stored":
-                images *= cell.call["schedule"]["epochs"] / LabelCodec.parse(cell.call["codec"]).prune
+                images *= LabelCodec.parse(cell.call["codec"]).kept(cell.call["schedule"]["epochs"])
             return network_hours(images, self._networks(cell.parents["labels"]))
-        return 0.0 if cell.by == "teacher" else getattr(self._cost(cell), cell.stage)
+        return 0.0 if "precision" in cell.call else getattr(self._cost(cell), cell.stage)
 
     def _cost(self, cell: Cell) -> MethodCost:
         method = registry.method(cell.by)

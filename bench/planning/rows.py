@@ -121,7 +121,7 @@ class Rows:
             self._models[key] = self.cells.label_model(self.method, point, images)
         model = self._models[key]
         if choice.kind == "online":
-            return model
+            return self.cells.packed(model, choice.detail) if choice.detail else model
         return self.cells.stored_labels(choice, self._schedule(ipc=point.ipc, seed=student_seed), images, model)
 
     def _check_fixed(self, choice: LabelChoice, ipc: int, student_seed: int) -> None:

@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 from bench.api.augmentation import AugmentationSchedule
 from bench.api.stored.codec import LabelCodec
+from bench.api.stored.columns import file_bytes, label_columns
 from bench.api.stored.layout import LabelLayout
-from bench.api.stored.size import file_bytes, fkd_bytes, logit_bytes, static_bytes
+from bench.api.stored.precision import Precision
+from bench.api.stored.size import fkd_bytes, logit_bytes, static_bytes
 from bench.errors import UserError
 from bench.planning.cells import labels_itself
 from bench.planning.label_choices import LabelChoice, parse
@@ -33,6 +35,9 @@ class Size:
     protocol: str
     image_bytes: int
     label_bytes: int | None
+    view_bytes: int | None  # of stored labels per view or image, and what is stored once
+    once_bytes: int | None
+    payload_bytes: int | None  # of stored labels without the headers of files
     full_label_bytes: int  # fp16 logits of every view
     label_ratio: float | None
     model_numbers: int | None  # parameters of the label model, with a teacher's buffers
@@ -76,8 +81,9 @@ def network_size(arch: str, classes: int, image_size: int) -> NetworkSize:
     with torch.device("meta"):
         net = build(arch, classes, image_size, (0.5,) * 3, (0.5,) * 3).net
     state = net.state_dict()
-    names = {torch.float32: "F32", torch.float16: "F16", torch.int8: "I8", torch.int64: "I64", torch.bool: "BOOL"}
-    stored = {"fp32": state, "fp16": rounded(state, "fp16"), "int8": rounded(state, "int8")}
+    names = {torch.float32: "F32", torch.float16: "F16", torch.int8: "I8", torch.uint8: "U8", torch.int64: "I64"}
+    names[torch.bool] = "BOOL"
+    stored = {"fp32": state, **{name: rounded(state, name) for name in ("fp16", "int8", "int4")}}
     parameters = sum(one.numel() for one in net.parameters())
     return NetworkSize(
         parameters,
@@ -115,29 +121,41 @@ def sizes(request: StorageRequest) -> list[Size]:
 
 def _size(method: RequestedMethod, choice: LabelChoice, ipc: int) -> Size:
     protocol, schedule = method.schedule(ipc)
-    label_bytes, numbers, public = _labels(method, choice, ipc, schedule)
+    found = _labels(method, choice, ipc, schedule)
     full = logit_bytes(schedule.images, method.dataset.classes, schedule.epochs)
     return Size(
         method.name, choice.title(method.method.info.labels), ipc, schedule.images, schedule.epochs,
-        schedule.batch_size, protocol, image_bytes(schedule.images, method.dataset.image_size), label_bytes, full,
-        None if label_bytes is None else label_bytes / full, numbers, public,
+        schedule.batch_size, protocol, image_bytes(schedule.images, method.dataset.image_size), found.total,
+        found.view, found.once, found.payload, full, None if found.total is None else found.total / full, found.numbers,
+        found.public,
     )  # fmt: skip
 
 
-def _labels(
-    method: RequestedMethod, choice: LabelChoice, ipc: int, schedule: AugmentationSchedule
-) -> tuple[int | None, int | None, int]:
-    """Return the label bytes, the numbers of the label model, and the parameters of its frozen backbone."""
+class _Labels(NamedTuple):
+    """The label bytes, those per view, once and without headers, the label model's numbers and its backbone's."""
+
+    total: int | None
+    view: int | None = None
+    once: int | None = None
+    payload: int | None = None
+    numbers: int | None = None
+    public: int = 0
+
+
+def _labels(method: RequestedMethod, choice: LabelChoice, ipc: int, schedule: AugmentationSchedule) -> _Labels:
     classes, info = method.dataset.classes, method.method.info
     if choice.kind == "hard":
-        return 0, None, 0
+        return _Labels(0)
     if choice.kind == "teacher":
         spec = method.teacher(ipc)
         size = network_size(spec.arch, classes, spec.image_size)
-        return size.file_bytes[choice.detail], size.parameters + size.buffers, 0
+        return _Labels(size.file_bytes[choice.detail], numbers=size.parameters + size.buffers)
     if choice.kind == "online":
         own = method.method.label_size(method.point(ipc))
-        return (None, None, 0) if own is None else (own.numbers * own.width, own.numbers, own.public)
+        if own is None:
+            return _Labels(None)
+        total = Precision.parse(choice.detail).payload(own.shapes) if choice.detail else own.numbers * own.width
+        return _Labels(total if own.shapes or not choice.detail else None, numbers=own.numbers, public=own.public)
     if info.labels == "hard":
         raise UserError(
             f"{info.name} has no label model of its own, so no {choice.kind} labels; choose --labels hard or "
@@ -145,13 +163,16 @@ def _labels(
         )
     choice.codec.check(classes, schedule.epochs, method.dataset.title)
     if choice.kind == "static":
-        return static_bytes(schedule.images, classes, choice.codec), None, 0
-    return _stored(schedule, classes, choice.codec), None, 0
+        view = sum(column.row_bytes for column in label_columns(choice.codec, classes))
+        total = static_bytes(schedule.images, classes, choice.codec)
+        return _Labels(total, view, 0, schedule.images * view)
+    return _stored(schedule, classes, choice.codec)
 
 
 @cache  # methods with the same batches store the same
-def _stored(schedule: AugmentationSchedule, classes: int, codec: LabelCodec) -> int:
-    return LabelLayout(schedule, codec, classes).total
+def _stored(schedule: AugmentationSchedule, classes: int, codec: LabelCodec) -> _Labels:
+    layout = LabelLayout(schedule, codec, classes)
+    return _Labels(layout.total, layout.view_bytes, layout.once_bytes, layout.payload)
 
 
 def author_files(request: StorageRequest) -> list[AuthorFiles]:

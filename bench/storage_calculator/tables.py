@@ -19,6 +19,10 @@ _LABEL_BYTES = (
     "projector's numbers alone (header, settings and class names are some KB more). Images are an estimate: "
     f"{JPEG_BYTES:,} bytes at {JPEG_SIZE} px (JPEG, quality 75; LPLD's README), by pixels."
 )
+_PAYLOAD = (
+    "Stored and static labels without the headers of files: bytes per kept view (or image), what a codec stores once "
+    "at the largest IPC, and all together."
+)
 _CLAIMS = (
     "What HeLlO (arXiv 2408.08201, text and tables) and LPLD's README print, and what the formulas give. ✓ comes to "
     "the digits printed, LPLD's to a thousandth; without one, no reading does. M/MB: millions of parameters divided by "
@@ -82,6 +86,16 @@ def tables(request: StorageRequest, paper: bool | None = None) -> list[Table]:
         formula = "Label bytes by epochs · images · classes · 2, the fp16 logits of every view."
         made.append(Table("Label bytes", _LABEL_BYTES, columns, (*label_bytes, of_images)))
         made.append(Table("Share of all stored labels", formula, columns, shares))
+        if exact := [one for one in rows if one.sizes[0].payload_bytes is not None]:
+            columns = {"Labels": "left", "Per view": "right", "Once": "right"} | dict.fromkeys(
+                list(columns)[2:], "right"
+            )
+            payload = _lines(exact, ipcs, lambda one: f"{one.payload_bytes:,}")
+            parts = {one.labels: (f"{one.sizes[0].view_bytes:,}", f"{one.sizes[-1].once_bytes:,}") for one in exact}
+            made.append(
+                Table("Payload, to the byte", _PAYLOAD, columns,
+                      tuple((line[0], *parts[line[0]], *line[2:]) for line in payload))
+            )  # fmt: skip
         if written := [one for one in author_files(request) if one.ipc in ipcs]:
             made.append(_author_files(written, ipcs))
     made.append(_models(request, found))
@@ -160,14 +174,14 @@ def _models(request: StorageRequest, found: Sequence[Size]) -> Table:
                 rows[public] = ("its public base, counted apart", *_plain(public))
     return Table(
         "Models that answer online",
-        "Numbers: parameters, and of a teacher its buffers; a teacher's int8 has a scale for each output channel.",
-        {"Model": "left", "Numbers": "right", "fp32": "right", "fp16": "right", "int8": "right"},
+        "Numbers: parameters, and of a teacher its buffers; a teacher's int8 and int4 have a scale per output channel.",
+        {"Model": "left", "Numbers": "right", "fp32": "right", "fp16": "right", "int8": "right", "int4": "right"},
         tuple(rows.values()),
     )
 
 
 def _plain(numbers: int | None) -> tuple[str, ...]:
-    return (NONE,) * 4 if numbers is None else (f"{numbers:,}", size(4 * numbers), size(2 * numbers), NONE)
+    return (NONE,) * 5 if numbers is None else (f"{numbers:,}", size(4 * numbers), size(2 * numbers), NONE, NONE)
 
 
 def _reading(one: Reading) -> str:

@@ -74,9 +74,15 @@ def factor_shapes(weight: Sequence[int], rank: int, convention: Convention) -> t
     return (through, inner * wide), (out * high, through)
 
 
-def numel(weights: Iterable[Sequence[int]], rank: int, convention: Convention) -> int:
-    """Return how many parameters the updates of weights of these shapes have."""
-    return sum(math.prod(factor) for shape in weights for factor in factor_shapes(shape, rank, convention))
+def stored_shapes(
+    weights: Mapping[str, Sequence[int]], rank: int, convention: Convention
+) -> dict[str, tuple[int, ...]]:
+    """Return the factors of the updates of weights by their stored names, ``tower.conv1.weight.A``."""
+    return {
+        f"{name}.{factor}": shape
+        for name, weight in weights.items()
+        for factor, shape in zip("AB", factor_shapes(weight, rank, convention), strict=True)
+    }
 
 
 class LowRank(nn.Module):

@@ -153,14 +153,19 @@ def label_size(config: ProjectorConfig, clip: str, classes: int) -> LabelSize | 
     if (found := _tower(clip)) is None:
         return None
     tower, features = found
-    numbers, head = int(config.learn_scale), (classes, features)
+    head, shapes = (classes, features), dict[str, tuple[int, ...]]()
+    if config.learn_scale:
+        shapes["log_scale"] = ()
     if config.adapt == "lora":
         chosen = lora.select(tower, config.layers, config.attention_pool)
-        numbers += lora.numel((tower.get_parameter(name).shape for name in chosen), config.conv_rank, config.convention)
-    whole = config.head == "full"
-    numbers += math.prod(head) if whole else lora.numel([head], config.rank(*head), config.convention)
-    itemsize = 2 if config.store_dtype == "float16" else 4
-    return LabelSize(numbers, itemsize, sum(p.numel() for p in tower.parameters()))
+        sizes = {f"tower.{name}": tower.get_parameter(name).shape for name in chosen}
+        shapes |= lora.stored_shapes(sizes, config.conv_rank, config.convention)
+    if config.head == "full":
+        shapes["head.weight"] = head
+    else:
+        shapes |= lora.stored_shapes({"head.weight": head}, config.rank(*head), config.convention)
+    itemsize, public = 2 if config.store_dtype == "float16" else 4, sum(p.numel() for p in tower.parameters())
+    return LabelSize(sum(map(math.prod, shapes.values())), itemsize, public, shapes)
 
 
 def stored_tensors(projector: Projector, config: ProjectorConfig) -> dict[str, Tensor]:
@@ -199,6 +204,12 @@ class ProjectorLabels(LabelSource):
     @torch.no_grad()
     def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
         return self.projector(views.pixels)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def features(self, views: AugmentedBatch, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        head = self.projector.head.weight
+        weight = head if self.projector.raw else head * self.projector.log_scale.exp()
+        return self.projector.features(views.pixels), weight, weight.new_zeros(len(weight))
 
     def save(self, folder: Path) -> None:
         facts = {"kind": self.kind, "clip": self.clip, "public": asdict(self.base), "config": self.config.structure()}

@@ -10,7 +10,7 @@ import pytest
 
 from bench.api import architectures, catalogue, registry
 from bench.api.stored.codec import FORMATS, LabelCodec
-from bench.api.stored.layout import label_columns
+from bench.api.stored.columns import label_columns
 from bench.conformance import CodecConformance, EvaluatorConformance, MethodConformance, StudentConformance, run
 from bench.planning.protocols import all_protocols
 from tests.conftest import Bench

@@ -11,8 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.api.stored.codec import LabelCodec
-from bench.api.stored.layout import ITEM_BYTES, label_columns
-from bench.kit.labels.codecs import Fp32, Int8, Largest, Parts, codec_for, is_complete
+from bench.api.stored.columns import ITEM_BYTES, fitted_tensors, label_columns
+from bench.kit.labels.codecs import Largest, codec_for, is_complete
+from bench.kit.labels.fidelity import compare
+from bench.kit.labels.linear import _shrunk, fit_features, fit_lowrank, robust
+from bench.kit.labels.numbers import Codec, Fp32, Parts, Whole, pack, unpack
+from bench.kit.labels.vq import chosen, fit_vq, nearest
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "I8": torch.int8, "U8": torch.uint8, "I16": torch.int16}
 DTYPES |= {"I32": torch.int32}
@@ -20,10 +24,12 @@ CODECS = (
     "fp32",
     "fp16",
     "int8",
+    "int4",
     "topk1",
     "topk3+fp32",
     "topk3",
     "topk3+int8",
+    "topk3+int4",
     "renorm1+int8",
     "renorm3",
     "renorm3+fp32",
@@ -68,6 +74,8 @@ def test_bytes_a_view_of_imagenet() -> None:
     assert row("topk10") == 11 * 2 + 10 * 2 and row("topk10+int8") == 11 + 4 + 20
     assert row("renorm10") == 40  # LPQLD's MR-10: fp16 value and int16 index
     assert row("topk1000") == 4000  # nobody is left to share the rest
+    assert row("int4") == 504 and row("topk10+int4") == 6 + 4 + 20
+    assert row("vq64") == 64 and row("lowrank7") == 14 and row("lowrank7+int4") == 4 and row("features512") == 1024
 
 
 def test_fp32_is_exact_and_fp16_is_clamped_to_finite_numbers() -> None:
@@ -82,17 +90,18 @@ def test_fp32_is_exact_and_fp16_is_clamped_to_finite_numbers() -> None:
 
 @pytest.mark.parametrize("spread", [1e-9, 1e-3, 1.0, 30.0, 1e4])
 @pytest.mark.parametrize("offset", [0.0, -17.3, 900.0])
-def test_int8_errs_by_half_a_step_at_most(spread: float, offset: float) -> None:
-    values = (logits(200, 30, spread, seed=3) + offset).clamp(-6e4, 6e4)
-    parts = Int8().encode(values)
+@pytest.mark.parametrize(("levels", "width"), [(127, 30), (7, 30), (7, 29)])
+def test_whole_numbers_err_by_half_a_step_at_most(levels: int, width: int, spread: float, offset: float) -> None:
+    values, codec = (logits(200, width, spread, seed=3) + offset).clamp(-6e4, 6e4), Whole(levels, width)
+    parts = codec.encode(values)
     middle, step = parts["range"].float().unbind(1)
-    error = (Int8().decode(parts) - values).abs().amax(1)
+    error = (codec.decode(parts) - values).abs().amax(1)
     # where a row is narrower than fp16 numbers lie apart, the offset's own rounding is what is left
-    limit = torch.maximum(step / 2, middle.abs() * 2**-11 - 127 * step)
+    limit = torch.maximum(step / 2, middle.abs() * 2**-11 - levels * step)
     assert (error <= limit * 1.0001 + 1e-6 * values.abs().amax()).all()
-    width = values.amax(1) - values.amin(1)
-    assert (step <= (width / 254 + middle.abs() * 2**-11 / 127) * 1.001 + 2**-13).all()  # no step is wasted
-    assert parts["logits"].abs().max() <= 127
+    reach = values.amax(1) - values.amin(1)
+    assert (step <= (reach / (2 * levels) + middle.abs() * 2**-11 / levels) * 1.001 + 2**-13).all()  # none is wasted
+    assert unpack(parts["logits"], width).abs().max() <= levels
 
 
 @pytest.mark.parametrize("row", [[3.0], [2.5, 2.5, 2.5], [0.0, 0.0], [1e30, -1e30], [-math.inf, 5.0, 4.0]])
@@ -178,3 +187,125 @@ def test_rows_are_independent_and_nothing_waits_for_the_device(text: str) -> Non
 def test_only_renorm_is_incomplete() -> None:
     incomplete = [text for text in (*CODECS, "renorm12") if not is_complete(LabelCodec.parse(text), 12)]
     assert incomplete == ["renorm1+int8", "renorm3", "renorm3+fp32"]
+
+
+# -- codecs that are fitted
+
+
+def fitted(text: str, rows: Tensor) -> Codec:
+    """Fit to rows (n, C), or (images, epochs, C) where each image has its basis."""
+    spec, classes = LabelCodec.parse(text), rows.shape[-1]
+    if spec.fit == "vq":
+        return codec_for(spec, classes, fit_vq(rows, spec.size, seed=3))
+    return codec_for(spec, classes, fit_lowrank(spec, rows if rows.dim() == 3 else rows[None]), len(rows))
+
+
+def centred(rows: Tensor) -> Tensor:
+    return rows - rows.mean(-1, keepdim=True)
+
+
+def smooth(rows: int = 400, classes: int = 20, rank: int = 6) -> Tensor:
+    """Logits of nearly low rank, as networks give them."""
+    stream = torch.Generator().manual_seed(1)
+    hidden = torch.randn(rows, rank, generator=stream).relu() @ torch.randn(rank, classes, generator=stream) * 4
+    return hidden + 0.1 * torch.randn(rows, classes, generator=stream)
+
+
+@pytest.mark.parametrize(
+    "text", ["vq4", "lowrank4", "lowrank4+int8", "lowrank5+int4", "lowrank3+fp32", "lowrank2+rpca"]
+)
+def test_fitted_codecs_have_the_stated_tensors_and_ignore_a_shift(text: str) -> None:
+    rows, spec = smooth(), LabelCodec.parse(text)
+    codec = fitted(text, rows)
+    stated = fitted_tensors(spec, 20, 400)
+    have = {name: (t.dtype, tuple(t.shape)) for name, t in codec.fitted.items() if not name.startswith("encoder")}
+    assert {name: shape for name, (_, shape) in have.items()} == {name: shape for name, (_, shape) in stated.items()}
+    parts = codec.encode(rows)
+    assert {name: (part.dtype, part.shape[1]) for name, part in parts.items()} == {
+        column.name: (DTYPES[column.dtype], column.width) for column in label_columns(spec, 20)
+    }
+    shifted = codec.encode(rows + 5)
+    same = [torch.equal(part, shifted[name]) if part.dtype == torch.uint8 and spec.fit == "vq" else None
+            for name, part in parts.items()]  # fmt: skip
+    assert False not in same
+    torch.testing.assert_close(
+        codec.decode(shifted), codec.decode(parts), atol=0.5 if "int" in text else 0.05, rtol=0.01
+    )
+    some = torch.tensor([5, 40, 2])
+    torch.testing.assert_close(codec.decode(codec.encode(rows[some])), codec.decode(parts)[some], atol=1e-4, rtol=1e-4)
+
+
+def test_full_rank_is_exact_and_less_loses_the_smallest_singular_values() -> None:
+    rows = smooth(60, 12)
+    whole = fitted("lowrank12+fp32", rows)
+    torch.testing.assert_close(whole.decode(whole.encode(rows)), centred(rows), atol=1e-4, rtol=0)
+    for rank in (1, 3, 5):
+        codec = fitted(f"lowrank{rank}+fp32", rows)
+        lost = (codec.decode(codec.encode(rows)) - centred(rows)).square().sum()
+        wanted = torch.linalg.svdvals(centred(rows).double())[rank:].square().sum()
+        assert lost.item() == pytest.approx(wanted.item(), rel=1e-3)
+
+
+def test_a_basis_for_each_image_or_class_is_its_own() -> None:
+    stream = torch.Generator().manual_seed(0)
+    rows = torch.randn(8, 30, 2, generator=stream) @ torch.randn(8, 2, 12, generator=stream)
+    codec, images = fitted("lowrank2+perimage+fp32", rows), torch.tensor([6, 0, 3])
+    torch.testing.assert_close(
+        codec.decode(codec.encode(rows[images, 4], images), images), centred(rows[images, 4]), atol=1e-3, rtol=1e-3
+    )
+    by_class = rows.view(4, 60, 12)  # two images each
+    spec = LabelCodec.parse("lowrank4+perclass+int8")
+    codec = codec_for(spec, 12, fit_lowrank(spec, by_class), 8)
+    error = codec.decode(codec.encode(rows[images, 4], images), images) - centred(rows[images, 4])
+    assert error.abs().max() < 0.1 and fitted_tensors(spec, 4, 8)["basis"] == ("F16", (4, 4, 4))
+
+
+def test_robust_pca_finds_a_planted_rank_among_spikes() -> None:
+    stream = torch.Generator().manual_seed(2)
+    low = torch.randn(1, 80, 3, generator=stream) @ torch.randn(1, 3, 40, generator=stream)
+    spikes = (torch.rand(low.shape, generator=stream) < 0.05) * torch.randn(low.shape, generator=stream) * 10
+    assert (robust(low + spikes, _shrunk) - low).norm() / low.norm() < 1e-3
+    plain, cleaned = fitted("lowrank3+fp32", (low + spikes)[0]), fitted("lowrank3+rpca+fp32", (low + spikes)[0])
+    errors = [(codec.decode(codec.encode((low + spikes)[0])) - centred(low[0])).norm() for codec in (plain, cleaned)]
+    assert errors[1] < errors[0] / 2
+
+
+@pytest.mark.parametrize(("numbers", "tolerance"), [("fp32", 1e-5), ("fp16", 0.01), ("int8", 0.2)])
+def test_features_and_head_are_the_logits(numbers: str, tolerance: float) -> None:
+    """Of a toy linear head with more classes than features."""
+    stream = torch.Generator().manual_seed(0)
+    weight, bias, hidden = (torch.randn(*shape, generator=stream) for shape in ((50, 8), (50,), (30, 8)))
+    spec = LabelCodec.parse(f"features8+{numbers}")
+    codec = codec_for(spec, 50, fit_features(spec, hidden[None], weight, bias), 30)
+    torch.testing.assert_close(codec.decode(codec.encode(hidden)), hidden @ weight.T + bias, atol=tolerance, rtol=0.01)
+    assert is_complete(spec, 50) and not is_complete(LabelCodec.parse("vq8"), 50)
+
+
+def test_more_codes_come_nearer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.kit.labels.vq.MIN_STEPS", 150)
+    rows, found = smooth(600), []
+    for codes in (1, 3, 8):
+        codec = fitted(f"vq{codes}", rows)
+        found.append(compare(rows, codec.decode(codec.encode(rows)))["kl"].mean().item())
+    assert found[0] > found[1] > found[2] and found[2] < 0.5 * found[0]
+    assert torch.equal(codec.decode(codec.encode(rows)), codec.decode(codec.encode(rows)))
+
+
+def test_a_code_for_each_row_is_exact() -> None:
+    rows = torch.randn(40, 1, 6)
+    assert torch.equal(chosen(nearest(rows, rows.transpose(0, 1)), rows.transpose(0, 1)), rows)
+
+
+@pytest.mark.parametrize("width", [1, 2, 7, 10])
+def test_two_nibbles_are_a_byte(width: int) -> None:
+    levels = torch.randint(-7, 8, (5, 3, width)).float()
+    packed = pack(levels, 7)
+    assert packed.dtype == torch.uint8 and packed.shape == (5, 3, -(-width // 2))
+    assert torch.equal(unpack(packed, width), levels)
+
+
+def test_comparison_of_labels() -> None:
+    same = compare(logits(), logits() + 3)
+    assert all(same[name].abs().max() < 1e-5 for name in ("kl", "kl_20")) and same["agreement"].mean() == 1
+    wanted, found = torch.tensor([[math.log(3.0), 0.0]]), torch.tensor([[0.0, 0.0]])
+    assert compare(wanted, found)["kl"].item() == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5))

@@ -148,7 +148,7 @@ def test_codecs_answer_as_they_would_without_a_file(tmp_path: Path, codec: str) 
 def test_the_label_model_is_told_the_step_that_the_student_will_be_at(tmp_path: Path) -> None:
     judge, seen = Judge(), []
     stored(tmp_path / "work", label_model=judge, progress=lambda done, total, **_: seen.append((done, total)))
-    assert judge.steps[1:] == list(range(15))  # the first question is how many classes there are
+    assert judge.steps[1:16] == list(range(15))  # the first question is how many classes there are
     assert seen == [(done, 15) for done in range(1, 16)]
 
 
@@ -201,6 +201,75 @@ def test_a_pruned_replay_visits_kept_batches_alone(tmp_path: Path, ipc: int, bat
         visited |= set(places)
     assert len(visited) > plan.batches
     assert source.replayed_batches(0) != source.replayed_batches(1) or plan.batches == 1
+
+
+@pytest.mark.parametrize("batch_size", [10, 24, 100])
+def test_a_pool_shows_each_of_its_batches_once_before_any_again(tmp_path: Path, batch_size: int) -> None:
+    images = image_set()
+    plan = schedule(images, 6, batch_size)
+    source = stored(tmp_path / "work", "pool3+fp32", images, plan)
+    pool = {(epoch, batch) for epoch in range(3) for batch in range(plan.batches)}
+    assert {pair for shard in range(source.layout.shards) for pair in source.layout.kept(shard)} == pool
+    shown = [source.replayed_batches(epoch) or [] for epoch in range(6)]
+    for turn in (shown[:3], shown[3:]):
+        assert sorted(pair for places in turn for pair in places) == sorted(pool)
+    assert plan.batches == 1 or shown[:3] != shown[3:]
+    sizes = [len(plan.rows(batch)) for _, batch in shown[1]]
+    assert sum(sizes) == len(images) and sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize(
+    "codec", ["vq2", "lowrank3", "lowrank2+int8+prune2", "lowrank2+perclass", "lowrank3+perimage+pool4", "features128"]
+)
+def test_fitted_codecs_answer_from_their_files(tmp_path: Path, codec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nearly as the label model does, and by nothing but the counted files."""
+    monkeypatch.setattr("bench.kit.labels.vq.MIN_STEPS", 30)
+    images, plain = image_set(), PLAN.model_copy(update={"mix": "none"})
+    plan = schedule(images, 5, 10, plain)
+    judge = OnlineTeacher(NETWORK, Judge().net)
+    made = stored(tmp_path / "work", codec, images, plan, label_model=judge)
+    folder = saved(made, tmp_path / "made")
+    assert sum(path.stat().st_size for path in folder.glob("*.safetensors")) == made.layout.total
+    source = label_sources.load(folder, CPU, {})
+    seen = []
+    for epoch, batch in [made.layout.kept(shard)[0] for shard in range(made.layout.shards)]:
+        views = views_of(images, plain).again(images.pixels, images.labels, epoch, batch, 10)
+        wanted, found = judge.soft_labels(views, 0), source.soft_labels(views, 0)
+        if not source.complete:
+            wanted, found = (rows - rows.mean(1, keepdim=True) for rows in (wanted, found))
+        seen.append((found - wanted).norm() / wanted.norm())
+    assert max(seen) < (0.8 if "vq" in codec else 0.3 if "lowrank2" in codec else 2e-3)
+    assert set(made.fidelity) == {"kl", "kl_20", "agreement", "mass"} | ({"perplexity"} if "vq" in codec else set())
+    if "features" in codec:
+        assert source.complete and made.fidelity["kl"] < 1e-5 and made.fidelity["agreement"] == 1
+    (folder / "codec.safetensors").write_bytes(b"short")
+    with pytest.raises(UserError, match="codec.safetensors holds 5 bytes instead of"):
+        label_sources.load(folder, CPU, {})
+
+
+@pytest.mark.parametrize(("codec", "says"), [("features32", "no single network"), ("lowrank2+perimage", "are mixed")])
+def test_codecs_that_the_label_model_or_views_do_not_fit(tmp_path: Path, codec: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        stored(tmp_path / "work", codec)
+
+
+@pytest.mark.parametrize("codec", ["vq2", "lowrank2"])
+def test_stopped_while_it_fits_it_ends_with_the_same_bits(
+    tmp_path: Path, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.kit.labels.vq.MIN_STEPS", 5)
+    whole = saved(stored(tmp_path / "whole", codec, shard_bytes=1000), tmp_path / "a")
+    made, _ = stopped_every(3, lambda progress: stored(tmp_path / "work", codec, progress=progress, shard_bytes=1000))
+    again = saved(made, tmp_path / "b")
+    names = sorted(path.name for path in whole.iterdir())
+    assert names == sorted(path.name for path in again.iterdir())
+    assert all((whole / name).read_bytes() == (again / name).read_bytes() for name in names)
+
+
+def test_how_near_the_labels_are_is_told(tmp_path: Path) -> None:
+    exact, coarse = stored(tmp_path / "a").fidelity, stored(tmp_path / "b", "renorm2+int4").fidelity
+    assert exact == {"mass": 1.0, "agreement": 1.0, "kl": 0.0, "kl_20": 0.0}
+    assert 0.4 < coarse["mass"] < 0.8 and coarse["kl"] > 0.1 and coarse["kl"] == coarse["kl"]
 
 
 def test_prune_beyond_one_epoch_and_too_many_logits_are_refused(tmp_path: Path) -> None:
@@ -465,7 +534,7 @@ def resident():
 
 class Shown:
     def __init__(self, epoch, batch, rows):
-        self.epoch, self.batch, self.rows = epoch, batch, rows
+        self.epoch, self.batch, self.rows, self.indices = epoch, batch, rows, None
     def __len__(self):
         return self.rows
 

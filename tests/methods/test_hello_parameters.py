@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import open_clip
@@ -34,8 +35,8 @@ def test_counts(
     assert label_size(config, RN50, 1000) == LabelSize(in1k, 4, 38_316_896)
     assert label_size(config, RN50, 100) == LabelSize(in100, 4, 38_316_896)
     assert label_size(Config(head="full", **settings), RN50, 1000) == LabelSize(whole, 4, 38_316_896)
-    shapes = [rn50.get_parameter(name).shape for name in lora.select(rn50, layers, pool)]
-    assert lora.numel(shapes, 8, convention) == convs
+    shapes = {name: rn50.get_parameter(name).shape for name in lora.select(rn50, layers, pool)}
+    assert sum(map(math.prod, lora.stored_shapes(shapes, 8, convention).values())) == convs
 
 
 def test_settings_that_change_it() -> None:

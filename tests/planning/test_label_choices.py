@@ -55,12 +55,13 @@ def test_choices(text: str, info: MethodInfo, choice: LabelChoice, title: str) -
     ("labels", "words"),
     [
         ("soft", ["unknown choice in --labels 'soft'", "stored:fp16"]),
-        ("teacher:int4", ["teacher:int4", "teacher:int8"]),
+        ("teacher:int3", ["teacher:int3", "teacher:int8"]),
+        ("online:int3", ["online:int3", "online:int8"]),
         ("stored:fp17", ["'fp17'", "did you mean 'fp16'?"]),
         ("stored:topk11", ["digits has 10 classes"]),
         ("stored:prune101", ["less than one epoch", "prune100 is the most on digits"]),  # 100 epochs at IPC 10
         ("stored:prune2+prune3", ["prune3 says prune a second time"]),
-        ("static:prune4", ["static labels belong to no view"]),
+        ("static:prune4", ["no batches to prune"]),
     ],
 )
 def test_what_is_refused_says_so_in_one_line(labels: str, words: list[str]) -> None:

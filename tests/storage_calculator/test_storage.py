@@ -147,25 +147,83 @@ def image_set(classes: int, ipc: int, side: int = 8) -> Images:
     return Images(torch.zeros(len(labels), 3, side, side, dtype=torch.uint8), labels)
 
 
-CODECS = ("fp16", "fp32", "int8", "prune3", "topk2", "renorm2", "prune2+topk3+int8", "coords", "prune4+coords")
+CODECS = (
+    "vq2",
+    "lowrank2",
+    "lowrank3+int8",
+    "lowrank2+int4+prune2",
+    "int4",
+    "pool2",
+    "pool3+topk2+coords",
+    "fp16",
+    "fp32",
+    "int8",
+    "prune3",
+    "topk2",
+    "renorm2",
+    "prune2+topk3+int8",
+    "coords",
+    "prune4+coords",
+)
+
+
+BYTES = [  # LPLD, LPQLD, HALD, VQAE and SCORE as formulas, on ImageNet-1K at IPC 10 and 50; batches of 100
+    ("int8", 3_012_000_000, 15_060_000_000), ("topk10", 126_000_000, 630_000_000),
+    ("renorm10", 120_000_000, 600_000_000), ("prune40", 150_000_000, 750_000_000),
+    ("prune10+renorm100", 120_000_000, 600_000_000), ("prune10+renorm50", 60_000_000, 300_000_000),
+    ("prune10+renorm10", 12_000_000, 60_000_000), ("pool10", 200_000_000, 1_000_000_000),
+    ("pool15", 300_000_000, 1_500_000_000), ("pool2", 40_000_000, 200_000_000), ("pool30", 600_000_000, 3_000_000_000),
+    ("lowrank7+perimage", 182_000_000, 910_000_000), ("lowrank4+perimage", 104_000_000, 520_000_000),
+    ("lowrank20+perclass", 160_000_000, 640_000_000), ("lowrank32", 192_064_000, 960_064_000),
+    ("lowrank32+int8", 96_064_064, 480_064_064), ("vq64", 193_813_456, 961_813_456), ("vq8", 25_223_632, 121_223_632),
+    ("features512", 3_073_026_000, 15_361_026_000), ("static:fp16", 20_000_000, 100_000_000),
+    ("static:int8", 10_040_000, 50_200_000), ("static:topk10", 420_000, 2_100_000),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("codec", "at_10", "at_50"), BYTES)
+def test_payloads_of_imagenet_to_the_byte(codec: str, at_10: int, at_50: int) -> None:
+    labels = codec if ":" in codec else f"stored:{codec}"
+    found = lines(labels, classes=1000, ipc=(10, 50), batch_size=100)
+    assert [line.payload_bytes for line in found] == [at_10, at_50]
+    for line in found:
+        assert line.once_bytes is not None and line.view_bytes is not None and line.label_bytes is not None
+        assert 0 <= line.label_bytes - line.payload_bytes < 3e-5 * line.payload_bytes + 300  # headers
+
+
+def test_payloads_of_imagenet_100_and_of_packed_projectors() -> None:
+    asked = {"classes": 100, "ipc": (10,), "batch_size": 100}
+    wanted = {
+        "stored:fp16": 60_000_000, "stored:int8": 31_200_000, "stored:renorm10": 9_000_000, "static:fp16": 200_000,
+        "stored:prune10+renorm10": 900_000, "stored:pool10": 2_000_000,
+    }  # fmt: skip
+    assert [line.payload_bytes for line in lines(",".join(wanted), **asked)] == list(wanted.values())
+    assert [line.label_bytes for line in lines("online,online:int8", "hello", **asked)] == [2_518_880, 650_984]
+    packed = lines("online:fp16,online:int8,online:int8+rank,online:int4,online:int4+group64", "hello", classes=1000)
+    assert [line.label_bytes for line in packed[::4]] == [1_633_712, 843_448, 819_192, 435_032, 448_696]
+    assert [line.labels for line in packed[::4]][1] == "projector:int8"
+    (table,) = [one for one in tables(StorageRequest(classes=1000, ipc=(10, 50), batch_size=100, methods=("sre2l",),
+                                                     labels=("stored:vq8",))) if one.title.startswith("Payload")]  # fmt: skip
+    assert table.rows == (("stored:vq8+fp16", "8", "1,223,632", "25,223,632", "121,223,632"),)
 
 
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize(("classes", "ipc", "epochs", "batch"), [(5, 3, 6, 4), (5, 3, 6, 15), (300, 1, 4, 64)])
 def test_stored_labels_are_weighed_to_the_byte(
-    tmp_path: Path, codec: str, classes: int, ipc: int, epochs: int, batch: int
+    tmp_path: Path, codec: str, classes: int, ipc: int, epochs: int, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, cpu = image_set(classes, ipc), torch.device("cpu")
     plan = AugmentationConfig(size=8, flip=True, mix="cutmix", seed=7)
     schedule = AugmentationSchedule(plan=plan, images=len(images), epochs=epochs, batch_size=batch)
+    monkeypatch.setattr("bench.kit.labels.vq.MIN_STEPS", 1)
     store(Judge(classes), images, schedule, LabelCodec.parse(codec), "0" * 64, tmp_path, cpu, nobody)
-    written = sum(path.stat().st_size for path in tmp_path.glob("labels-*.safetensors"))
+    written = sum(path.stat().st_size for path in tmp_path.glob("[lc]*.safetensors"))
     (line,) = lines(f"stored:{codec}", classes=classes, ipc=(ipc,), epochs=epochs, batch_size=batch, image_size=8)
     assert line.label_bytes == written
     assert line.full_label_bytes == 2 * epochs * ipc * classes**2
 
 
-@pytest.mark.parametrize("codec", ["fp16", "fp32", "int8", "topk2", "renorm3+int8"])
+@pytest.mark.parametrize("codec", ["fp16", "fp32", "int8", "int4", "topk2", "renorm3+int8"])
 @pytest.mark.parametrize("classes", [5, 300])
 def test_static_labels_are_weighed_to_the_byte(tmp_path: Path, codec: str, classes: int) -> None:
     images, work = image_set(classes, 2), tmp_path / "work"
@@ -182,8 +240,8 @@ def test_static_labels_are_weighed_to_the_byte(tmp_path: Path, codec: str, class
 def test_teachers_are_weighed_to_the_byte(tmp_path: Path, arch: str) -> None:
     state = build(arch, 11, 32, (0.0,) * 3, (1.0,) * 3).net.state_dict()
     asked = {"classes": 11, "image_size": 32, "teacher": arch, "ipc": (1,)}
-    found = lines("teacher:fp32,teacher:fp16,teacher:int8", **asked)
-    for line, precision in zip(found, ("fp32", "fp16", "int8"), strict=True):
+    found = lines("teacher:fp32,teacher:fp16,teacher:int8,teacher:int4", **asked)
+    for line, precision in zip(found, ("fp32", "fp16", "int8", "int4"), strict=True):
         kept_as = state if precision == "fp32" else rounded(state, precision)  # type: ignore[arg-type]
         save_file({key: tensor.contiguous() for key, tensor in kept_as.items()}, tmp_path / precision)
         assert line.label_bytes == (tmp_path / precision).stat().st_size
@@ -205,7 +263,7 @@ def test_resnet18_as_published() -> None:
     assert network_size("resnet18", 100, 224).parameters == 11_227_812
     assert 4 * network_size("resnet18", 100, 224).parameters / MIB == pytest.approx(42.83, abs=5e-3)
     files = network_size("resnet18", 1000, 224).file_bytes.values()
-    assert [f"{size / MIB:.1f}" for size in files] == ["44.6", "22.3", "11.2"]
+    assert [f"{size / MIB:.1f}" for size in files] == ["44.6", "22.3", "11.2", "5.6"]
 
 
 # -- what papers print

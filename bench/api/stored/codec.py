@@ -1,8 +1,9 @@
 """The codec of stored soft labels, as written on the command line: ``prune10+topk10+fp16``.
 
-Three choices, each optional, in any order: which batches are kept (``pruneN``), which logits of a view
-(``topkK``, ``renormK``), and in what number format (``fp32``, ``fp16``, ``int8``, or one of the entry-point group
-``bench.codecs``). Torch-free: grids are planned with it, and ``bench.kit.labels`` does the work.
+Three choices, each optional, in any order: which batches are kept (``pruneN``, ``poolS``), what of a view is written
+(``topkK``, ``renormK``, ``vqM``, ``lowrankR``, ``featuresD``; else all logits), and in what number format (``fp32``,
+``fp16``, ``int8``, ``int4``, or one of the entry-point group ``bench.codecs``). Torch-free: grids are planned with it,
+and ``bench.kit.labels`` does the work.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from bench.api.config import BaseConfig
 from bench.api.plugins import Group
@@ -21,8 +22,10 @@ from bench.errors import UserError, unknown
 if TYPE_CHECKING:
     from torch import Tensor
 
-NUMBERS = ("fp32", "fp16", "int8")
-KNOWN = (*NUMBERS, "topkK", "renormK", "pruneN", "coords")
+NUMBERS = ("fp32", "fp16", "int8", "int4")
+_SIZED = ("topk", "renorm", "vq", "lowrank", "features", "prune", "pool")  # followed by a number
+_OTHERS = ("topkK", "renormK", "vqM", "lowrankR", "perclass", "perimage", "rpca", "featuresD")
+KNOWN = (*NUMBERS, *_OTHERS, "pruneN", "poolS", "coords")
 
 
 class NumberFormat(ABC):
@@ -54,10 +57,14 @@ class LabelCodec(BaseConfig):
     """The parts of a schedule's logits that are stored.
 
     ``prune``: one batch in so many is kept, drawn at random, and a student's epochs draw from the kept ones (LPLD,
-    soft-label-pruning-for-dataset-distillation). ``keep``: logits a view, the largest; 0: all. The other classes
+    soft-label-pruning-for-dataset-distillation). ``pool``: the batches of so many whole epochs are kept, and shown in a
+    new order each time they are used up (HALD); 0: all. ``keep``: logits a view, the largest; 0: all. The other classes
     share what probability is left (FKD's marginal smoothing, ``topk``), or get none (LPQLD's marginal
-    re-normalisation, ``renorm``). ``coords``: write FKD's coordinates of every view too, which our views do not
-    need, for a fair weighing against its files.
+    re-normalisation, ``renorm``). ``fit``: instead of logits, what a fitted part decodes: ``size`` indices of a
+    vector-quantised autoencoder (``vq``), as many coefficients of a low-rank basis (``lowrank``; of one for all views,
+    or for each class or image; ``rpca``: without sparse errors), or the penultimate features (``features``).
+    ``coords``: write FKD's coordinates of every view too, which our views do not need, for a fair weighing against its
+    files.
     """
 
     prune: int = Field(1, ge=1)
@@ -65,6 +72,11 @@ class LabelCodec(BaseConfig):
     renorm: bool = False
     numbers: str = "fp16"  # one of NUMBERS, or the name of a plug-in
     coords: bool = False
+    pool: int = Field(0, ge=0)
+    fit: Literal["", "vq", "lowrank", "features"] = ""
+    size: int = Field(0, ge=0)
+    per: Literal["", "class", "image"] = ""
+    rpca: bool = False
 
     @field_validator("numbers")
     @classmethod
@@ -72,6 +84,27 @@ class LabelCodec(BaseConfig):
         if name not in NUMBERS and name not in FORMATS:
             raise ValueError(f"expected one of {', '.join([*NUMBERS, *FORMATS])}")
         return name
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.prune > 1 and self.pool:
+            raise UserError(f"labels stored:{self}: prune and pool both say which batches are kept; choose one")
+        if (self.per or self.rpca) and self.fit != "lowrank":
+            raise UserError(f"labels stored:{self}: perclass, perimage and rpca are for lowrankR; add that")
+        if self.fit == "vq" and self.numbers != "fp16":
+            raise UserError(
+                f"labels stored:{self}: vqM writes indices, and its decoder in fp16; leave out {self.numbers}"
+            )
+        return self
+
+    def facts(self) -> dict[str, Any]:
+        """Return all fields of a plain codec, and of others those that differ: what a ``source.json`` says."""
+        plain = {"prune", "keep", "renorm", "numbers", "coords"}
+        return self.model_dump(mode="json", include=plain) | self.non_default_fields()
+
+    def kept(self, epochs: int) -> float:
+        """Return about how many epochs' worth of views are stored of a schedule."""
+        return self.pool or epochs / self.prune
 
     @property
     def version(self) -> int:
@@ -91,37 +124,70 @@ class LabelCodec(BaseConfig):
                 if name in found:
                     raise UserError(f"labels stored:{text}: {part} says {name} a second time")
                 found[name] = value
+        if "keep" in found and "fit" in found:
+            raise UserError(f"labels stored:{text}: two ways to write a view; choose one")
         return cls.model_validate(found)
 
-    def check(self, classes: int, epochs: int, where: str) -> None:
-        """Refuse what a data set and a schedule cannot give.
+    def check(self, classes: int, epochs: int, where: str, mix: str = "none") -> None:
+        """Refuse what a data set and a schedule, whose views are mixed as ``mix`` says, cannot give.
 
         Raises:
-            UserError: more logits than classes, or fewer batches kept than one epoch has.
+            UserError: more logits than classes, fewer batches kept than one epoch has, or a basis for each image of
+                views that are not of one image.
         """
         if self.keep > classes:
             raise UserError(f"labels stored:{self}: {where} has {classes} classes; keep at most so many logits")
+        if self.fit == "lowrank" and self.size > classes:
+            raise UserError(f"labels stored:{self}: {where} has {classes} classes; lowrank{classes} is all there is")
+        if self.per and mix != "none":
+            raise UserError(
+                f"labels stored:{self}: views on {where} are mixed ({mix}), so their labels are of no one {self.per}; "
+                f"choose lowrank{self.size}, or a protocol with mix none"
+            )
+        if self.per == "image" and self.size > self.kept(epochs):
+            raise UserError(
+                f"labels stored:{self}: an image has about {self.kept(epochs):g} stored labels, so that is the most"
+            )
+        if self.pool > epochs:
+            raise UserError(f"labels stored:{self}: {where} has {epochs} epochs; pool{epochs} is all there is")
         if self.prune > epochs:
             raise UserError(
                 f"labels stored:{self}: keeping one batch in {self.prune} of {epochs} epochs leaves less than one "
                 f"epoch; prune{epochs} is the most on {where}"
             )
 
+    def check_static(self) -> None:
+        """Refuse what one label per image does not have.
+
+        Raises:
+            UserError: batches, coordinates, or enough rows to fit something to.
+        """
+        if self.prune > 1 or self.pool or self.coords:
+            raise UserError(f"labels static:{self}: one label an image has no batches to prune and no coordinates")
+        if self.fit:
+            raise UserError(f"labels static:{self}: one label an image is too few to fit {self.fit} to; choose topkK")
+
     def __str__(self) -> str:
+        batches = f"prune{self.prune}" if self.prune > 1 else f"pool{self.pool}" if self.pool else ""
         selection = f"{'renorm' if self.renorm else 'topk'}{self.keep}" if self.keep else ""
-        parts = [f"prune{self.prune}" if self.prune > 1 else "", selection, self.numbers]
+        fitted = [f"{self.fit}{self.size}" if self.fit else "", f"per{self.per}" if self.per else ""]
+        parts = [batches, selection, *fitted, "rpca" if self.rpca else "", self.numbers]
         return "+".join(part for part in [*parts, "coords" if self.coords else ""] if part)
 
 
 def _read(part: str, text: str) -> dict[str, object]:
     if part in NUMBERS or part in FORMATS:
         return {"numbers": part}
-    if part == "coords":
-        return {"coords": True}
-    match = re.fullmatch(r"(prune|topk|renorm)([1-9]\d{0,6})", part)
+    if part in ("coords", "rpca"):
+        return {part: True}
+    if part in ("perclass", "perimage"):
+        return {"per": part.removeprefix("per")}
+    match = re.fullmatch(rf"({'|'.join(_SIZED)})([1-9]\d{{0,6}})", part)
     if part == "prune1":
         raise UserError(f"labels stored:{text}: prune1 keeps every batch, so it changes nothing; leave it out")
     if match is None:
         raise unknown(f"part of the codec stored:{text}", part, [*KNOWN, *FORMATS])
     name, number = match[1], int(match[2])
-    return {"prune": number} if name == "prune" else {"keep": number, "renorm": name == "renorm"}
+    if name in ("topk", "renorm"):
+        return {"keep": number, "renorm": name == "renorm"}
+    return {name: number} if name in ("prune", "pool") else {"fit": name, "size": number}

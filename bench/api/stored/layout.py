@@ -9,66 +9,26 @@ of the labels with one row per view, in the order of the schedule, so that a bat
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.api.augmentation import AugmentationSchedule
 from bench.api.seeds import seed_for
-from bench.api.stored.codec import FORMATS, NUMBERS, LabelCodec
+from bench.api.stored.codec import LabelCodec
+from bench.api.stored.columns import (
+    BATCH_COORDS,
+    ITEM_BYTES,
+    VIEW_COORDS,
+    Column,
+    file_bytes,
+    fitted_tensors,
+    label_columns,
+    tensor_header,
+)
 
 SHARD_BYTES = 64 * 2**20  # memory that writing or reading a shard may take
-
-ITEM_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
-
-
-@dataclass(frozen=True)
-class Column:
-    """A tensor of a shard: ``width`` numbers per row, of a safetensors ``dtype``."""
-
-    name: str
-    dtype: str
-    width: int
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes per row."""
-        return ITEM_BYTES[self.dtype] * self.width
-
-
-def label_columns(codec: LabelCodec, classes: int) -> tuple[Column, ...]:
-    """Return the columns that store the labels of a view."""
-    width = stored_width(codec, classes)
-    if codec.numbers in NUMBERS:
-        columns = [Column("logits", {"fp32": "F32", "fp16": "F16", "int8": "I8"}[codec.numbers], width)]
-    else:
-        facts = FORMATS.get(codec.numbers)().columns(width)
-        columns = [Column(name, dtype, count) for name, (dtype, count) in facts.items()]
-    if codec.numbers == "int8":
-        columns.append(Column("range", "F16", 2))
-    if codec.keep:
-        columns.append(Column("indexes", index_dtype(classes), codec.keep))
-    return tuple(columns)
-
-
-def stored_width(codec: LabelCodec, classes: int) -> int:
-    """Return the number of logits stored per view: the kept ones, and one that the others share."""
-    return codec.keep + (codec.keep < classes and not codec.renorm) if codec.keep else classes
-
-
-def index_dtype(classes: int) -> str:
-    """Return the smallest type for a class number; numbers from 2^15 on wrap around in 16 bits."""
-    return "U8" if classes <= 2**8 else "I16" if classes <= 2**16 else "I32"
-
-
-# FKD's coordinates, 25 bytes per view: the box as fractions of the image, the flip, the place of the mix partner in
-# the batch; and for each batch the weight and the box of the mix (SRe2L, relabel/utils_fkd.py)
-VIEW_COORDS = (Column("coords", "F32", 4), Column("flip", "BOOL", 1), Column("partner", "I64", 1))
-BATCH_COORDS = (Column("weight", "F64", 1), Column("box", "I32", 4))
 
 
 class LabelLayout:
@@ -76,7 +36,7 @@ class LabelLayout:
 
     Of a pruned store, one full batch in ``codec.prune`` is kept (rounded up), drawn at random from all epochs (LPLD),
     and in the same way one of the smaller batches that end an epoch, if there are any: so every epoch of a replay
-    has the images and steps that an epoch of the schedule has.
+    has the images and steps that an epoch of the schedule has. Of a pool, the first ``codec.pool`` epochs are kept.
 
     A shard holds as many whole epochs' worth of batches as fit into ``shard_bytes``; where not even one does, as many
     whole batches, at least one.
@@ -86,14 +46,14 @@ class LabelLayout:
         self.schedule, self.codec, self.classes, self.shard_bytes = schedule, codec, classes, shard_bytes
         self.of_views = label_columns(codec, classes) + (VIEW_COORDS if codec.coords else ())
         self.of_batches = BATCH_COORDS if codec.coords else ()
-        self._full, self._short = _kept(schedule, codec.prune)
+        self.fitted = fitted_tensors(codec, classes, schedule.images)
+        self._full, self._short = _kept(schedule, codec)
         self._keys = np.sort(np.concatenate([self._full, self._short]))
         full = self._keys % schedule.batches < schedule.images // schedule.batch_size
         rows = np.where(full, schedule.batch_size, schedule.images % schedule.batch_size)
         self._first = np.concatenate([[0], np.cumsum(rows)])  # row of each kept batch, and the end
-        row_bytes = sum(column.row_bytes for column in self.of_views)
-        epochs = shard_bytes // (row_bytes * schedule.images)
-        alone = max(1, shard_bytes // (row_bytes * schedule.batch_size))
+        epochs = shard_bytes // (self.view_bytes * schedule.images)
+        alone = max(1, shard_bytes // (self.view_bytes * schedule.batch_size))
         self._per_shard = epochs * schedule.batches or alone
 
     def __len__(self) -> int:
@@ -108,7 +68,32 @@ class LabelLayout:
     @property
     def total(self) -> int:
         """Bytes of all files together."""
-        return sum(self.size(shard) for shard in range(self.shards))
+        fitted = file_bytes((name, *facts) for name, facts in self.fitted.items()) if self.fitted else 0
+        return fitted + sum(self.size(shard) for shard in range(self.shards))
+
+    @property
+    def payload(self) -> int:
+        """Bytes of all tensors alone, without the headers of the files."""
+        return (
+            self.once_bytes
+            + self.total_rows * self.view_bytes
+            + len(self) * sum(one.row_bytes for one in self.of_batches)
+        )
+
+    @property
+    def once_bytes(self) -> int:
+        """Bytes of what the codec fits, stored once."""
+        return sum(ITEM_BYTES[dtype] * math.prod(shape) for dtype, shape in self.fitted.values())
+
+    @property
+    def view_bytes(self) -> int:
+        """Bytes per kept view."""
+        return sum(column.row_bytes for column in self.of_views)
+
+    @property
+    def total_rows(self) -> int:
+        """Views kept."""
+        return int(self._first[-1])
 
     def kept(self, shard: int) -> list[tuple[int, int]]:
         """Return the (epoch, batch) pairs of a shard, in its order."""
@@ -132,14 +117,15 @@ class LabelLayout:
     def replay(self, epoch: int) -> list[tuple[int, int]] | None:
         """Return the (epoch, batch) pairs that a student sees in its epoch; None: those of that epoch, all kept.
 
-        They are drawn from the kept ones without replacement, the smaller batch last.
+        They are drawn from the kept ones without replacement, the smaller batch last; of a pool until all were shown.
         """
-        if self.codec.prune == 1:
+        if self.codec.prune == 1 and not self.codec.pool:
             return None
         seed, full = self.schedule.plan.seed, self.schedule.images // self.schedule.batch_size
+        turn, part = divmod(epoch, self.codec.pool or 1)
         drawn = [
-            _shuffled(self._full, "label-replay-full", seed, epoch)[:full],
-            _shuffled(self._short, "label-replay-short", seed, epoch)[: self.schedule.batches - full],
+            _shuffled(keys, f"label-replay-{size}", seed, turn)[part * count : (part + 1) * count]
+            for size, keys, count in (("full", self._full, full), ("short", self._short, self.schedule.batches - full))
         ]
         return self._pairs(np.concatenate(drawn))
 
@@ -151,7 +137,7 @@ class LabelLayout:
 
     def size(self, shard: int) -> int:
         """Bytes of a shard's file."""
-        of_views = self._rows(shard) * sum(column.row_bytes for column in self.of_views)
+        of_views = self._rows(shard) * self.view_bytes
         of_batches = len(self._batches(shard)) * sum(column.row_bytes for column in self.of_batches)
         return len(self.header(shard)) + of_views + of_batches
 
@@ -173,25 +159,14 @@ class LabelLayout:
         return list(zip(epochs.tolist(), batches.tolist(), strict=True))
 
 
-def tensor_header(tensors: Iterable[tuple[str, str, Sequence[int]]]) -> bytes:
-    """Return the beginning of a safetensors file that holds tensors of a name, dtype and shape in this order."""
-    described, end = {}, 0
-    for name, dtype, shape in tensors:
-        start, end = end, end + ITEM_BYTES[dtype] * math.prod(shape)
-        described[name] = {"dtype": dtype, "shape": shape, "data_offsets": (start, end)}
-    text = json.dumps(described, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
-
-
 def shard_name(shard: int) -> str:
     """``labels-00003.safetensors``."""
     return f"labels-{shard:05d}.safetensors"
 
 
-def _kept(schedule: AugmentationSchedule, prune: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _kept(schedule: AugmentationSchedule, codec: LabelCodec) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the kept full batches and the kept smaller ones, each as epoch * batches + batch."""
-    keys = np.arange(schedule.epochs * schedule.batches)
+    keys, prune = np.arange((codec.pool or schedule.epochs) * schedule.batches), codec.prune
     full = keys % schedule.batches < schedule.images // schedule.batch_size
     if prune == 1:
         return keys[full], keys[~full]

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
 
 from bench.api.stored.codec import LabelCodec
-from bench.api.stored.layout import ITEM_BYTES, label_columns, tensor_header
-
-# safetensors sorts tensors by dtype in this order, then by name (its Rust code, `prepare`)
-_ORDER = ("I64", "F64", "F32", "I32", "F16", "I16", "I8", "U8", "BOOL")
+from bench.api.stored.columns import file_bytes, label_columns
 
 # A batch file of FKD is what `torch.save` makes of a list (SRe2L, relabel/generate_soft_label.py): for each view a
 # box of four float32, a flip, the place of the mix partner (int64) and the logits in fp16.
@@ -20,12 +16,6 @@ FKD_INDEX_BYTES = 8  # G_VBSM stores the number of the image too
 # are numpy's: 2.2 KB (torch 2.15, Python numbers) to 2.75 KB; another tensor is another entry.
 FKD_FILE_BYTES = 2600
 FKD_INDEX_ENTRY_BYTES = 200
-
-
-def file_bytes(tensors: Iterable[tuple[str, str, Sequence[int]]]) -> int:
-    """Return the size of a file that safetensors writes, from the name, dtype and shape of each tensor."""
-    ordered = sorted(tensors, key=lambda one: (_ORDER.index(one[1]), one[0]))
-    return len(tensor_header(ordered)) + sum(ITEM_BYTES[dtype] * math.prod(shape) for _, dtype, shape in ordered)
 
 
 def static_bytes(images: int, classes: int, codec: LabelCodec) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 from bench.api import LabelSource
 from bench.errors import unknown
+from bench.kit.labels.quantise import PACKED, unpack_into
 
 KINDS = {
     "teacher": "bench.kit.labels.online:OnlineTeacher",
@@ -25,7 +27,12 @@ def load(folder: Path, device: torch.device, own: Mapping[str, str]) -> LabelSou
     Raises:
         UserError: nothing is known of this kind.
     """
-    kind = json.loads((folder / "source.json").read_text(encoding="utf-8"))["kind"]
+    facts = json.loads((folder / "source.json").read_text(encoding="utf-8"))
+    if PACKED in facts:
+        with tempfile.TemporaryDirectory() as place:
+            unpack_into(folder, Path(place))
+            return load(Path(place), device, own)
+    kind = facts["kind"]
     known = {**KINDS, **own}
     if kind not in known:
         raise unknown("kind of label source", kind, known)

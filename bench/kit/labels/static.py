@@ -12,9 +12,9 @@ from torch import Tensor
 
 from bench.api import Images, LabelSource, Progress
 from bench.api.stored.codec import LabelCodec
-from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
-from bench.kit.labels.codecs import Parts, codec_for, is_complete
+from bench.kit.labels.codecs import codec_for, is_complete
+from bench.kit.labels.numbers import Parts
 from bench.kit.labels.stored import MadeFor
 from bench.kit.validation import check_finite, check_logits
 from bench.kit.views import AugmentationConfig, AugmentationStream, AugmentedBatch
@@ -45,7 +45,7 @@ class StaticLabels(LabelSource):
         return torch.lerp(self.logits.index_select(0, views.partner_indices), base, views.weight)
 
     def save(self, folder: Path) -> None:
-        codec = self.codec.model_dump(mode="json")
+        codec = self.codec.facts()
         facts = {"kind": self.kind, "codec": codec, "classes": self.classes, **self.made_for.facts()}
         (folder / "source.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
         save_file(self.parts, folder / _LABELS)
@@ -74,10 +74,9 @@ def static_labels(
     ids that the label model knows.
 
     Raises:
-        UserError: the codec prunes or writes coordinates, of which static labels have none.
+        UserError: the codec is none for static labels.
     """
-    if codec.prune > 1 or codec.coords:
-        raise UserError(f"labels static:{codec}: one label an image has no batches to prune and no coordinates")
+    codec.check_static()
     stream = AugmentationStream(AugmentationConfig(size=size, crop="none"), len(images))
     pixels, labels = images.pixels.to(device), images.labels.to(device)
     checkpoint, answers, first = Checkpoint(work), [], 0

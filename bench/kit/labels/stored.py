@@ -12,12 +12,14 @@ from typing import Any, ClassVar, Self
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from bench.api import Images, LabelSource
 from bench.api.augmentation import AugmentationSchedule
 from bench.api.stored.codec import LabelCodec
-from bench.api.stored.layout import LabelLayout, label_columns, shard_name
+from bench.api.stored.columns import FITTED, file_bytes, label_columns
+from bench.api.stored.layout import LabelLayout, shard_name
 from bench.errors import UserError
 from bench.kit.images import link
 from bench.kit.labels.codecs import codec_for, is_complete
@@ -80,7 +82,10 @@ class StoredLabels(LabelSource):
     def __init__(self, folder: Path, layout: LabelLayout, made_for: MadeFor, device: torch.device):
         """Take the labels in a folder, where whole shards lie."""
         self.folder, self.layout, self.made_for, self.device = folder, layout, made_for, device
-        self.codec, self.classes = codec_for(layout.codec, layout.classes), layout.classes
+        fitted = load_file(folder / FITTED, device.type) if layout.fitted else {}
+        self.classes = layout.classes
+        self.codec = codec_for(layout.codec, layout.classes, fitted, layout.schedule.images)
+        self.fidelity: Mapping[str, float] = {}  # to the label model, where the labels were just stored
         self.complete = is_complete(layout.codec, layout.classes)
         self._names = [column.name for column in label_columns(layout.codec, layout.classes)]
         self._shard = lru_cache(_OPEN)(partial(_mapped, folder, self._names))
@@ -100,13 +105,17 @@ class StoredLabels(LabelSource):
         Raises:
             ValueError: that batch is not stored, or is of another size.
         """
+        return self.codec.decode(self.parts(views), views.indices)
+
+    def parts(self, views: AugmentedBatch) -> dict[str, Tensor]:
+        """Return what is stored for a batch, as :meth:`soft_labels` decodes it."""
         shard, start, stop = self.layout.place(views.epoch, views.batch)
         if stop - start != len(views):
             raise ValueError(
                 f"batch {views.batch} of epoch {views.epoch} has {len(views)} views but {stop - start} stored labels"
             )
         tensors = self._shard(shard)
-        return self.codec.decode({name: self._moved(tensors[name][start:stop]) for name in self._names})
+        return {name: self._moved(tensors[name][start:stop]) for name in self._names}
 
     def _moved(self, mapped: Tensor) -> Tensor:
         if self.device.type == "cpu":
@@ -121,7 +130,7 @@ class StoredLabels(LabelSource):
         facts = {
             "kind": self.kind,
             "schedule": layout.schedule.model_dump(mode="json"),
-            "codec": layout.codec.model_dump(mode="json"),
+            "codec": layout.codec.facts(),
             "classes": layout.classes,
             **self.made_for.facts(),
             "shard_bytes": layout.shard_bytes,
@@ -130,6 +139,8 @@ class StoredLabels(LabelSource):
         (folder / "source.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
         for shard in range(layout.shards):
             link(self.folder / shard_name(shard), folder / shard_name(shard))
+        if layout.fitted:
+            link(self.folder / FITTED, folder / FITTED)
 
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> Self:
@@ -144,6 +155,8 @@ class StoredLabels(LabelSource):
         for shard in range(layout.shards):
             if problem := shard_problem(folder, layout, shard):
                 raise UserError(f"{folder / shard_name(shard)} {problem}; label the images again")
+        if layout.fitted and (problem := _fitted_problem(folder / FITTED, layout)):
+            raise UserError(f"{folder / FITTED} {problem}; label the images again")
         return cls(folder, layout, MadeFor.read(facts), device)
 
 
@@ -159,6 +172,14 @@ def shard_problem(folder: Path, layout: LabelLayout, shard: int) -> str:
     if found != size:
         return f"holds {found:,} bytes instead of {size:,}"
     return "" if begins == header else "holds labels of another shape than source.json says"
+
+
+def _fitted_problem(path: Path, layout: LabelLayout) -> str:
+    wanted = file_bytes((name, *facts) for name, facts in layout.fitted.items())
+    if not path.is_file():
+        return "is missing"
+    found = path.stat().st_size
+    return "" if found == wanted else f"holds {found:,} bytes instead of {wanted:,}"
 
 
 def images_digest(images: Images) -> str:

@@ -5,22 +5,28 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from bench.api import Images, LabelSource, Progress
 from bench.api.augmentation import AugmentationSchedule
 from bench.api.stored.codec import LabelCodec
+from bench.api.stored.columns import FITTED
 from bench.api.stored.layout import SHARD_BYTES, LabelLayout, shard_name
 from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.data.dataset import Resident
-from bench.kit.labels.codecs import Parts, codec_for
+from bench.kit.labels.codecs import codec_for
+from bench.kit.labels.fidelity import measure
+from bench.kit.labels.fitting import features_of, fit
+from bench.kit.labels.numbers import Parts
 from bench.kit.labels.stored import MadeFor, StoredLabels, shard_problem
 from bench.kit.validation import check_finite
-from bench.kit.views import AugmentationStream
+from bench.kit.views import AugmentationStream, AugmentedBatch
 from bench.kit.views.table import BOX, FLIP
 
 
@@ -50,11 +56,23 @@ def store(
     pixels, labels = resident.on(device)
     stream, batch_size = AugmentationStream(schedule.plan, schedule.images), schedule.batch_size
     classes = label_model.soft_labels(stream.again(pixels, labels, 0, 0, batch_size), 0).shape[1]
-    codec.check(classes, schedule.epochs, "this image set")
+    codec.check(classes, schedule.epochs, "this image set", schedule.plan.mix)
     layout = LabelLayout(schedule, codec, classes, shard_bytes)
     missing = [shard for shard in range(layout.shards) if shard_problem(work, layout, shard)]
     _check_space(layout, missing, work)
-    encoder, done = codec_for(codec, classes), len(layout) - sum(len(layout.kept(shard)) for shard in missing)
+
+    def views_of(epoch: int, batch: int) -> AugmentedBatch:
+        if codec.prune > 1:
+            return stream.again(pixels, labels, epoch, batch, batch_size)
+        rows = schedule.rows(batch)
+        return stream.make(pixels, labels, stream.order(epoch)[rows.start : rows.stop], epoch, batch)
+
+    fitted: Parts = {}
+    if codec.fit:
+        fitted = fit(label_model, layout, views_of, partial(stream.make, pixels, labels), work, device)
+        save_file({name: fitted[name].cpu() for name in layout.fitted}, work / FITTED)
+    encoder = codec_for(codec, classes, fitted, schedule.images)
+    done = len(layout) - sum(len(layout.kept(shard)) for shard in missing)
     checkpoint = Checkpoint(work)
     begun = checkpoint.load()
     for shard in missing:
@@ -64,12 +82,12 @@ def store(
             parts, first = [begun[0]], begun[1]["batches"]
             done += first
         for batches, (epoch, batch) in enumerate(layout.kept(shard)[first:], first + 1):
-            if codec.prune > 1:
-                views = stream.again(pixels, labels, epoch, batch, batch_size)
+            views, step = views_of(epoch, batch), epoch * schedule.batches + batch
+            if codec.fit == "features":
+                answer = features_of(label_model, views, step, codec.size)[0]
             else:
-                rows = schedule.rows(batch)
-                views = stream.make(pixels, labels, stream.order(epoch)[rows.start : rows.stop], epoch, batch)
-            encoded = encoder.encode(label_model.soft_labels(views, epoch * schedule.batches + batch))
+                answer = label_model.soft_labels(views, step)
+            encoded = encoder.encode(answer, views.indices)
             if codec.coords:
                 encoded |= coordinates(stream, epoch, batch, batch_size, images.pixels.shape[2], images.pixels.shape[3])
             parts.append(encoded)
@@ -81,7 +99,9 @@ def store(
         check_finite(joined, f"what {label_model.kind} labels give, stored as {codec},")
         tensors = (joined[column.name] for column in layout.columns)
         _write(work / shard_name(shard), layout.header(shard), tensors)
-    return StoredLabels(work, layout, MadeFor.of(images, order_hash, label_model), device)
+    stored = StoredLabels(work, layout, MadeFor.of(images, order_hash, label_model), device)
+    stored.fidelity = measure(label_model, stored, views_of)
+    return stored
 
 
 def coordinates(
