@@ -202,8 +202,8 @@ def test_payloads_of_imagenet_100_and_of_packed_projectors() -> None:
     packed = lines("online:fp16,online:int8,online:int8+rank,online:int4,online:int4+group64", "hello", classes=1000)
     assert [line.label_bytes for line in packed[::4]] == [1_633_712, 843_448, 819_192, 435_032, 448_696]
     assert [line.labels for line in packed[::4]][1] == "projector:int8"
-    (table,) = [one for one in tables(StorageRequest(classes=1000, ipc=(10, 50), batch_size=100, methods=("sre2l",),
-                                                     labels=("stored:vq8",))) if one.title.startswith("Payload")]  # fmt: skip
+    request = StorageRequest(classes=1000, ipc=(10, 50), batch_size=100, methods=("sre2l",), labels=("stored:vq8",))
+    (table,) = [one for one in tables(request) if one.title.startswith("Payload")]
     assert table.rows == (("stored:vq8+fp16", "8", "1,223,632", "25,223,632", "121,223,632"),)
 
 
