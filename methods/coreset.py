@@ -83,7 +83,8 @@ class Coreset(Distiller):
 
         last = task.teacher.epochs[-1]
         for epoch in task.blocks(task.teacher.epochs, independent=True):
-            model, found = task.teacher.model(epoch), dict[str, list[Tensor]]()
+            model = task.teacher.model(epoch)
+            found: dict[str, list[Tensor]] = {}
             images = task.data.train.centered(task.dataset.image_size, task.device, self.config.batch_size)
             for pixels, labels in images:
                 views = pixels.float().div_(255)

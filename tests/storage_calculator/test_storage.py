@@ -198,7 +198,7 @@ def test_payloads_of_imagenet_100_and_of_packed_projectors() -> None:
         "stored:prune10+renorm10": 900_000, "stored:pool10": 2_000_000,
     }  # fmt: skip
     assert [line.payload_bytes for line in lines(",".join(wanted), **asked)] == list(wanted.values())
-    assert [line.label_bytes for line in lines("online,online:int8", "hello", **asked)] == [2_518_880, 650_984]
+    assert [line.label_bytes for line in lines("online,online:int8", "hello", **asked)] == [2_518_880, 654_384]
     packed = lines("online:fp16,online:int8,online:int8+rank,online:int4,online:int4+group64", "hello", classes=1000)
     assert [line.label_bytes for line in packed[::4]] == [1_633_712, 843_448, 819_192, 435_032, 448_696]
     assert [line.labels for line in packed[::4]][1] == "projector:int8"
@@ -387,7 +387,7 @@ def test_default_labels_that_do_not_fit_are_left_out() -> None:
         ({"classes": 10, "labels": ("stored:prune301",)}, "prune300 is the most on 10 classes"),
         ({"classes": 10, "labels": ("stord",)}, "unknown choice in --labels"),
         ({"classes": 10, "teacher": "resnet19"}, "did you mean 'resnet18'"),
-        ({"classes": 10, "labels": ("static:prune3",)}, "nothing to prune"),
+        ({"classes": 10, "labels": ("static:prune3",)}, "no batches to prune"),
     ],
 )
 def test_what_can_not_be_weighed(asked: dict[str, Any], says: str) -> None:
