@@ -31,7 +31,8 @@ from bench.kit.overlap import Leakage, too_many
 from bench.kit.validation import InvalidResult, check_finite, check_images
 from bench.store.artifacts import Store, sha256_of, write_atomically
 
-_NUMBERED = re.compile(r"(?:class[ _-]?)?(\d+)(?:[ _-].*)?")  # 3, 00003, class00003, 00003-dress (as we export)
+# 3, 00003, class00003, new003 (SRe2L, G_VBSM), 00003-dress (as we export)
+_NUMBERED = re.compile(r"(?:class[ _-]?|new)?(\d+)(?:[ _-].*)?")
 _SPLITS = ("train", "images")  # folders in which released sets keep their classes
 _MODES = ("RGB", "L", "1")  # of PIL: colours, or greys that mean the same as RGB
 

@@ -30,10 +30,11 @@ class Form(Axes):
 
     datasets: tuple[str, ...] = ()
     set: dict[str, dict[str, Any]] = Field(default_factory=dict)  # "hello" -> "epochs" -> value, as --set
+    knobs: tuple[Form, ...] = ()  # where not every method has all labels: each is a request of its own, on one board
 
     def given(self) -> dict[str, Any]:
-        """Return the fields that are set but ``set``, by the names of a request's, and ``datasets``."""
-        return self.model_dump(include=self.model_fields_set - {"set"})
+        """Return the fields that are set but ``set`` and ``knobs``, by the names of a request's, and ``datasets``."""
+        return self.model_dump(include=self.model_fields_set - {"set", "knobs"})
 
 
 class Which(BaseConfig):
@@ -82,7 +83,7 @@ class Suite(BaseConfig):
     trends: tuple[Trend, ...] = ()
 
     def requests(self, name: str, *, small: bool, given: Mapping[str, Any]) -> list[Request]:
-        """Return what to compute, one request per data set.
+        """Return what to compute, one request per data set and knob.
 
         Args:
             given: the user's own fields of a request, which override the suite's; ``overrides`` are added to them.
@@ -93,16 +94,18 @@ class Suite(BaseConfig):
         usual = self.full.given() | (self.small.given() if small else {})
         datasets = (given["dataset"],) if "dataset" in given else usual.get("datasets")
         for field, flag, there in (("datasets", "dataset", datasets), ("methods", "methods", usual.get("methods"))):
-            if not there and flag not in given:
+            if not there and flag not in given and not (field == "methods" and self.full.knobs):
                 raise UserError(f"suite {name} names no {field}; add full.{field}, or --{flag}")
-        return [self._request(name, dataset, small, given) for dataset in datasets or ()]
+        knobs = (small and self.small.knobs) or self.full.knobs or (Form(),)
+        return [self._request(name, dataset, small, given, knob) for dataset in datasets or () for knob in knobs]
 
-    def _request(self, name: str, dataset: str, small: bool, given: Mapping[str, Any]) -> Request:
+    def _request(self, name: str, dataset: str, small: bool, given: Mapping[str, Any], knob: Form) -> Request:
         layers = [self.full]
         if catalogue.dataset(dataset).image_size < LARGE_IMAGES:
             layers.append(self.small_images)
         if small:
             layers.append(self.small)
+        layers.append(knob)
         fields: dict[str, Any] = {}
         for layer in layers:
             fields |= layer.given()
