@@ -151,36 +151,29 @@ def make_labels(task: StageTask) -> Made:
     """Label: a label model that answers any view, or the answers of one, stored."""
     if task.cell.by in ("stored", "static"):
         return _store_labels(task)
-    if "labels" in task.cell.parents:
-        return _pack_labels(task)
-    method_task = _method_task(task)
-    if task.cell.by == TEACHER:
-        teacher = method_task.teacher
+    exact = task.labels  # what a packed cell stores again, in a precision
+    if exact is not None:
+        record, folder = task.parents["labels"]
+        store_packed(folder, task.draft, task.cell.call["precision"])
+        source = labels.load(task.draft, task.device, registry.method(record.cell.by).label_kinds)
+    elif task.cell.by == TEACHER:
+        teacher = _method_task(task).teacher
         assert isinstance(teacher, Trajectory)
-        source: LabelSource = OnlineTeacher.of(teacher, task.cell.call["precision"])
+        source = OnlineTeacher.of(teacher, task.cell.call["precision"])
     else:
-        source = running.label_model(_method(task), method_task)
-    source.save(task.draft)
+        source = running.label_model(_method(task), _method_task(task))
+    if exact is None:
+        source.save(task.draft)
     result: dict[str, Any] = {"kind": source.kind}
+    size, width = task.dataset.image_size, task.dataset.logits
     if source.schedule() is None:  # it labels any view, so its own accuracy can be measured
-        test, size = method_task.data.test, task.dataset.image_size
-        measured = source.measure(test, size, task.device)
-        result |= measured or {"top1": TestImages(test, size, task.device).top1_of_labels(source, task.dataset.logits)}
+        measured = source.measure(task.data.test, size, task.device)
+        result |= measured or {"top1": TestImages(task.data.test, size, task.device).top1_of_labels(source, width)}
+    if exact is not None:
+        train = TestImages(task.data.train, size, task.device, limit=_COMPARED)
+        found = compare(train.logits_of(exact, width), train.logits_of(source, width))
+        result["fidelity"] = {name: float(values.mean()) for name, values in found.items()}
     return Made(result, source.public())
-
-
-def _pack_labels(task: StageTask) -> Made:
-    """Store a label model again in a precision, and compare both on real training images."""
-    record, folder = task.parents["labels"]
-    store_packed(folder, task.draft, task.cell.call["precision"])
-    exact = task.labels
-    assert exact is not None
-    source = labels.load(task.draft, task.device, registry.method(record.cell.by).label_kinds)
-    test, size = TestImages(task.data.test, task.dataset.image_size, task.device), task.dataset.image_size
-    train = TestImages(task.data.train, size, task.device, limit=_COMPARED)
-    top1 = {"top1": test.top1_of_labels(source)} if source.measure(task.data.test, size, task.device) is None else {}
-    fidelity = {name: float(values.mean()) for name, values in compare(*map(train.logits_of, (exact, source))).items()}
-    return Made({"kind": source.kind, **top1, "fidelity": fidelity}, source.public())
 
 
 def _store_labels(task: StageTask) -> Made:

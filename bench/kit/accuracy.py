@@ -71,27 +71,14 @@ class TestImages:
         Raises:
             InvalidResult: its answers are no finite logits of ``width`` classes.
         """
-
-        def answer(pixels: Tensor) -> Tensor:
-            nobody = torch.zeros(len(pixels), dtype=torch.int64, device=pixels.device)
-            logits = source.soft_labels(AugmentedBatch(pixels, nobody, nobody, nobody, nobody, 1.0, 0, 0), 0)
-            check_logits(logits, len(pixels), width, source.kind)
-            return logits
-
-        return self.share_right(answer)
+        return self.share_right(lambda pixels: _plain_logits(source, pixels, width))
 
     @torch.inference_mode()
-    def logits_of(self, source: LabelSource) -> Tensor:
-        """Return the logits (count, C) of an online label source for each image of this process as it is."""
-        found: list[Tensor] = []
-
-        def answer(pixels: Tensor) -> Tensor:
-            nobody = torch.zeros(len(pixels), dtype=torch.int64, device=pixels.device)
-            found.append(source.soft_labels(AugmentedBatch(pixels, nobody, nobody, nobody, nobody, 1.0, 0, 0), 0))
-            return found[-1]
-
-        self.share_right(answer)
-        return torch.cat(found)
+    def logits_of(self, source: LabelSource, width: int) -> Tensor:
+        """Return an online label source's logits (N, width) for each image of this process as it is; errors as above."""
+        batches = self.resident if self.resident is not None else self._read()
+        inputs = (pixels.float().div_(255).to(memory_format=torch.channels_last) for pixels, _ in batches)
+        return torch.cat([_plain_logits(source, one, width) for one in inputs])
 
     @torch.inference_mode()
     def share_right(self, answer: Callable[[Tensor], Tensor]) -> float:
@@ -111,3 +98,10 @@ class TestImages:
         if self.answers:
             every[self.begin : self.begin + len(self.chosen)] = torch.cat(self.answers)
         return distributed.all_reduce(every).cpu()
+
+
+def _plain_logits(source: LabelSource, pixels: Tensor, width: int) -> Tensor:
+    nobody = torch.zeros(len(pixels), dtype=torch.int64, device=pixels.device)
+    logits = source.soft_labels(AugmentedBatch(pixels, nobody, nobody, nobody, nobody, 1.0, 0, 0), 0)
+    check_logits(logits, len(pixels), width, source.kind)
+    return logits

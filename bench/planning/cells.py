@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.api import AugmentationSchedule, DatasetInfo, Distiller, GridPoint, TeacherSpec, architectures
 from bench.api.config import Artifact
-from bench.api.stored.layout import label_columns
+from bench.api.stored.columns import label_columns
 from bench.errors import UserError
 from bench.planning.label_choices import LabelChoice
 from bench.store.cell import Cell, Stage
