@@ -75,7 +75,7 @@ class TestImages:
 
     @torch.inference_mode()
     def logits_of(self, source: LabelSource, width: int) -> Tensor:
-        """Return an online label source's logits (N, width) for each image of this process as it is; errors as above."""
+        """Return the logits (N, width) of an online source for the images of this process as they are."""
         batches = self.resident if self.resident is not None else self._read()
         inputs = (pixels.float().div_(255).to(memory_format=torch.channels_last) for pixels, _ in batches)
         return torch.cat([_plain_logits(source, one, width) for one in inputs])
