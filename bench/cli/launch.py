@@ -8,13 +8,11 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
 from bench.cli import options as common
-from bench.cli import plan_tables, screen
+from bench.cli import plan_tables, result_tables, screen
 from bench.cli.parser import positive, text_path
 from bench.errors import UserError
-from bench.store.cell import STAGES, Stage
+from bench.store.cell import Stage
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,11 +20,8 @@ if TYPE_CHECKING:
     from bench.execution.options import Options
     from bench.execution.scheduling import Schedule
     from bench.planning.grid import Grid
-    from bench.report.results import Board
     from bench.slurm.profile import Profile
-    from bench.store.artifacts import Store
 
-MOST_RESULTS = 40  # rows on the screen
 MANY_FILES = 100_000
 
 
@@ -129,7 +124,7 @@ def compute(
         out.print(f"damaged: {line}; it is made again", markup=False)
     for line in changed_code(schedule.made):
         out.print(line, markup=False)
-    plan_tables.show_cells(out, schedule)
+    plan_tables.show_cells(out, schedule, store, arguments.out)
     try:
         data_root = catalogue.root_of(grid.request.dataset, arguments.data_root).absolute()  # tasks run elsewhere
     except UserError:  # without a home folder; a data set that needs one says so when it is read
@@ -144,11 +139,11 @@ def compute(
     started = time.monotonic()
     if not schedule.over and not _launch(out, arguments, schedule, options, profile):
         return 0
-    _show_durations(out, schedule, store, time.monotonic() - started)
+    result_tables.show_durations(out, schedule, store, time.monotonic() - started)
     for path, change, board in publish.update_of_grid(store, grid.dataset.name, grid.request.suite, arguments.out):
-        _show_results(out, board, {cell.id for cell in grid.cells})
-        out.print(f"\nwrote {path}: {change}", markup=False)
-    return _show_failures(out, schedule, store)
+        result_tables.show_results(out, board, {cell.id for cell in grid.cells})
+        result_tables.show_places(out, path, change, store)
+    return result_tables.show_failures(out, schedule, store)
 
 
 def _launch(
@@ -197,55 +192,3 @@ def _launch(
     with screen.LiveRun(store, out, ctrl_c="leaves; the jobs go on") as live:
         follow.follow(schedule, options, submission, live)
     return True
-
-
-def _show_durations(out: Console, schedule: Schedule, store: Store, wall: float) -> None:
-    if not schedule.computed:
-        if not any(state in ("failed", "blocked") for state in schedule.state.values()):
-            out.print("nothing to do: every cell was done before")
-        return
-    seconds: dict[str, list[float]] = {}
-    records = [store.record(cell_id) for cell_id in schedule.computed]
-    for record in sorted(filter(None, records), key=lambda record: STAGES.index(record.cell.stage)):
-        seconds.setdefault(record.cell.stage, []).append(record.run.seconds)
-    rows = [[stage, str(len(own)), f"{sum(own):.1f}", f"{max(own):.1f}"] for stage, own in seconds.items()]
-    rows.append(["all", str(len(schedule.computed)), f"{sum(map(sum, seconds.values())):.1f}", ""])
-    numbers = ("cells", "seconds", "longest")
-    out.print("\nwhere the time went (seconds of the cells, which run in parallel with --jobs):")
-    out.print(screen.table(["stage", *numbers], rows, right=numbers))
-    out.print(f"{screen.duration(wall)} in all")
-
-
-def _show_results(out: Console, board: Board, cells: set[str]) -> None:
-    """Show the rows of a grid that are measured, best mean first."""
-    from bench.format import accuracy, size
-    from bench.report.rows import records
-
-    if board.rows is None:
-        return
-    rows = board.rows[board.rows["cells"].map(lambda own: bool(cells & set(own))) & (board.rows["n"] > 0)]
-    if rows.empty:
-        return
-    rows = rows.sort_values(["protocol", "ipc", "student", "top1_mean"], ascending=[True, True, True, False])
-    lines = [
-        [escape(one.method), escape(one.labels), "full data" if one.ipc is None else str(one.ipc), escape(one.student),
-         str(one.n), accuracy(one.top1_mean, one.top1_std), size(one.label_bytes)]
-        for one in records(rows[:MOST_RESULTS])
-    ]  # fmt: skip
-    numbers = ("n", f"{rows['metric'].iloc[0]} %", "label bytes")
-    out.print()
-    out.print(screen.table(["method", "labels", "IPC", "student", *numbers], lines, right=("IPC", *numbers)))
-    if len(rows) > MOST_RESULTS:
-        out.print(f"… and {len(rows) - MOST_RESULTS} more rows on the board")
-
-
-def _show_failures(out: Console, schedule: Schedule, store: Store) -> int:
-    failed = [cell.id for cell in schedule.grid.cells if schedule.state[cell.id] == "failed"]
-    for cell_id in failed:
-        record = store.failure(cell_id)
-        error = record.error if record else "no record"
-        out.print(f"failed: {cell_id}: {error}; see bench show {cell_id}", markup=False)
-    blocked = sum(state == "blocked" for state in schedule.state.values())
-    if failed:
-        out.print(f"{len(failed)} failed, {blocked} depend on them; run the same command to try again")
-    return 1 if failed else 0

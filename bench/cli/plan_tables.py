@@ -11,44 +11,50 @@ from bench.format import size
 from bench.store.cell import STAGES
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from bench.execution.scheduling import Schedule
     from bench.planning.grid import Grid
+    from bench.store.artifacts import Store
 
 
 def show_plan(out: Console, grid: Grid, arguments: argparse.Namespace) -> None:
     """Show the plan of a grid, changing nothing."""
     from bench.execution.scheduling import Schedule, survey
-    from bench.planning.cost_estimate import estimate, measured_on
     from bench.store.artifacts import Store
 
     store, schedule = None, Schedule(grid, dict.fromkeys((cell.id for cell in grid.cells), "todo"))
     if (arguments.store / "cells").is_dir():
         store = Store(arguments.store)
         schedule = survey(grid, store, check_files=False)
-    show_cells(out, schedule)
-    measured = measured_on(arguments.out / "suites" / "efficiency")
-    todo = {cell_id for cell_id, state in schedule.state.items() if state != "done"}
-    if (found := estimate(schedule.grid, todo, store, measured)) is not None:
-        for line in found.lines(measured):
-            out.print(line, markup=False)
+    show_cells(out, schedule, store, arguments.out)
     if arguments.cluster == "slurm" or arguments.profile:
         _show_arrays(out, schedule, arguments)
 
 
-def show_cells(out: Console, schedule: Schedule) -> None:
-    """Show how many cells of each stage are done and to do, and the bytes of the stored labels to do."""
+def show_cells(out: Console, schedule: Schedule, store: Store | None, boards: Path) -> None:
+    """Show how many cells of each stage are done and to do, the bytes of labels to store, and an estimate of time.
+
+    Args:
+        boards: the folder of boards, of which those on efficiency tell times.
+    """
     from bench.execution.preflight import label_bytes
+    from bench.planning.cost_estimate import estimate, measured_on
 
     counts: dict[str, Counter[str]] = {stage: schedule.counts(stage) for stage in STAGES}
     shown = [*counts.items(), ("total", sum(counts.values(), Counter()))]
     rows = [[name, *map(str, (n.total(), n["done"], n.total() - n["done"]))] for name, n in shown]
     numbers = ("cells", "done", "to do")
     out.print(screen.table(["stage", *numbers], rows, right=numbers))
-    count = label_bytes(schedule.grid, {cell_id for cell_id, state in schedule.state.items() if state != "done"})
-    if count:
+    todo = {cell_id for cell_id, state in schedule.state.items() if state != "done"}
+    if count := label_bytes(schedule.grid, todo):
         out.print(f"stored labels to write: {size(count)}")
+    measured = measured_on(boards / "suites" / "efficiency")
+    if (found := estimate(schedule.grid, todo, store, measured)) is not None:
+        for line in found.lines(measured):
+            out.print(line, markup=False)
 
 
 def _show_arrays(out: Console, schedule: Schedule, arguments: argparse.Namespace) -> None:

@@ -36,14 +36,21 @@ class Measured(NamedTuple):
 
 @dataclass
 class Estimate:
-    """Hours of the cells to do; ``like``: cells estimated from finished ones; ``unknown``: cells left out."""
+    """Hours of the cells to do; ``like``: cells estimated from finished ones; ``unknown``: cells left out.
 
+    ``small``: of images of which no paper says anything, so that finished cells alone tell.
+    """
+
+    small: bool = False
     hours: dict[Stage, float] = field(default_factory=lambda: defaultdict(float))
     unknown: Counter[str] = field(default_factory=Counter)
     like: int = 0
 
     def lines(self, measured: Measured) -> list[str]:
-        """Return the lines that ``--dry-run`` prints."""
+        """Return the lines that open a run."""
+        if self.small:
+            minutes, cells = max(1, round(60 * sum(self.hours.values()))), self.like + self.unknown.total()
+            return [f"about {minutes} min of computing for {self.like} of {cells} cells, as others like them took here"]
         by_stage = ", ".join(f"{stage} {_number(hours)}" for stage, hours in self.hours.items() if hours)
         device = f"; students as measured on {measured.device}" if measured.device else ""
         total = _number(sum(self.hours.values()))
@@ -57,19 +64,20 @@ class Estimate:
 
 
 def estimate(grid: Grid, todo: Collection[str], store: Store | None, measured: Measured) -> Estimate | None:
-    """Estimate the cells ``todo`` of a grid; None where none is to do, or the images are small."""
-    if grid.dataset.image_size < LEAST or not todo:
+    """Estimate the cells ``todo`` of a grid; None where none is to do, or nothing is known of small images."""
+    if not todo:
         return None
-    like, stated, found = LikeCells(store), StatedHours(grid, measured), Estimate()
+    like, stated = LikeCells(store), StatedHours(grid, measured)
+    found = Estimate(small=grid.dataset.image_size < LEAST)
     for cell in (cell for cell in grid.cells if cell.id in todo):
         if (seconds := like.seconds(cell)) is not None:
             found.like += 1
             found.hours[cell.stage] += seconds / 3600
-        elif (hours := stated.hours(cell)) is not None:
+        elif not found.small and (hours := stated.hours(cell)) is not None:
             found.hours[cell.stage] += hours * (grid.dataset.image_size / 224) ** 2
         else:
             found.unknown[f"{cell.stage} of {cell.by}"] += 1
-    return found
+    return found if found.like or not found.small else None
 
 
 class LikeCells:

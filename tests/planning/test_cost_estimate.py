@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -121,8 +122,10 @@ def test_what_is_done_is_not_counted() -> None:
     assert estimate(grid(methods=("sre2l",)), done=("teacher", "prepare", "distill", "label", "evaluate")) is None
 
 
-def test_small_images_are_not_estimated() -> None:
+def test_of_small_images_finished_cells_alone_tell() -> None:
     assert estimate(grid(methods=("rded",), dataset="cifar10", ipc=(10,), protocols=("common",))) is None
+    known = Estimate(small=True, hours={"distill": 0.05}, unknown=Counter({"evaluate of classification": 2}), like=3)
+    assert known.lines(NOTHING) == ["about 3 min of computing for 3 of 5 cells, as others like them took here"]
 
 
 def test_what_nobody_knows_is_left_out_and_said() -> None:

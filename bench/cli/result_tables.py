@@ -1,0 +1,90 @@
+"""The end of a run on the screen: where the time went, the results, where they lie, and what failed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from bench.cli import screen
+from bench.planning.variants import split
+from bench.store.cell import STAGES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from bench.execution.scheduling import Schedule
+    from bench.report.publish import Change
+    from bench.report.results import Board
+    from bench.store.artifacts import Store
+
+MOST_RESULTS = 40  # rows on the screen
+
+
+def show_durations(out: Console, schedule: Schedule, store: Store, wall: float) -> None:
+    """Show the seconds of the cells that were computed, by stage."""
+    if not schedule.computed:
+        if not any(state in ("failed", "blocked") for state in schedule.state.values()):
+            out.print("nothing to do: every cell was done before")
+        return
+    seconds: dict[str, list[float]] = {}
+    records = [store.record(cell_id) for cell_id in schedule.computed]
+    for record in sorted(filter(None, records), key=lambda record: STAGES.index(record.cell.stage)):
+        seconds.setdefault(record.cell.stage, []).append(record.run.seconds)
+    rows = [[stage, str(len(own)), f"{sum(own):.1f}", f"{max(own):.1f}"] for stage, own in seconds.items()]
+    rows.append(["all", str(len(schedule.computed)), f"{sum(map(sum, seconds.values())):.1f}", ""])
+    numbers = ("cells", "seconds", "longest")
+    out.print("\nwhere the time went (seconds of the cells, which run in parallel with --jobs):")
+    out.print(screen.table(["stage", *numbers], rows, right=numbers))
+    out.print(f"{screen.duration(wall)} in all")
+
+
+def show_results(out: Console, board: Board, cells: set[str]) -> None:
+    """Show the rows of a grid that are measured, best mean first."""
+    from bench.format import accuracy, size
+    from bench.report.rows import records
+
+    if board.rows is None:
+        return
+    rows = board.rows[board.rows["cells"].map(lambda own: bool(cells & set(own))) & (board.rows["n"] > 0)]
+    if rows.empty:
+        return
+    rows = rows.sort_values(["protocol", "ipc", "student", "top1_mean"], ascending=[True, True, True, False])
+    lines = [
+        [escape(_short(one.method)), escape(one.labels), "full data" if one.ipc is None else str(one.ipc),
+         escape(one.student), str(one.n), accuracy(one.top1_mean, one.top1_std), size(one.label_bytes)]
+        for one in records(rows[:MOST_RESULTS])
+    ]  # fmt: skip
+    numbers = ("n", f"{rows['metric'].iloc[0]} %", "label bytes")
+    out.print()
+    out.print(screen.table(["method", "labels", "IPC", "student", *numbers], lines, right=("IPC", *numbers)))
+    if len(rows) > MOST_RESULTS:
+        out.print(f"… and {len(rows) - MOST_RESULTS} more rows on the board")
+
+
+def _short(method: str) -> str:
+    """Return a method as the screen names it: without settings of the teacher, which ``--set`` gives to all."""
+    name, bracket, inner = method.partition("[")
+    settings = [one for one in split(inner.removesuffix("]")) if not one.startswith("teacher.")] if bracket else []
+    return f"{name}[{','.join(settings)}]" if settings else name
+
+
+def show_places(out: Console, board: Path, change: Change, store: Store) -> None:
+    """Say where a board, its page and the records lie."""
+    page = f", with its page {board.with_suffix('.html').name}" if board.with_suffix(".html").is_file() else ""
+    out.print(f"\nwrote {board}: {change}{page}; records are in {store.root}", markup=False)
+
+
+def show_failures(out: Console, schedule: Schedule, store: Store) -> int:
+    """Name the cells that failed; 1 if any did."""
+    failed = [cell.id for cell in schedule.grid.cells if schedule.state[cell.id] == "failed"]
+    for cell_id in failed:
+        record = store.failure(cell_id)
+        error = record.error if record else "no record"
+        out.print(f"failed: {cell_id}: {error}; see bench show {cell_id}", markup=False)
+    blocked = sum(state == "blocked" for state in schedule.state.values())
+    if failed:
+        out.print(f"{len(failed)} failed, {blocked} depend on them; run the same command to try again")
+    return 1 if failed else 0
