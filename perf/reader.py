@@ -41,7 +41,7 @@ def measure(device: torch.device, tiny: bool) -> Ratios:
     size, count = (16, 2) if tiny else (224, 64)
     with tempfile.TemporaryDirectory() as folder:
         paths = jpegs(Path(folder), count)
-        crop = transforms.Compose([transforms.RandomResizedCrop(size), transforms.PILToTensor()])
+        crop = transforms.Compose([transforms.RandomResizedCrop(size), transforms.ToTensor()])
         theirs = DataLoader(ImageFolder(folder, crop), batch_size=32, shuffle=True)
         ours = Files(paths, torch.zeros(count, dtype=torch.int64), workers=0)
         config = AugmentationConfig(size=size, crop="rrc", min_scale=0.08)

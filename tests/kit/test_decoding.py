@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -181,3 +182,17 @@ def test_many_are_decoded_as_one(tmp_path: Path) -> None:
         grey(np.roll(EXPECTED, index, 0), tmp_path / f"{index}.png")
     paths = sorted(tmp_path.iterdir())
     assert (decode_all(paths, 8).numpy() == np.stack([decode(path).numpy() for path in paths])).all()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_plain_jpegs_are_the_pixels_of_pillow(tmp_path: Path, mode: str) -> None:
+    ramp = np.add.outer(np.arange(37) * 3, np.arange(51)).astype(np.uint8)
+    image = Image.merge(
+        "RGB", [Image.fromarray(part) for part in (ramp, ramp.T[:37, :37].repeat(2, 1)[:, :51], ramp // 2)]
+    )
+    image.convert(mode).save(tmp_path / "a.jpg", quality=85)
+    with Image.open(tmp_path / "a.jpg") as opened:
+        expected = torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1)
+    found = decode(tmp_path / "a.jpg")
+    assert found.shape == (3, 37, 51) and found.dtype == torch.uint8
+    assert (found.int() - expected.int()).abs().max() <= 1, "two builds of one library"

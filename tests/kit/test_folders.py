@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -276,10 +277,10 @@ def test_reading_leaves_the_global_random_stream_alone(lazy: Files) -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def warn_and_cut(image: torch.Tensor, index: int) -> torch.Tensor:
+def warn_and_cut(images: Sequence[torch.Tensor], indices: torch.Tensor) -> list[torch.Tensor]:
     """Send the own worker the warning that a cluster sends to all processes of a job."""
     os.kill(os.getpid(), signal.SIGUSR2)
-    return cut_centre(16, False, image, index)
+    return cut_centre(16, False, images, indices)
 
 
 def test_workers_outlive_the_warning_of_a_jobs_end(lazy: Files) -> None:

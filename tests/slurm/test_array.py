@@ -18,7 +18,7 @@ from bench.slurm.submit import Submission
 from tests.conftest import TINY_PROTOCOL
 from tests.slurm.place import SMALL, STORE, Done, Place, awaited, finish, make_place
 
-STORED = ("--labels", "stored:topk2")
+STORED = ("--labels", "stored:topk1")
 
 
 def _longer_protocol(place: Place, epochs: int) -> str:

@@ -17,7 +17,7 @@ import pytest
 from tests.slurm import cluster
 from tests.slurm.place import SMALL, STORE, Place, awaited, finish, make_place
 
-GRID = ("--labels", "stored:topk2")  # with RDED, cells of all five stages, and labels that stand on labels
+GRID = ("--labels", "stored:topk1")  # with RDED, cells of all five stages, and labels that stand on labels
 STAGES = ("teacher", "prepare", "distill", "label", "evaluate")
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from bench.api import AugmentationConfig, AugmentedBatch, Dataset, DatasetInfo, Split
 from bench.kit.data.contents import CheckedPaths, Contents, Part
 from bench.kit.data.decoding import check_all, check_varied, decode, decode_all, opened
-from bench.kit.data.reading import Cut, cut_centre, cut_view, default_workers, read_batches
+from bench.kit.data.reading import AT_ONCE, Cut, cut_centre, cut_view, default_workers, read_batches
 from bench.kit.views import AugmentationStream, resized_crop, stream_of
 from bench.kit.views.geometry import centre
 
@@ -139,13 +139,16 @@ class Files(Split):
             yield pixels, self.labels[chosen].to(device, non_blocking=True)
 
     def crops(self, config: AugmentationConfig, indices: Tensor, count: int, device: Device) -> Tensor:
-        def crops_of(index: int) -> Tensor:
-            image = decode(self.paths[index]).float().div_(255)  # first, as RDED does: crops are not rounded
-            return torch.stack([cut_view(config, len(self), epoch, image, index) for epoch in range(count)])
+        def crops_of(some: Tensor) -> Tensor:
+            # floats first, as RDED does: crops are not rounded
+            images = [decode(self.paths[index]).float().div_(255) for index in some.tolist()]
+            return torch.stack(
+                [torch.stack(cut_view(config, len(self), epoch, images, some)) for epoch in range(count)]
+            )
 
         # threads: the calls are many and short, and decoding and resizing leave the interpreter to the others
         with ThreadPoolExecutor(max(1, self.workers)) as pool:
-            crops = torch.stack(list(pool.map(crops_of, indices.tolist())), dim=1)
+            crops = torch.cat(list(pool.map(crops_of, indices.split(AT_ONCE))), dim=1)
         return crops.to(device)
 
     def image(self, index: int) -> Tensor:

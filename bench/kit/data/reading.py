@@ -30,7 +30,9 @@ _LINUX = sys.platform.startswith("linux")
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 _START = "fork" if _LINUX else None  # of workers; None: as the system does
 
-Cut = Callable[[Tensor, int], Tensor]  # a decoded image (3, H, W) and its index -> a square; picklable
+# decoded images (3, H, W) and their indices, int64 (N,) -> a square of each; picklable
+Cut = Callable[[Sequence[Tensor], Tensor], list[Tensor]]
+AT_ONCE = 16  # images that are decoded before they are cut: their boxes are drawn together
 
 
 def default_workers() -> int:
@@ -47,33 +49,40 @@ def default_workers() -> int:
     return int(chosen)
 
 
-def cut_view(config: AugmentationConfig, count: int, epoch: int, image: Tensor, index: int) -> Tensor:
-    """Cut and resize (3, H, W) to the view of image ``index`` of ``count`` in ``epoch``, before flip and mix.
+def cut_view(
+    config: AugmentationConfig, count: int, epoch: int, images: Sequence[Tensor], indices: Tensor
+) -> list[Tensor]:
+    """Cut and resize images to their views in ``epoch``, before flip and mix; ``count`` is the size of the split.
 
     Raises:
         UserError: the augmentation needs images in memory.
     """
     from torchvision.transforms.v2 import functional as transforms  # here: it takes seconds
 
-    height, width = image.shape[1:]
-    stream = stream_of(config, count)
-    box = stream.boxes(epoch, torch.tensor([index]), torch.tensor([height]), torch.tensor([width]))
+    heights, widths = (torch.tensor([image.shape[side] for image in images]) for side in (1, 2))
+    boxes = stream_of(config, count).boxes(epoch, indices, heights, widths).tolist()
     square = [config.size, config.size]
-    view: Tensor = transforms.resized_crop(image, *box[0].tolist(), square, antialias=config.antialias)
-    return view
+    return [
+        transforms.resized_crop(image, *box, square, antialias=config.antialias)
+        for image, box in zip(images, boxes, strict=True)
+    ]
 
 
-def cut_centre(size: int, whole: bool, image: Tensor, index: int) -> Tensor:
-    """Make the test view of an image (see :func:`bench.kit.views.geometry.centre`)."""
-    return centre(image, size, whole)
+def cut_centre(size: int, whole: bool, images: Sequence[Tensor], indices: Tensor) -> list[Tensor]:
+    """Make the test views of images (see :func:`bench.kit.views.geometry.centre`)."""
+    return [centre(image, size, whole) for image in images]
 
 
 def _read(paths: Sequence[Path], cut: Cut, group: Tensor) -> tuple[Tensor, UserError | None]:
     """Return a batch, or nothing and an error: raised in a worker, it would carry a traceback."""
     try:
-        return torch.stack([cut(decode(paths[index]), index) for index in group.tolist()]), None
+        return torch.stack([view for some in group.split(AT_ONCE) for view in cut(_decode(paths, some), some)]), None
     except UserError as error:
         return torch.empty(0), error
+
+
+def _decode(paths: Sequence[Path], indices: Tensor) -> list[Tensor]:
+    return [decode(paths[index]) for index in indices.tolist()]
 
 
 def _start_worker(_: int) -> None:
