@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,8 @@ def show_cells(out: Console, schedule: Schedule, store: Store | None, boards: Pa
     rows = [[name, *map(str, (n.total(), n["done"], n.total() - n["done"]))] for name, n in shown]
     numbers = ("cells", "done", "to do")
     out.print(screen.table(["stage", *numbers], rows, right=numbers))
+    if line := own_length(schedule.grid):
+        out.print(line, markup=False)
     todo = {cell_id for cell_id, state in schedule.state.items() if state != "done"}
     if count := label_bytes(schedule.grid, todo):
         out.print(f"stored labels to write: {size(count)}")
@@ -55,6 +58,17 @@ def show_cells(out: Console, schedule: Schedule, store: Store | None, boards: Pa
     if (found := estimate(schedule.grid, todo, store, measured)) is not None:
         for line in found.lines(measured):
             out.print(line, markup=False)
+
+
+def own_length(grid: Grid) -> str:
+    """Say which cells don't follow ``--set protocol.epochs``; empty where all do."""
+    changed = grid.request.overrides.get("protocol", {})
+    full = [cell.fields["protocol"] for cell in grid.stage("evaluate") if cell.row["ipc"] is None]
+    if not full or "epochs" not in changed or "full_data" in changed or "full_data" not in full[0]:
+        return ""
+    own = full[0]["full_data"]
+    shorter = json.dumps({**own, "epochs": changed["epochs"]})
+    return f"full_data keeps its own {own['epochs']} epochs; --set 'protocol.full_data={shorter}' changes them"
 
 
 def _show_arrays(out: Console, schedule: Schedule, arguments: argparse.Namespace) -> None:

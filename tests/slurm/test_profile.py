@@ -136,3 +136,9 @@ def test_a_profile_that_is_not_there() -> None:
         load("mien")
     with pytest.raises(UserError, match="No such file"):
         load("profiles/other.toml")
+
+
+def test_the_profile_of_the_page_is_read() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "your-data.md").read_text(encoding="utf-8")
+    profile = load(written(page.split("```toml\n")[1].split("```")[0]))
+    assert (profile.minutes, profile.memory_gb, profile.gres, profile.cpus) == (2880, 64.0, "gpu:1", 8)
