@@ -26,19 +26,18 @@ Labels stored per view cannot serve a step, whose batches differ from those of t
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from bench.api import DatasetInfo, EvaluationTask, Images, LabelSource, MethodInfo, Protocol
+from bench.api import DatasetInfo, EvaluationRequest, EvaluationTask, Images, LabelSource, Protocol
 from bench.api.augmentation import AugmentationSchedule
 from bench.api.seeds import seed_for
-from bench.api.stored.codec import LabelCodec
 from bench.errors import UserError
-from evaluators.classification import Classification, ClassificationProtocol, new_classifier, train_classifier
+from evaluators.classification import Classification, new_classifier, train_classifier
+from evaluators.student_protocol import ClassificationProtocol
 
 if TYPE_CHECKING:
     from evaluators.class_incremental import ClassIncrementalSplit
@@ -61,17 +60,10 @@ class Continual(Classification):
     metric: ClassVar[str] = "mean top-1"
     supported_labels: ClassVar[tuple[str, ...]] = ("online", "teacher", "static", "hard")
 
-    def check(
-        self,
-        protocol: Protocol,
-        dataset: DatasetInfo,
-        method: MethodInfo,
-        students: Sequence[str],
-        codecs: Sequence[LabelCodec],
-    ) -> None:
-        assert isinstance(protocol, ContinualProtocol)
-        super().check(protocol, dataset, method, students, codecs)
-        classes_seen(dataset.classes, protocol.steps)
+    def check(self, request: EvaluationRequest) -> None:
+        assert isinstance(request.protocol, ContinualProtocol)
+        super().check(request)
+        classes_seen(request.dataset.classes, request.protocol.steps)
 
     def evaluate(self, task: EvaluationTask) -> dict[str, Any]:
         import torch
@@ -89,9 +81,11 @@ class Continual(Classification):
         seen = classes_seen(info.classes, protocol.steps)
         known = task.data.train if task.images is None else Resident(task.images.pixels, task.images.labels)
         memory, arriving = ClassIncrementalSplit(known, order), ClassIncrementalSplit(task.data.test, order)
-        tests = TestImages(arriving.first(info.classes), info.image_size, task.device)
+        whole = protocol.test_view == "whole"
+        tests = TestImages(arriving.first(info.classes), info.image_size, task.device, whole=whole)
         schedules = [step_schedule(classes, memory.count(classes), protocol, task) for classes in seen]
-        batches = [schedule.epochs * schedule.batches for schedule in schedules]
+        epochs = [schedule.epochs + protocol.hard_epochs(task.ipc) for schedule in schedules]
+        batches = [many * schedule.batches for many, schedule in zip(epochs, schedules, strict=True)]
         kept, done = Checkpoint(task.work, "steps"), []
         predicted = torch.full((len(seen), len(arriving.indices)), -1)
         if found := kept.load():
@@ -117,7 +111,7 @@ class Continual(Classification):
             "last": last[-1],
             "order": order,
             "test_images": tests.count,
-            "epochs": sum(schedule.epochs for schedule in schedules),
+            "epochs": sum(one["curve"][-1][0] for one in done),
             "images": schedules[-1].images,
             "full_label_bytes": 2 * sum(views),  # fp16 logits of the seen classes for every view of every step
             "parameters": done[-1]["parameters"],
@@ -129,7 +123,7 @@ class Continual(Classification):
 
     def samples_seen(self, protocol: Protocol, dataset: DatasetInfo, *, ipc: int) -> int:
         assert isinstance(protocol, ContinualProtocol)
-        epochs = self.schedule(protocol, dataset, ipc=ipc, seed=0).epochs
+        epochs = super().samples_seen(protocol, dataset, ipc=ipc) // (ipc * dataset.classes)
         return epochs * ipc * sum(classes_seen(dataset.classes, protocol.steps))
 
 

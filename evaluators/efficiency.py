@@ -25,7 +25,8 @@ from pydantic import Field
 
 from bench.api import EvaluationTask, LabelSource, Progress, Protocol
 from bench.api.augmentation import AugmentationSchedule
-from evaluators.classification import Classification, ClassificationProtocol, new_classifier, train_classifier
+from evaluators.classification import Classification, new_classifier, train_classifier
+from evaluators.student_protocol import ClassificationProtocol, by_ipc
 
 if TYPE_CHECKING:
     import torch
@@ -155,7 +156,9 @@ def student_seconds(
     # a folder of its own: a measurement is never resumed in the middle
     with tempfile.TemporaryDirectory(dir=task.work) as work, suppress(Enough):
         timed = replace(task, work=Path(work), progress=watch)
-        train_classifier(student, train, schedule, Untested(), protocol.model_copy(update={"tests": 1}), timed)
+        train_classifier(
+            student, train, schedule, Untested(), protocol.model_copy(update={"test_every": None, "tests": 1}), timed
+        )
     return watch.seconds
 
 
@@ -172,16 +175,15 @@ def bare_seconds(
     student: nn.Module, train: Split, schedule: AugmentationSchedule, protocol: EfficiencyProtocol, task: EvaluationTask
 ) -> list[float]:
     """Seconds of each block of a bare loop: forward, cross entropy, backward and step on one batch on the device."""
-    import torch
     from torch.nn import functional as F
 
     from bench.kit.views import AugmentationStream
-    from evaluators.student_training import make_optimizer
+    from evaluators.student_training import autocast, make_optimizer
 
     stream = AugmentationStream(schedule.plan, schedule.images)
     views = next(iter(train.views(stream.config, 0, schedule.batch_size, task.device)))
-    optimizer = make_optimizer(student, protocol, protocol.lr)
-    amp = torch.autocast(task.device.type, torch.bfloat16, enabled=protocol.amp and task.device.type != "cpu")
+    optimizer = make_optimizer(student, protocol, by_ipc(protocol.lr, task.ipc))
+    amp = autocast(protocol, task.device)
     watch = Stopwatch(protocol, clock(task.device), task.progress)
     student.train()
     with suppress(Enough):

@@ -10,12 +10,11 @@ to a crop stay: the student learns what the label says there, without a click.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from bench.api import AugmentedBatch, DatasetInfo, EvaluationTask, LabelSource, MethodInfo, Protocol
+from bench.api import EvaluationRequest, EvaluationTask, LabelSource, Protocol
 from bench.api.stored.codec import LabelCodec
 from bench.errors import UserError
 from evaluators.classification import Classification
@@ -25,7 +24,8 @@ from methods.segmentation.config import MASKS, POINTS, TASK, check_dataset, chec
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from evaluators.student_training import Loss
+    from bench.api import AugmentedBatch
+    from evaluators.student_training import StudentLoss
 
 
 class SegmentationProtocol(StudentProtocol):
@@ -51,23 +51,17 @@ class Segmentation(Classification):
     # a mask of the whole image does not fit a crop of it, unless it is cut alike, as exact masks are
     supported_labels: ClassVar[tuple[str, ...]] = ("online", "stored", "hard")
 
-    def check(
-        self,
-        protocol: Protocol,
-        dataset: DatasetInfo,
-        method: MethodInfo,
-        students: Sequence[str],
-        codecs: Sequence[LabelCodec],
-    ) -> None:
-        check_dataset(protocol.name, dataset)
+    def check(self, request: EvaluationRequest) -> None:
+        protocol, method = request.protocol, request.method
+        check_dataset(protocol.name, request.dataset)
         if method.tasks and TASK not in method.tasks:
             raise UserError(
                 f"{method.name} makes images without prompts, which {protocol.name} needs; choose promptable, "
                 "promptable_lora or random_real, or a --protocol of classes"
             )
-        for student in students:
+        for student in request.students:
             check_student(student)
-        for codec in codecs:
+        for codec in request.codecs:
             check_codec(codec, protocol)
 
     def evaluate(self, task: EvaluationTask) -> dict[str, Any]:
@@ -90,23 +84,29 @@ class Segmentation(Classification):
             check_masks(task.labels, protocol, info.logits)
         student = new_student(task, lambda: build(task.student, info.image_size, info.mean, info.std))
         tests = TestMasks(task.data.test, info.image_size, task.device)
-        curve = train_student(student, train, schedule, tests, protocol, task, mask_loss_of(task.labels, protocol))
+        loss = mask_loss_of(protocol.dice_weight)
+        curve = train_student(student, train, schedule, tests, protocol, task, loss)
         return {
-            **result(student, train, schedule, tests, curve),
-            "full_label_bytes": None if task.images is None else 2 * info.logits * schedule.epochs * len(train),
+            **result(student, train, tests, curve, protocol, task),
+            "full_label_bytes": None if task.images is None else 2 * info.logits * curve[-1][0] * len(train),
         }
 
 
-def mask_loss_of(labels: LabelSource | None, protocol: SegmentationProtocol) -> Loss:
-    """Return the loss of a student on a batch: against the probabilities of soft masks, else the exact masks."""
+def mask_loss_of(dice_weight: float) -> StudentLoss:
+    """Return the loss of a student: against the probabilities of soft masks, else the exact masks."""
+    from evaluators.student_training import StudentLoss
     from methods.segmentation.masks import click_maps, exact_shares, mask_loss
 
-    def loss_of(student: nn.Module, views: AugmentedBatch, step: int) -> Tensor:
-        logits = student(views.pixels, click_maps(views))
-        wanted = exact_shares(views) if labels is None else labels.soft_labels(views, step).sigmoid().view_as(logits)
-        return mask_loss(logits, wanted, protocol.dice_weight)
+    class MaskLoss(StudentLoss):
+        def forward(self, student: nn.Module, views: AugmentedBatch) -> Tensor:
+            output: Tensor = student(views.pixels, click_maps(views))
+            return output
 
-    return loss_of
+        def __call__(self, output: Tensor, soft: Tensor | None, views: AugmentedBatch, epoch: int) -> Tensor:
+            wanted = exact_shares(views) if soft is None else soft.sigmoid().view_as(output)
+            return mask_loss(output, wanted, dice_weight)
+
+    return MaskLoss()
 
 
 def check_codec(codec: LabelCodec, protocol: Protocol) -> None:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Self, TypeVar, Union
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bench.api import BaseConfig, DatasetInfo, Protocol
 from bench.api.augmentation import AugmentationConfig, AugmentationSchedule
 from bench.api.seeds import seed_for
 
-ByIpc = int | dict[int, int]  # one number, or a number from each IPC on: {1 = 300, 10 = 100}
+T = TypeVar("T")
+ByIpc = Union[T, dict[int, T]]  # noqa: UP007 — one of a type variable: one value, or a value from each IPC on: {1 = 300, 10 = 100}
+Rate = Literal["cosine", "half_cosine", "half_linear", "late_steps", "constant"]  # see bench.kit.optim.lr_factor
+
+TEST_SHARE = 0.1  # of the cost of training that tests may add, where a protocol names no epochs
+PASSES = 3  # a training sample costs about three forward passes: one forward, two backward
 
 
-def by_ipc(value: ByIpc, ipc: int) -> int:
-    """Return the number for an IPC: that of the largest key not above it."""
-    if isinstance(value, int):
+def by_ipc(value: T | Mapping[int, T], ipc: int | None) -> T:
+    """Return the value for an IPC: that of the largest key not above it; None, the whole set: of the largest key."""
+    if not isinstance(value, Mapping):
         return value
-    return value[max((key for key in value if key <= ipc), default=min(value))]
+    return value[max((key for key in value if ipc is None or key <= ipc), default=min(value))]
 
 
 class FullData(BaseConfig):
@@ -28,20 +34,28 @@ class FullData(BaseConfig):
 
 
 class StudentProtocol(Protocol):
-    """Training of a student, whatever it learns, and the number of its tests."""
+    """Training of a student, whatever it learns, and its tests.
 
-    epochs: ByIpc
-    batch_size: ByIpc  # at most the number of images
+    Keys of ``…_by_student`` are students, or DATASET/STUDENT for one data set alone.
+    """
+
+    epochs: ByIpc[int]
+    batch_size: ByIpc[int]  # at most the number of images
+    batch_size_by_student: dict[str, ByIpc[int]] = Field(default_factory=dict)
+    # parts of a batch that pass the student one after another, BatchNorm over each, for one step of the optimizer
+    micro_batches: int = Field(1, ge=1)
+    micro_batches_by_student: dict[str, int] = Field(default_factory=dict)
     full_data: FullData
+    soft_epochs: int | None = Field(None, ge=1)  # of the epochs; the others, in between, learn hard labels (HALD)
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    lr: float = 1e-3
-    lr_by_student: dict[str, float] = Field(default_factory=dict)
+    lr: ByIpc[float] = 1e-3
+    lr_by_student: dict[str, ByIpc[float]] = Field(default_factory=dict)
     weight_decay: float = 0.01
+    decay_all: bool = False  # biases and norms too
     momentum: float = 0.9  # of SGD
-    schedule: Literal["cosine", "half_cosine", "half_linear", "constant"] = "cosine"
+    schedule: ByIpc[Rate] = "cosine"
     warmup: int = Field(0, ge=0)  # epochs in which the learning rate rises linearly, from a hundredth (torchvision)
-    accumulate: int = Field(1, ge=1)  # batches per optimizer step
 
     crop: Literal["rrc", "shift", "none"] = "rrc"
     min_scale: float = 0.08
@@ -51,13 +65,49 @@ class StudentProtocol(Protocol):
     alpha: float = 1.0
 
     ema: float | None = None  # decay of an average of the weights, which is then tested instead (EDC: 0.99)
-    amp: bool = True  # bfloat16 autocast, on accelerators only
-    tests: int = Field(10, ge=1)  # evenly spaced, the last one after the last epoch
+    amp: bool = True  # bfloat16 autocast of the student, on accelerators only
+    test_view: Literal["crop", "whole"] = "crop"  # resized above the image size from 64 px on and cropped, or as it is
+    test_every: int | None = Field(None, ge=1)  # epochs between two tests; None: as often as TEST_SHARE allows
+    test_from: int = Field(1, ge=1)  # the first tested epoch, where test_every is given
+    tests: int = Field(10, ge=1)  # at most so many, where it is not
+
+    def for_student(self, dataset: str, student: str) -> Self:
+        changes: dict[str, Any] = {}
+        for field in ("batch_size", "micro_batches", "lr"):
+            table = getattr(self, f"{field}_by_student")
+            for key in (student, f"{dataset}/{student}"):
+                if key in table:
+                    changes[field] = table[key]
+        return self.model_copy(update=changes)
+
+    def hard_epochs(self, ipc: int | None) -> int:
+        """Count the epochs of hard labels among those of a student that learns soft ones."""
+        return 0 if ipc is None or self.soft_epochs is None else max(0, by_ipc(self.epochs, ipc) - self.soft_epochs)
+
+    def view_epochs(self, soft: int, ipc: int | None) -> list[int]:
+        """Return the epoch of views that each epoch of training shows: below ``soft`` with soft labels, else hard.
+
+        Half of the soft epochs come first, then the hard ones, then the others (HALD).
+        """
+        first, hard = soft // 2, self.hard_epochs(ipc)
+        return [*range(first), *range(soft, soft + hard), *range(first, soft)]
+
+    def test_epochs(self, epochs: int, images: int, tested: int) -> set[int]:
+        """Return the epochs, counted from 1, after which a student is tested: the last is always among them.
+
+        Args:
+            images, tested: per epoch of training, and per test.
+        """
+        if self.test_every is not None:
+            return {*range(self.test_from, epochs, self.test_every), epochs}
+        affordable = int(TEST_SHARE * PASSES * epochs * images / max(1, tested))
+        count = max(1, min(self.tests, affordable))
+        return {-(-epochs * (index + 1) // count) for index in range(count)}
 
     def augmentation(self, dataset: DatasetInfo, ipc: int, seed: int) -> AugmentationSchedule:
-        """Return the views of a synthetic set that a student of ``seed`` sees."""
-        epochs, batch_size = by_ipc(self.epochs, ipc), by_ipc(self.batch_size, ipc)
-        return self._schedule(dataset, ipc * dataset.classes, epochs, batch_size, self.shuffle, seed)
+        """Return the views of a synthetic set that a student of ``seed`` sees with soft labels."""
+        epochs = by_ipc(self.epochs, ipc) - self.hard_epochs(ipc)
+        return self._schedule(dataset, ipc * dataset.classes, epochs, by_ipc(self.batch_size, ipc), self.shuffle, seed)
 
     def full_data_augmentation(self, dataset: DatasetInfo, images: int, seed: int) -> AugmentationSchedule:
         """Return the views of ``images`` real training images that a student of ``seed`` sees."""
@@ -78,3 +128,26 @@ class StudentProtocol(Protocol):
             seed=seed_for("student-views", seed),
         )
         return AugmentationSchedule(plan=plan, images=images, epochs=epochs, batch_size=min(batch_size, images))
+
+
+class ClassificationProtocol(StudentProtocol):
+    """All that decides a student's accuracy except its images and labels."""
+
+    loss: Literal["kl", "mse", "cosine"] = "kl"  # against soft labels; hard labels take cross entropy
+    temperature: float = Field(20.0, gt=0)  # of the labels, and of the student unless it has its own
+    temperature_schedule: Literal["constant", "step", "cosine"] = "constant"  # from temperature to temperature_min
+    temperature_min: float = Field(0.0, ge=0)
+    temperature_steps: int = Field(10, ge=1)  # of "step": in equal parts of the epochs
+    temperature_decay: float = Field(0.7, gt=0, le=1)  # of "step": the factor of each
+    student_temperature: float | Literal["same", "calibrated"] = "same"  # calibrated after each epoch (LPQLD)
+    squared_temperature: bool = False  # kl times T²: SRe2L on Tiny-ImageNet has it, SRe2L and RDED on ImageNet don't
+    ce_weight: float = 0.0  # of the cross entropy to the base image's own label, added to mse (G_VBSM, EDC)
+    refinement: float = 0.0  # of the base image's smoothed hard label, added to the labels of cosine (GIFT)
+    label_smoothing: float = Field(0.0, ge=0, le=1)  # of hard labels
+    bn_momentum: float | None = None  # None: the architecture's own
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.loss != "kl" and (self.temperature_schedule != "constant" or self.student_temperature != "same"):
+            raise ValueError(f"loss {self.loss} has no temperature; a schedule or a student temperature needs loss kl")
+        return self

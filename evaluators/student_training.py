@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -17,9 +18,27 @@ from bench.kit.data.dataset import Resident
 from bench.kit.optim import WeightAverage, decay_groups, lr_factor, set_lr
 from bench.kit.validation import check_training
 from bench.kit.views import AugmentationStream, AugmentedBatch
-from evaluators.student_protocol import StudentProtocol
+from evaluators.student_protocol import Rate, StudentProtocol, by_ipc
 
-Loss = Callable[[nn.Module, AugmentedBatch, int], Tensor]  # of a student on a batch of views at a step
+
+class StudentLoss:
+    """What a student answers for a batch of views, and the loss of its answer."""
+
+    def forward(self, student: nn.Module, views: AugmentedBatch) -> Tensor:
+        """Return the output of a student."""
+        output: Tensor = student(views.pixels)
+        return output
+
+    def __call__(self, output: Tensor, soft: Tensor | None, views: AugmentedBatch, epoch: int) -> Tensor:
+        """Return the mean loss of an output against soft labels (B, C), or the hard ones of the views."""
+        raise NotImplementedError
+
+    def end_epoch(self, output: Tensor, soft: Tensor | None, epoch: int) -> None:
+        """Adapt to the last output of an epoch, before its step; what changes is :meth:`state`."""
+
+    def state(self) -> dict[str, float]:
+        """Return what a checkpoint must keep, by the names of its attributes."""
+        return {}
 
 
 class Tests(Protocol):
@@ -63,7 +82,12 @@ def new_student(task: EvaluationTask, build: Callable[[], nn.Module]) -> nn.Modu
 
 
 def result(
-    student: nn.Module, train: Split, schedule: AugmentationSchedule, tests: Tests, curve: list[tuple[int, float]]
+    student: nn.Module,
+    train: Split,
+    tests: Tests,
+    curve: list[tuple[int, float]],
+    protocol: StudentProtocol,
+    task: EvaluationTask,
 ) -> dict[str, Any]:
     """Return what a record holds of a trained student."""
     return {
@@ -71,10 +95,35 @@ def result(
         "oracle_top1": max(found for _, found in curve),
         "curve": curve,
         "test_images": tests.count,
-        "epochs": schedule.epochs,
+        "epochs": curve[-1][0],
         "images": len(train),
         "parameters": sum(p.numel() for p in student.parameters()),
+        "precision": "bf16 autocast" if runs_in_bf16(protocol, task.device) else "fp32",
     }
+
+
+def autocast(protocol: StudentProtocol, device: torch.device) -> torch.autocast:
+    """Return the autocast of a student's forward pass and loss; label models never run in it."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=runs_in_bf16(protocol, device))
+
+
+def runs_in_bf16(protocol: StudentProtocol, device: torch.device) -> bool:
+    """Return whether a student is trained in mixed precision: on accelerators, unless the protocol forbids it."""
+    return protocol.amp and device.type != "cpu"
+
+
+def micro_batches(
+    views: AugmentedBatch, soft: Tensor | None, size: int
+) -> Iterator[tuple[AugmentedBatch, Tensor | None]]:
+    """Cut a batch and its soft labels into parts of ``size``; the last one may be smaller."""
+    if len(views) <= size:
+        yield views, soft
+        return
+    tensors: dict[str, Any] = {name: value for name, value in vars(views).items() if isinstance(value, Tensor)}
+    for first in range(0, len(views), size):
+        rows = slice(first, first + size)
+        part = replace(views, **{name: value[rows] for name, value in tensors.items()})
+        yield part, None if soft is None else soft[rows]
 
 
 def train_student(
@@ -84,7 +133,7 @@ def train_student(
     tests: Tests,
     protocol: StudentProtocol,
     task: EvaluationTask,
-    loss_of: Loss,
+    loss: StudentLoss,
 ) -> list[tuple[int, float]]:
     """Train a student in place and return its (epoch, test result) pairs, the last epoch's last.
 
@@ -93,45 +142,55 @@ def train_student(
     Raises:
         Diverged: the loss or weights are not finite; the epoch is named.
     """
-    epochs, steps = schedule.epochs, schedule.batches
+    steps, shown = schedule.batches, protocol.view_epochs(schedule.epochs, task.ipc)
+    epochs = len(shown)
     stream = AugmentationStream(schedule.plan, schedule.images)
-    lr = protocol.lr_by_student.get(task.student, protocol.lr)
+    lr: float = by_ipc(protocol.lr, task.ipc)
+    rate: Rate = by_ipc(protocol.schedule, task.ipc)
     optimizer = make_optimizer(student, protocol, lr)
     average = None if protocol.ema is None else WeightAverage(student, protocol.ema)
     tested = student if average is None else average.averaged
     trained = nn.ModuleDict({"student": student, "tested": tested})
-    test_epochs = {-(-epochs * (index + 1) // protocol.tests) for index in range(protocol.tests)}
-    amp = torch.autocast(task.device.type, torch.bfloat16, enabled=protocol.amp and task.device.type != "cpu")
+    test_epochs = protocol.test_epochs(epochs, schedule.images, tests.count)
+    parts = protocol.micro_batches if task.ipc is not None else 1
+    part_size = -(-by_ipc(protocol.batch_size, task.ipc) // parts) if parts > 1 else schedule.batch_size
+    amp = autocast(protocol, task.device)
     checkpoint = Checkpoint(task.work)
     first, done, curve = 0, 0, []  # the epoch to continue, its finished batches, the results so far
-    loss = torch.zeros((), device=task.device)
+    value = torch.zeros((), device=task.device)
     if found := checkpoint.load():
         tensors, facts = found
         restore_training(trained, optimizer, tensors)
+        vars(loss).update(facts["loss"])
         first, done, curve = facts["epoch"], facts["batches"], [tuple(point) for point in facts["curve"]]
 
     for epoch in range(first, epochs):
         student.train()
         if not done:  # else the random states of dropout and stochastic depth came with the checkpoint
             seed_streams(seed_for("student-epoch", task.seed, epoch), task.device)
-        set_lr(optimizer, lr * lr_factor(protocol.schedule, epoch, epochs, protocol.warmup))
-        replayed = None if task.labels is None else task.labels.replayed_batches(epoch)
-        for views in train.views(stream.config, epoch, schedule.batch_size, task.device, replayed, first=done):
-            with amp:
-                loss = loss_of(student, views, epoch * steps + done)
-            (loss / protocol.accumulate).backward()
+        set_lr(optimizer, lr * lr_factor(rate, epoch, epochs, protocol.warmup))
+        labels = task.labels if shown[epoch] < schedule.epochs else None
+        replayed = None if labels is None else labels.replayed_batches(shown[epoch])
+        for views in train.views(stream.config, shown[epoch], schedule.batch_size, task.device, replayed, first=done):
+            soft = None if labels is None else labels.soft_labels(views, epoch * steps + done)
+            for part, part_soft in micro_batches(views, soft, part_size):
+                with amp:
+                    output = loss.forward(student, part)
+                    value = loss(output, part_soft, part, epoch)
+                (value / parts).backward()
             done += 1
-            stepped = done % protocol.accumulate == 0 or done == steps
-            if stepped:
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                if average is not None:
-                    average.update()
+            if done == steps:
+                loss.end_epoch(output.detach(), part_soft, epoch)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if average is not None:
+                average.update()
             task.progress(epoch * steps + done, epochs * steps)
-            if stepped and checkpoint.due():
-                checkpoint.save(training_state(trained, optimizer), epoch=epoch, batches=done, curve=curve)
+            if checkpoint.due():
+                facts = {"epoch": epoch, "batches": done, "curve": curve, "loss": loss.state()}
+                checkpoint.save(training_state(trained, optimizer), **facts)
         done = 0
-        check_training(epoch + 1, loss.detach(), student.parameters() if epoch + 1 in test_epochs else ())
+        check_training(epoch + 1, value.detach(), student.parameters() if epoch + 1 in test_epochs else ())
         if epoch + 1 in test_epochs:
             if average is not None:
                 average.take_buffers()
@@ -140,8 +199,8 @@ def train_student(
 
 
 def make_optimizer(student: nn.Module, protocol: StudentProtocol, lr: float) -> torch.optim.Optimizer:
-    """AdamW or SGD, fused, without weight decay on biases and norms."""
-    groups = decay_groups(student, protocol.weight_decay)
+    """AdamW or SGD, fused, without weight decay on biases and norms unless the protocol decays all."""
+    groups = decay_groups(student, protocol.weight_decay, protocol.decay_all)
     if protocol.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=lr, fused=True)
     return torch.optim.SGD(groups, lr=lr, momentum=protocol.momentum, fused=True)

@@ -16,7 +16,7 @@ from bench.api.dataset import (
     Split,
     Trajectory,
 )
-from bench.api.evaluator import EvaluationTask, Evaluator, Protocol
+from bench.api.evaluator import EvaluationRequest, EvaluationTask, Evaluator, Protocol
 from bench.api.labels import FrozenBackbone, Images, LabelSize, LabelSource
 from bench.api.method import Distiller, MethodCost, MethodInfo, StudentCost
 from bench.api.seeds import seed_for
@@ -32,6 +32,7 @@ __all__ = [
     "Dataset",
     "DatasetInfo",
     "Distiller",
+    "EvaluationRequest",
     "EvaluationTask",
     "Evaluator",
     "FrozenBackbone",

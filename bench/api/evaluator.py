@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -37,6 +37,11 @@ class Protocol(BaseConfig):
     methods: tuple[str, ...] = ()  # of official protocols: the methods whose recipe it is
     datasets: tuple[str, ...] = ()  # only these data sets; empty: any without a protocol of its own
     settings: dict[str, Any] = Field(default={})  # of those methods, where users give none
+    native: Literal["stored", "online"] | None = None  # the authors' labels there, where they differ from the method's
+
+    def for_student(self, dataset: str, student: str) -> Self:
+        """Return the protocol with the values of one student on a data set, where they differ from the general."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,20 @@ class EvaluationTask:
     keep_predictions: Callable[[torch.Tensor, torch.Tensor], None] = lambda predicted, labels: None
 
 
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """What students are to be trained on and tested with, before anything is computed.
+
+    ``codecs`` are those of the labels to store, per view or per image.
+    """
+
+    protocol: Protocol
+    dataset: DatasetInfo
+    method: MethodInfo
+    students: Sequence[str]
+    codecs: Sequence[LabelCodec]
+
+
 class Evaluator(ABC):
     """Train students on synthetic images and test them."""
 
@@ -76,31 +95,22 @@ class Evaluator(ABC):
     # the kinds of labels that its students can learn from: "stored" ones belong to the views of `schedule`
     supported_labels: ClassVar[tuple[str, ...]] = ("online", "teacher", "stored", "static", "hard")
 
-    def check(
-        self,
-        protocol: Protocol,
-        dataset: DatasetInfo,
-        method: MethodInfo,
-        students: Sequence[str],
-        codecs: Sequence[LabelCodec],
-    ) -> None:
+    def check(self, request: EvaluationRequest) -> None:
         """Refuse, before anything is computed, what no student can be trained on or tested with; torch-free.
-
-        Args:
-            codecs: of the labels to store per view.
 
         Raises:
             UserError: one line, with the next step.
         """
+        method = request.method
         if method.tasks and self.task not in method.tasks:
             raise UserError(
-                f"{method.name} is for {', '.join(method.tasks)}, which students of {protocol.name} don't learn; leave "
-                "out --protocol"
+                f"{method.name} is for {', '.join(method.tasks)}, which students of {request.protocol.name} don't "
+                "learn; leave out --protocol"
             )
 
     @abstractmethod
     def schedule(self, protocol: Protocol, dataset: DatasetInfo, *, ipc: int, seed: int) -> AugmentationSchedule:
-        """Return the views of a synthetic set that a student of ``seed`` sees.
+        """Return the views of a synthetic set that a student of ``seed`` sees with soft labels.
 
         Torch-free, because stored labels are planned with it.
         """

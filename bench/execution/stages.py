@@ -192,15 +192,16 @@ def _store_labels(task: StageTask) -> Made:
 
 def evaluate(task: StageTask) -> Made:
     """Train one student on what a method made and test it on the whole real test set."""
-    evaluator, source = registry.evaluator(task.cell.by), task.labels
+    evaluator, source, student = registry.evaluator(task.cell.by), task.labels, task.cell.fields["student"]
+    protocol = read_settings(evaluator.Config, task.cell.fields["protocol"], task.cell.id)
     result = evaluator().evaluate(
         EvaluationTask(
             dataset=task.dataset,
             data=task.data,
             images=task.images,
             labels=source,
-            student=task.cell.fields["student"],
-            protocol=read_settings(evaluator.Config, task.cell.fields["protocol"], task.cell.id),
+            student=student,
+            protocol=protocol.for_student(task.dataset.name, student),
             ipc=task.cell.row["ipc"],
             seed=task.cell.fields["seed"],
             device=task.device,

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-Schedule = Literal["cosine", "half_cosine", "half_linear", "step", "constant"]
+Schedule = Literal["cosine", "half_cosine", "half_linear", "step", "late_steps", "constant"]
 _WARMUP_START = 0.01
 
 
@@ -20,7 +20,7 @@ def lr_factor(schedule: Schedule, epoch: int, epochs: int, warmup: int = 0) -> f
     torchvision's reference trainer.
     ``half_cosine`` is RDED's: 1/2 (1 + cos(pi e / 2E)), which ends at a half, not at zero; ``half_linear`` is what
     EDC's code does where its paper says half cosine: 1 - e / 2E. ``step`` is torchvision's: a tenth after each
-    third of the epochs (30 of 90).
+    third of the epochs (30 of 90). ``late_steps`` is GIFT's: a fifth after 2/3 and again after 5/6 of the epochs.
     """
     if epoch < warmup:
         return _WARMUP_START + (1 - _WARMUP_START) * epoch / warmup
@@ -35,17 +35,19 @@ def lr_factor(schedule: Schedule, epoch: int, epochs: int, warmup: int = 0) -> f
             return 1 - share / 2
         case "step":
             return 0.1 ** (3 * epoch // epochs)
+        case "late_steps":
+            return float(0.2 ** ((epoch >= 2 * epochs // 3) + (epoch >= 5 * epochs // 6)))
         case "constant":
             return 1.0
 
 
-def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+def decay_groups(model: nn.Module, weight_decay: float, all_decay: bool = False) -> list[dict[str, object]]:
     """Split the parameters in two: weights of more than one dimension decay, others do not (SRe2L, G_VBSM, RDED)."""
     decayed: list[Tensor] = []
     others: list[Tensor] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            (decayed if "weight" in name and parameter.ndim > 1 else others).append(parameter)
+            (decayed if all_decay or ("weight" in name and parameter.ndim > 1) else others).append(parameter)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 

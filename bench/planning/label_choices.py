@@ -56,12 +56,17 @@ class LabelChoice:
         return name if "teacher" in (self.kind, label_model) else f"{name} of {label_model}"
 
 
-def parse(text: str, method: MethodInfo) -> LabelChoice:
+def parse(text: str, method: MethodInfo, native: str | None = None) -> LabelChoice:
     """Parse one entry of ``--labels`` for a method; ``native`` is how its authors give labels.
+
+    Args:
+        native: what that is under a protocol, where it differs from the method's usual.
 
     Raises:
         UserError: an unknown word, codec or precision.
     """
+    if text == "native" and native is not None:
+        text = native
     kind, colon, detail = text.partition(":")
     if text == "native":
         if method.labels == "hard":

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import cache, partial
+from functools import cache
 from itertools import product
+from types import MappingProxyType
 
-from bench.api import Distiller, GridPoint, Protocol, architectures
+from bench.api import Distiller, EvaluationRequest, GridPoint, Protocol, architectures
 from bench.errors import UserError
 from bench.planning import variants
 from bench.planning.cells import Cells, labels_itself, network_version
@@ -52,13 +53,17 @@ class Rows:
         self.students = request.students or (self.dataset.student,)
         self.student_versions = {student: network_version("student", student) for student in self.students}
         self.protocol_fields = protocol.non_default_fields()
-        self.protocol_digest = digest(protocol.model_dump(mode="json", exclude=set(Protocol.model_fields)))
-        self._schedule = cache(partial(self.evaluator.schedule, protocol, self.dataset))  # by IPC and student seed
+        names = set(Protocol.model_fields)
+        self.protocol_digest = digest({key: own for key, own in self.protocol_fields.items() if key not in names})
+        own = {student: protocol.for_student(self.dataset.name, student) for student in self.students}
+        self._schedule = cache(
+            lambda student, ipc, seed: self.evaluator.schedule(own[student], self.dataset, ipc=ipc, seed=seed)
+        )
         self._models: dict[tuple[int, int, str], Cell] = {}  # all choices of --labels ask for the same label model
 
     def add(self, baselines: Mapping[str, Distiller]) -> None:
         """Plan all rows, at every grid point of the request; refuse what can't be."""
-        asked = {parse(text, self.method.info): text for text in self.request.labels}
+        asked = {parse(text, self.method.info, self.protocol.native): text for text in self.request.labels}
         known = self.evaluator.supported_labels
         for choice, text in asked.items():
             if choice.kind not in known:
@@ -66,16 +71,18 @@ class Rows:
                     f"--labels {text} of {self.name} are {choice.kind} labels, which the students of "
                     f"{self.protocol.name} can't use; choose --labels {','.join(known)}"
                 )
-        stored = [choice.codec for choice in asked if choice.kind == "stored"]
+        codecs = tuple(choice.codec for choice in asked if choice.kind in ("stored", "static"))
         wanted = list(asked)
         if self.request.baselines:
-            if stored and "static" in known:
+            if any(choice.kind == "stored" for choice in asked) and "static" in known:
                 wanted.append(LabelChoice("static", "fp16"))
             wanted.append(LabelChoice("hard"))
         for ipc, seed in product(dict.fromkeys(self.request.ipc), dict.fromkeys(self.request.seeds)):
             point = GridPoint(dataset=self.dataset, ipc=ipc, seed=seed)
             self.method.check(point)
-            self.evaluator.check(self.protocol, self.dataset, self.method.info, self.students, stored)
+            self.evaluator.check(
+                EvaluationRequest(self.protocol, self.dataset, self.method.info, self.students, codecs)
+            )
             for student in () if self.evaluator.students else self.students:
                 architectures.check(student)
             images = self.cells.images(self.method, point)
@@ -106,23 +113,26 @@ class Rows:
                     labels, title = self._labels(choice, point, theirs, seed), choice.title(self.labels_of_others)
                     self._evaluate(name, title, asked, point, seed, theirs, labels)
 
-    def _labels(self, choice: LabelChoice, point: GridPoint, images: Cell, student_seed: int) -> Cell | None:
-        """Plan the labels of certain images; None: hard labels.
+    def _labels(self, choice: LabelChoice, point: GridPoint, images: Cell, student_seed: int) -> dict[str, Cell]:
+        """Plan the labels of certain images for each student; none: hard labels.
 
-        Labels that are stored belong to the views of one student seed; a label model, or one label per image, serves
-        them all.
+        Labels that are stored belong to the views of one student seed, and to the batches of a student; a label model,
+        or one label per image, serves them all.
         """
         if choice.kind == "hard":
-            return None
+            return {}
         if choice.kind == "teacher":
-            return self.cells.teacher_labels(self.method, point, choice.detail)
+            return dict.fromkeys(self.students, self.cells.teacher_labels(self.method, point, choice.detail))
         key = point.ipc, point.seed, images.id
         if key not in self._models:
             self._models[key] = self.cells.label_model(self.method, point, images)
         model = self._models[key]
         if choice.kind == "online":
-            return self.cells.packed(model, choice.detail) if choice.detail else model
-        return self.cells.stored_labels(choice, self._schedule(ipc=point.ipc, seed=student_seed), images, model)
+            return dict.fromkeys(self.students, self.cells.packed(model, choice.detail) if choice.detail else model)
+        return {
+            student: self.cells.stored_labels(choice, self._schedule(student, point.ipc, student_seed), images, model)
+            for student in self.students
+        }
 
     def _check_fixed(self, choice: LabelChoice, ipc: int, student_seed: int) -> None:
         """Refuse labels that came with a set where they can't serve: before anything is computed."""
@@ -132,13 +142,14 @@ class Rows:
                 f"the labels of {name} came with its images and can't be stored anew; choose --labels native, "
                 "teacher:fp32 or hard"
             )
-        shown, theirs = self._schedule(ipc=ipc, seed=student_seed), self.method.label_schedule()
-        if theirs is not None and theirs != shown:
-            raise UserError(
-                f"the labels of {name} were stored for other views than {self.protocol.name} shows to student seed "
-                f"{student_seed}: {shown.differs(theirs)}; take the protocol and the seed they were stored "
-                "for, or --labels teacher,hard"
-            )
+        theirs = self.method.label_schedule()
+        for shown in (self._schedule(student, ipc, student_seed) for student in self.students):
+            if theirs is not None and theirs != shown:
+                raise UserError(
+                    f"the labels of {name} were stored for other views than {self.protocol.name} shows to student seed "
+                    f"{student_seed}: {shown.differs(theirs)}; take the protocol and the seed they were stored "
+                    "for, or --labels teacher,hard"
+                )
 
     def _evaluate(
         self,
@@ -148,7 +159,7 @@ class Rows:
         point: GridPoint | None,
         student_seed: int,
         images: Cell | None = None,
-        labels: Cell | None = None,
+        labels: Mapping[str, Cell] = MappingProxyType({}),
     ) -> None:
         """Plan the students of one row and seed.
 
@@ -156,12 +167,13 @@ class Rows:
             method, title: the board's names of the images and the labels.
             asked: the choice of --labels that brought the row; empty: a baseline.
             point: None: on the whole training set.
+            labels: of each student; none: hard labels.
         """
-        parents = {role: cell.id for role, cell in (("images", images), ("labels", labels)) if cell is not None}
         ipc, seed = (point.ipc, point.seed) if point else (None, student_seed)
         scale = f"ipc{ipc}" if ipc else "full"
         seeds = f"s{seed}" if student_seed == seed else f"s{seed}-student{student_seed}"
         for student in self.students:
+            both = (("images", images), ("labels", labels.get(student)))
             prefix = f"{method.split('[')[0]}-{title}-{self.dataset.name}-{scale}-{student}-{seeds}"
             fields = {"student": student, "seed": student_seed, "protocol": self.protocol_fields}
             row = {
@@ -185,7 +197,7 @@ class Rows:
                 by=self.evaluator.name,
                 version=self.evaluator.version,
                 fields={**self.cells.identity, **fields, **self.student_versions[student]},
-                parents=parents,
+                parents={role: cell.id for role, cell in both if cell is not None},
                 prefix=_NOT_IN_NAMES.sub("-", prefix),
                 row=row,
             )

@@ -162,7 +162,8 @@ def evaluate(
                 source.save(labels_folder)
             ipc = len(made) // info.classes
             task = EvaluationTask(
-                dataset=info, data=real, images=made, labels=source, student=student, protocol=rules,
+                dataset=info, data=real, images=made, labels=source, student=student,
+                protocol=rules.for_student(info.name, student),
                 ipc=ipc, seed=0, device=place, work=work, progress=lambda done, total, **_: None,
             )  # fmt: skip
             rows = []

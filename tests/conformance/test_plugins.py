@@ -10,7 +10,7 @@ from bench.api import EvaluationTask, Student, architectures
 from bench.conformance import EvaluatorConformance, StudentConformance, run
 from evaluators.classification import Classification
 
-RECIPE = {"epochs": 3, "batch_size": 3, "full_data": {"epochs": 1, "batch_size": 9}, "tests": 2}
+RECIPE = {"epochs": 3, "batch_size": 3, "full_data": {"epochs": 1, "batch_size": 9}, "test_from": 2, "test_every": 1}
 
 
 class TestClassification(EvaluatorConformance):

@@ -16,7 +16,8 @@ from bench.kit import models
 from bench.kit.data.dataset import Resident
 from bench.kit.views import AugmentedBatch
 from evaluators import classification
-from evaluators.classification import Classification, ClassificationProtocol
+from evaluators.classification import Classification
+from evaluators.student_protocol import ClassificationProtocol
 
 CLASSES, SIDE, TEST = 4, 16, 37
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -26,8 +27,9 @@ CPU = torch.device("cpu")
 
 def protocol(**changes: Any) -> ClassificationProtocol:
     plain = {
-        "name": "test", "version": 1, "track": "common", "title": "test", "epochs": 3, "batch_size": 5, "tests": 2,
-        "full_data": {"epochs": 2, "batch_size": 16}, "min_scale": 0.5, "temperature": 4.0, "lr": 2e-3,
+        "name": "test", "version": 1, "track": "common", "title": "test", "epochs": 3, "batch_size": 5, "test_from": 2,
+        "test_every": 1, "full_data": {"epochs": 2, "batch_size": 16}, "min_scale": 0.5, "temperature": 4.0,
+        "lr": 2e-3,
     }  # fmt: skip
     return ClassificationProtocol.model_validate(plain | changes)
 

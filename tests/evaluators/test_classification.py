@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench import stopping
-from bench.api import Dataset, EvaluationTask, Images, Progress
+from bench.api import Dataset, EvaluationTask, Progress
 from bench.api.seeds import seed_for
 from bench.kit import accuracy, models
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.data.dataset import Files, Resident
 from bench.kit.validation import Diverged
 from bench.kit.views import AugmentationConfig, AugmentationStream, AugmentedBatch
-from evaluators import classification
-from evaluators.classification import Classification, ClassificationProtocol
-from evaluators.student_protocol import by_ipc
+from evaluators.classification import Classification
+from evaluators.label_reading import LabelReading
+from evaluators.student_protocol import ClassificationProtocol, by_ipc
 from tests.evaluators.conftest import (
     CLASSES,
     CPU,
@@ -36,7 +37,6 @@ from tests.evaluators.conftest import (
     Judge,
     MakeTask,
     Outcome,
-    images,
     protocol,
 )
 from tests.stopping import stopped_every
@@ -62,6 +62,14 @@ def reference_loss(logits: Tensor, views: AugmentedBatch, rules: ClassificationP
     if rules.loss == "mse":
         hard = -torch.stack([row.log_softmax(0)[label] for row, label in zip(logits, views.labels, strict=True)]).mean()
         return ((logits - soft) ** 2).mean() + rules.ce_weight * hard
+    if rules.loss == "cosine":
+        total = torch.zeros(())
+        for row, label, wanted in zip(logits, views.labels.tolist(), soft, strict=True):
+            smooth = torch.full_like(wanted, 0.1 / (CLASSES - 1))
+            smooth[label] = 0.9
+            target = wanted / wanted.norm() + rules.refinement * smooth / smooth.norm()
+            total = total + 1 - (row @ target) / (row.norm() * target.norm())
+        return total / len(logits)
     wanted, got = (soft / rules.temperature).softmax(1), (logits / rules.temperature).softmax(1)
     scale = rules.temperature**2 if rules.squared_temperature else 1
     return scale * (wanted * (wanted.log() - got.log())).sum() / len(logits)
@@ -95,10 +103,14 @@ def reference(task: EvaluationTask, twice: bool = False) -> tuple[nn.Module, lis
     model = models.build(STUDENT, CLASSES, SIDE, MEAN, STD)
     average = copy.deepcopy(model)
     groups = [
-        {"params": [p], "weight_decay": rules.weight_decay if "weight" in name and p.ndim > 1 else 0.0}
+        {
+            "params": [p],
+            "weight_decay": rules.weight_decay if rules.decay_all or ("weight" in name and p.ndim > 1) else 0.0,
+        }
         for name, p in model.named_parameters()
     ]
-    lr = rules.lr_by_student.get(task.student, rules.lr)
+    lr = rules.lr
+    assert isinstance(lr, float) and isinstance(rules.schedule, str)
     optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=lr, foreach=False)
     if rules.optimizer == "sgd":
         optimizer = torch.optim.SGD(groups, lr=lr, momentum=rules.momentum, foreach=False)
@@ -120,9 +132,10 @@ def reference(task: EvaluationTask, twice: bool = False) -> tuple[nn.Module, lis
             if twice:
                 with torch.no_grad():
                     model(views.pixels)
-            (reference_loss(model(views.pixels), views, rules, judge) / rules.accumulate).backward()
-            if (batch + 1) % rules.accumulate and batch + 1 < len(batches):
-                continue
+            for rows in torch.arange(len(views)).split(-(-rules.batch_size // rules.micro_batches)):
+                tensors = {key: one[rows] for key, one in vars(views).items() if isinstance(one, Tensor)}
+                part = replace(views, **tensors)  # type: ignore[arg-type]
+                (reference_loss(model(part.pixels), part, rules, judge) / rules.micro_batches).backward()
             optimizer.step()
             optimizer.zero_grad()
             with torch.no_grad():
@@ -137,7 +150,9 @@ def reference(task: EvaluationTask, twice: bool = False) -> tuple[nn.Module, lis
 CASES: dict[str, dict[str, Any]] = {
     "kl": {},
     "kl by rded": {"schedule": "half_cosine", "temperature": 20.0, "bn_momentum": 0.19, "crop": "none", "lr": 1e-3},
-    "kl with a rate of its own": {"lr_by_student": {STUDENT: 1e-3, "convnet3": 9.0}, "weight_decay": 0.3},
+    "kl with decay": {"weight_decay": 0.3},
+    "kl with decay of all": {"weight_decay": 0.3, "decay_all": True},
+    "cosine by gift": {"loss": "cosine", "refinement": 0.1, "mix": "none"},
     "mse by edc": {
         "loss": "mse", "ce_weight": 0.025, "schedule": "half_linear", "ema": 0.9, "shuffle": 2, "epochs": 5,
     },
@@ -145,7 +160,7 @@ CASES: dict[str, dict[str, Any]] = {
     "kl by sre2l on tiny": {
         "optimizer": "sgd", "warmup": 2, "epochs": 5, "squared_temperature": True, "mix": "none", "weight_decay": 1e-4,
     },
-    "mse by g_vbsm on tiny": {"loss": "mse", "ce_weight": 0.1, "optimizer": "sgd", "lr": 1e-2, "accumulate": 2},
+    "mse by g_vbsm on tiny": {"loss": "mse", "ce_weight": 0.1, "optimizer": "sgd", "lr": 1e-2, "micro_batches": 2},
     "hard": {"optimizer": "sgd", "lr": 2e-2, "schedule": "constant"},
     "hard without mix": {"mix": "none", "flip": False, "crop": "shift"},
 }  # fmt: skip
@@ -154,7 +169,7 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("case", CASES)
 def test_equals_a_plain_loop(make_task: MakeTask, evaluate: Callable[[EvaluationTask], Outcome], case: str) -> None:
-    rules = protocol(**{"tests": 100, **CASES[case]})
+    rules = protocol(**{"test_from": 1, **CASES[case]})
     task = make_task(rules, **({"labels": None} if case.startswith("hard") else {}))
     result, student, _ = evaluate(task)
     wanted, accuracies = reference(task, twice=case == "kl by rded")
@@ -173,9 +188,8 @@ def test_kl_is_the_divergence_of_teacher_from_student_without_t_squared(make_tas
     logits, judge = torch.randn(5, CLASSES), Judge()
     numbers = torch.arange(5) % CLASSES
     views = AugmentedBatch(torch.rand(5, 3, SIDE, SIDE), numbers, numbers, numbers, numbers, 0.7, 0, 0)
-    loss = classification.student_loss(lambda _: logits, views, 3, make_task(rules, labels=judge), rules)
+    loss = LabelReading(rules, 3)(logits, judge.soft_labels(views, 0), views, 0)
     assert float(loss) == pytest.approx(float(reference_loss(logits, views, rules, judge)), rel=1e-5)
-    assert judge.seen[0][0] == 3
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -191,7 +205,7 @@ def test_a_diverged_student_is_a_failure_and_no_number(make_task: MakeTask, valu
 # -- killed and gone on
 
 
-@pytest.mark.parametrize("rules", [protocol(ema=0.9, epochs=5, tests=5), protocol(optimizer="sgd", epochs=5, tests=5)])
+@pytest.mark.parametrize("rules", [protocol(ema=0.9, epochs=5), protocol(optimizer="sgd", epochs=5)])
 def test_killed_in_an_epoch_it_goes_on_to_the_same_bits(
     make_task: MakeTask,
     evaluate: Callable[[EvaluationTask], Outcome],
@@ -221,8 +235,14 @@ def test_killed_in_an_epoch_it_goes_on_to_the_same_bits(
 
 STOPPED: dict[str, dict[str, Any]] = {
     "with an average": {"ema": 0.9},
-    "with two batches a step": {"accumulate": 2, "optimizer": "sgd"},
-    "mse with an average and two batches a step": {"loss": "mse", "ema": 0.9, "accumulate": 2, "mix": "mixup"},
+    "with two parts a batch": {"micro_batches": 2, "optimizer": "sgd"},
+    "mse with an average and two parts a batch": {"loss": "mse", "ema": 0.9, "micro_batches": 2, "mix": "mixup"},
+    "calibrated, with hard epochs": {
+        "student_temperature": "calibrated",
+        "temperature_schedule": "step",
+        "temperature_steps": 3,
+        "soft_epochs": 2,
+    },
 }
 
 
@@ -243,7 +263,7 @@ def test_stopped_again_and_again_it_ends_with_the_same_bits(
     def run(progress: Progress) -> Outcome:
         return evaluate(make_task(rules, student=student, work=tmp_path / "stopped", progress=progress))
 
-    (resumed, again, _), told = stopped_every(every, run, patience=rules.accumulate - 1)
+    (resumed, again, _), told = stopped_every(every, run)
     assert told == list(range(1, 10))
     assert resumed == whole
     assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in trained.state_dict().items())
@@ -285,9 +305,9 @@ def test_a_stop_in_a_test_is_heard_at_the_next_step_and_the_test_is_not_lost(
     try:
         for _ in range(2):
             with pytest.raises(stopping.Stopped):
-                Classification().evaluate(make_task(protocol(tests=3)))
+                Classification().evaluate(make_task(protocol(test_from=1)))
             stopping.forget()
-        assert Classification().evaluate(make_task(protocol(tests=3)))["curve"] == [(1, 0.2), (2, 0.9), (3, 0.5)]
+        assert Classification().evaluate(make_task(protocol(test_from=1)))["curve"] == [(1, 0.2), (2, 0.9), (3, 0.5)]
     finally:
         stopping.forget()
 
@@ -315,23 +335,31 @@ def test_the_last_epoch_headlines_and_the_best_is_the_oracle(
 ) -> None:
     answers: Iterator[float] = iter([0.2, 0.9, 0.5])
     monkeypatch.setattr(accuracy.TestImages, "top1", lambda *_: next(answers))
-    result, student, _ = evaluate(make_task(protocol(epochs=7, tests=3)))
-    assert result["curve"] == [(3, 0.2), (5, 0.9), (7, 0.5)]  # even steps, and the last
+    result, student, _ = evaluate(make_task(protocol(epochs=7, test_every=3)))
+    assert result["curve"] == [(2, 0.2), (5, 0.9), (7, 0.5)]
     assert (result["top1"], result["oracle_top1"]) == (0.5, 0.9)
     assert result["parameters"] == sum(p.numel() for p in student.parameters())
     assert (result["test_images"], result["images"], result["epochs"]) == (TEST, 12, 7)
 
 
-@pytest.mark.parametrize(("epochs", "tests", "at"), [(10, 1, [10]), (2, 10, [1, 2]), (30, 10, range(3, 31, 3))])
-def test_the_last_epoch_is_always_tested(
-    make_task: MakeTask, monkeypatch: pytest.MonkeyPatch, epochs: int, tests: int, at: Any
+@pytest.mark.parametrize(
+    ("rules", "epochs", "images", "tested", "at"),
+    [
+        ({"tests": 1}, 10, 100, 10, [10]),
+        ({"tests": 10}, 2, 100, 10, [1, 2]),
+        ({"tests": 3}, 7, 100, 10, [3, 5, 7]),
+        ({}, 30, 50, 100, [8, 15, 23, 30]),  # 30 * 50 samples cost 4,500 passes: four tests of 100 are below a tenth
+        ({}, 30, 50, 10_000, [30]),
+        ({"test_every": 10}, 30, 1, 10_000, [1, 11, 21, 30]),
+        ({"test_every": 10, "test_from": 25}, 40, 1, 1, [25, 35, 40]),
+        ({"test_every": 10, "test_from": 250}, 30, 1, 1, [30]),
+    ],
+)
+def test_tests_cost_a_tenth_of_training_or_are_at_the_protocols_epochs(
+    rules: dict[str, Any], epochs: int, images: int, tested: int, at: list[int]
 ) -> None:
-    monkeypatch.setattr(accuracy.TestImages, "top1", lambda *_: 0.0)
-    few = Images(images().pixels[::3], images().labels[::3])
-    result = Classification().evaluate(
-        make_task(protocol(epochs=epochs, tests=tests), images=few, labels=None, student="convnet1-w1")
-    )
-    assert [epoch for epoch, _ in result["curve"]] == list(at)
+    found = protocol(**{"test_every": None, "test_from": 1, **rules}).test_epochs(epochs, images, tested)
+    assert sorted(found) == at
 
 
 def test_full_data_has_epochs_and_batches_of_its_own_and_no_mosaics(

@@ -32,7 +32,7 @@ from tests.stopping import stopped_every
 
 
 def rules(**changes: Any) -> ContinualProtocol:
-    return ContinualProtocol.model_validate(protocol().model_dump() | {"steps": 2, "tests": 1} | changes)
+    return ContinualProtocol.model_validate(protocol(test_from=99).model_dump() | {"steps": 2} | changes)
 
 
 class Table(LabelSource):
@@ -169,7 +169,7 @@ def test_stopped_again_and_again_it_ends_with_the_same_bits(
     make_task: MakeTask, trained: list[nn.Module], tmp_path: Path, every: int
 ) -> None:
     def run(progress: Progress, work: str = "stopped") -> tuple[dict[str, Any], nn.Module]:
-        task = make_task(rules(steps=3, tests=2), labels=table(), progress=progress, work=tmp_path / work)
+        task = make_task(rules(steps=3, test_from=2), labels=table(), progress=progress, work=tmp_path / work)
         return Continual().evaluate(task), trained[-1]
 
     whole, student = run(lambda *_, **__: None, "whole")
@@ -275,7 +275,7 @@ def test_accuracies_by_hand(make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
         return [(2, tests.top1(Always(0, count))), (3, tests.top1(Always(count - 1, count)))]
 
     monkeypatch.setattr(continual, "train_classifier", train)
-    result = Continual().evaluate(make_task(rules(steps=3, tests=2)))
+    result = Continual().evaluate(make_task(rules(steps=3, test_from=2)))
     assert result["order"] == [1, 3, 0, 2]
     tested = {0: 10, 1: 10, 2: 10, 3: 7}  # images of each class; they arrive as 1 and 3, then 0, then 2
     last = [tested[3] / 17, tested[0] / 27, tested[2] / 37]

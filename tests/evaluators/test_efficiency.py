@@ -97,7 +97,7 @@ def test_it_is_the_students_own_loop(make_task: MakeTask, monkeypatch: pytest.Mo
     caught: list[Any] = []
     plain = classification.train_classifier
     monkeypatch.setattr(classification, "train_classifier", lambda net, *rest: caught.append(net) or plain(net, *rest))
-    Classification().evaluate(make_task(protocol(epochs=3, tests=1), work=tmp_path / "plain"))
+    Classification().evaluate(make_task(protocol(epochs=3), work=tmp_path / "plain"))
     assert all(torch.equal(tensor, weights[0][name]) for name, tensor in caught[0].state_dict().items())
 
 

@@ -74,7 +74,8 @@ def teacher() -> TeacherMasks:
 
 def rules(**changes: Any) -> SegmentationProtocol:
     plain = {
-        "name": "test", "version": 1, "track": "common", "title": "test", "epochs": 4, "batch_size": 4, "tests": 2,
+        "name": "test", "version": 1, "track": "common", "title": "test", "epochs": 4, "batch_size": 4,
+        "test_from": 2, "test_every": 2,
         "full_data": {"epochs": 2, "batch_size": 6}, "lr": 1e-2, "evaluator": "segmentation",
     }  # fmt: skip
     return SegmentationProtocol.model_validate(plain | changes)

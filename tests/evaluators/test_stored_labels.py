@@ -42,7 +42,7 @@ def stored(task: EvaluationTask, work: Path, codec: str, **schedule: Any) -> Sto
     return store(Judge(), task.images, views, LabelCodec.parse(codec), order_hash, work, CPU, silent)
 
 
-@pytest.mark.parametrize("rules", [protocol(), protocol(loss="mse", ce_weight=0.1, mix="mixup", accumulate=2)])
+@pytest.mark.parametrize("rules", [protocol(), protocol(loss="mse", ce_weight=0.1, mix="mixup", micro_batches=2)])
 def test_stored_answers_teach_as_the_model_that_gave_them(
     make_task: MakeTask, evaluate: Callable[[EvaluationTask], Outcome], tmp_path: Path, rules: ClassificationProtocol
 ) -> None:
