@@ -183,7 +183,7 @@ def render(dataset: str, rows: pd.DataFrame) -> str:
         lines.append({
             "Method": escape(titles.get(one.method, one.method) + (f", {one.variant}" if one.variant else "")),
             "Student": escape(one.student),
-            "IPC": str(one.ipc),
+            "IPC": NONE if one.ipc is None else str(one.ipc),
             "Top-1 % †": printed + " ".join(superscript(at) for at in sorted(notes[note] for note in one.note)),
             "Measured": measured,
             "Δ": delta,
