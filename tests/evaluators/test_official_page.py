@@ -16,9 +16,9 @@ HEAD = """\
 
 `--protocol official` trains students as each paper's authors did. Every line below is tested against the running
 training loop, and names the file and line of the authors' code that says so; *paper*: only the paper does;
-**assumed**: neither does, and it is a setting of the protocol with that default (`--set protocol.FIELD=…`, which then shows in the
-protocol's name). `official-lpqld`, `official-hald` and `official-gift` are chosen by name: they say how students read
-labels, whatever made the images. This page is written by `python -m tests.evaluators.test_official_page`.
+**assumed**: neither does, and it is a setting of the protocol with that default (`--set protocol.FIELD=…`, which
+then shows in the protocol's name). `official-lpqld`, `official-hald` and `official-gift` are chosen by name: they say
+how students read labels, whatever made the images. `python -m tests.evaluators.test_official_page` writes this page.
 
 What all of them report is the best tested epoch (`oracle_top1` here); the headline of the benchmark is the last.
 """
