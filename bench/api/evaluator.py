@@ -69,7 +69,7 @@ class EvaluationTask:
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """What students are to be trained on and tested with, before anything is computed.
+    """The choices that an evaluator checks before anything is computed.
 
     ``codecs`` are those of the labels to store, per view or per image.
     """

@@ -91,7 +91,7 @@ def _protocol_facts(cell: Cell, dataset: DatasetInfo) -> dict[str, Any]:
     return {
         "metric": evaluator.metric,
         "augmented": (plan.crop, plan.flip, plan.shuffle, plan.mix) != _NO_AUGMENTATION,
-        "recipe": digest(protocol.model_dump(mode="json", exclude=named)),
+        "recipe": digest(protocol.model_dump(mode="json", exclude=named, exclude_defaults=True)),
     }
 
 

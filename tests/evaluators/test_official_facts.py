@@ -18,7 +18,9 @@ from bench.api import AugmentedBatch, Dataset, EvaluationTask, Images, LabelSour
 from bench.kit import models
 from bench.kit.data.dataset import Resident
 from bench.kit.views import AugmentationStream
+from bench.planning.grid import Request
 from bench.planning.label_choices import parse
+from bench.planning.plan import plan
 from bench.planning.protocols import all_protocols
 from evaluators.classification import Classification
 from evaluators.label_reading import LabelReading
@@ -134,6 +136,16 @@ class Run:
         self.probe = built[0]
 
 
+def planned(rules: ClassificationProtocol, dataset: str) -> dict[str, Any]:
+    """Return the settings of the images that are planned under an official recipe."""
+    request = Request(
+        methods=rules.methods, dataset=dataset, ipc=(1,), seeds=(0,), protocols=(rules.name,), baselines=False
+    )
+    (cell,) = plan(request).stage("distill")
+    settings: dict[str, Any] = cell.call["settings"]
+    return settings
+
+
 def view_of(shown: Tensor, image: Tensor, size: int) -> str:
     """Name the view of an image that was shown."""
     for short, name in ((size, "whole"), *((n, f"resize {n}, crop {size}") for n in (72, 256))):
@@ -179,6 +191,7 @@ def measure(rules: ClassificationProtocol, recipe: dict[str, Any], work: Path) -
     method = registry.method(rules.methods[0]) if rules.methods else None
     assert len(epoch.rates) == steps_per_epoch
     found: dict[str, Callable[[Any], Any]] = {
+        "images_updated": lambda _: planned(rules, dataset).get("image_update"),
         "labels": lambda _: method and parse("native", method.info, rules.native).kind,
         "optimizer": lambda _: whole.optimizer,
         "decay": lambda _: whole.decays["head.weight"],

@@ -23,6 +23,7 @@ how students read labels, whatever made the images. `python -m tests.evaluators.
 What all of them report is the best tested epoch (`oracle_top1` here); the headline of the benchmark is the last.
 """
 WORDS = {
+    "images_updated": "Images are updated",
     "labels": "Labels", "optimizer": "Optimizer", "decay": "Weight decay", "decayed": "Tensors that decay",
     "lr": "Rate at the first, middle and last epoch", "lr_of": "Rate by student", "epochs": "Epochs",
     "batch": "Batch at IPC 1, 10 and 50", "steps": "Steps per epoch at IPC 10",
