@@ -161,7 +161,7 @@ def train_student(
     if found := checkpoint.load():
         tensors, facts = found
         restore_training(trained, optimizer, tensors)
-        vars(loss).update(facts["loss"])
+        vars(loss).update(facts.get("loss", {}))
         first, done, curve = facts["epoch"], facts["batches"], [tuple(point) for point in facts["curve"]]
 
     for epoch in range(first, epochs):
