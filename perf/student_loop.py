@@ -32,7 +32,9 @@ from bench.kit.labels.storing import store
 from bench.kit.teachers.trajectory import Network
 from bench.kit.views import AugmentationStream
 from bench.planning.protocols import choose
-from evaluators.classification import ClassificationProtocol, new_classifier, student_loss, train_classifier
+from evaluators.classification import new_classifier, train_classifier
+from evaluators.label_reading import LabelReading
+from evaluators.student_protocol import ClassificationProtocol
 from evaluators.student_training import make_optimizer
 from methods.hello import HeLlO, projector
 
@@ -100,10 +102,12 @@ def share(task: EvaluationTask, train: Resident, schedule: AugmentationSchedule,
     replay = None if labels is None else labels.replayed_batches(0)
     views = next(iter(train.views(stream.config, 0, schedule.batch_size, device, replay)))
     student = new_classifier(task, protocol).train()
-    optimizer = make_optimizer(student, protocol, protocol.lr)
+    assert isinstance(protocol.lr, float)
+    optimizer, loss = make_optimizer(student, protocol, protocol.lr), LabelReading(protocol, schedule.epochs)
 
     def bare() -> None:
-        student_loss(student, views, 0, task, protocol).backward()
+        soft = None if labels is None else labels.soft_labels(views, 0)
+        loss(student(views.pixels), soft, views, 0).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 

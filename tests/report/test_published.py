@@ -127,7 +127,8 @@ def test_hello_loses_to_rded_at_50_images_per_class_and_its_ablation_climbs() ->
     assert one("hello", "hello", "imagenet-1k", 50).value == 52.2
     assert one("hello", "rded", "imagenet-1k", 50).value == 56.5
     frame = load()
-    assert frame.loc[(frame["method"] == "hello") & (frame["variant"] != "") & (frame["dataset"] == "imagenet-1k"), "value"].tolist() == [
+    parts = (frame["method"] == "hello") & (frame["variant"] != "") & (frame["dataset"] == "imagenet-1k")
+    assert frame.loc[parts, "value"].tolist() == [
         28.2, 30.1, 43.5, 43.6, 43.7,
     ]  # fmt: skip
     first = one("hello", "hello", "imagenet-1k", 1)
