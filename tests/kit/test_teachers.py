@@ -29,6 +29,7 @@ from bench.kit.teachers.reading import read_state
 from bench.kit.teachers.train import augmentation, train_trajectory
 from bench.kit.teachers.trajectory import Network, Trajectory
 from bench.kit.validation import Diverged
+from tests.conftest import FUZZ
 from tests.stopping import stopped_every
 
 CLASSES, SIDE = 6, 16
@@ -389,7 +390,7 @@ def test_bytes_that_changed_never_end_in_a_traceback(tmp_path: Path) -> None:
     """Some bytes of a checkpoint drawn anew, or its end cut off: it loads, or is refused in one line."""
     torch.save({"model": weights(network(arch="convnet1-w4")), "args": PLAIN, "epoch": 3}, tmp_path / "x.pth")
     whole, draw = (tmp_path / "x.pth").read_bytes(), random.Random(0)
-    for _ in range(150):
+    for _ in range(FUZZ):
         changed = bytearray(whole)
         for place in draw.choices(range(len(whole)), k=draw.choice((1, 8))):
             changed[place] = draw.randrange(256)
