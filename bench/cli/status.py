@@ -65,7 +65,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Run ``bench status``; 1 if a cell failed."""
+    """Run ``bench status``; 1 if a cell failed, or a grid can't be read."""
     from bench.execution.status import collect_status
     from bench.planning import manifest
     from bench.slurm.journal import last_tasks
@@ -89,9 +89,10 @@ def execute(arguments: argparse.Namespace) -> int:
             sys.stdout.write(json.dumps({"schema": 1, "grids": list(map(_plain, manifests, found))}) + "\n")
         else:
             out.print(_render(manifests, found, out.width))
-    for line in manifest.unreadable(store):
+    unreadable = manifest.unreadable(store)
+    for line in unreadable:
         sys.stderr.write(f"bench: left out: {line}\n")
-    return 1 if any(one.of("failed") for one in found) else 0
+    return 1 if unreadable or any(one.of("failed") for one in found) else 0
 
 
 def find_grids(store: Store, beginning: str | None, every: bool = False) -> list[Manifest]:

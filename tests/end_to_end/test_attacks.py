@@ -112,8 +112,9 @@ def test_a_cut_grid_is_named_and_an_edited_record_is_computed_again(run: Run, co
     assert len(entries()) == 2
     whole = first.read_bytes()
     first.write_bytes(whole[:300])
-    _, said = run("--store", "store", "--out", "boards", verb="report")
-    assert f"grids/{first.name}" in said and len(entries()) == 2
+    for verb, words in (("report", ("--out", "boards")), ("status", ())):
+        code, said = run("--store", "store", *words, verb=verb)
+        assert code == 1 and f"grids/{first.name}" in said and len(entries()) == 2
     first.write_bytes(whole)
     (record,) = (tmp_path / "store" / "cells").glob("random_real-hard-*-ipc1-*/record.json")
     top1 = json.loads(read_sealed(record))["result"]["top1"]

@@ -83,7 +83,7 @@ def test_the_counted_files_and_the_public_base_give_the_same_accuracy(
     done = bench(
         "run", "--methods", "rded,hello", "--ipc", "2", "--seeds", "0", "--dataset", f"folder:{colours}", "--students",
         "convnet2-w8", "--protocol", tiny_protocol, "--no-baselines", "--cluster", "inline", "--store", "store",
-        "--labels", "native,stored:topk2,teacher:int8",
+        "--labels", "native,stored:topk1,teacher:int8",
         *(part for setting in settings for part in ("--set", setting)),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -101,7 +101,7 @@ def test_the_counted_files_and_the_public_base_give_the_same_accuracy(
         assert public == ([("icon-clip", True)] if labels.cell.by == "hello" else [])  # not where it only answered
         wanted[record.id] = record
     kinds = sorted(record.cell.row["labels"] for record in wanted.values())
-    assert kinds == ["projector", "stored:topk2+fp16", "stored:topk2+fp16 of projector", "teacher", "teacher:int8"]
+    assert kinds == ["projector", "stored:topk1+fp16", "stored:topk1+fp16 of projector", "teacher", "teacher:int8"]
     shutil.rmtree(store)
     shutil.rmtree(colours / "train")
     facts = [

@@ -26,7 +26,7 @@ def grid(colours: Path, protocol: Path, *more: str, methods: str = "rded,hello,s
         settings += ["hello.epochs=2", "hello.batch_size=8"]
     if "sre2l" in methods:
         settings += ["sre2l.iterations=8"]
-        more = ("--labels", "native,stored:prune2+topk2", *more)
+        more = ("--labels", "native,stored:prune2+topk1", *more)
     flags = [part for setting in settings for part in ("--set", setting)]
     return [
         "run", "--methods", methods, "--ipc", "2", "--seeds", "0", "--dataset", f"folder:{colours}",
@@ -67,7 +67,7 @@ def test_every_cell_is_done_and_the_board_is_whole(undisturbed: tuple[Path, dict
     board = (place / "boards" / "folder-colours.md").read_text()
     assert "18 of 18 students done" in board
     board = board.replace("<wbr>", "")
-    for name in ("HeLlO", "RDED", "SRe2L", "stored:prune2+topk2+fp16", "of projector", "Full data", "icon-clip"):
+    for name in ("HeLlO", "RDED", "SRe2L", "stored:prune2+topk1+fp16", "of projector", "Full data", "icon-clip"):
         assert name in board
 
 
