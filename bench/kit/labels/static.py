@@ -92,5 +92,5 @@ def static_labels(
     codec.check(classes, 1, "this image set")
     encoded = [codec_for(codec, classes).encode(answer) for answer in answers]
     parts = {name: torch.cat([part[name] for part in encoded]).cpu() for name in encoded[0]}
-    check_finite(parts, f"what {label_model.kind} labels give, stored as {codec},")
+    check_finite({"logits": torch.cat(answers)}, f"what {label_model.kind} labels give, stored as {codec},")
     return StaticLabels(parts, codec, classes, MadeFor.of(images, order_hash, label_model), device)

@@ -77,7 +77,7 @@ def store(
     begun = checkpoint.load()
     for shard in missing:
         parts: list[Parts] = []
-        first = 0
+        first, largest = 0, torch.zeros((), device=device)
         if begun is not None and begun[1]["shard"] == shard:
             parts, first = [begun[0]], begun[1]["batches"]
             done += first
@@ -87,6 +87,7 @@ def store(
                 answer = features_of(label_model, views, step, codec.size)[0]
             else:
                 answer = label_model.soft_labels(views, step)
+            largest = torch.maximum(largest, answer.abs().amax())
             encoded = encoder.encode(answer, views.indices)
             if codec.coords:
                 encoded |= coordinates(stream, epoch, batch, batch_size, images.pixels.shape[2], images.pixels.shape[3])
@@ -96,7 +97,7 @@ def store(
             if checkpoint.due():
                 checkpoint.save(_joined(parts), shard=shard, batches=batches)
         joined = _joined(parts)
-        check_finite(joined, f"what {label_model.kind} labels give, stored as {codec},")
+        check_finite({"logits": largest}, f"what {label_model.kind} labels give, stored as {codec},")
         tensors = (joined[column.name] for column in layout.columns)
         _write(work / shard_name(shard), layout.header(shard), tensors)
     stored = StoredLabels(work, layout, MadeFor.of(images, order_hash, label_model), device)
