@@ -165,7 +165,7 @@ COLUMNS: dict[str, Column] = {
         "standard deviation between distilled sets, and between students of one set (analysis of variance)",
         True, False),
     "Images": Column("image_bytes", lambda row, _: unbroken(fmt.size(row.image_bytes)), "bytes of the encoded images",
-        True),
+        True, False),
     "Parameters": Column("label_parameters", _decimals("label_parameters"),
         "of the label model, without frozen backbones", True, False),
     "Label share": Column("label_share", lambda row, _: fmt.ratio(row.label_share),
@@ -176,7 +176,7 @@ COLUMNS: dict[str, Column] = {
         "DD-Ranking's label robust score (arXiv 2505.13300), w = 0.5, from the means of this board: how much better "
         "than random images under the same labels, less how much worse than all real images under hard labels", True),
     "ARS": Column("ars", _decimals("ars"),
-        "their augmentation robust score, of the same recipe with and without augmentation", True),
+        "their augmentation robust score, of the same recipe with and without augmentation", True, False),
 }  # fmt: skip
 LEFT = ("Method", "Labels")
 RARE = ("Δ to best", "σ sets, students", "Parameters", "LRS", "ARS")  # left out where no row has a value

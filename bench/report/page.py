@@ -11,6 +11,7 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from bench.store.artifacts import write_atomically
 FOLDER = Path(__file__).parent / "templates"
 PLAIN_HTML = re.compile(r'<wbr>|<a id="\w+"></a>|</?details>|<summary>.*</summary>')  # what boards have of it
 DRAWN = 600_000  # characters of the figures on a page; others are links
-MOST = 250  # rows of a page, which is to stay below 1.5 MB
+MOST = 200  # rows of a page, which is to stay below 1.5 MB
 CURVE = 40  # points of a training curve
 READER = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")  # HTML in it shows as text
 
@@ -69,6 +70,7 @@ def write_page(
     cells = {one.cell: one for one in records(frame[frame["cell"].isin(rows["cells"].explode())])}
     sections = [(section(rows, key), [(title, own, _bars(own)) for _, title, own in group])
                 for key, group in groupby(tables(rows), key=lambda one: one[0])]  # fmt: skip
+    inline = cache(lambda text: Markup(READER.renderInline(PLAIN_HTML.sub("", text), links)))
     marks = Marks(row for _, own in sections for _, table, _ in own for row in table)
     used = {head: column for head, column in COLUMNS.items() if head not in RARE or rows[column.by].notna().any()}
     made = engine.get_template("page.html.j2").render(
@@ -77,7 +79,7 @@ def write_page(
         columns={head: column for head, column in used.items() if column.paged},
         more={head: column for head, column in used.items() if not column.paged}, blank=NONE, rows=rows,
         sections=sections, known=cells, command=command, heading=heading, about=METRICS, plural=plural,
-        cell=lambda column, row: Markup(READER.renderInline(PLAIN_HTML.sub("", column.text(row, marks)), links)),
+        cell=lambda column, row: inline(column.text(row, marks)),
         differing=[fact for fact, own in environment_facts(frame["environment"]).items() if len(own) > 1],
         stages=[name for name in rows if name.startswith("seconds_")],
         titles=dict(zip(rows["method"], rows["method_title"], strict=True)), style=style, script=script,

@@ -210,12 +210,10 @@ def _compared(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
         found.append(own)
     gc.unfreeze()
     both = pd.concat(found) if found else pd.DataFrame()
-    types = {**dict.fromkeys(_COMPARED, "float64"), **dict.fromkeys(_FLAGS, "boolean")}
+    types = dict.fromkeys([f"top1_{of}" for of in ("mean", "std", "low", "high")], "float64")
+    types |= dict.fromkeys(["delta_best", "delta_low", "delta_high", "p_best"], "float64")
+    types |= dict.fromkeys(["best", "worse", "on_front"], "boolean")
     return both.reindex(index=rows.index, columns=list(types)).astype(types)
-
-
-_COMPARED = ["top1_mean", "top1_std", "top1_low", "top1_high", "delta_best", "delta_low", "delta_high", "p_best"]
-_FLAGS = ["best", "worse", "on_front"]
 
 
 def accuracies(rows: pd.DataFrame, frame: pd.DataFrame) -> Accuracies:

@@ -341,3 +341,50 @@ def test_the_csv_keeps_integers_and_precision() -> None:
     assert (row["n"], row["n_expected"], row["states"], row["image_bytes"]) == ("3", "3", "done=3", "2001")
     assert row["top1_mean"] == f"{(0.88 + 0.9 + 1 / 3) / 3:.9g}" and row["seconds_total"] == "25.5"
     assert (full["ipc"], full["states"], full["top1_mean"], full["worse"]) == ("", "failed=1", "", "")
+
+
+# -- rows pool only what is alike
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        ({"data_digest": "d1"}, {"data_digest": "d2"}, "data d1"),
+        ({"protocol_digest": "p1"}, {"protocol_digest": "p2"}, "protocol p2"),
+        ({"plugin_digests": {"hello": "a"}}, {"plugin_digests": {"hello": "b"}}, "code of hello b"),
+        ({"plugin_digests": {"classification": "a"}}, {"plugin_digests": {"theirs": "b"}}, "code of theirs b"),
+        ({"plugin_settings": {"hello": {"rank": 4, "lr": 1}}}, {"plugin_settings": {"hello": {"rank": 8, "lr": 1}}},
+         "hello.rank 8"),
+        ({"changed": {}}, {"changed": {"teacher": "r18.pth"}}, '--teacher "r18.pth"'),
+        ({}, {"data_digest": "d2"}, "data not recorded"),
+    ],
+)  # fmt: skip
+def test_what_is_not_alike_is_two_rows_that_say_in_words_how_they_differ(
+    one: dict[str, Any], other: dict[str, Any], said: str
+) -> None:
+    entries = [*three((0.9,) * 3, **one), *(entry(seed=seed, cell=f"x{seed}", **other) for seed in (3, 4))]
+    rows = rows_of(entries)
+    assert sorted(rows["n"]) == [2, 3] and rows["remarks"].str.len().tolist() == [1, 1]
+    text = board(entries)
+    assert "one of 2 rows of these names, apart in what they were made with: " in text
+    assert said in text.replace("\\", "") and "hello.lr" not in text
+
+
+def test_what_no_record_says_is_alike_and_what_was_never_computed_belongs_to_what_was() -> None:
+    made = [entry(seed=0, data_digest="d", plugin_settings={"hello": {"rank": 4}}), entry(seed=1, state="missing")]
+    assert rows_of(made)["n_expected"].tolist() == [2]
+    assert rows_of(three((0.9,) * 3))["remarks"].tolist() == [[]]
+
+
+def test_copies_of_test_images_are_a_footnote() -> None:
+    text = board([entry(seed=seed, overlap={"training": 12, "images": seed, "allowed": 1}) for seed in range(3)])
+    assert "- ¹ 12 of the test images are training images, too" in text
+    assert "- ² 2 of the synthetic images are test images" in text
+    assert "90.0 ± 0.0 ¹ ²" in main(text)[0][0]["Top-1 %"]
+
+
+def test_a_budget_affords_what_the_heaviest_seed_needs() -> None:
+    entries = [entry(seed=seed, label_bytes=size) for seed, size in enumerate((0, 40_000, 40_000))]
+    entries += random(labels="projector", label_bytes=40_000)
+    assert [one.least for one in winners(rows_of(entries))] == [100 * 1024]
+    assert main(board(entries))[0][0]["Label bytes"] == "0 B to 39.1 KiB"

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.report.figures import Figure, _on_lines, draw_figures, draw_storage, drawings, label_lines
+from bench.report.figures import Figure, draw_figures, draw_storage, drawings
 from bench.report.figures.charts import (
     GREY,
     INK,
@@ -31,6 +31,7 @@ from bench.report.figures.charts import (
     set_scale,
     short,
 )
+from bench.report.figures.tables import label_lines, on_lines
 from bench.report.results import to_frame
 from bench.report.rows import pool
 from bench.store.entries import Entry
@@ -385,7 +386,7 @@ def test_labels_never_touch(count: int) -> None:
 
 def test_the_line_of_a_method_is_the_best_that_a_budget_affords() -> None:
     points = pd.DataFrame({"method": "a", "cost": [5, 1, 3, 1], "mean": [90.0, 50.0, 40.0, 60.0]})
-    found = _on_lines(points, "cost")
+    found = on_lines(points, "cost")
     assert found.loc[found["kind"] == "", ["cost", "mean"]].values.tolist() == [[1, 60.0], [5, 90.0]]
 
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
 from bench.format import plural, round_size, slug
 from bench.report.figures import charts
 from bench.report.figures.charts import Look, looks
+from bench.report.figures.tables import by_step, label_lines, on_lines
 from bench.report.papers import published
 from bench.report.winners import with_baseline
 from bench.store.predictions import load
@@ -35,9 +35,9 @@ BEST = "Lines: the best label choice of each method."
 FRONTIER = "Lines: the best mean within a budget. Pale: other label choices."
 # name → column on the x-axis, kind of that axis, its name, what has figures of its own, what a caption says
 PANELS: dict[str, tuple[str, str, str, list[str], str]] = {
-    "steps": ("classes_seen", "counts", "classes seen", ["ipc", "kind"], STEPS),
+    "steps": ("classes_seen", "classes", "classes seen", ["ipc", "kind"], STEPS),
     "labels": ("label_high", "bytes", "label storage", ["ipc"], FRONTIER),
-    "ipc": ("ipc", "counts", "images per class", ["kind"], BEST),
+    "ipc": ("ipc", "ipc", "images per class", ["kind"], BEST),
     "bytes": ("bytes", "bytes", "images + labels + frozen backbones", [], f"All images per class. {FRONTIER}"),
     "time": ("seconds_total", "seconds", "wall time of all cells behind a student", [],
              f"All images per class. {FRONTIER}"),
@@ -149,8 +149,8 @@ def _panels(
     )
     foot += f"version {first['protocol_version']}."
     if name == "steps":
-        rows, up = _by_step(rows, records), "top-1 on the classes seen"
-        reference = _by_step(full, records).set_index(across)["mean"]
+        rows, up = by_step(rows, records), "top-1 on the classes seen"
+        reference = by_step(full, records).set_index(across)["mean"]
     rows = rows[rows[across].notna()]
     if rows[across].nunique() < (2 if name == "ipc" else 1):
         return
@@ -159,7 +159,7 @@ def _panels(
         stem = "-".join(
             [name, *(f"ipc{value}" if column == "ipc" else value for column, value in zip(by, key, strict=True))]
         )
-        points = _on_lines(part, across).assign(line=lambda one: one["method"])
+        points = on_lines(part, across).assign(line=lambda one: one["method"])
         points = points.assign(x=points[across].astype("float64"), y=points["mean"])
         # more bars would hide the lines of steps
         drawn = (points["n"] >= FEWEST) & ((name != "steps") | (points["x"] == points["x"].max()))
@@ -221,28 +221,6 @@ def _students(rows: pd.DataFrame, styles: Mapping[str, Look]) -> Iterator[Drawin
         yield f"students-ipc{ipc}", title, f"{said} Protocol {students.idxmax()}.", canvas
 
 
-def _on_lines(rows: pd.DataFrame, across: str) -> pd.DataFrame:
-    """Sort rows; on a line lies the best label choice of a method, or what no cheaper row of it reaches (else pale)."""
-    if across in ("classes_seen", "ipc"):
-        return rows.sort_values("mean").groupby(["method", across]).tail(1).sort_values(across).assign(kind="")
-    ordered = rows.sort_values([across, "mean"], ascending=[True, False])
-    best = ordered.groupby("method")["mean"].cummax().groupby(ordered["method"]).shift(fill_value=-1.0)
-    return ordered.assign(kind=(ordered["mean"] > best).map({True: "", False: "pale"}))
-
-
-def _by_step(rows: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
-    """Average after each step (``classes_seen``) over students, then over distilled sets, with intervals from these."""
-    steps = records[["cell", "seed", "steps"]].explode("steps").dropna(subset=["steps"])
-    steps = steps.assign(classes_seen=steps["steps"].str[0], value=100 * steps["steps"].str[1].astype("float64"))
-    own = rows[["method", "labels", "ipc", "kind", "cells"]].explode("cells")
-    own = own.merge(steps, left_on="cells", right_on="cell")
-    place = ["method", "labels", "ipc", "kind", "classes_seen"]
-    sets = own.groupby([*place, "seed"], dropna=False, observed=True)["value"].mean()
-    means = sets.groupby(level=place, dropna=False, observed=True).agg(mean="mean", n="size", std="std").reset_index()
-    half = stdtrit(means["n"] - 1, 0.975) * means["std"] / means["n"] ** 0.5
-    return means.assign(low=means["mean"] - half, high=means["mean"] + half)
-
-
 def _storage(weights: pd.DataFrame, images: pd.Series) -> Canvas:
     """Draw label bytes (rows of method, labels, ipc, bytes) and the bytes of the images (by IPC) against IPC."""
     points = label_lines(weights)
@@ -250,23 +228,7 @@ def _storage(weights: pd.DataFrame, images: pd.Series) -> Canvas:
     styles = {name: Look(name, charts.PALETTE[turn % len(charts.PALETTE)], charts.MARKERS[turn % len(charts.MARKERS)])
               for turn, name in enumerate(heaviest)}  # fmt: skip
     points = points[points["line"].isin(heaviest)].assign(low=np.nan, high=np.nan, kind="")
-    canvas = charts.lines(points, styles, ("counts", "bytes"), images.rename("images"))
+    canvas = charts.lines(points, styles, ("ipc", "bytes"), images.rename("images"))
     canvas.subplots_adjust(left=0.2)
     canvas.axes[0].set(title="Label storage", xlabel="images per class", ylabel="label storage")
     return canvas
-
-
-def label_lines(weights: pd.DataFrame) -> pd.DataFrame:
-    """Return ``line``, ``x`` (IPC) and ``y`` (bytes) of rows of ``method``, ``labels``, ``ipc`` and ``bytes``.
-
-    Methods whose labels weigh (nearly) the same share the line of a label choice; others have their names in it.
-    """
-    table = weights.assign(labels=weights["labels"].str.partition(" of ")[0], bytes=weights["bytes"].astype(float))
-    table = table.pivot_table(index=["labels", "method"], columns="ipc", values="bytes")
-    table = table[table.max(axis=1) > 0]
-    nearly = np.log2(table).mul(4).round().reset_index("labels")  # within a fifth
-    table = table[~nearly.duplicated().to_numpy()]
-    choices = table.index.get_level_values("labels")
-    table.index = pd.Index([f"{labels} ({method})" if (choices == labels).sum() > 1 else labels
-                            for labels, method in table.index], name="line")  # fmt: skip
-    return table.rename_axis(columns="x").stack().dropna().rename("y").reset_index()

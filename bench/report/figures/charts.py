@@ -110,14 +110,16 @@ def duration(seconds: float) -> str:
 
 
 def set_scale(axes: Axes, axis: str, kind: str, values: pd.Series) -> None:
-    """Set up the axis ``x`` or ``y`` for values: ``bytes`` (0 has a place), ``seconds``, ``counts`` or ``percent``."""
+    """Set up the axis ``x`` or ``y`` for values: ``bytes`` (0 too), ``seconds``, ``ipc``, ``classes``, ``percent``."""
     low, high = float(values.min()), float(values.max())
     if kind == "percent":  # of means: intervals may leave the axis, and small differences look small
         room = max(0.05 * (high - low) + 0.5, (SPAN - high + low) / 2)
         getattr(axes, f"set_{axis}lim")(max(0.0, low - room), min(100.6, high + room))
         return
     places = {"bytes": BYTES, "seconds": SECONDS}.get(kind, sorted(set(values)))
-    scale = {"value": "symlog", "linthresh": 1024, "linscale": 0.6} if kind == "bytes" else {"value": "log"}
+    scale: dict[str, Any] = {"value": "linear" if kind == "classes" else "log"}
+    if kind == "bytes":
+        scale = {"value": "symlog", "linthresh": 1024, "linscale": 0.6}
     getattr(axes, f"set_{axis}scale")(**scale)
     if kind == "bytes":  # none of 0 bytes: begin at the first tick below
         least = max(place for place in BYTES if place <= low)
@@ -160,12 +162,11 @@ def lines(
         if step and len(on):
             axes.step([*on["x"], axes.get_xlim()[1]], [*on["y"], on["y"].iloc[-1]], where="post", **drawn)
         axes.plot(on["x"], on["y"], look.marker + "-" * (not step), **drawn)
-        bars = on[on["low"].notna()]
-        lengths = [bars["y"] - bars["low"], bars["high"] - bars["y"]]
-        axes.errorbar(bars["x"], bars["y"], lengths, fmt="none", ecolor=look.colour, elinewidth=0.8, alpha=0.5)
-        for kind, style in MARKS.items():
-            apart = own[own["kind"] == kind]
-            axes.plot(apart["x"], apart["y"], look.marker, **drawn, **style)
+        if len(bars := on[on["low"].notna()]):
+            lengths = [bars["y"] - bars["low"], bars["high"] - bars["y"]]
+            axes.errorbar(bars["x"], bars["y"], lengths, fmt="none", ecolor=look.colour, elinewidth=0.8, alpha=0.5)
+        for kind, apart in own[own["kind"] != ""].groupby("kind"):
+            axes.plot(apart["x"], apart["y"], look.marker, **drawn, **MARKS[kind])
         for one in (on.tail(1) if len(on) else own).itertuples():
             ends.append((one.y, f"{'† ' * (one.kind == 'hollow')}{short(look.name)} {word(one.y)}", look.colour))
     if len(reference):
