@@ -34,7 +34,6 @@ from bench.store.artifacts import Store, sha256_of, write_atomically
 # 3, 00003, class00003, new003 (SRe2L, G_VBSM), 00003-dress (as we export)
 _NUMBERED = re.compile(r"(?:class[ _-]?|new)?(\d+)(?:[ _-].*)?")
 _SPLITS = ("train", "images")  # folders in which released sets keep their classes
-_MODES = ("RGB", "L", "1")  # of PIL: colours, or greys that mean the same as RGB
 
 
 class Imported(NamedTuple):
@@ -217,8 +216,6 @@ def _check_images(files: Mapping[int, Sequence[Path]], info: DatasetInfo) -> Non
         if image.size != (side, side):
             size = f"{image.width} x {image.height} px"
             raise UserError(f"{path} is {size}, but {info.name} is used at {side} x {side}; resize the set first")
-        if image.mode not in _MODES:
-            raise UserError(f"{path} is no RGB image of 8 bits a channel but {image.mode}; convert the set first")
 
 
 def _check_draft(source: Path, draft: Path, real: Dataset, ipc: int, allow_overlap: bool) -> str:

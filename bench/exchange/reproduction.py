@@ -145,7 +145,7 @@ def verdict(row: Any, results: Sequence[Again], here: Mapping[str, str]) -> tupl
     if not other:
         like = "portable kernels and versions" if portable else "the CPU, the kernels, the threads and the versions"
         return (
-            f"{said}; {like} are the recorded ones, so bits should be the same: the code or the data is another",
+            f"{said}; {like} are the recorded ones, so the code or the data is another",
             False,
         )
     why = f"computed elsewhere: {', '.join(other)}"
