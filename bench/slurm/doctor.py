@@ -35,6 +35,7 @@ from pathlib import Path
 from bench.slurm.node_check import is_held
 sys.exit(7 if is_held(Path(sys.argv[1]), sys.argv[2]) else 0)
 """
+_LEAST_SHARED = 1.0  # GiB; a container has 64 MiB unless told otherwise
 _HELD = 7  # the exit code of that
 _LOCK_ADVICE = "cells would be computed twice: put the store on a file system with flock (Lustre: mount -o flock)"
 
@@ -67,6 +68,13 @@ def check_machine(path: Path) -> Iterator[Check]:
         free = shutil.disk_usage(store.root).free / 2**30
         yield Check("store", True, f"{store.root} is writable; {free:.0f} GiB are free")
         yield _locks(store)
+    shared = Path("/dev/shm")
+    if shared.is_dir():  # else a system without it
+        size = shutil.disk_usage(shared).total / 2**30
+        yield either(
+            "shared memory", size >= _LEAST_SHARED, f"{shared} has {size:.1f} GiB", f"{shared} has {size:.2f} GiB",
+            "workers hand images over through it: docker run --shm-size=8g, or DISTILL_BENCH_WORKERS=0",
+        )  # fmt: skip
     torch = check_torch()
     yield either("torch", not torch.error, str(torch), torch.error, "install it as its site says for this machine")
 

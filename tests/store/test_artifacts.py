@@ -80,6 +80,25 @@ def test_damage_is_noticed_by_digest(tmp_path: Path, damage: str) -> None:
         store.verify(record)
 
 
+def test_a_large_file_is_hashed_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    record = committed(store, cell())
+    hashed: list[str] = []
+    monkeypatch.setattr(store_module, "_LARGE", 1)
+    digest = store_module.sha256_of
+    monkeypatch.setattr(store_module, "sha256_of", lambda path: (hashed.append(path.name), digest(path))[1])
+    for _ in range(3):
+        Store(tmp_path).verify(record)
+    assert len(hashed) == len(record.files) == len(set(hashed))
+    path = store.folder(record.id) / next(iter(record.files))
+    content = path.read_bytes()
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])  # of the same size
+    with pytest.raises(Damaged):
+        store.verify(record)
+    path.write_bytes(content)
+    store.verify(record)
+
+
 @pytest.mark.parametrize("text", ["", "{", '{"schema_version": 1}', '{"schema_version": 99}'])
 def test_a_record_that_is_none_is_damage(tmp_path: Path, text: str) -> None:
     store = Store(tmp_path)
