@@ -29,7 +29,7 @@ from bench.store.cell import Cell
 from bench.store.record import FileFacts, Record, RunFacts
 
 METHODS = ("sre2l", "g_vbsm", "rded", "hello")
-LABELS = ("native", "online", "stored:topk10", "stored:prune10+topk10+int8", "static:fp16", "teacher:int8", "hard")
+LABELS = ("native", "online", "stored:topk3", "stored:prune10+topk3+int8", "static:fp16", "teacher:int8", "hard")
 RUN = RunFacts(started="2026-01-01T00:00:00+00:00", seconds=1.5, peak_memory=1 << 30, environment={"cpu": "made up"})
 
 
