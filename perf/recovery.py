@@ -93,7 +93,7 @@ def g_vbsm(
         with ExitStack() as opened:
             pairs = zip(nets, layouts, strict=True)
             matchers = [opened.enter_context(Matcher(net, layout, 1, config)) for net, layout in pairs]
-            loss = PoolLoss(matchers, labels[None], [0], config, 0)
+            loss = PoolLoss(matchers, [None] * len(nets), labels[None], [(0, 0)], config, 0)
             return recover(start, loss, views, lr=config.lr, mean=MEAN, std=STD)
 
     return run

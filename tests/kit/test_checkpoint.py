@@ -137,6 +137,7 @@ def test_nothing_whole_is_nothing(tmp_path: Path) -> None:
 def test_killed_while_it_writes_the_older_one_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = Checkpoint(tmp_path)
     checkpoint.save({"x": torch.arange(3)}, epoch=1)
+    flush()
 
     def killed(handle: int) -> None:
         raise KeyboardInterrupt
@@ -180,6 +181,7 @@ def test_a_dear_one_is_seldom_due(tmp_path: Path, clock: list[float], monkeypatc
     def slow_disk(handle: int) -> None:
         clock[0] += 6
 
+    flush()
     monkeypatch.setattr("os.fsync", slow_disk)
     checkpoint.save({"x": torch.arange(3)})
     flush()
