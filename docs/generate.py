@@ -22,11 +22,12 @@ BOARDS = ("digits", "fashion-mnist", "icons-100")
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the committed boards, with their figures and records."""
+    """Add the committed boards, with their figures and records, and the benchmarks."""
     for name in BOARDS:
         home = ROOT / "leaderboards"
         for path in [*home.glob(f"{name}.*"), *(home / name).glob("*.[sp][vn]g")]:
             files.append(File.generated(config, str(path.relative_to(ROOT)), abs_src_path=str(path)))
+    files.append(File.generated(config, "perf.md", abs_src_path=str(ROOT / "perf" / "README.md")))
     return files
 
 
