@@ -32,8 +32,7 @@ class Classification(Evaluator):
         protocol, classes = request.protocol, request.dataset.logits
         if isinstance(protocol, ClassificationProtocol):
             for codec in request.codecs:
-                if codec.fit in ("vq", "lowrank") or (codec.renorm and 0 < codec.keep < classes):
-                    check_complete(protocol)
+                check_complete(protocol, codec.complete(classes))
 
     def evaluate(self, task: EvaluationTask) -> dict[str, Any]:
         from bench.kit.accuracy import TestImages
@@ -86,15 +85,14 @@ def train_classifier(
     from evaluators.label_reading import LabelReading
     from evaluators.student_training import train_student
 
-    if task.labels is not None and not task.labels.complete:
-        check_complete(protocol)
+    check_complete(protocol, task.labels is None or task.labels.complete)
     loss = LabelReading(protocol, len(protocol.view_epochs(schedule.epochs, task.ipc)))
     return train_student(student, train, schedule, tests, protocol, task, loss)
 
 
-def check_complete(protocol: ClassificationProtocol) -> None:
-    """Raise a UserError where labels leave classes out, and the loss compares all logits."""
-    if protocol.loss != "kl":
+def check_complete(protocol: ClassificationProtocol, complete: bool) -> None:
+    """Raise a UserError where labels do not bring back all logits, and the loss compares them."""
+    if protocol.loss != "kl" and not complete:
         raise UserError(
             f"{protocol.name} compares all logits ({protocol.loss}), but renormK keeps only those of the likeliest "
             "classes, and vqM and lowrankR leave out what all have in common; use topkK, or a protocol with loss kl"

@@ -141,8 +141,9 @@ def test_losses_of_all_logits_are_refused_with_labels_that_leave_classes_out(los
         rules = protocol(loss=loss)
         Classification().check(EvaluationRequest(rules, dataset().info, info, ("convnet3",), codecs))
 
-    with pytest.raises(UserError, match="use topkK"):
-        check("prune10+renorm2")
+    for codec in ("prune10+renorm2", "vq2", "lowrank2", "prune10+lowrank4+int8"):
+        with pytest.raises(UserError, match="use topkK"):
+            check(codec)
     for codec in ("topk2", "renorm4", "int8", "prune10+fp16"):
         check(codec)
 

@@ -121,8 +121,10 @@ def test_labels_of_other_images_or_another_class_order_are_refused(make_task: Ma
         Classification().evaluate(make_task(protocol(), labels=labels, data=reordered))
 
 
-def test_labels_of_the_likeliest_classes_alone_do_not_go_with_mse(make_task: MakeTask, tmp_path: Path) -> None:
-    rules = protocol(loss="mse")
-    labels = stored(make_task(rules), tmp_path / "labels", "renorm2")
+@pytest.mark.parametrize("loss", ["mse", "cosine"])
+@pytest.mark.parametrize("codec", ["renorm2", "lowrank2", "vq1"])
+def test_incomplete_labels_go_with_kl_alone(make_task: MakeTask, tmp_path: Path, codec: str, loss: str) -> None:
+    rules = protocol(loss=loss)
+    labels = stored(make_task(rules), tmp_path / "labels", codec)
     with pytest.raises(UserError, match="use topkK"):
         Classification().evaluate(make_task(rules, labels=labels))

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from bench.api.stored.codec import LabelCodec
 from bench.api.stored.columns import ITEM_BYTES, fitted_tensors, label_columns
-from bench.kit.labels.codecs import Largest, codec_for, is_complete
+from bench.kit.labels.codecs import Largest, codec_for
 from bench.kit.labels.fidelity import compare
 from bench.kit.labels.linear import _shrunk, fit_features, fit_lowrank, robust
 from bench.kit.labels.numbers import Codec, Fp32, Parts, Whole, pack, unpack
@@ -185,7 +185,7 @@ def test_rows_are_independent_and_nothing_waits_for_the_device(text: str) -> Non
 
 
 def test_only_renorm_is_incomplete() -> None:
-    incomplete = [text for text in (*CODECS, "renorm12") if not is_complete(LabelCodec.parse(text), 12)]
+    incomplete = [text for text in (*CODECS, "renorm12") if not LabelCodec.parse(text).complete(12)]
     assert incomplete == ["renorm1+int8", "renorm3", "renorm3+fp32"]
 
 
@@ -278,7 +278,7 @@ def test_features_and_head_are_the_logits(numbers: str, tolerance: float) -> Non
     spec = LabelCodec.parse(f"features8+{numbers}")
     codec = codec_for(spec, 50, fit_features(spec, hidden[None], weight, bias), 30)
     torch.testing.assert_close(codec.decode(codec.encode(hidden)), hidden @ weight.T + bias, atol=tolerance, rtol=0.01)
-    assert is_complete(spec, 50) and not is_complete(LabelCodec.parse("vq8"), 50)
+    assert spec.complete(50) and not LabelCodec.parse("vq8").complete(50)
 
 
 def test_more_codes_come_nearer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,6 +106,10 @@ class LabelCodec(BaseConfig):
         """Return about how many epochs' worth of views are stored of a schedule."""
         return self.pool or epochs / self.prune
 
+    def complete(self, classes: int) -> bool:
+        """Return whether all logits come back; not all classes do, or not what a view's logits share."""
+        return self.fit not in ("vq", "lowrank") and (not self.renorm or self.keep in (0, classes))
+
     @property
     def version(self) -> int:
         """The version of the number format."""

@@ -73,8 +73,3 @@ def codec_for(spec: LabelCodec, classes: int, fitted: Parts | None = None, image
     if spec.fit:
         return Linear(spec, numbers, fitted or {}, images)
     return Largest(spec.keep, classes, numbers, spec.renorm) if spec.keep else numbers
-
-
-def is_complete(spec: LabelCodec, classes: int) -> bool:
-    """Return whether all logits come back: some codecs leave classes out, or what a view's logits have in common."""
-    return spec.fit not in ("vq", "lowrank") and (not spec.renorm or spec.keep in (0, classes))

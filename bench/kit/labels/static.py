@@ -13,7 +13,7 @@ from torch import Tensor
 from bench.api import Images, LabelSource, Progress
 from bench.api.stored.codec import LabelCodec
 from bench.kit.checkpoint import Checkpoint
-from bench.kit.labels.codecs import codec_for, is_complete
+from bench.kit.labels.codecs import codec_for
 from bench.kit.labels.numbers import Parts
 from bench.kit.labels.stored import MadeFor
 from bench.kit.validation import check_finite, check_logits
@@ -31,7 +31,7 @@ class StaticLabels(LabelSource):
     def __init__(self, parts: Parts, codec: LabelCodec, classes: int, made_for: MadeFor, device: torch.device):
         """Decode ``parts``: the encoded logits, N rows each, on the host."""
         self.parts, self.codec, self.classes, self.made_for = parts, codec, classes, made_for
-        self.complete = is_complete(codec, classes)
+        self.complete = codec.complete(classes)
         self.logits = codec_for(codec, classes).decode({name: part.to(device) for name, part in parts.items()})
 
     def check(self, images: Images, order_hash: str) -> None:

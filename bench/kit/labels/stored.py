@@ -22,7 +22,7 @@ from bench.api.stored.columns import FITTED, file_bytes, label_columns
 from bench.api.stored.layout import LabelLayout, shard_name
 from bench.errors import UserError
 from bench.kit.images import link
-from bench.kit.labels.codecs import codec_for, is_complete
+from bench.kit.labels.codecs import codec_for
 from bench.kit.views import AugmentedBatch
 
 _OPEN = 2  # shards that are mapped at a time: memory stays flat however many there are
@@ -86,7 +86,7 @@ class StoredLabels(LabelSource):
         self.classes = layout.classes
         self.codec = codec_for(layout.codec, layout.classes, fitted, layout.schedule.images)
         self.fidelity: Mapping[str, float] = {}  # to the label model, where the labels were just stored
-        self.complete = is_complete(layout.codec, layout.classes)
+        self.complete = layout.codec.complete(layout.classes)
         self._names = [column.name for column in label_columns(layout.codec, layout.classes)]
         self._shard = lru_cache(_OPEN)(partial(_mapped, folder, self._names))
 
