@@ -36,7 +36,7 @@ class UserError(Exception):
 
 
 class Unusable(UserError):
-    """What every cell of a run needs can't be used (the data, the store), so that the run stops."""
+    """Unusable data or store, which every cell needs, so that the run stops."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

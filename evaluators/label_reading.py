@@ -1,4 +1,4 @@
-"""How a student of classification reads labels: the loss, its temperatures, and what is calibrated along the way."""
+"""Loss of a student of classification: the temperatures of labels and student, and their calibration."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from evaluators.student_protocol import Rate, StudentProtocol, by_ipc
 
 
 class StudentLoss:
-    """What a student answers for a batch of views, and the loss of its answer."""
+    """Forward pass of a student on a batch of views, and its loss."""
 
     def forward(self, student: nn.Module, views: AugmentedBatch) -> Tensor:
         """Return the output of a student."""

@@ -17,7 +17,7 @@ from bench.store.cell import Stage
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bench.execution.options import Options
+    from bench.execution.jobs import Options
     from bench.execution.scheduling import Schedule
     from bench.planning.grid import Grid
     from bench.slurm.profile import Profile
@@ -103,7 +103,7 @@ def compute(
     """
     from bench.api import catalogue
     from bench.execution.environment import code
-    from bench.execution.options import Options
+    from bench.execution.jobs import Options
     from bench.execution.provenance import changed_code, keep_contents
     from bench.execution.scheduling import prepare
     from bench.planning import manifest

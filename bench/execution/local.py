@@ -23,7 +23,7 @@ from bench.errors import UserError
 from bench.execution import workers
 from bench.execution.environment import accelerators
 from bench.execution.heartbeat import record_death
-from bench.execution.options import Options
+from bench.execution.jobs import Options
 from bench.execution.scheduling import Schedule, Watcher, shareable
 from bench.planning.grid import Grid
 from bench.store.artifacts import Store

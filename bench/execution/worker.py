@@ -27,7 +27,7 @@ from bench.errors import Unusable, UserError
 from bench.execution import stages
 from bench.execution.environment import choose_kernels, code, device_for, environment
 from bench.execution.heartbeat import Heartbeat, log
-from bench.execution.options import Options
+from bench.execution.jobs import Options
 from bench.execution.provenance import plugins
 from bench.execution.scheduling import finished
 from bench.kit import checkpoint, distributed, peak_memory

@@ -20,7 +20,7 @@ from typing import Any
 from bench import stopping
 from bench.errors import UserError
 from bench.execution.heartbeat import record_death
-from bench.execution.options import Options
+from bench.execution.jobs import Options
 from bench.planning.grid import Grid
 from bench.store.artifacts import Store
 from bench.store.cell import Cell

@@ -29,7 +29,7 @@ _AT_ONCE = 4096
 @final
 @dataclass(frozen=True)
 class Leakage:
-    """What the images of a data set look like, so that copies of test images are found."""
+    """Perceptual hashes of a data set's images, by which copies of test images are found."""
 
     test: NDArray[np.uint8]  # hashes (M, HASH) of test images as they are tested, and as they are where they are small
     test_thumbs: NDArray[np.uint8]  # (M, 3 · SIDE²) of the same
@@ -58,7 +58,7 @@ class Leakage:
 
     @property
     def refusal(self) -> str:
-        """Why the data set is refused; empty: it is not."""
+        """Reason to refuse the data set; empty: there is none."""
         count, copies = self.counts.tolist()
         return too_many(copies, count, "test images are training images, too")
 

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from bench.execution import heartbeat
 from bench.execution.heartbeat import STALE_AFTER, record_death
-from bench.execution.jobs import JobQueue
-from bench.execution.options import Options
+from bench.execution.jobs import JobQueue, Options
 from bench.execution.scheduling import Schedule, Watcher, finished
 from bench.slurm import journal, queue
 from bench.slurm.submit import Submission

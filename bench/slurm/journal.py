@@ -22,8 +22,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.api import BaseConfig
-from bench.execution.jobs import SubmittedTask
-from bench.execution.options import Options
+from bench.execution.jobs import Options, SubmittedTask
 from bench.planning.grid import Grid
 from bench.slurm.queue import PREFIX
 from bench.store.artifacts import Store, write_atomically

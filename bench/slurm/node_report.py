@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from bench.errors import UserError
 from bench.execution.environment import code
-from bench.execution.options import Options
+from bench.execution.jobs import Options
 from bench.slurm import queue
 from bench.slurm.arrays import Array
 from bench.slurm.doctor import Check, either

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import UserError
-from bench.execution.options import Options
+from bench.execution.jobs import Options
 from bench.execution.scheduling import Schedule, shareable
 from bench.planning.cost_estimate import LEAST as LARGE
 from bench.planning.cost_estimate import LikeCells

@@ -17,7 +17,7 @@ from bench.api import catalogue
 from bench.cli import launch, main, screen
 from bench.cli.retry import with_descendants
 from bench.execution import heartbeat
-from bench.execution.options import Options
+from bench.execution.jobs import Options
 from bench.execution.status import GridStatus, collect_status
 from bench.planning import manifest
 from bench.planning.grid import Grid, Request

@@ -14,8 +14,8 @@ import torch
 
 from bench.api import LabelSource, catalogue
 from bench.errors import UserError
+from bench.execution.jobs import Options
 from bench.execution.local import count_slots
-from bench.execution.options import Options
 from bench.kit import peak_memory
 from bench.kit.views import AugmentedBatch
 from bench.planning.grid import Request

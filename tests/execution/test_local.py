@@ -19,7 +19,7 @@ from bench.cli import main
 from bench.errors import UserError
 from bench.execution import heartbeat, local
 from bench.execution.environment import accelerators, device_for, environment
-from bench.execution.options import Options
+from bench.execution.jobs import Options
 from bench.execution.scheduling import Schedule, shareable
 from bench.planning.grid import Request
 from bench.planning.plan import plan

@@ -36,7 +36,7 @@ class Weights:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What open_clip knows of the tag."""
+        """Settings of the tag in open_clip."""
         found: dict[str, Any] = open_clip.get_pretrained_cfg(self.arch, self.tag)
         return found
 

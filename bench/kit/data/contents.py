@@ -1,4 +1,4 @@
-"""What the image files of a data set hold: a hash of each, and a digest of all with their classes; torch-free.
+"""Contents of a data set's image files: a hash of each, and a digest of all with their classes; torch-free.
 
 A file is read once. Its hash is remembered in the user's cache and believed for as long as size, times, and inode of
 the file are what they were; a file that was changed just before it was read is not. A store keeps the contents that
