@@ -17,6 +17,7 @@ from pydantic import Field
 from bench.api.config import BaseConfig, affects
 from bench.api.plugins import Group
 from bench.errors import UserError, unknown
+from bench.files import sha256_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -173,8 +174,7 @@ class TeacherSpec(BaseConfig):
         found = []
         for path in self.files:
             try:
-                with Path(path).open("rb") as stream:
-                    found.append(hashlib.file_digest(stream, "sha256").hexdigest())
+                found.append(sha256_of(Path(path)))
             except OSError as error:
                 raise UserError(f"the teacher file {path} can't be read: {error.strerror}") from None
         if not self.file_epochs:

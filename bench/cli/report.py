@@ -78,8 +78,9 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def _draw_grids(arguments: argparse.Namespace, datasets: set[str]) -> None:
     from bench.exchange.nearest_images import draw_grids  # imports torch
+    from bench.files import write_atomically
     from bench.report.image_grid import SUFFIX
-    from bench.store.artifacts import Store, write_atomically
+    from bench.store.artifacts import Store
 
     store = Store(flags.existing_store(arguments.store or Path(os.environ.get(flags.STORE_VARIABLE, ".bench"))))
     for dataset in sorted(datasets):

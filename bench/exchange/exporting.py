@@ -24,10 +24,11 @@ from bench.api import Dataset, DatasetInfo, MethodInfo, catalogue, registry
 from bench.errors import UserError
 from bench.exchange.card import card
 from bench.exchange.distilled_set import LABELS, MANIFEST, ClassFolder, DataFacts, LabelFacts, SetManifest
+from bench.files import write_atomically
 from bench.kit import data
 from bench.planning import manifest as grids
 from bench.report.results import load_results
-from bench.store.artifacts import Damaged, Store, write_atomically
+from bench.store.artifacts import Damaged, Store
 from bench.store.cell import Cell
 from bench.store.record import Record
 

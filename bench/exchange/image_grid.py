@@ -8,8 +8,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from bench.errors import UserError
+from bench.files import write_atomically
 from bench.kit.data.decoding import opened, rgb
-from bench.store.artifacts import write_atomically
 
 MOST_CLASSES, MOST_EACH = 100, 20  # lines and columns of a picture that still opens in any viewer
 _SMALLEST_TILE = 48  # px; smaller images are enlarged by a whole factor, so that their pixels stay square

@@ -21,6 +21,7 @@ from bench.api import Dataset, DatasetInfo, catalogue
 from bench.errors import UserError, unknown
 from bench.exchange import image_grid
 from bench.exchange.distilled_set import IMAGES, KEPT, LABELS, DataFacts, ImportedSet, SetManifest, home
+from bench.files import sha256_of, write_atomically
 from bench.kit import data
 from bench.kit import images as image_files
 from bench.kit import labels as label_sources
@@ -29,7 +30,7 @@ from bench.kit.labels.static import StaticLabels
 from bench.kit.labels.stored import StoredLabels
 from bench.kit.overlap import Leakage, too_many
 from bench.kit.validation import InvalidResult, check_finite, check_images
-from bench.store.artifacts import Store, sha256_of, write_atomically
+from bench.store.artifacts import Store
 
 # 3, 00003, class00003, new003 (SRe2L, G_VBSM), 00003-dress (as we export)
 _NUMBERED = re.compile(r"(?:class[ _-]?|new)?(\d+)(?:[ _-].*)?")

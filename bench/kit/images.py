@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from bench.api import Images
+from bench.files import sha256_of
 from bench.kit.data.decoding import decode, opened
 from bench.kit.validation import check_finite
 
@@ -105,9 +106,7 @@ def files_digest(folder: Path) -> str:
     """Return the SHA-256 (hex) of the relative paths and the contents of all files in a folder."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{sha256_of(path)}\n".encode())
     return digest.hexdigest()
 
 

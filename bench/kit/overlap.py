@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from bench.api import Dataset, Split
-from bench.kit.data.contents import BROKEN, HASH, replaced
+from bench.files import replaced
+from bench.kit.data.contents import BROKEN, HASH
 from bench.kit.data.dataset import MOST_CHECKED, FileDataset, Resident
 
 # Of the test images, or of the synthetic ones. Copies can move a top-1 by their share at most, and one point is what

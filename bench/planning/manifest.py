@@ -8,8 +8,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from bench.api import BaseConfig
+from bench.files import write_atomically
 from bench.planning.grid import Grid
-from bench.store.artifacts import Store, write_atomically
+from bench.store.artifacts import Store
 from bench.store.sealing import read_sealed, sealed
 
 

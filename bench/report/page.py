@@ -21,6 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
+from bench.files import write_atomically
 from bench.format import NONE, percent, plain, plural, seconds, size
 from bench.report.board import section, tables
 from bench.report.columns import COLUMNS, METRICS, RARE, Marks, heading
@@ -28,7 +29,6 @@ from bench.report.command import command
 from bench.report.figures import Figure
 from bench.report.image_grid import ImageGrids
 from bench.report.rows import environment_facts, records
-from bench.store.artifacts import write_atomically
 
 FOLDER = Path(__file__).parent / "templates"
 PLAIN_HTML = re.compile(r'<wbr>|<a id="\w+"></a>|</?details>|<summary>.*</summary>')  # what boards have of it

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from bench.errors import UserError
+from bench.files import write_atomically
 from bench.format import csv_text
 from bench.planning import suites
 from bench.report import board
@@ -30,7 +31,7 @@ from bench.report.papers import efficiency, published, trends
 from bench.report.results import SUITES, Board, from_store, read
 from bench.report.rows import records
 from bench.store import predictions
-from bench.store.artifacts import Store, write_atomically
+from bench.store.artifacts import Store
 from bench.store.cell import canonical
 from bench.store.entries import SUFFIX, Entry, in_order, write_jsonl
 from bench.store.locks import lock

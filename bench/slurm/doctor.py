@@ -21,11 +21,12 @@ from pathlib import Path
 
 from bench.errors import UserError
 from bench.execution.environment import code
+from bench.files import write_atomically
 from bench.slurm import queue
 from bench.slurm.node_check import check_torch
 from bench.slurm.profile import Profile
 from bench.slurm.submit import accelerator_warning
-from bench.store.artifacts import Store, write_atomically
+from bench.store.artifacts import Store
 from bench.store.locks import lease
 
 _COMMANDS = ("sbatch", "squeue", "scancel", "sinfo", "srun", "scontrol")

@@ -23,9 +23,10 @@ from pydantic import ValidationError
 
 from bench.api import BaseConfig
 from bench.execution.jobs import Options, SubmittedTask
+from bench.files import write_atomically
 from bench.planning.grid import Grid
 from bench.slurm.queue import PREFIX
-from bench.store.artifacts import Store, write_atomically
+from bench.store.artifacts import Store
 
 _RUN, _JOURNAL = "run.json", "journal.jsonl"
 

@@ -18,8 +18,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bench.execution.environment import code
+from bench.files import write_atomically
 from bench.slurm import queue
-from bench.store.artifacts import write_atomically
 from bench.store.locks import lease
 
 HELLO, REPLY, FACTS = "hello.json", "reply.json", "facts.json"

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from bench.errors import UserError
 from bench.execution.environment import code
 from bench.execution.jobs import Options
+from bench.files import write_atomically
 from bench.slurm import queue
 from bench.slurm.arrays import Array
 from bench.slurm.doctor import Check, either
@@ -22,7 +23,7 @@ from bench.slurm.journal import Journal, Run
 from bench.slurm.node_check import FACTS, HELLO, REPLY, UNSEEN, Facts, NodeCheck, read_file
 from bench.slurm.profile import Profile, Resources
 from bench.slurm.sbatch import call_sbatch
-from bench.store.artifacts import Store, write_atomically
+from bench.store.artifacts import Store
 from bench.store.locks import lease
 
 _MINUTES = 10  # time limit of the job

@@ -14,6 +14,7 @@ from pathlib import Path
 from bench.errors import UserError
 from bench.execution.jobs import Options
 from bench.execution.scheduling import Schedule, shareable
+from bench.files import write_atomically
 from bench.planning.cost_estimate import LEAST as LARGE
 from bench.planning.cost_estimate import LikeCells
 from bench.slurm import journal, queue
@@ -22,7 +23,7 @@ from bench.slurm.journal import ArrayPlan, Journal, Run
 from bench.slurm.profile import REPORT, Profile, Resources
 from bench.slurm.sbatch import call_sbatch
 from bench.slurm.task import Report, Task
-from bench.store.artifacts import Store, write_atomically
+from bench.store.artifacts import Store
 from bench.store.locks import lock
 from bench.store.record import Record
 

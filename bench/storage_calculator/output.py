@@ -12,12 +12,12 @@ from pathlib import Path
 from pydantic_core import to_jsonable_python
 
 from bench.errors import UserError
+from bench.files import write_atomically
 from bench.format import csv_text, escape, markdown_table, slug
 from bench.storage_calculator.papers import claims
 from bench.storage_calculator.request import StorageRequest
 from bench.storage_calculator.sizes import Size, author_files, sizes
 from bench.storage_calculator.tables import Table, tables
-from bench.store.artifacts import write_atomically
 
 REQUEST = ".request.json"  # ends the name of the file that keeps the request
 

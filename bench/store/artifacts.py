@@ -29,40 +29,17 @@ from pathlib import Path
 from typing import Literal
 
 from bench.errors import UserError
+from bench.files import UMASK, sha256_of, write_atomically
 from bench.store.record import FileFacts, Record
 from bench.store.sealing import read_sealed
 
 RECORD = "record.json"
 FORMAT = 3  # raise it when identities or the layout change: an older store is then named and left alone
 _LARGE = 2**26  # bytes of a file that is not hashed again while it stays the same
-_UMASK = os.umask(0)  # it can only be read by setting it
-os.umask(_UMASK)
 
 
 class Damaged(Exception):
     """An artifact is there but is not what its record says; the message names the file."""
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write ``content`` so that a reader, or a kill at any moment, finds the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            os.fchmod(handle, 0o666 & ~_UMASK)  # mkstemp's files are for their owner alone; colleagues read ours
-            stream.write(content.encode() if isinstance(content, str) else content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, as hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:
@@ -230,7 +207,7 @@ class Store:
             _flush(path)
         write_atomically(draft / RECORD, record.text)
         self.discard(record.id)
-        draft.chmod(0o777 & ~_UMASK)
+        draft.chmod(0o777 & ~UMASK)
         draft.rename(self.folder(record.id))
         _flush(self.root / "cells")
         (self.root / "failures" / f"{record.id}.json").unlink(missing_ok=True)

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from bench.errors import UserError
+from bench.files import write_atomically
 from bench.store import artifacts as store_module
-from bench.store.artifacts import Damaged, Store, write_atomically
+from bench.store.artifacts import Damaged, Store
 from bench.store.cell import Cell
 from bench.store.locks import lease
 from bench.store.record import Record, RunFacts

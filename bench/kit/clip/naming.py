@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from functools import cache
 from pathlib import Path
+
+from bench.files import sha256_of
 
 ICON_CLIP = "icon-clip"
 ICON_CLIP_FOLDER = Path(__file__).with_name("icon_clip")
@@ -42,5 +43,4 @@ def file_digest(path: Path) -> str:
 
 @cache  # a plan asks once for every cell it makes
 def _digest(path: Path, size: int, changed: int) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return sha256_of(path)

@@ -12,19 +12,20 @@ import json
 import os
 import time
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.api.catalogue import ImageFiles, Listing
+from bench.api.catalogue import ImageFiles, Listing, own_folder
 from bench.errors import UserError
+from bench.files import replaced
 from bench.kit.data.decoding import processors
 
 HASH = 16  # bytes
@@ -133,7 +134,9 @@ def contents_of(files: ImageFiles, cache: Path | None = None) -> Contents:
     Raises:
         UserError: a file can't be read.
     """
-    started, cache = time.monotonic(), _user_cache() if cache is None else cache
+    started = time.monotonic()
+    if cache is None and (own := own_folder("cache")) is not None:  # without a home folder nothing is remembered
+        cache = own / "contents"
     parts, read = {}, 0
     for split, listing in zip(SPLITS, (files.train, files.val), strict=True):
         where = _short(str(listing.root.absolute()).encode("utf-8", "surrogateescape")).hex()
@@ -227,22 +230,5 @@ def _digest(ids: Iterable[str], parts: Mapping[str, Part]) -> str:
     return digest.hexdigest()
 
 
-def _user_cache() -> Path | None:
-    try:
-        return Path.home() / ".cache" / "distill-bench" / "contents"
-    except RuntimeError:  # without a home folder nothing is remembered
-        return None
-
-
 def _unpacked(array: Hashes) -> tuple[str, ...]:
     return tuple(array.tobytes().decode("utf-8", "surrogateescape").split("\0"))
-
-
-@contextmanager
-def replaced(path: Path) -> Iterator[BinaryIO]:
-    """Open a new file that takes the place of ``path`` when all is written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("wb") as stream:
-        yield stream
-    draft.replace(path)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from bench.api import registry
+from bench.files import write_atomically
 from bench.format import plain, round_size
-from bench.store.artifacts import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
