@@ -140,7 +140,13 @@ def test_a_module_labels_like_any_callable(digits: Images) -> None:
         (lambda p, y: (p, y, {"settings": {"epoch": 1}}), "did you mean 'epochs'"),
         (lambda p, y: (p, torch.rand(20, 9), {}), r"expected float \(N, 10\)"),
         (lambda p, y: (p, torch.full((20, 10), 0.1), {}), "look like probabilities; say soft="),
+        (lambda p, y: (p, torch.full((20, 10), 0.097), {}), "look like probabilities; say soft="),  # cut off
         (lambda p, y: (p, torch.randn(20, 10), {"soft": "probabilities"}), "not probabilities"),
+        (lambda p, y: (p // 128, y, {"value_range": (0, 1)}), "are 0 and 255; leave out value_range"),
+        (lambda p, y: (p / 255, y, {"value_range": (1, 0)}), "is no range"),
+        (lambda p, y: (p / 255, y, {"value_range": (0, 255)}), "from 0 to 1, next to nothing of value_range"),
+        (lambda p, y: (p, lambda views: torch.full((len(views), 10), 0.1), {}), "look like probabilities; return"),
+        (lambda p, y: (p, y, {"seeds": [0, 0]}), "hold one twice"),
         (lambda p, y: (p, torch.full((20, 10), torch.nan), {}), "not finite"),
         (lambda p, y: (p, lambda views: views.mean((2, 3)), {}), "mine labels with float32 of shape"),
         (lambda p, y: (p, lambda views: None, {}), "mine labels with NoneType"),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from functools import cache
+from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.api import DatasetInfo, TeacherSpec, registry
+from bench.api import DatasetInfo, TeacherSpec, architectures, registry
 from bench.api.plugins import Group
+from bench.api.stored.codec import FORMATS, LabelCodec
 from bench.errors import Unusable, UserError
 from bench.format import plural
 from bench.kit.data import scan
@@ -21,14 +23,33 @@ from bench.store.record import PluginFacts, Record
 from bench.version import __version__
 
 HARNESS = "bench.kit"  # the code behind teachers and stored labels
+GROUPS: dict[str, Group[Any]] = {
+    "method": registry.METHODS, "evaluator": registry.EVALUATORS, "student": architectures.STUDENTS, "codec": FORMATS,
+}  # fmt: skip
 
 
 def plugins(cell: Cell) -> tuple[PluginFacts, ...]:
-    """Describe the plug-in that computes a cell, or the harness where it does so itself."""
+    """Describe the plug-in that computes a cell, or the harness where it does so itself, and the network or codec."""
+    return *_computing(cell), *_parts(cell)
+
+
+def _parts(cell: Cell) -> tuple[PluginFacts, ...]:
+    """Describe the network of another package that a cell trains, or the number format that it stores labels in."""
+    arch = cell.fields.get("student") or cell.call.get("settings", {}).get("arch", "")
+    numbers = LabelCodec.parse(cell.call["codec"]).numbers if "codec" in cell.call else ""
+    named: tuple[tuple[Literal["student", "codec"], str], ...] = (("student", arch), ("codec", numbers))
+    return tuple(
+        PluginFacts(kind=kind, name=name, **_origin(GROUPS[kind].point(name)), settings={})
+        for kind, name in named
+        if name in GROUPS[kind]
+    )
+
+
+def _computing(cell: Cell) -> tuple[PluginFacts, ...]:
     if cell.stage == "evaluate":
-        return (_facts("evaluator", registry.EVALUATORS, cell, cell.fields["protocol"]),)
+        return (_facts("evaluator", cell, cell.fields["protocol"]),)
     if cell.by in registry.method_names():
-        return (_facts("method", registry.METHODS, cell, cell.call["settings"]),)
+        return (_facts("method", cell, cell.call["settings"]),)
     settings = cell.call
     if cell.stage == "teacher":
         settings = read_settings(TeacherSpec, cell.call["settings"], cell.id).model_dump(mode="json")
@@ -56,8 +77,8 @@ def changed_code(records: Iterable[Record]) -> list[str]:
     before: dict[str, list[str]] = {}
     for record in records:
         for one in record.plugins:
-            group: Group[Any] = registry.EVALUATORS if one.kind == "evaluator" else registry.METHODS
-            module = group.point(one.name).module if one.name in group else HARNESS if one.kind == "harness" else ""
+            group = GROUPS.get(one.kind)
+            module = HARNESS if group is None else group.point(one.name).module if one.name in group else ""
             if module and source_digest(module) != one.source:
                 before.setdefault(one.name, []).append(record.cell.stage)
     return [
@@ -67,16 +88,14 @@ def changed_code(records: Iterable[Record]) -> list[str]:
     ]
 
 
-def _facts(kind: Literal["method", "evaluator"], group: Group[Any], cell: Cell, values: dict[str, Any]) -> PluginFacts:
-    point, settings = group.point(cell.by), read_settings(group.get(cell.by).Config, values, cell.id)
-    return PluginFacts(
-        kind=kind,
-        name=cell.by,
-        distribution=point.dist.name if point.dist is not None else None,
-        version=point.dist.version if point.dist is not None else None,
-        source=source_digest(point.module),
-        settings=settings.model_dump(mode="json"),
-    )
+def _facts(kind: Literal["method", "evaluator"], cell: Cell, values: dict[str, Any]) -> PluginFacts:
+    settings = read_settings(GROUPS[kind].get(cell.by).Config, values, cell.id).model_dump(mode="json")
+    return PluginFacts(kind=kind, name=cell.by, **_origin(GROUPS[kind].point(cell.by)), settings=settings)
+
+
+def _origin(point: EntryPoint) -> dict[str, Any]:
+    named = {} if point.dist is None else {"distribution": point.dist.name, "version": point.dist.version}
+    return {"distribution": None, "version": None, **named, "source": source_digest(point.module)}
 
 
 @cache

@@ -33,6 +33,7 @@ from bench.api.stored.codec import LabelCodec
 from bench.errors import Unusable, UserError
 from bench.kit import data, images, labels, running
 from bench.kit.accuracy import TestImages
+from bench.kit.data.dataset import Resident
 from bench.kit.labels.fidelity import compare
 from bench.kit.labels.online import OnlineTeacher
 from bench.kit.labels.quantise import store_packed
@@ -41,6 +42,7 @@ from bench.kit.labels.storing import store
 from bench.kit.running import RunningTask
 from bench.kit.teachers import accuracy_check, train
 from bench.kit.teachers.trajectory import Trajectory
+from bench.kit.validation import InvalidResult
 from bench.planning.cells import TEACHER
 from bench.planning.protocols import read_settings
 from bench.store import predictions
@@ -98,6 +100,18 @@ def load_data(info: DatasetInfo, data_root: Path | None, kept: Path | None) -> D
         return data.load(info, data_root, kept)
     except UserError as error:
         raise Unusable(str(error)) from None
+
+
+def check_untouched(real: Dataset, by: str) -> None:
+    """Refuse what wrote into data in memory, and forget these: later cells of this process would see it.
+
+    Raises:
+        InvalidResult: it did.
+    """
+    read = [vars(real).get(split) for split in ("train", "test")]
+    if any(isinstance(split, Resident) and split.written for split in read):
+        load_data.cache_clear()
+        raise InvalidResult(f"{by} wrote into the real images or labels that it was handed; it should work on copies")
 
 
 def make_teacher(task: StageTask) -> Made:

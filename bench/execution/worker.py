@@ -109,6 +109,7 @@ def _compute(store: Store, grid: Grid, cell: Cell, options: Options) -> Outcome:
                 made = stages.STAGES[cell.stage](task)
             finally:
                 checkpoint.flush()  # the work folder is about to go, or to another process
+                stages.check_untouched(real, cell.by)
             overlap = _overlap(made, parents, copies, options.allow_overlap)
             if distributed.is_main():
                 record = Record(
@@ -230,6 +231,8 @@ def _seed(cell: Cell, threads: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+    torch.set_default_dtype(torch.float32)  # a plug-in may have left another
+    torch.set_grad_enabled(True)
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = False
 

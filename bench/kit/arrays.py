@@ -15,10 +15,11 @@ from bench.errors import UserError
 from bench.kit.labels.codecs import codec_for
 from bench.kit.labels.static import StaticLabels
 from bench.kit.labels.stored import MadeFor
-from bench.kit.validation import check_images, check_logits
+from bench.kit.validation import InvalidResult, check_images, check_logits
 
 Soft = Literal["logits", "probabilities"]
 _TOLERANCE = 1e-3  # of values outside a stated range, and of sums of probabilities
+_LEAST = 0.01  # of a stated range that images fill
 
 
 def images_of(
@@ -49,15 +50,24 @@ def images_of(
 
 def _bytes(pixels: Tensor, value_range: tuple[float, float] | None) -> Tensor:
     if not pixels.is_floating_point():
+        if value_range not in (None, (0, 255)):
+            raise UserError(f"images are {pixels.dtype}, whose black and white are 0 and 255; leave out value_range")
         return pixels
     if value_range is None:
         raise UserError("images are float; say which values are black and white, e.g. value_range=(0, 1)")
     low, high = value_range
+    if not low < high:
+        raise UserError(f"value_range ({low:g}, {high:g}) is no range; expected black, then white, e.g. (0, 1)")
     scaled = (pixels.double() - low) / (high - low)
     if not bool(((scaled >= -_TOLERANCE) & (scaled <= 1 + _TOLERANCE)).all()):
         raise UserError(
             f"images hold values from {float(pixels.min()):.4g} to {float(pixels.max()):.4g}, outside value_range "
             f"({low:g}, {high:g}); undo the normalisation, or state the range that they have"
+        )
+    if len(scaled) and float(scaled.max() - scaled.min()) < _LEAST:
+        raise UserError(
+            f"images hold values from {float(pixels.min()):.4g} to {float(pixels.max()):.4g}, next to nothing of "
+            f"value_range ({low:g}, {high:g}); state the range that they have"
         )
     return scaled.mul(255).round().clamp(0, 255).to(torch.uint8)
 
@@ -79,8 +89,8 @@ def static_source(
     values = labels.detach().float().cpu()
     if not bool(values.isfinite().all()):
         raise UserError("soft labels are not finite")
-    distributions = bool((values >= 0).all() and ((values.sum(1) - 1).abs() < _TOLERANCE).all())
-    if distributions and soft is None:
+    distributions = _distributions(values)
+    if soft is None and bool(((values >= 0) & (values <= 1)).all()):  # perhaps cut off or rounded ones
         raise UserError(
             "soft labels look like probabilities; say soft='probabilities', or soft='logits' if they are not"
         )
@@ -90,6 +100,10 @@ def static_source(
         values = values.clamp(min=torch.finfo(torch.float32).tiny).log()
     codec = LabelCodec.parse("fp16" if labels.dtype == torch.float16 else "fp32")
     return StaticLabels(codec_for(codec, info.classes).encode(values), codec, info.classes, made_for, device)
+
+
+def _distributions(values: Tensor) -> bool:
+    return bool((values >= 0).all() and ((values.sum(1) - 1).abs() < _TOLERANCE).all())
 
 
 @final
@@ -106,10 +120,14 @@ class CallableLabels(LabelSource):
         """Call the function.
 
         Raises:
-            InvalidResult: it returned something else than finite float32 logits.
+            InvalidResult: it returned something else than finite float32 logits, or probabilities.
         """
         logits = self.function(views.pixels)
         check_logits(logits, len(views), self.classes, self.who)
+        if _distributions(logits):
+            raise InvalidResult(
+                f"{self.who} labels with what look like probabilities; return logits, or their logarithm"
+            )
         return logits
 
     def save(self, folder: Path) -> None:

@@ -64,11 +64,12 @@ class Leakage:
         return too_many(copies, count, "test images are training images, too")
 
     def among(self, images: Tensor) -> int:
-        """Count the images, uint8 (N, 3, S, S), that are test images and no training images."""
-        hashes, thumbs = _look(images)
-        copies = _isin(hashes, self.test) | _near(thumbs, self.test_thumbs)
-        hashes, thumbs = hashes[copies], thumbs[copies]
-        return int((~(_isin(hashes, self.train) | _near(thumbs, self.train_thumbs))).sum())
+        """Count the images, uint8 (N, 3, S, S), that are test images and no training images, perhaps mirrored."""
+        looks = [_look(images), _look(images.flip(3))]
+        copies = np.any([_isin(one, self.test) | _near(thumb, self.test_thumbs) for one, thumb in looks], axis=0)
+        looks = [(one[copies], thumb[copies]) for one, thumb in looks]
+        known = np.any([_isin(one, self.train) | _near(thumb, self.train_thumbs) for one, thumb in looks], axis=0)
+        return int((~known).sum())
 
     def save(self, path: Path) -> None:
         """Write the file that :meth:`load` reads."""

@@ -74,7 +74,10 @@ def _method(variant: Variant, request: Request, dataset: DatasetInfo, usual: dic
 
 def _shown(variant: Variant, request: Request, dataset: DatasetInfo, method: Distiller) -> str:
     """Name a method as boards do: what differs from the usual shows in brackets."""
-    digests = [spec.file_sha256 for spec in dataset.foreign if spec.file_sha256]
+    told = [spec.model_dump(include={"mean", "std", "class_order", "weights"}, exclude_none=True, mode="json")
+            for spec in dataset.foreign]  # fmt: skip
+    digests = [digest([spec.file_sha256, own]) if own else spec.file_sha256
+               for spec, own in zip(dataset.foreign, told, strict=True) if spec.file_sha256]  # fmt: skip
     others = {
         "clip": request.clip,
         "teacher": (digests[0] if len(digests) == 1 else digest(digests))[:8] if digests else "",

@@ -135,6 +135,8 @@ def evaluate(
     seeds = tuple(seeds)
     if not seeds:
         raise UserError("seeds are empty; expected at least one, e.g. seeds=(0, 1, 2)")
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"seeds {seeds} hold one twice, which would be the same student")
     kind = _kind(labels)
     if kind not in (known := registry.evaluator(rules.evaluator).supported_labels):
         raise UserError(f"students of {rules.name} do not learn from {kind} labels, only from {', '.join(known)}")

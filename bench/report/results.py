@@ -93,6 +93,10 @@ def load_results(paths: str | Path | Iterable[str | Path]) -> pd.DataFrame:
         frames += [one.frame for one in found]
         left_out += [line for one in found for line in one.frame.attrs["left_out"]]
     frame = pd.concat([one for one in frames if len(one)] or [to_frame([])], ignore_index=True)
+    key = ["suite", "dataset", "cell", "data_digest", "state", "top1"]
+    frame = frame.drop_duplicates(key, ignore_index=True)  # of a store and of its boards
+    twice = frame[frame["state"] == "done"].groupby(["suite", "cell"])["top1"].nunique()
+    left_out += [f"{cell}: {count} records with other accuracies" for (_, cell), count in twice.items() if count > 1]
     frame.attrs["left_out"] = left_out
     return frame
 

@@ -41,7 +41,7 @@ class RunFacts(BaseConfig):
 class PluginFacts(BaseConfig):
     """The code behind a cell, and all its settings."""
 
-    kind: Literal["method", "evaluator", "harness"]
+    kind: Literal["method", "evaluator", "student", "codec", "harness"]
     name: str
     distribution: str | None  # None: it was installed by nobody
     version: str | None

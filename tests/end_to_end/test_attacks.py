@@ -13,7 +13,8 @@ from PIL import Image
 
 from bench.cli import main
 from bench.store.sealing import read_sealed
-from tests.conftest import draw_classes
+from tests.conftest import Bench, draw_classes
+from tests.packages import install
 
 Run = Callable[..., tuple[int, str]]
 
@@ -150,3 +151,69 @@ def test_a_protocol_does_not_pass_for_another(tmp_path: Path, changes: dict[str,
         assert said and said in str(error)
     else:
         assert not said
+
+
+MEDDLER = """
+from bench.api import BaseConfig, Distiller, Images, MethodInfo
+
+class Meddler(Distiller):
+    info = MethodInfo(name="meddler", title="Meddler", version=1, paper="", labels="hard")
+
+    class Config(BaseConfig):
+        pass
+
+    def distill(self, task):
+        pixels, labels = task.data.train.on("cpu")
+        at = [int((labels == label).nonzero()[0]) for label in range(3)]
+        images = Images(pixels[at].clone(), labels[at].clone())
+        {}
+        return images
+"""
+
+
+@pytest.mark.parametrize(
+    "line", ["task.data.test.labels[:] = 0", "pixels.fill_(7)", "task.data.test.on('cpu')[0].fill_(7)"]
+)
+def test_a_method_that_writes_into_the_data_fails_and_spoils_no_other_cell(
+    bench: Bench, tmp_path: Path, tiny_protocol: Path, line: str
+) -> None:
+    colours = draw_classes(tmp_path / "colours", side=32)
+    place = install(tmp_path / "theirs", "meddler", {"meddler.py": MEDDLER.format(line)},
+                    {"bench.methods": {"meddler": "meddler:Meddler"}})  # fmt: skip
+    words = ["run", "--methods", "meddler", "--ipc", "1", "--seeds", "0", "--students", "convnet2-w8", "--cluster",
+             "inline", "--protocol", "tiny.toml", "--dataset", f"folder:{colours}",
+             "--store", "s", "--out", "b"]  # fmt: skip
+    done = bench(*words, env={"PYTHONPATH": str(place)})
+    assert done.returncode == 1 and "meddler wrote into the real images or labels" in done.stdout + done.stderr
+    known = {path.name: read_sealed(path / "record.json") for path in (tmp_path / "s" / "cells").iterdir()}
+    meddled = bench(*words[:2], "random_real", *words[3:-4], "--store", "s2", "--out", "b2")
+    assert meddled.returncode == 0
+    for name in [one for one in known if "hard" in one]:
+        clean = json.loads(read_sealed(tmp_path / "s2" / "cells" / name / "record.json"))
+        assert json.loads(known[name])["result"] == clean["result"]
+
+
+STUDENT = """
+from bench.api import Student
+
+def build(classes, size):
+    from torch import nn
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * size**2, {0}), nn.ReLU(), nn.Linear({0}, classes))
+
+MINE = Student(title="mine", build=build)
+"""
+
+
+def test_students_of_other_code_are_other_rows(
+    bench: Bench, colours: Path, tmp_path: Path, tiny_protocol: Path
+) -> None:
+    for seed, width in enumerate((8, 2)):
+        text = STUDENT.format(width)
+        place = install(tmp_path / f"v{seed}", "mine", {"mine.py": text}, {"bench.students": {"mine": "mine:MINE"}})
+        done = bench("run", "--methods", "random_real", "--labels", "hard", "--ipc", "1", "--seeds", str(seed),
+                     "--no-baselines", "--students", "mine", "--cluster", "inline", "--protocol", "tiny.toml",
+                     "--dataset", f"folder:{colours}", "--store", "s", "--out", "b",
+                     env={"PYTHONPATH": str(place)})  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "b" / "folder-colours.csv").read_text().splitlines()[1:]
+    assert len(lines) == 2 and all("code of mine" in line for line in lines)

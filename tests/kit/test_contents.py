@@ -177,6 +177,7 @@ def test_copies_among_synthetic_images_are_known_as_they_are_and_nearly(
         torch.cat([x for x, _ in split.centered(image_size, "cpu")]) for split in (found.test, found.train)
     )
     assert (leakage.among(tested), leakage.among(trained)) == (8, 0)
+    assert (leakage.among(tested.flip(3)), leakage.among(trained.flip(3))) == (8, 0)
     again = []
     for pixels in tested:
         Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(tmp_path / "again.jpg", quality=75)

@@ -60,6 +60,11 @@ def test_what_stands_beside_a_file_counts_unless_flags_say_otherwise(tmp_path: P
     spec = teachers(grid_of(teacher=path, overrides={"teacher": {"accuracy": 0.8}}))["convnet3"]
     assert (spec.mean, spec.accuracy, spec.class_order) == ((0.5,) * 3, 0.8, "natural")
     assert grid_of(teacher=path).stage("teacher")[0].id != plain
+    shown = set()
+    for said in ("", "mean = [0.5, 0.5, 0.5]", "mean = [0.4, 0.5, 0.5]"):  # one file, three teachers, three rows
+        file(tmp_path / "conv.toml", f'arch = "convnet3"\n{said}\n')
+        shown.add(grid_of(teacher=str(tmp_path / "conv.pth")).stage("evaluate")[0].row["method"])
+    assert len(shown) == 3
     file(tmp_path / "conv.toml", "lr = 0.1")
     with pytest.raises(UserError, match=r"unknown key in \S*conv.toml 'lr'; known: accuracy, arch"):
         grid_of(teacher=path)

@@ -81,7 +81,10 @@ def test_folders_files_and_several_of_them(tmp_path: Path) -> None:
     frame = bench.load_results(tmp_path)
     assert list(zip(frame["dataset"], frame["suite"], strict=True)) == [("a", ""), ("b", "ablation")]
     both = bench.load_results([tmp_path / "a.records.jsonl", str(tmp_path)])
-    assert len(both) == 3 and both["source"].nunique() == 2
+    assert len(both) == 2 and both.attrs["left_out"] == []  # the same record counts once
+    (tmp_path / "c.records.jsonl").write_text(write_jsonl([entry(dataset="a", top1=0.1)]))
+    (said,) = bench.load_results(tmp_path).attrs["left_out"]
+    assert said.endswith(": 2 records with other accuracies")
     for nothing in (tmp_path / "no", tmp_path / "suites"):
         with pytest.raises(UserError, match="no records in"):
             bench.load_results(nothing)

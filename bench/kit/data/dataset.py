@@ -41,6 +41,8 @@ class Resident(Split):
         super().__init__(labels)
         self.pixels, self.channels, self.extras = pixels, channels, extras or {}
         self._copies: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self._held: list[tuple[Tensor, int]] = []  # with the number of writes into each
+        self._hold(pixels, labels)
 
     def on(self, device: Device) -> tuple[Tensor, Tensor]:
         """Return pixels with their extra channels, uint8 (N, 3 + P, H, W), and labels on ``device``."""
@@ -50,7 +52,16 @@ class Resident(Split):
             if self.channels is not None:
                 pixels = torch.cat([pixels, self.channels.to(device)], 1)
             self._copies[device] = pixels, self.labels.to(device)
+            self._hold(*self._copies[device])
         return self._copies[device]
+
+    @property
+    def written(self) -> bool:
+        """Whether somebody wrote into images or labels that were handed out."""
+        return any(tensor._version != writes for tensor, writes in self._held)
+
+    def _hold(self, *tensors: Tensor) -> None:
+        self._held += [(tensor, tensor._version) for tensor in tensors if not tensor.is_inference()]
 
     def views(
         self,
