@@ -28,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Run ``bench data``; return 1 when the data set is not complete."""
+    """Run ``bench data``; return 1 when the data set is not there, or leaks."""
     from bench.api import catalogue
     from bench.execution.datasets import describe
 

@@ -56,6 +56,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--wait", type=positive, default=5, metavar="MINUTES", help="in which each job must start (default: 5)"
     )
+    parser.set_defaults(no_preflight=False, out=None)
 
 
 def execute(arguments: argparse.Namespace) -> int:

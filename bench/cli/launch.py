@@ -66,23 +66,36 @@ def flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         action="store_true",
         help="compute even where more than 1 %% of the test images are training or synthetic images",
     )
+    group.add_argument("--no-preflight", action="store_true", help="don't try networks, files and the store beforehand")
     return group
 
 
-def preflight(grid: Grid, arguments: argparse.Namespace, force: Collection[Stage] = ()) -> None:
-    """Check what the cells to do need; nothing is loaded where there are none.
+def preflight(
+    grid: Grid, arguments: argparse.Namespace, force: Collection[Stage] = (), only: Collection[str] | None = None
+) -> None:
+    """Check what the cells to do need, unless ``--no-preflight``; nothing is loaded where there are none.
 
     Args:
         arguments: those of :func:`flags`.
+        only: the ids of the cells that are wanted, with their ancestors; None: all.
 
     Raises:
         UserError: everything that is wrong, in one line.
     """
     from bench.execution.preflight import check
+    from bench.planning.grid import ancestors
     from bench.store.artifacts import Store
 
+    if arguments.no_preflight:
+        return
+    cells = grid.cells
+    if only is not None:
+        wanted = ancestors([cell for cell in cells if cell.id in only], grid)
+        cells = tuple(cell for cell in cells if cell.id in wanted)
     there = Store(arguments.store).ids("cells") if (arguments.store / "cells").is_dir() else set()
-    check(grid, {cell.id for cell in grid.cells if cell.id not in there or cell.stage in force}, arguments.store)
+    check(
+        grid, {cell.id for cell in cells if cell.id not in there or cell.stage in force}, arguments.store, arguments.out
+    )
 
 
 def compute(

@@ -96,6 +96,7 @@ def _again(row: Any, wanted: list[Any], arguments: argparse.Namespace) -> int:
     arguments.device = arguments.device or ("cpu" if recorded.get("device", "cpu") == "cpu" else "auto")
     arguments.native_kernels |= recorded.get("kernels", "native") != "portable"
     arguments.out = arguments.out or arguments.store / "leaderboards"
+    launch.preflight(grid, arguments, only=cells)
     out = screen.console()
     for line in (f"{title(row)}: {plural(len(cells), 'student')} again", *notes):
         out.print(line, markup=False)

@@ -76,6 +76,7 @@ def execute(arguments: argparse.Namespace) -> int:
     for name in _AS_BEFORE:
         if getattr(arguments, name) is None:
             setattr(arguments, name, getattr(last.options, name) if last else arguments.defaults[name])
+    launch.preflight(grid, arguments, only=only)
     profile = load(arguments.profile or (last.profile if last else None))
     profile = profile.with_limits(arguments.memory, arguments.minutes, arguments.processes)
     return launch.compute(out, grid, arguments, only=only, profile=profile)

@@ -41,7 +41,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--small", action="store_true", help="the suite with fewer seeds and epochs, for two cores")
     group = launch.flags(parser)
     group.add_argument("--dry-run", action="store_true", help="print the plan, check what it needs, and stop")
-    group.add_argument("--no-preflight", action="store_true", help="don't try networks, files and the store beforehand")
     group.add_argument(
         "--force",
         action="append",
@@ -66,16 +65,14 @@ def execute(arguments: argparse.Namespace) -> int:
     if not arguments.dry_run:
         for grid in grids:
             catalogue.locate(grid.request.dataset, arguments.data_root)  # missing data is said at once
-            if not arguments.no_preflight:
-                launch.preflight(grid, arguments, arguments.force)
+            launch.preflight(grid, arguments, arguments.force)
     worst = 0
     for grid in grids:
         if len(grids) > 1:
             out.print(f"{grid.dataset.name}:", markup=False)
         if arguments.dry_run:
             plan_tables.show_plan(out, grid, arguments)
-            if not arguments.no_preflight:
-                launch.preflight(grid, arguments, arguments.force)
+            launch.preflight(grid, arguments, arguments.force)
         else:
             worst = max(worst, launch.compute(out, grid, arguments, force=arguments.force))
     return worst

@@ -59,11 +59,16 @@ class _Printable(Console):
         for text, style, control in super().render(renderable, options):
             yield Segment(text if control else printable(text, keep="\n"), style, control)
 
+    def on_broken_pipe(self) -> None:
+        """Go on in silence, as `bench run | head` expects: what is computed needs no reader."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
 
 def console() -> Console:
     """Return standard output; styled only on a terminal (rich heeds NO_COLOR)."""
     width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", _LOG_WIDTH))
-    return _Printable(highlight=False, soft_wrap=True, width=width)
+    return _Printable(highlight=False, emoji=False, soft_wrap=True, width=width)
 
 
 class _Table(Table):

@@ -120,7 +120,7 @@ def _watch(out: Console, manifests: list[Manifest], collect: Callable[[], list[G
     if not out.is_terminal:
         out.print(_render(manifests, found, out.width))
     with screen.LiveDisplay(out) as display, suppress(KeyboardInterrupt):
-        while not all(one.over for one in found):
+        while not (out.quiet or all(one.over for one in found)):
             display.show(partial(_render, manifests, found, out.width, out.height), partial(_line, found))
             time.sleep(pause)
             began = time.monotonic()

@@ -16,19 +16,20 @@ SAMPLE = 500  # images that sizes and statistics are taken of, evenly spread ove
 
 
 def describe(name: str, data_root: Path | None) -> dict[str, str]:
-    """Read a data set and describe it line by line; ``problem`` is among the keys where it can't be used.
+    """Read a data set and describe it line by line; ``problem`` is among the keys where it is not there, or leaks.
 
     Raises:
-        UserError: the name is unknown, or what follows its colon is no data set.
+        UserError: the name is unknown, or what is there is no data set.
     """
     info, root = catalogue.dataset(name), catalogue.root_of(name, data_root)
     lines = {"data set": f"{info.name}: {info.title}"}
     try:
-        place, found = catalogue.locate(name, data_root), data.load(info, root)
-        (low, high), mean, std = _sample(found.train)
-        copies = Leakage.of(found)
+        place = catalogue.locate(name, data_root)
     except UserError as problem:
         return {**lines, "problem": str(problem)}
+    found = data.load(info, root)
+    (low, high), mean, std = _sample(found.train)
+    copies = Leakage.of(found)
     smallest = int(torch.bincount(found.train.labels, minlength=info.classes).min())
     sizes = f"{low[0]} x {low[1]}" if low == high else f"{low[0]} x {low[1]} to {high[0]} x {high[1]}"
     held = "in memory" if isinstance(found.train, Resident) else "read per batch"

@@ -28,15 +28,16 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def check(grid: Grid, todo: Collection[str], store: Path) -> None:
-    """Check what the cells ``todo`` of a grid need.
+def check(grid: Grid, todo: Collection[str], store: Path, out: Path | None = None) -> None:
+    """Check what the cells ``todo`` of a grid need, whose boards are written to ``out``.
 
     Raises:
         UserError: everything that is wrong, in one line.
     """
     cells = [cell for cell in grid.cells if cell.id in todo]
     found = [*_networks(grid, cells), *_teacher_files(grid, cells), *_methods(grid, cells)]
-    found += [problem] if cells and (problem := try_store(store, label_bytes(grid, todo))) else []
+    if cells:
+        found += filter(None, [try_store(store, label_bytes(grid, todo)), try_store(out, flag="--out") if out else ""])
     if found:
         raise UserError("; ".join(dict.fromkeys(found)))
 
@@ -52,23 +53,27 @@ def label_bytes(grid: Grid, todo: Collection[str]) -> int:
     )
 
 
-def try_store(root: Path, planned: int = 0) -> str:
+def try_store(root: Path, planned: int = 0, flag: str = "--store") -> str:
     """Write, lock and rename a file where a store is or will be; return what is wrong, or nothing.
 
     Args:
         planned: the bytes to write there.
+        flag: that chooses the place.
     """
     place = root.absolute()
     while not place.exists():
         place = place.parent
+    if not place.is_dir():
+        return f"{flag} {root}: {place} is not a folder; choose one with {flag}"
     probe, moved = (place / f".bench-{os.getpid()}-{name}" for name in ("probe", "moved"))
     try:
+        probe.touch()
         with lock(probe, wait=False):
             probe.write_text("well")
             probe.replace(moved)
         free = shutil.disk_usage(place).free
     except OSError as error:
-        return f"the store {root} can't be written to ({error.strerror}); choose a folder of yours with --store"
+        return f"{flag} {root} can't be written to ({error.strerror}); choose a folder of yours with {flag}"
     except UserError as error:
         return str(error)
     finally:

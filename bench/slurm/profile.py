@@ -75,6 +75,8 @@ def _in_our_words(values: Any) -> Any:
         if name in _INSTEAD:
             raise ValueError(f"{key} is not used: expected {_INSTEAD[name]}")
         if name in ("gpus", "gpus_per_node", "gpus_per_task"):
+            if isinstance(value, bool) or not re.fullmatch(r"([^\W\d][\w.-]*:)?\d+", str(value)):
+                raise ValueError(f'{key}: expected a count, as in 1 or "a100:1", not {value!r}')
             value = f"gpu:{value}"
         elif name == "mem":
             value = _gigabytes(value, "M")

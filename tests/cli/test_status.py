@@ -344,6 +344,7 @@ def retried(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         return 0
 
     monkeypatch.setattr(launch, "compute", compute)
+    monkeypatch.setattr(launch, "preflight", lambda grid, _, only: calls.append({"checked": set(only)}))
     return calls
 
 
@@ -355,9 +356,11 @@ def test_retry_takes_what_failed_and_what_stands_on_it(
     fail(store, IMAGES[0])
     fail(store, STUDENTS[20])
     assert f"{the_grid().id}: 2 failed cells, 20 more depend on them" in say("retry")
+    assert retried.pop(0)["checked"] == retried[0]["only"]
     assert retried[0]["only"] == {IMAGES[0].id, STUDENTS[20].id, *(student.id for student in STUDENTS[:20])}
     assert (retried[0]["device"], retried[0]["threads"]) == ("auto", 1)
     say("retry", "evaluate")
+    retried.pop(1)
     assert retried[1]["only"] == {STUDENTS[20].id}
     assert "none of the named cells is among the 2 that failed" in say("retry", IMAGES[2].id)
     both = made("both", "evaluate", IMAGES[0], IMAGES[2])
@@ -377,16 +380,17 @@ def test_retry_asks_slurm_for_more_and_otherwise_as_before(
     assert "--memory and --minutes are for Slurm" in say("retry", "--memory", "64", code=2)
     monkeypatch.setattr(queue, "available", lambda: True)
     say("retry", "--memory", "64", "--minutes", "90", "--device", "cuda")
-    (call,) = retried
+    _, call = retried
     assert (call["device"], call["threads"], call["data_root"]) == ("cuda", 3, Path("/data"))
     asked = call["profile"].resources_of("default", "distill")
     assert (asked.memory_gb, asked.minutes) == (64.0, 90)
     assert "expected gigabytes above 0" in say("retry", "--memory", "-1", code=2)
 
 
-def test_a_pipe_that_closes_is_no_error(store: Store) -> None:
+@pytest.mark.parametrize("how", [[], ["--json"], ["--watch"]])
+def test_a_pipe_that_closes_is_no_error(store: Store, how: list[str]) -> None:
     done = subprocess.run(
-        ["bash", "-c", '"$@" | true; exit ${PIPESTATUS[0]}', "-", *command(["status", "--json"])],
-        cwd=store.root.parent, env=environment(), capture_output=True, text=True,
+        ["bash", "-c", '"$@" | true; exit ${PIPESTATUS[0]}', "-", *command(["status", *how])],
+        cwd=store.root.parent, env=environment(), capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.stderr == "" and done.returncode == 0

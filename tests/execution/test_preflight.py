@@ -96,6 +96,14 @@ def test_a_file_system_without_locks_is_refused(tmp_path: Path, number: int, mon
     assert list(tmp_path.iterdir()) == []
 
 
+def test_places_that_are_no_folders_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert checked(tmp_path / "file" / "store").startswith(f"--store {tmp_path}/file/store: {tmp_path}/file is not a")
+    grid = plan(Request(**RDED))
+    with pytest.raises(UserError, match="^--out .*/file/boards: .* is not a folder; choose one with --out$"):
+        check(grid, {cell.id for cell in grid.cells}, tmp_path, tmp_path / "file" / "boards")
+
+
 def test_room_for_the_labels_is_looked_for(tmp_path: Path) -> None:
     assert try_store(tmp_path / "not" / "there" / "yet") == ""
     assert "1,024 TiB of labels are planned, and" in try_store(tmp_path, planned=2**50)

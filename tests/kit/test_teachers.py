@@ -365,6 +365,25 @@ def test_pickled_code_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not Path("pwned").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda state: {**state, "aux.weight": torch.ones(1)},
+            "is not quite a resnet10-small-w16 (too many names: aux.",
+        ),
+        (lambda state: {n: t for n, t in state.items() if "fc." not in n}, "(expected fc.weight, fc.bias, found"),
+    ],
+)
+def test_a_few_names_too_many_or_too_few_are_named(
+    tmp_path: Path, change: Callable[[dict[str, Any]], dict[str, Any]], words: str
+) -> None:
+    torch.save(change(weights()), tmp_path / "x.pth")
+    with pytest.raises(UserError) as caught:
+        fitted(network(), tmp_path / "x.pth", "squares")
+    assert words in str(caught.value) and "nearest" not in str(caught.value)
+
+
 def test_a_whole_pickled_model_is_refused(tmp_path: Path) -> None:
     torch.save(network().build(), tmp_path / "model.pth")
     with pytest.raises(
@@ -376,14 +395,17 @@ def test_a_whole_pickled_model_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content"),
     [("x.pth", b""), ("x.pth", b"abc"), ("x.pth", b"PK\x03\x04 no zip"), ("x.safetensors", b"\x00" * 20),
-     ("x.pth", b"\x80\x02}q\x00."), ("x.safetensors", b"\xff" * 20)],
+     ("x.pth", b"\x80\x02}q\x00."),
+     ("x.pth", b"\x80\x04cposix\nsystem\n."), ("x.pth", b"version https://git-lfs"), ("x.safetensors", b"\xff" * 20)],
 )  # fmt: skip
-def test_rubbish_is_refused_in_one_line(tmp_path: Path, name: str, content: bytes) -> None:
+def test_rubbish_is_refused_in_one_line(
+    tmp_path: Path, name: str, content: bytes, recwarn: pytest.WarningsRecorder
+) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(UserError, match=f"the teacher file .*{name}") as caught:
         fitted(network(), path, "squares")
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and "Re-running" not in str(caught.value) and not recwarn.list
 
 
 def test_bytes_that_changed_never_end_in_a_traceback(tmp_path: Path) -> None:

@@ -113,6 +113,8 @@ def test_slurms_own_words_are_understood(text: str, expected: dict[str, object])
         ('time = "tomorrow"', 'minutes: expected minutes, or "days-hours:minutes:seconds" as in "2-00:00:00"'),
         ('time = "1:00"\nminutes = 3', "minutes: minutes is said twice"),
         ('mem_per_cpu = "4G"', "mem_per_cpu is not used: expected memory_gb = 64, per node"),
+        ("gpus_per_node = -1", 'gpus_per_node: expected a count, as in 1 or "a100:1", not -1'),
+        ("gpus = true", "gpus: expected a count"),
         ("nodes = 2", "all processes of a cell are on one node"),
         ('setup = ["a\\u001bb"]', "setup.0: expected no line break"),
         ("throttle = 0", "throttle: Input should be greater than or equal to 1, not 0"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -70,6 +71,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
         raise UserError(f"{path}: not a usable image: {error}") from None
     except Exception as error:  # decoders raise whatever a broken file makes them trip over
         reason = str(error).replace(str(path), "").strip(" ':") or type(error).__name__
+        reason = re.sub(r"^decode_jpeg, \S+, ", "", reason)  # the place in torchvision's source
         if isinstance(error, UnidentifiedImageError):
             reason = f"not one of {', '.join(FORMATS)}"
         raise UserError(

@@ -159,7 +159,14 @@ def _misfit(
     place, state = max(states.items(), key=lambda one: len(one[1]))
     missing = [name for name in wanted if name not in state and not _COUNTERS.match(name)]
     near = nearest(state, network.image_size)
-    names = f"expected {listed(missing[:2])}, found {listed(list(state)[:2])}" if missing else "other shapes"
+    found = [name for name in state if name not in wanted] or list(state)
+    names = f"expected {listed(missing[:2])}, found {listed(found[:2])}" if missing else "other shapes"
+    if near == network.arch:  # but for a few names
+        if not missing and found[0] not in wanted:
+            names = f"too many names: {listed(found)}"
+        return UserError(
+            f"the teacher file {path} is not quite a {network.arch} ({names}); save its state_dict() alone"
+        )
     step = f"; nearest is {near}, so choose --teacher {near}={path}" if near else "; no architecture here is like it"
     under = f" under {place!r}" if place else ""
     return UserError(

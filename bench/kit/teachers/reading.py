@@ -7,6 +7,7 @@ import pathlib
 import re
 import stat
 import types
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -52,19 +53,21 @@ def states_in(path: Path) -> tuple[dict[str, State], str]:
         if path.suffix == ".safetensors":
             found: Any = load_file(path)
         else:
-            with torch.serialization.safe_globals(_PLAIN):
+            with torch.serialization.safe_globals(_PLAIN), warnings.catch_warnings(action="ignore"):
                 found = torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise
     except OSError as error:
         raise UserError(f"the teacher file {path} can't be read: {error.strerror or error}") from None
     except Exception as error:  # torch and safetensors have no common error for what is no checkpoint
-        if alien := re.search(r"(?:GLOBAL|class|type) ([\w.]+)\S* was not an allowed", str(error)):
+        if alien := re.search(r"(?:GLOBAL|class|type) ([\w.]+)\S* (?:was not an allowed|whose module)", str(error)):
             raise UserError(
                 f"the teacher file {path} holds {alien[1]} beside plain values, and pickled code is never run; save "
                 "the model's state_dict() with torch.save or safetensors"
             ) from None
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        if "WeightsUnpickler" in str(error):
+            reason = "no torch.save wrote it, and *.safetensors is not its name"
         raise UserError(f"the teacher file {path} can't be read as a checkpoint: {short(reason)}") from None
     states = dict(_states(found, ""))
     held = f"its keys are {listed(found)}" if isinstance(found, Mapping) else f"it holds a {type(found).__name__}"
