@@ -1,4 +1,4 @@
-"""The end of a run on the screen: where the time went, the results, where they lie, and what failed."""
+"""The end of a run on the screen: where the time went, the results, their places, and what failed."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _short(method: str) -> str:
 
 
 def show_places(out: Console, board: Path, change: Change, store: Store) -> None:
-    """Say where a board, its page and the records lie."""
+    """Say where a board, its page and the records are."""
     page = f", with its page {board.with_suffix('.html').name}" if board.with_suffix(".html").is_file() else ""
     out.print(f"\nwrote {board}: {change}{page}; records are in {store.root}", markup=False)
 

@@ -180,7 +180,7 @@ def _check_same_data(parents: Iterable[Record], real: Dataset) -> None:
 
 
 def _overlap(made: stages.Made, parents: Mapping[str, Record], copies: Leakage, allow: bool) -> dict[str, int]:
-    """Count the test images that a student may learn from: see :data:`bench.store.record.OVERLAP`.
+    """Count the test images that a student may learn from: see :class:`bench.store.record.Record`.
 
     Raises:
         InvalidResult: a method has too many of them among its images.

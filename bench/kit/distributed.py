@@ -114,4 +114,4 @@ def backward(loss: Tensor, parameters: Sequence[Tensor], part: float) -> None:
     total = all_reduce(torch.cat([gradient.flatten() for gradient in gradients]))
     pieces = total.split([gradient.numel() for gradient in gradients])
     for gradient, piece in zip(gradients, pieces, strict=True):
-        gradient.copy_(piece.view_as(gradient))  # kept as it lies in memory, like its parameter
+        gradient.copy_(piece.view_as(gradient))  # with the strides of its parameter

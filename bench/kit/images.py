@@ -1,6 +1,6 @@
 """The images artifact: encoded files as a user would ship them, ``00003/class00003_id00000.jpg`` (RDED's names).
 
-Extras of images lie in ``extras/``: maps of whole numbers as one PNG per image under the same name, with a bit per
+Extras of images are in ``extras/``: maps of whole numbers as one PNG per image under the same name, with a bit per
 pixel where all are 0 or 1; short rows of whole numbers as one JSON list in the order of the files.
 """
 

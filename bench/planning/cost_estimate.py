@@ -83,17 +83,17 @@ def estimate(grid: Grid, todo: Collection[str], store: Store | None, measured: M
 class LikeCells:
     """Finished cells of a store that differ from others in their seeds alone."""
 
-    def __init__(self, store: Store | None, most: int = 5):
-        self.store, self.most = store, most
+    def __init__(self, store: Store | None):
+        self.store = store
         self.ids: dict[str, list[str]] = defaultdict(list)
         for cell_id in sorted(store.ids("cells")) if store is not None else ():
             self.ids[_SEED.sub("", cell_id.rpartition("-")[0])].append(cell_id)
         self.known: dict[str, float | None] = {}
 
     def seconds(self, cell: Cell) -> float | None:
-        """Return the mean over the first ``most`` cells like this one; None: none is finished."""
+        """Return the mean over the first five cells like this one; None: none is finished."""
         if (key := _key(cell)) not in self.known:
-            took = [*islice(self._took(key, self.ids.get(_SEED.sub("", cell.prefix), ())), self.most)]
+            took = [*islice(self._took(key, self.ids.get(_SEED.sub("", cell.prefix), ())), 5)]
             self.known[key] = mean(took) if took else None
         return self.known[key]
 

@@ -37,7 +37,7 @@ class Request(Axes):
     overrides: dict[str, dict[str, Any]] = Field(default={})  # method -> field -> value
     imported: dict[str, dict[str, Any]] = Field(default={})  # METHOD:SET -> the settings that say which set it is
     data_root: Path | None = None
-    suite: str = ""  # which suite it belongs to: its rows stand on boards of their own
+    suite: str = ""  # its suite, which has boards of its own
 
     @field_validator("teacher", "teacher_trajectory", mode="before")
     @classmethod

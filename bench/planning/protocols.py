@@ -47,7 +47,7 @@ def read_settings(model: type[S], values: dict[str, Any], where: str) -> S:
 
 
 def _keys(model: Any, path: tuple[int | str, ...]) -> list[str]:
-    """List the dotted names of the fields beside an unknown one."""
+    """List the dotted names of the fields next to an unknown one."""
     for part in path:
         model = model.model_fields[str(part)].annotation
     return [".".join([*map(str, path), name]) for name in model.model_fields]

@@ -14,7 +14,7 @@ from bench.planning.grid import Request
 from bench.planning.protocols import read_settings, read_toml
 
 PRETRAINED = "torchvision"  # in place of a file: weights of torchvision or timm, from their local caches
-STATED = ("arch", "image_size", "mean", "std", "class_order", "accuracy", "weights")  # in a TOML file beside it
+STATED = ("arch", "image_size", "mean", "std", "class_order", "accuracy", "weights")  # in the TOML file next to it
 _SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".tar", ".safetensors")
 _MAX_BYTES = 16 * 2**30
 
@@ -23,7 +23,7 @@ def with_teachers(info: DatasetInfo, request: Request, chosen: dict[str, Any]) -
     """Give a data set the teachers of a request that come from files; the first is its own teacher from then on.
 
     Args:
-        chosen: the user's settings of teachers, which override what stands beside the files.
+        chosen: the user's settings of teachers, which override the TOML file next to them.
 
     Raises:
         UserError: a file is missing or none, two are of one architecture, or what is stated of one can't be.

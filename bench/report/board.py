@@ -44,7 +44,7 @@ def render(
         title: of the data set.
         frame: its records; rows: pooled from them.
         trends, published: Markdown of what papers report.
-        figures: those that lie beside the board.
+        figures: those of the board.
     """
     sections = list(tables(rows))
     marks = Marks(row for _, _, table in sections for row in table)

@@ -1,4 +1,4 @@
-"""``<dataset>.pictures.json``: grids of distilled images beside real ones, kept beside a board for its page.
+"""``<dataset>.pictures.json``: grids of distilled and real images, for the page of a board.
 
 :mod:`bench.exchange.nearest_images` draws them from a store; this module imports neither torch nor an imaging library.
 """

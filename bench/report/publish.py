@@ -2,7 +2,7 @@
 
 Per data set ``<dataset>.md`` for people, ``<dataset>.csv`` for programs, ``<dataset>.records.jsonl`` with the records,
 ``<dataset>.predictions.safetensors`` where evaluations kept them, figures in ``<dataset>/`` and the page
-``<dataset>.html``. Boards of suites lie below ``suites/<suite>/``; what costs are measured has a board per device. Text
+``<dataset>.html``. Boards of suites are below ``suites/<suite>/``; what costs are measured has a board per device. Text
 and figures are pure functions of the records, so that :func:`check` can tell whether they follow from them.
 """
 
@@ -60,7 +60,7 @@ class Change(NamedTuple):
 
 
 def folder(out: Path, suite: str) -> Path:
-    """Return the folder of a suite's boards; those of no suite lie in ``out`` itself."""
+    """Return the folder of a suite's boards; those of no suite are in ``out`` itself."""
     return out / SUITES / suite if suite else out
 
 

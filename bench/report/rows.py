@@ -48,7 +48,7 @@ UNKNOWN = "not recorded"
 _FIRST = ["title", "base", "settings", "via", "metric", "recipe", "augmented", "changed", "public"]
 _BYTES = ["image_bytes", "label_bytes", "label_parameters", "public_bytes", "full_label_bytes"]
 _STATES = ("done", "failed", "missing")
-_OVERLAP = {  # of bench.store.record.OVERLAP
+_OVERLAP = {  # of Record.overlap
     "training": "of the test images are training images, too",
     "images": "of the synthetic images are test images",
 }

@@ -36,7 +36,7 @@ from pathlib import Path
 from bench.slurm.node_check import is_held
 sys.exit(7 if is_held(Path(sys.argv[1]), sys.argv[2]) else 0)
 """
-_LEAST_SHARED = 1.0  # GiB; a container has 64 MiB unless told otherwise
+_LEAST_SHARED = 1.0  # GiB; a container has 64 MiB by default
 _HELD = 7  # the exit code of that
 _LOCK_ADVICE = "cells would be computed twice: put the store on a file system with flock (Lustre: mount -o flock)"
 

@@ -156,7 +156,7 @@ def interpret(facts: Facts, sent: float, seen: float, wants_gpu: bool) -> list[C
     if torch.error:
         missing, torch_advice = torch.error, 'setup = ["module load …"] in the profile, or another build'
     torch_works = not torch.error and (torch.accelerators > 0 or not wants_gpu)
-    # hello came late here and the reply late there, by unknown times: the difference of the clocks lies in between
+    # hello came late here and the reply late there, by unknown times: the difference of the clocks is in between
     least, most = sent - seen, (facts.replied if facts.replied is not None else float("inf")) - seen
     off = f"{least:.0f} s ahead" if least > 0 else f"{-most:.0f} s behind"
     return [

@@ -27,7 +27,7 @@ from bench.execution.heartbeat import log, record_death
 from bench.slurm.journal import ArrayPlan, Run
 from bench.store.artifacts import Store
 
-_PAUSE = 2.0  # seconds before another try at a cell that somebody else computes
+_PAUSE = 2.0  # seconds before another try at a cell that another process computes
 
 
 class Task:

@@ -84,7 +84,7 @@ class Entry(BaseConfig):
     # Beyond the names: {"set": ["hello.conv_rank=4"], "clip": "icon-clip", "teacher": "resnet18.pth"}
     changed: dict[str, Any] = Field(default_factory=dict)
     data_digest: str = ""  # of the data set's contents; empty in this and the next two: not recorded
-    overlap: dict[str, Count] = Field(default_factory=dict)  # copies of test images: bench.store.record.OVERLAP
+    overlap: dict[str, Count] = Field(default_factory=dict)  # copies of test images: as in Record
     protocol_digest: str = ""
     plugin_digests: dict[str, str] = Field(default_factory=dict)  # plug-in -> digest of its source
     plugin_settings: dict[str, dict[str, Any]] = Field(default_factory=dict)  # method -> all its settings

@@ -17,11 +17,6 @@ SCHEMA_VERSION = 1  # raise it with what a record holds, and say in UPGRADES how
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}  # version -> what makes it one of the next
 
 
-# "training": test images that are training images, too; "images": synthetic images that are test images and no training
-# images; "allowed": 1 where these are more than a run computes without --allow-overlap
-OVERLAP = ("training", "images", "allowed")
-
-
 class FileFacts(BaseConfig):
     """One file of an artifact."""
 
@@ -66,7 +61,9 @@ class Record(BaseConfig):
     public: tuple[FrozenBackbone, ...] = ()
     plugins: tuple[PluginFacts, ...] = ()  # whose code made it
     data_digest: str = ""  # of the data set that it was made from
-    overlap: dict[str, int] = Field(default_factory=dict)  # copies of test images: see OVERLAP
+    # "training": test images that are training images, too; "images": synthetic images that are test images and no
+    # training images; "allowed": 1 where these are more than a run computes without --allow-overlap
+    overlap: dict[str, int] = Field(default_factory=dict)
     run: RunFacts
     error: str | None = None  # failed: one line
     traceback: str | None = None

@@ -39,7 +39,7 @@ Hashes = NDArray[np.uint8]  # (N, HASH)
 
 
 class DataChanged(UserError):
-    """An image is not what the run was planned with; a cell that meets it fails."""
+    """An image is not what the run was planned with; the cell that reads it fails."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Contents:
     parts: Mapping[str, Part]
 
     def save(self, folder: Path, name: str) -> Path:
-        """Write them into ``folder`` and return the file, whose name says whose they are and where they lie."""
+        """Write them into ``folder`` and return the file, whose name follows from the data set and its folders."""
         roots = [str(part.root) for part in self.parts.values()]
         path = folder / f"{name}-{self.digest}-{_short(json.dumps(roots).encode()).hex()[:8]}.npz"
         facts = json.dumps([self.digest, self.ids, self.words, roots]).encode()

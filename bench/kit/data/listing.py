@@ -16,7 +16,7 @@ IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".t
 SPLITS = (("train", "training"), ("val", "valid", "validation", "test", "testing"))
 
 
-Seen = dict[tuple[int, int], Path]  # device and inode of folders that are listed, or lie above one
+Seen = dict[tuple[int, int], Path]  # device and inode of folders that are listed, or contain one
 
 
 def list_images(folder: Path, seen: Seen | None = None) -> tuple[str, ...]:

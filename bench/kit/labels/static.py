@@ -70,7 +70,7 @@ def static_labels(
 ) -> StaticLabels:
     """Ask ``label_model`` for its answers to the images as they are, at ``size`` pixels a side.
 
-    A call after a kill goes on from what lies in ``work``, to the same bits; ``order_hash`` is the SHA-256 of the class
+    A call after a kill continues from what is in ``work``, to the same bits; ``order_hash`` is the SHA-256 of the class
     ids that the label model knows.
 
     Raises:

@@ -30,7 +30,7 @@ _OPEN = 2  # shards that are mapped at a time: memory stays flat however many th
 
 @dataclass(frozen=True)
 class MadeFor:
-    """The images and the model that labels belong to, beside their views.
+    """The images and the model that labels belong to, apart from their views.
 
     The images (:func:`images_digest`) with the extras that the label model answered by, the class order (SHA-256 of the
     class ids), and the kind of the label model.
@@ -80,7 +80,7 @@ class StoredLabels(LabelSource):
     kind: ClassVar[str] = "stored"
 
     def __init__(self, folder: Path, layout: LabelLayout, made_for: MadeFor, device: torch.device):
-        """Take the labels in a folder, where whole shards lie."""
+        """Take the labels in a folder, which holds whole shards."""
         self.folder, self.layout, self.made_for, self.device = folder, layout, made_for, device
         fitted = load_file(folder / FITTED, device.type) if layout.fitted else {}
         self.classes = layout.classes

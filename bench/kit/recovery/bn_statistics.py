@@ -1,7 +1,7 @@
 """Statistics of activations, group by group, and their distances to targets.
 
 The field's code reads every activation twice more in a forward hook, each time through a permuted copy (SRe2L,
-``recover/utils.py``). Here they are read once where they lie in memory, as rows of channels, and
+``recover/utils.py``). Here they are read once in their order in memory, as rows of channels, and
 the gradient of both moments, which is affine in the activation, is added to the one that flows by in one pass.
 """
 
@@ -56,7 +56,7 @@ class _Moments(torch.autograd.Function):
 
 
 def _rows(x: Tensor, groups: int) -> Tensor:
-    """View (G * B, C, H, W) or (G * B, C) as (G, rows, C); a view where channels lie next to each other."""
+    """View (G * B, C, H, W) or (G * B, C) as (G, rows, C); a view where channels are next to each other."""
     if x.ndim == 4:
         x = x.permute(0, 2, 3, 1)
     return x.reshape(groups, -1, x.shape[-1])

@@ -41,7 +41,7 @@ SECONDS = [0.1, 1, 10, 60, 600, 3600, 36_000, 360_000]
 
 
 class Look(NamedTuple):
-    """Name, colour and marker of a method in every figure; ``order`` of drawing: baselines lie below."""
+    """Name, colour and marker of a method in every figure; ``order`` of drawing: baselines are below."""
 
     name: str
     colour: str

@@ -8,7 +8,7 @@ from scipy.special import stdtrit
 
 
 def on_lines(rows: pd.DataFrame, across: str) -> pd.DataFrame:
-    """Sort rows; on a line lies the best label choice of a method, or what no cheaper row of it reaches (else pale)."""
+    """Sort rows; a line joins the best label choices of a method, or those no cheaper one reaches (else pale)."""
     if across in ("classes_seen", "ipc"):
         return rows.sort_values("mean").groupby(["method", across]).tail(1).sort_values(across).assign(kind="")
     ordered = rows.sort_values([across, "mean"], ascending=[True, False])
