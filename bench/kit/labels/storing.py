@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn import functional as F
 
 from bench.api import Images, LabelSource, Progress
 from bench.api.augmentation import AugmentationSchedule
@@ -20,8 +21,8 @@ from bench.api.stored.layout import SHARD_BYTES, LabelLayout, shard_name
 from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
 from bench.kit.data.dataset import Resident
+from bench.kit.labels import fidelity
 from bench.kit.labels.codecs import codec_for
-from bench.kit.labels.fidelity import measure
 from bench.kit.labels.fitting import features_of, fit
 from bench.kit.labels.numbers import Parts
 from bench.kit.labels.stored import MadeFor, StoredLabels, shard_problem
@@ -58,7 +59,8 @@ def store(
     classes = label_model.soft_labels(stream.again(pixels, labels, 0, 0, batch_size), 0).shape[1]
     codec.check(classes, schedule.epochs, "this image set", schedule.plan.mix)
     layout = LabelLayout(schedule, codec, classes, shard_bytes)
-    missing = [shard for shard in range(layout.shards) if shard_problem(work, layout, shard)]
+    measured = [work / f"fidelity-{shard}.safetensors" for shard in range(layout.shards)]
+    missing = [shard for shard, path in enumerate(measured) if shard_problem(work, layout, shard) or not path.is_file()]
     _check_space(layout, missing, work)
 
     def views_of(epoch: int, batch: int) -> AugmentedBatch:
@@ -72,36 +74,44 @@ def store(
         fitted = fit(label_model, layout, views_of, partial(stream.make, pixels, labels), work, device)
         save_file({name: fitted[name].cpu() for name in layout.fitted}, work / FITTED)
     encoder = codec_for(codec, classes, fitted, schedule.images)
+    compared = fidelity.sampled(layout)
     done = len(layout) - sum(len(layout.kept(shard)) for shard in missing)
-    checkpoint = Checkpoint(work)
+    checkpoint = Checkpoint(work, "encoding")
     begun = checkpoint.load()
     for shard in missing:
-        parts: list[Parts] = []
+        parts, scores = list[Parts](), list[Parts]()
         first, largest = 0, torch.zeros((), device=device)
         if begun is not None and begun[1]["shard"] == shard:
-            parts, first = [begun[0]], begun[1]["batches"]
+            parts, first = [_named(begun[0], "part.")], begun[1]["batches"]
+            scores = [found] if (found := _named(begun[0], "score.")) else []
             done += first
         for batches, (epoch, batch) in enumerate(layout.kept(shard)[first:], first + 1):
             views, step = views_of(epoch, batch), epoch * schedule.batches + batch
             if codec.fit == "features":
-                answer = features_of(label_model, views, step, codec.size)[0]
+                answer, weight, bias = features_of(label_model, views, step, codec.size)
+                logits = F.linear(answer, weight, bias)
             else:
-                answer = label_model.soft_labels(views, step)
+                answer = logits = label_model.soft_labels(views, step)
             largest = torch.maximum(largest, answer.abs().amax())
             encoded = encoder.encode(answer, views.indices)
+            if (epoch, batch) in compared:
+                scores.append(fidelity.scores(logits, encoder.decode(encoded, views.indices), encoded))
             if codec.coords:
                 encoded |= coordinates(stream, epoch, batch, batch_size, images.pixels.shape[2], images.pixels.shape[3])
             parts.append(encoded)
             done += 1
             progress(done, len(layout))
             if checkpoint.due():
-                checkpoint.save(_joined(parts), shard=shard, batches=batches)
+                kept = {f"part.{name}": tensor for name, tensor in _joined(parts).items()}
+                kept |= {f"score.{name}": tensor for name, tensor in _joined(scores).items()}
+                checkpoint.save(kept, shard=shard, batches=batches)
         joined = _joined(parts)
         check_finite({"logits": largest}, f"what {label_model.kind} labels give, stored as {codec},")
         tensors = (joined[column.name] for column in layout.columns)
+        save_file(_joined(scores), measured[shard])
         _write(work / shard_name(shard), layout.header(shard), tensors)
     stored = StoredLabels(work, layout, MadeFor.of(images, order_hash, label_model), device)
-    stored.fidelity = measure(label_model, stored, views_of)
+    stored.fidelity = fidelity.means(_joined([found for path in measured if (found := load_file(path))]))
     return stored
 
 
@@ -136,8 +146,13 @@ def coordinates(
 
 
 def _joined(parts: list[Parts]) -> Parts:
-    """Concatenate encoded batches, on the host."""
-    return {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
+    """Concatenate the tensors of batches or shards, on the host; of none there are none."""
+    return {name: torch.cat([part[name].cpu() for part in parts]) for name in (parts[0] if parts else ())}
+
+
+def _named(tensors: Mapping[str, Tensor], prefix: str) -> Parts:
+    """Pick the tensors of a checkpoint whose names begin with ``prefix``, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _check_space(layout: LabelLayout, missing: list[int], work: Path) -> None:
