@@ -57,7 +57,7 @@ class Resident(Split):
 
     @property
     def written(self) -> bool:
-        """Whether somebody wrote into images or labels that were handed out."""
+        """Tell whether somebody wrote into images or labels that were handed out."""
         return any(tensor._version != writes for tensor, writes in self._held)
 
     def _hold(self, *tensors: Tensor) -> None:
