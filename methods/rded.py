@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from bench.api import Classifier
     from bench.api.config import Artifact
 
+_CROP_BYTES = 64 * 2**20  # of crops held at once
+
 
 class RDED(Distiller):
     """Images: the crops of lowest cross entropy, factor² of them on each image. Labels: the teacher, online."""
@@ -69,7 +71,7 @@ class RDED(Distiller):
         config, teacher, train = self.config, task.teacher.model(), task.data.train
         pool = sample_classes(train.labels, task.dataset.classes, config.pool, task.seed, most=True)
         owner, views = train.labels[pool], self._crops(task)
-        at_once = max(1, 64 * 2**20 // (config.crops * 12 * views.size**2))  # bytes of crops
+        at_once = max(1, _CROP_BYTES // (config.crops * 12 * views.size**2))
         chunks = [chunk for label in range(task.dataset.classes) for chunk in pool[owner == label].split(at_once)]
         for chunk in task.blocks(chunks, independent=True):
             crops = train.crops(views, chunk, config.crops, task.device)  # (K, B, 3, s, s)

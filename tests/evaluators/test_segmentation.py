@@ -237,7 +237,8 @@ def test_a_stopped_student_is_the_same_bits(trained: Trained, tmp_path: Path) ->
 def test_killed_in_the_midst_of_training_it_is_the_same_bits(
     labels: str, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Checkpoint.__init__, "__defaults__", ("checkpoint", 0.0, True))
+    monkeypatch.setattr(Checkpoint.__init__, "__defaults__", ("checkpoint", 0.0, True, 0.0))
+    monkeypatch.setattr("bench.kit.checkpoint._SPACING", 0.0)
     given = {"online": teacher(), "stored": stored("fp16", tmp_path / "labels"), "hard": None}[labels]
     whole = Segmentation().evaluate(task(tmp_path / "one", labels=given))
     told: list[int] = []
@@ -378,7 +379,7 @@ def test_a_tiny_run_of_the_suite(
     board = (home / "icon-scenes.md").read_text().replace("<wbr>", "")
     assert "6 of 6 students done" in board
     assert "## Beside the paper" in board
-    assert "358.32 MB of the teacher" in board
+    assert "SAM-B's 358.32 MB" in board
     cells = tmp_path / "store" / "cells"
     weigh([Record.parse(read_sealed(path)) for path in cells.glob("*/record.json")], cells)
     before = {path: path.stat().st_mtime_ns for path in cells.rglob("*")}

@@ -193,7 +193,8 @@ def test_killed_in_the_midst_of_training_it_is_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: float
 ) -> None:
     """With the checkpoint of the step before, or with none."""
-    monkeypatch.setattr(Checkpoint.__init__, "__defaults__", ("checkpoint", every, True))
+    monkeypatch.setattr(Checkpoint.__init__, "__defaults__", ("checkpoint", every, True, 0.0))
+    monkeypatch.setattr("bench.kit.checkpoint._SPACING", 0.0)
     whole = teacher_of(TINY, task(tmp_path / "one"))
     told: list[int] = []
 
@@ -375,7 +376,8 @@ def test_a_stopped_projector_is_the_same_bits(prepared: Prepared, tmp_path: Path
 def test_a_killed_projector_is_the_same_bits(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Checkpoint.__init__, "__defaults__", ("checkpoint", 0.0, True))
+    monkeypatch.setattr(Checkpoint.__init__, "__defaults__", ("checkpoint", 0.0, True, 0.0))
+    monkeypatch.setattr("bench.kit.checkpoint._SPACING", 0.0)
     whole = project(prepared, tmp_path / "one")
 
     def dies(done: int, total: int, **_: float) -> None:
