@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -86,18 +86,9 @@ def tables(request: StorageRequest, paper: bool | None = None) -> list[Table]:
         formula = "Label bytes by epochs · images · classes · 2, the fp16 logits of every view."
         made.append(Table("Label bytes", _LABEL_BYTES, columns, (*label_bytes, of_images)))
         made.append(Table("Share of all stored labels", formula, columns, shares))
-        if exact := [one for one in rows if one.sizes[0].payload_bytes is not None]:
-            columns = {"Labels": "left", "Per view": "right", "Once": "right"} | dict.fromkeys(
-                list(columns)[2:], "right"
-            )
-            payload = _lines(exact, ipcs, lambda one: f"{one.payload_bytes:,}")
-            parts = {one.labels: (f"{one.sizes[0].view_bytes:,}", f"{one.sizes[-1].once_bytes:,}") for one in exact}
-            made.append(
-                Table("Payload, to the byte", _PAYLOAD, columns,
-                      tuple((line[0], *parts[line[0]], *line[2:]) for line in payload))
-            )  # fmt: skip
         if written := [one for one in author_files(request) if one.ipc in ipcs]:
             made.append(_author_files(written, ipcs))
+    made.extend(_payloads(rows, request.ipc))
     made.append(_models(request, found))
     if paper is None:
         paper = info.classes in (100, 1000) and info.image_size == JPEG_SIZE and request.epochs in (None, 300)
@@ -123,6 +114,20 @@ def _recipes(request: StorageRequest, found: Sequence[Size]) -> Table:
         {"Methods": "left", "Recipe": "left", "Epochs": "right", "Batches of": "right"},
         tuple((_joint(names, every), *key) for key, names in rows.items()),
     )
+
+
+def _payloads(rows: Sequence[SizeGroup], ipc: Sequence[int]) -> Iterator[Table]:
+    """Yield the bytes of stored labels without the headers of files, for four IPC a table."""
+    exact = [one for one in rows if one.sizes[0].payload_bytes is not None]
+    for at in range(0, len(ipc) if exact else 0, 4):
+        ipcs = ipc[at : at + 4]
+        columns = {"Labels": "left", "Per view": "right", "Once": "right"} | {f"IPC {one:,}": "right" for one in ipcs}
+        lines = zip(exact, _lines(exact, ipcs, lambda one: f"{one.payload_bytes:,}"), strict=True)
+        yield Table(
+            "Payload, to the byte", _PAYLOAD, columns,
+            tuple((one.labels, f"{one.sizes[0].view_bytes:,}", f"{one.sizes[-1].once_bytes:,}", *line[2:])
+                  for one, line in lines),
+        )  # fmt: skip
 
 
 def _by_value(found: Sequence[Size], name: str) -> str:
