@@ -210,6 +210,7 @@ def test_another_number_of_processes_goes_on_where_it_can(whole: Path, tmp_path:
 def test_methods_say_which_stages_can_be_shared() -> None:
     shared = {name: registry.method(name).info.shared for name in registry.method_names()}
     assert {name: stages for name, stages in shared.items() if stages} == {
-        "coreset": ("prepare",), "g_vbsm": ("prepare",), "hello": ("label",), "rded": ("prepare", "distill"), "sre2l": ("distill",),
+        "coreset": ("prepare",), "g_vbsm": ("prepare",), "hello": ("label",), "rded": ("prepare", "distill"),
+        "sre2l": ("distill",),
     }  # fmt: skip
     assert all(set(stages) <= {"prepare", "distill", "label"} for stages in shared.values())
