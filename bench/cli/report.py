@@ -36,13 +36,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Run ``bench report``; 1 when ``--check`` finds drift, or a record or grid of the store can't be read."""
+    """Run ``bench report``; 1 when ``--check`` finds drift, or a record or grid can't be read."""
     from bench.planning import manifest
     from bench.planning.suites import STORAGE
     from bench.report import publish
     from bench.report.results import from_store, present
     from bench.storage_calculator import output as storage
     from bench.store.artifacts import Store
+    from bench.store.entries import SUFFIX
 
     out, where = screen.console(), arguments.out
     place = arguments.store or Path(os.environ.get(flags.STORE_VARIABLE, ".bench"))
@@ -50,8 +51,11 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.store is not None or (not arguments.check and (place / "cells").is_dir()):
         store = Store(flags.existing_store(place))
     boards = present(where) if store is None else from_store(store)
+    unreadable = manifest.unreadable(store) if store else []
     if not any(one.entries or one.left_out for one in boards):
-        raise UserError(f"there is nothing to report in {store.root if store else where}; bench run makes records")
+        why = f"; left out: {'; '.join(unreadable)}" if unreadable else "; bench run makes records"
+        raise UserError(f"there is nothing to report in {store.root if store else where}{why}")
+    damaged = [f"{one.stem}{SUFFIX}: {line}" for one in present(where) for line in one.left_out] if store else []
     differing: list[str] = []
     if arguments.check:
         merged = {(one.suite, one.stem): one for one in present(where)}
@@ -68,7 +72,8 @@ def execute(arguments: argparse.Namespace) -> int:
         for path, change, _ in publish.update(boards, where, arguments.replace):
             out.print(f"wrote {path}: {change}", markup=False)
     unread = [
-        *(manifest.unreadable(store) if store else []),
+        *unreadable,
+        *damaged,
         *(line for one in boards for line in one.frame.attrs["left_out"]),
     ]
     for text in unread:

@@ -105,6 +105,8 @@ def find_grids(store: Store, beginning: str | None, every: bool = False) -> list
 
     known = manifest.newest_first(store)
     if not known:
+        if wrong := manifest.unreadable(store):
+            raise UserError(f"{store.root} has no grid that can be read: {'; '.join(wrong)}")
         raise UserError(f"{store.root} has no grid yet; bench run plans one")
     if beginning is None:
         return known if every else known[:1]

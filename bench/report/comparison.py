@@ -11,7 +11,7 @@ Student's t over the sets, never below what the size of the test set allows. Deg
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -108,6 +108,7 @@ class Accuracies:
     top1: Mapping[str, float]  # by cell
     resampled: Mapping[str, Array]  # by cell, of those with predictions of the same test set
     images: int | None = None  # size of the test set; None: not known
+    unlike: Collection[str] = ()  # cells whose predictions give another accuracy than their records, and are not used
 
     def mean(self, runs: Runs) -> Estimate:
         """Accuracy of a row, its interval within [0, 1]."""

@@ -78,26 +78,30 @@ def update_of_grid(store: Store, dataset: str, suite: str, out: Path) -> Iterato
 def merge(old: Board, new: Board, replace_all: bool = False) -> tuple[Board, Change]:
     """Merge new records into those of a board.
 
-    A new record stands for an old one of the same cell, or of the same seed of the same row; what is not done never
-    stands for what is.
+    A new record stands for an old one of the same cell, or of the same seed of the same row, and for a line that could
+    not be read; what is not done never stands for what is.
 
     Args:
         replace_all: drop the old records instead.
     """
     if replace_all:
         same = len({entry.line for entry in old.entries} & {entry.line for entry in new.entries})
-        return new, Change(len(new.entries) - same, 0, same, max(0, len(old.entries) - same))
+        return new, Change(len(new.entries) - same, 0, same, max(0, len(old.entries) - same) + len(old.left_out))
     kept = {_seed_of_row(entry): entry for entry in in_order(old.entries)}
     cells = {entry.cell: key for key, entry in kept.items()}
+    new_cells = {entry.cell for entry in new.entries if entry.state == "done"}
+    left_out = [one for one in old.left_out if one.cell not in new_cells]
+    damaged = {one.cell for one in old.left_out} & new_cells - cells.keys()
     added = changed = 0
     for entry in in_order(new.entries):
         key = cells.get(entry.cell, _seed_of_row(entry))
         before = kept.get(key)
         if before is not None and (before.line == entry.line or (before.state == "done" != entry.state)):
             continue
-        added, changed = added + (before is None), changed + (before is not None)
+        fresh = before is None and entry.cell not in damaged
+        added, changed = added + fresh, changed + (not fresh)
         kept[key] = entry
-    merged = replace(old, entries=list(kept.values()), files={**old.files, **new.files})
+    merged = replace(old, entries=list(kept.values()), left_out=left_out, files={**old.files, **new.files})
     return merged, Change(added, changed, len(kept) - added - changed, 0)
 
 

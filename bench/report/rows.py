@@ -128,9 +128,8 @@ def _pooled(own: list[Any]) -> dict[str, Any]:
         if one.state == "failed":
             reasons.setdefault(one.reason or "no reason was given", []).append(one.cell)
     sets, students = components(list(top1.values())) if top1 else (np.nan, np.nan)
-    differing = [f"{fact} ({', '.join(values)})"
-                 for fact, values in environment_facts(one.environment for one in done).items()
-                 if len(values) > 1]  # fmt: skip
+    facts = environment_facts(one.environment for one in done)
+    differing = [f"{fact} ({', '.join(values)})" for fact, values in facts.items() if len(values) > 1]
     names = sorted({name for one in done for name in one.overlap})
     shared = {name: max(one.overlap.get(name, 0) for one in done) for name in names}
     return {
@@ -194,13 +193,16 @@ def environment_facts(environments: Iterable[dict[str, str]]) -> dict[str, list[
 
 
 def _compared(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
-    """Intervals of the means, and how the rows of each table differ from its best."""
+    """Intervals of the means, and how the rows of each table differ from its best; adds to their remarks."""
     gc.freeze()  # statsmodels collects garbage at every correction: slow beside thousands of records
     found = []
     for _, table in rows.groupby(TABLE, dropna=False, sort=False):
         known, runs = accuracies(table, frame), table["runs"].tolist()
         own = pd.DataFrame([asdict(known.mean(one)) for one in runs], index=table.index)
         own = own[["mean", "std", "low", "high"]].add_prefix("top1_")
+        for run, remarks in zip(runs, table["remarks"], strict=True):
+            if cells := [cell for some in run.values() for cell in some.values() if cell in known.unlike]:
+                remarks.append(f"predictions of {listed(cells)} give another accuracy than recorded, and are not used")
         if table["ipc"].notna().iloc[0]:
             deltas = against_best(runs, known)
             own["best"], own["worse"] = [one.best for one in deltas], [is_claimed(one) for one in deltas]
@@ -218,21 +220,19 @@ def _compared(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
 
 def accuracies(rows: pd.DataFrame, frame: pd.DataFrame) -> Accuracies:
     """Accuracies of the cells of rows on one data set, for comparisons between them."""
-    own = {cell for runs in rows["runs"] for students in runs.values() for cell in students.values()}
-    used = frame[frame["cell"].isin(own)]
+    used = frame[frame["cell"].isin({cell for runs in rows["runs"] for one in runs.values() for cell in one.values()})]
     top1 = dict(zip(used["cell"], used["top1"], strict=True))
     resampled: dict[str, Any] = {}
-    # a board's file holds many cells, a cell's own file one
-    files = used[used["predictions"] != ""].groupby("predictions")["cell"].agg(list)
-    scores = {cell: one for file, cells in files.items() for cell, one in load_scores(str(file), cells).items()
-              if abs(one.mean() - top1[cell]) < 1e-6}  # those behind the recorded accuracy  # fmt: skip
+    files = used[used["predictions"] != ""].groupby("predictions")["cell"].agg(list)  # of a board: many cells
+    loaded = {cell: one for file, cells in files.items() for cell, one in load_scores(str(file), cells).items()}
+    scores = {cell: one for cell, one in loaded.items() if abs(one.mean() - top1[cell]) < 1e-6}
     for size in {len(one) for one in scores.values()}:
         cells = [cell for cell, one in scores.items() if len(one) == size]
         resampled |= dict(zip(cells, resample_images(np.stack([scores[cell] for cell in cells])), strict=True))
-    if (rows["metric"] != TOP1).any():
-        return Accuracies(top1, resampled)
-    images = used["test_images"].max()
-    return Accuracies(top1, resampled, known_test_images(rows["dataset"].iloc[0]) if pd.isna(images) else int(images))
+    images = used["test_images"].max() if (rows["metric"] == TOP1).all() else None
+    if images is not None:
+        images = known_test_images(rows["dataset"].iloc[0]) if pd.isna(images) else int(images)
+    return Accuracies(top1, resampled, images, loaded.keys() - scores.keys())
 
 
 def known_test_images(dataset: str) -> int | None:

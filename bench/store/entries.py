@@ -1,22 +1,26 @@
 """One evaluate cell as a board knows it, and ``<dataset>.records.jsonl``, the public file of such entries.
 
 The file holds one entry per line as canonical JSON, in the order of the board, so the same entries are the same bytes.
-Lines that can't be read are named, counted and kept as they are: a newer release may know them.
+In front stands the digest of the line; lines of earlier releases have none, and stay so. Lines that can't be read, or
+are not what their digest says, are named, counted and kept as they are until their cell is published again: a newer
+release may know them.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from bench.api import BaseConfig, FrozenBackbone
 from bench.api.config import first_problem
 from bench.store.cell import canonical
+from bench.store.sealing import sealed, unsealed
 
 SUFFIX = ".records.jsonl"
 LONGEST_LINE = 1 << 20  # characters; an entry has a few thousand
@@ -88,6 +92,24 @@ class Entry(BaseConfig):
     protocol_digest: str = ""
     plugin_digests: dict[str, str] = Field(default_factory=dict)  # plug-in -> digest of its source
     plugin_settings: dict[str, dict[str, Any]] = Field(default_factory=dict)  # method -> all its settings
+    _sealed: bool = PrivateAttr(True)  # False: its line had no digest
+
+    @classmethod
+    def parse(cls, line: str) -> Entry:
+        """Parse a line of a records file.
+
+        Raises:
+            ValueError: it is none, or not what its digest says.
+        """
+        if len(line) > LONGEST_LINE:
+            raise ValueError(f"{len(line):,} characters; at most {LONGEST_LINE:,} are read")
+        with_digest = line.startswith('{"digest"')
+        try:
+            entry = cls.model_validate_json(unsealed(line.encode()) if with_digest else line)
+        except ValidationError as error:
+            raise ValueError(first_problem(error)) from None
+        entry._sealed = with_digest
+        return entry
 
     @model_validator(mode="after")
     def _done_means_measured(self) -> Entry:
@@ -117,6 +139,11 @@ class Entry(BaseConfig):
         """Entry as canonical JSON, without defaults."""
         return canonical({**self.model_dump(mode="json", exclude_defaults=True), "schema_version": 1})
 
+    @property
+    def text(self) -> str:
+        """Line of a records file, with its digest unless it was read without one."""
+        return sealed(self.line).replace("\n", " ", 1) if self._sealed else self.line
+
 
 @dataclass(frozen=True)
 class LeftOut:
@@ -125,8 +152,14 @@ class LeftOut:
     line: str
     why: str  # one line
 
+    @property
+    def cell(self) -> str:
+        """Cell that it seems to be of; empty where it does not say."""
+        found = re.search(r'"cell":"([^"\\]{1,150})"', self.line)
+        return found[1] if found else ""
+
     def __str__(self) -> str:
-        return f"{self.line[:SHOWN]}{'…' if len(self.line) > SHOWN else ''} ({self.why})"
+        return f"{self.cell or self.line[:SHOWN]}{'…' if len(self.line) > SHOWN and not self.cell else ''} ({self.why})"
 
 
 class Loaded(NamedTuple):
@@ -144,7 +177,7 @@ def in_order(entries: Iterable[Entry]) -> list[Entry]:
 
 def write_jsonl(entries: Iterable[Entry], left_out: Iterable[LeftOut] = ()) -> str:
     """Render entries, then the unreadable lines as they were, one per line."""
-    return "".join(f"{line}\n" for line in [*(one.line for one in in_order(entries)), *(one.line for one in left_out)])
+    return "".join(f"{line}\n" for line in [*(one.text for one in in_order(entries)), *(one.line for one in left_out)])
 
 
 def read_jsonl(path: Path) -> Loaded:
@@ -159,16 +192,7 @@ def read_jsonl(path: Path) -> Loaded:
     left_out: dict[str, LeftOut] = {}
     for line in filter(str.strip, lines):
         try:
-            entries.append(_parse(line))
+            entries.append(Entry.parse(line))
         except ValueError as error:
             left_out[line] = LeftOut(line, str(error))
     return Loaded(entries, [left_out[line] for line in sorted(left_out)])
-
-
-def _parse(line: str) -> Entry:
-    if len(line) > LONGEST_LINE:
-        raise ValueError(f"{len(line):,} characters; at most {LONGEST_LINE:,} are read")
-    try:
-        return Entry.model_validate_json(line)
-    except ValidationError as error:
-        raise ValueError(first_problem(error)) from None

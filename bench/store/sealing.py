@@ -1,4 +1,4 @@
-"""JSON files with a digest of themselves in front: records and grids. What was cut, edited or swapped is noticed."""
+"""JSON with a digest of itself in front: records, grids and lines of boards. What was cut or edited is noticed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from io import FileIO
 from pathlib import Path
 
 MOST_BYTES = 1 << 28  # of a file that is read; the grid of a hundred thousand cells has half of that
-_SEAL = re.compile(rb'\{"digest": "([0-9a-f]{32})",\n')
+_SEAL = re.compile(rb'\{"digest": "([0-9a-f]{32})",\s')
 
 
 def sealed(text: str) -> str:

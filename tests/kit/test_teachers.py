@@ -7,8 +7,9 @@ import os
 import random
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -501,6 +502,21 @@ def test_a_teacher_that_is_worse_than_stated_says_what_is_wrong(
     with pytest.raises(UserError, match=words) as caught:
         train(tmp_path, foreign(trained[0], tmp_path, rows, **stated))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("classes", "top1", "said"),
+    [(4, 0.24, "less than guessing"), (2, 0.51, ""), (4, 0.26, ""), (5, 0.5, "close to guessing"), (5, 0.61, "")],
+)
+def test_a_teacher_that_only_guesses_is_refused(
+    monkeypatch: pytest.MonkeyPatch, classes: int, top1: float, said: str
+) -> None:
+    monkeypatch.setattr(accuracy_check, "explain", lambda *_, **__: "")
+    data: Any = SimpleNamespace(info=SimpleNamespace(classes=classes, name="squares"))
+    spec: Any = SimpleNamespace(files=("r18.pth",), accuracy=None, mean=None)
+    network: Any = None
+    with pytest.raises(UserError, match=said) if said else nullcontext():
+        accuracy_check.check_foreign(spec, network, {}, data, CPU, top1)
 
 
 def test_a_sorted_order_is_named(tmp_path: Path, trained: tuple[Trajectory, dict[str, Any]]) -> None:

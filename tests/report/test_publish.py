@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -74,8 +75,44 @@ def test_a_truncated_grid_is_named_and_its_rows_stay(tmp_path: Path, capsys: pyt
     said = capsys.readouterr().out
     assert f"left out: grids/{torn.name}" in said and "0 added, 0 changed, 4 kept" in said
     assert len(lines(out)) == 4
-    assert main(["status", "--store", str(store)]) == 0 and torn.name in capsys.readouterr().err
+    assert main(["status", "--store", str(store)]) == 1 and torn.name in capsys.readouterr().err
     assert len(manifest.newest_first(first)) == 1 == len(manifest.unreadable(second))
+    for path in (store / "grids").glob("*.json"):
+        path.write_bytes(b"torn")
+    for words in (["report", "--store", str(store), "--out", str(out)], ["status", "--store", str(store)]):
+        assert main(words) == 2 and f"grids/{torn.name}: no digest in front" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("harm", [lambda line: line.replace('"top1":0.5', '"top1":0.987'), lambda line: line[:400]])
+@pytest.mark.parametrize("first", [("--check",), (), ("--replace",)])
+def test_an_edited_or_cut_line_is_named_and_published_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], harm: Callable[[str], str], first: tuple[str, ...]
+) -> None:
+    out = tmp_path / "out"
+    filled(tmp_path / "store", small())
+    words = ["report", "--store", str(tmp_path / "store"), "--out", str(out)]
+    assert main(words) == 0
+    file = out / "digits.records.jsonl"
+    whole = file.read_text()
+    spoilt, kept = whole.splitlines()
+    file.write_text(f"{harm(spoilt)}\n{kept}\n")
+    assert harm(spoilt) != spoilt and main(["report", "--out", str(out), "--check"]) == 1
+    (lost,) = read_jsonl(file).left_out
+    capsys.readouterr()
+    assert main(["report", "--out", str(out)]) == 1 and "1 record left out" in (out / "digits.md").read_text()
+    assert main([*words, *first]) == 1
+    said = capsys.readouterr().out
+    assert f"left out: digits.records.jsonl: {lost.cell} (not what its digest says" in said and lost.cell in spoilt
+    if first != ("--check",):
+        assert ("0 added, 1 changed, 1 kept" if not first else "1 added, 0 changed, 1 kept, 1 dropped") in said
+        assert file.read_text() == whole and main([*words, "--check"]) == 0
+
+
+def test_lines_without_a_digest_stay_so_and_new_ones_have_one(tmp_path: Path) -> None:
+    file = tmp_path / "digits.records.jsonl"
+    file.write_text(old := entry().line + "\n")
+    list(update([board([entry(), entry(seed=1)])], tmp_path))
+    assert old in file.read_text() and file.read_text().count('{"digest": "') == 1 and len(lines(tmp_path)) == 2
 
 
 # -- files

@@ -303,5 +303,6 @@ def test_predictions_that_are_not_those_of_the_record_are_not_used(tmp_path: Pat
         predictions.save(np.zeros(8, np.int64), np.zeros(8, np.int64), store.folder(cell.id) / predictions.FILE)
     after = pool(bench.load_results(tmp_path))
     assert before[["top1_low", "top1_high"]].equals(after[["top1_low", "top1_high"]])
+    assert all("give another accuracy than recorded" in " ".join(one) for one in after["remarks"])
     (tmp_path / "x.predictions.safetensors").write_bytes(b"\xff" * 40)
     assert predictions.predicted_cells(tmp_path / "x.predictions.safetensors") == {}

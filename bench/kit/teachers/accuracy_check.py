@@ -62,14 +62,16 @@ def check_foreign(
     Raises:
         UserError: says which class order or normalisation suits it, if one does.
     """
-    where, chance = f"the teacher file {spec.files[-1]} reaches {top1:.1%} on the test images of", dataset.info.classes
+    classes = dataset.info.classes
+    least = (3 if classes > 4 else 1) / classes  # of few classes, a poor teacher is near three times guessing
+    where = f"the teacher file {spec.files[-1]} reaches {top1:.1%} on the test images of"
     if spec.accuracy is not None and top1 < spec.accuracy - TOLERANCE:
         problem = f", not the stated {spec.accuracy:.1%}"
     elif spec.accuracy is not None and top1 > spec.accuracy + TOLERANCE:
         raise UserError(f"{where} {dataset.info.name}, more than the stated {spec.accuracy:.1%}; correct --set "
                         f"teacher.accuracy={top1:.4f}, or was it trained on test images?")  # fmt: skip
-    elif spec.accuracy is None and top1 < 3 / chance and chance > 4:
-        problem = f", which is close to guessing ({1 / chance:.1%})"
+    elif spec.accuracy is None and top1 < least:
+        problem = f", which is {'close to' if classes > 4 else 'less than'} guessing ({1 / classes:.1%})"
     elif spec.accuracy is not None or spec.mean is not None:
         return
     else:
