@@ -1,4 +1,4 @@
-"""The bits of a small grid, computed with portable kernels: the same on every x86-64 processor that has AVX2.
+"""The bits of a small grid, computed with portable kernels, and the vendor of the processor.
 
     python -m tests.golden.portable > tests/golden/portable.json
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import tempfile
 from pathlib import Path
@@ -24,10 +25,20 @@ GRID += ["--cluster", "inline", "--device", "cpu", "--store", "store", "--out", 
 
 
 def bits(place: Path) -> dict[str, dict[str, str]]:
-    """Run the grid in ``place`` and return a digest per stage, by the version of torch."""
+    """Run the grid in ``place`` and return a digest per stage and the processor's vendor, by the version of torch."""
     subprocess.run(command(["run", *GRID]), cwd=place, env=environment(), check=True, capture_output=True)
     found = {stage: json.dumps(sorted(made)).encode() for stage, made in outcomes(place / "store").items()}
-    return {torch.__version__: {stage: hashlib.sha256(text).hexdigest()[:20] for stage, text in found.items()}}
+    digests = {stage: hashlib.sha256(text).hexdigest()[:20] for stage, text in found.items()}
+    return {torch.__version__: digests | {"vendor": vendor()}}
+
+
+def vendor() -> str:
+    """Return the vendor of the processor, as Linux names it; "" elsewhere."""
+    path = Path("/proc/cpuinfo")
+    found = (
+        re.search(r"^vendor_id\s*: (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE) if path.exists() else None
+    )
+    return found[1] if found else ""
 
 
 if __name__ == "__main__":
