@@ -153,6 +153,9 @@ def test_a_class_that_shows_nothing_is_refused_by_name(tmp_path: Path) -> None:
     for paths in ([black], [black, mask]):
         with pytest.raises(UserError, match="class 'dark': every image is of one colour, e.g. .*black.png"):
             check_varied({"a": [ramp], "dark": paths})
+    grey(np.arange(64, dtype=np.uint16).reshape(8, 8) * 16, tmp_path / "ten_bits.png")  # of sixteen: nearly black
+    with pytest.raises(UserError, match=r"the images hardly differ: .* std is 1\.\d of 255, e\.g\. .*ten_bits\.png"):
+        check_varied({"a": [tmp_path / "ten_bits.png"], "b": [tmp_path / "ten_bits.png"]})
 
 
 def test_damaged_files_are_read_or_refused_in_one_line(tmp_path: Path) -> None:

@@ -187,26 +187,35 @@ def _check(path: Path) -> None:
 
 
 def check_varied(classes: Mapping[str, Sequence[Path]]) -> None:
-    """Refuse a class whose images are all constant: they were lost on the way, or are not meant to be learnt from.
+    """Refuse a class of constant images, and a set that is nearly of one colour: values were lost on the way.
 
     Raises:
         UserError: there is one, or an image cannot be decoded.
     """
 
-    def varied(paths: Sequence[Path]) -> bool:
+    def varied(paths: Sequence[Path]) -> tuple[NDArray[Any], NDArray[Any]] | None:
         for path in paths:  # nearly always the first will do
             with opened(path) as image:
-                if np.ptp(np.asarray(rgb(image)), axis=(0, 1)).max() > FAINTEST:
-                    return True
-        return False
+                pixels = np.asarray(rgb(image))
+            if np.ptp(pixels, axis=(0, 1)).max() > FAINTEST:
+                return pixels.mean(axis=(0, 1)), pixels.var(axis=(0, 1))
+        return None
 
+    found = []
     with ThreadPoolExecutor(processors()) as pool:
-        for (name, paths), fine in zip(classes.items(), pool.map(varied, classes.values()), strict=True):
-            if not fine:
+        for (name, paths), moments in zip(classes.items(), pool.map(varied, classes.values()), strict=True):
+            found.append(moments)
+            if moments is None:
                 raise UserError(
                     f"class {name!r}: every image is of one colour, e.g. {paths[0]}: no pixels differ by more than "
                     f"{FAINTEST} of 255; check how the files were made, or remove the class"
                 )
+    means, variances = (np.stack(part) for part in zip(*filter(None, found), strict=True))
+    if (std := np.sqrt((means.var(axis=0) + variances.mean(axis=0)).max())) < FAINTEST:
+        raise UserError(
+            f"the images hardly differ: over an image per class their std is {std:.1f} of 255, e.g. "
+            f"{next(iter(classes.values()))[0]}; values of fewer bits than the files' depth must be scaled to it"
+        )
 
 
 def _state(paths: Sequence[Path]) -> str:

@@ -8,6 +8,7 @@ import re
 import stat
 import types
 import warnings
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ USUAL = ("", "model", "state_dict", "model_state_dict", "net", "network", "modul
 # what the usual scripts add to a checkpoint; all of it is plain values (torchvision references, timm, Lightning)
 _NUMPY = {"scalar": np.float64(0).__reduce__()[0], "_reconstruct": np.zeros(0).__reduce__()[0]}
 _PLAIN: list[Any] = [
-    argparse.Namespace, types.SimpleNamespace, np.dtype, np.ndarray,
+    argparse.Namespace, types.SimpleNamespace, np.dtype, np.ndarray, deque, defaultdict, list, dict, set,
     *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdgSU"),
     *((found, f"numpy.{core}.multiarray.{name}") for name, found in _NUMPY.items() for core in ("core", "_core")),
     *((pathlib.PurePosixPath, f"pathlib.{path}") for path in ("PosixPath", "WindowsPath", "_local.PosixPath")),
