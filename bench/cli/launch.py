@@ -117,7 +117,7 @@ def compute(
     from bench.api import catalogue
     from bench.execution.environment import code
     from bench.execution.jobs import Options
-    from bench.execution.provenance import changed_code, keep_contents
+    from bench.execution.provenance import changed_code, check_data, keep_contents
     from bench.execution.scheduling import prepare
     from bench.planning import manifest
     from bench.planning.grid import ancestors
@@ -142,6 +142,7 @@ def compute(
         data_root = catalogue.root_of(grid.request.dataset, arguments.data_root).absolute()  # tasks run elsewhere
     except UserError:  # without a home folder; a data set that needs one says so when it is read
         data_root = None
+    check_data(schedule.made, grid.dataset, data_root)
     if grid.dataset.train_images > MANY_FILES and not schedule.over:
         out.print(f"looking at the files of {grid.dataset.name}; the first time all are read", markup=False)
     options = Options(

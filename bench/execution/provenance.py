@@ -15,7 +15,7 @@ from bench.api.plugins import Group
 from bench.api.stored.codec import FORMATS, LabelCodec
 from bench.errors import Unusable, UserError
 from bench.format import plural
-from bench.kit.data import scan
+from bench.kit.data import load, scan
 from bench.planning.protocols import read_settings
 from bench.store.artifacts import Store
 from bench.store.cell import Cell
@@ -70,6 +70,28 @@ def keep_contents(info: DatasetInfo, data_root: Path | None, store: Store) -> Pa
         raise Unusable(f"{store.root}: {error.strerror}; free some space, or choose another --store") from None
     except UserError as error:
         raise Unusable(str(error)) from None
+
+
+def check_data(records: Iterable[Record], info: DatasetInfo, data_root: Path | None) -> None:
+    """Refuse finished cells of other images than are here now; where none are here, there is nothing to compare.
+
+    Raises:
+        UserError: says which stages to force.
+    """
+    made = [record for record in records if record.data_digest]
+    if not made or info.fingerprint:  # which the cells' ids tell
+        return
+    try:
+        here = load(info, data_root).digest
+    except UserError:
+        return
+    if other := [record for record in made if record.data_digest != here]:
+        stages = dict.fromkeys(record.cell.stage for record in other)
+        raise UserError(
+            f"{plural(len(other), 'cell')} of this grid were made of other images of {info.name} than are here now "
+            f"(digest {other[0].data_digest[:12]}, here {here[:12]}): put those back, choose another --store, or "
+            + " ".join(f"--force {stage}" for stage in stages)
+        )
 
 
 def changed_code(records: Iterable[Record]) -> list[str]:

@@ -32,7 +32,7 @@ from bench.execution.provenance import plugins
 from bench.execution.scheduling import finished
 from bench.kit import checkpoint, distributed, peak_memory
 from bench.kit.data.contents import DataChanged
-from bench.kit.overlap import Leakage, too_many
+from bench.kit.overlap import Leakage, repeated, too_many
 from bench.kit.validation import Diverged, InvalidResult
 from bench.planning.grid import Grid
 from bench.store.artifacts import Damaged, Store
@@ -186,11 +186,11 @@ def _overlap(made: stages.Made, parents: Mapping[str, Record], copies: Leakage, 
         InvalidResult: a method has too many of them among its images.
     """
     before = parents["images"].overlap if "images" in parents else {}
-    found = {"training": int(copies.counts[1]), "images": before.get("images", 0), "allowed": before.get("allowed", 0)}
+    found = {"training": int(copies.counts[1])} | {key: before.get(key, 0) for key in ("images", "repeated", "allowed")}
     if copies.refusal:
         found["allowed"] = 1
     if made.images is not None:
-        found["images"] = copies.among(made.images.pixels)
+        found |= {"images": copies.among(made.images.pixels), "repeated": repeated(made.images)}
         if refusal := too_many(found["images"], len(made.images), "synthetic images are test images"):
             if not allow:
                 raise InvalidResult(refusal)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from bench.api import Dataset, Split
+from bench.api import Dataset, Images, Split
 from bench.files import replaced
 from bench.kit.data.contents import BROKEN, HASH
 from bench.kit.data.dataset import MOST_CHECKED, FileDataset, Resident
@@ -84,6 +84,13 @@ class Leakage:
                 return cls(*(held[field.name] for field in fields(cls)))
         except BROKEN:
             return None
+
+
+def repeated(images: Images) -> int:
+    """Count the images that are another of their set again, with all their extras."""
+    tensors = [tensor.cpu().contiguous().numpy() for tensor in (images.pixels, *images.extras.values())]
+    rows = {hashlib.blake2b(b"".join(one.tobytes() for one in row)).digest() for row in zip(*tensors, strict=True)}
+    return len(images) - len(rows)
 
 
 def too_many(copies: int, count: int, what: str) -> str:

@@ -51,6 +51,7 @@ _STATES = ("done", "failed", "missing")
 _OVERLAP = {  # of Record.overlap
     "training": "of the test images are training images, too",
     "images": "of the synthetic images are test images",
+    "repeated": "of the synthetic images are another of their set again",
 }
 
 
@@ -130,8 +131,7 @@ def _pooled(own: list[Any]) -> dict[str, Any]:
     sets, students = components(list(top1.values())) if top1 else (np.nan, np.nan)
     facts = environment_facts(one.environment for one in done)
     differing = [f"{fact} ({', '.join(values)})" for fact, values in facts.items() if len(values) > 1]
-    names = sorted({name for one in done for name in one.overlap})
-    shared = {name: max(one.overlap.get(name, 0) for one in done) for name in names}
+    shared = {name: max((one.overlap.get(name, 0) for one in done), default=0) for name in _OVERLAP}
     return {
         "n": len(runs),
         "n_expected": len({one.seed for one in own}),
@@ -151,7 +151,7 @@ def _pooled(own: list[Any]) -> dict[str, Any]:
         "labellers": frozenset(one.parents["labels"] for one in own if "labels" in one.parents),
         "identity": [_identity(one) for one in (done or own)[:1]],
         "remarks": [f"students of this row differ in {listed(differing)}"] * bool(differing)
-        + [f"{shared[name]:,} {said}" for name, said in _OVERLAP.items() if shared.get(name)],
+        + [f"{shared[name]:,} {said}" for name, said in _OVERLAP.items() if shared[name]],
     }
 
 

@@ -62,7 +62,8 @@ class Record(BaseConfig):
     plugins: tuple[PluginFacts, ...] = ()  # whose code made it
     data_digest: str = ""  # of the data set that it was made from
     # "training": test images that are training images, too; "images": synthetic images that are test images and no
-    # training images; "allowed": 1 where these are more than a run computes without --allow-overlap
+    # training images; "repeated": those that are another synthetic image again; "allowed": 1 where copies of test
+    # images are more than a run computes without --allow-overlap
     overlap: dict[str, int] = Field(default_factory=dict)
     run: RunFacts
     error: str | None = None  # failed: one line

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from bench.api import Dataset
 from bench.cli import main
+from bench.execution import stages
+from bench.kit.data.dataset import Resident
+from bench.kit.data.packaged import Packaged
 from bench.store.sealing import read_sealed
 from tests.conftest import Bench, draw_classes
 from tests.packages import install
@@ -63,7 +68,7 @@ def test_two_folders_of_one_name_are_two_data_sets(run: Run, colours: Path, tmp_
 
 
 def test_an_image_that_changes_fails_its_cell_by_name(run: Run, colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench.execution import stages, worker
+    from bench.execution import worker
 
     made = dict(stages.STAGES)
 
@@ -104,6 +109,37 @@ def test_a_set_made_of_test_images_is_refused_and_marked(run: Run, tmp_path: Pat
     assert code == 1 and "3 of 3 synthetic images are test images" in said
     assert run(*ours, "--allow-overlap")[0] == 0
     assert entries()[0]["overlap"] == {"images": 3, "allowed": 1}
+
+
+def test_images_that_a_set_holds_twice_are_counted_and_marked(run: Run, tmp_path: Path) -> None:
+    colours = draw_classes(tmp_path / "colours", side=32)
+    for folder in sorted((colours / "train").iterdir()):
+        (tmp_path / "theirs" / folder.name).mkdir(parents=True)
+        for name in ("a.bmp", "b.bmp"):
+            Image.open(folder / "2.png").save(tmp_path / "theirs" / folder.name / name)
+    assert run("theirs", "--dataset", f"folder:{colours}", "--store", "store", verb="import")[0] == 0
+    assert run("--dataset", f"folder:{colours}", "--methods", "external:theirs", "--ipc", "2")[0] == 0
+    assert entries()[0]["overlap"] == {"repeated": 3}
+    assert "3 of the synthetic images are another of their set again" in Path("boards/folder-colours.md").read_text()
+
+
+def test_finished_cells_of_other_images_are_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("--dataset", "digits")[0] == 0
+    read = Packaged.load
+
+    def load_other(*given: Any) -> Dataset:
+        data = read(*given)
+        pixels, labels = data.test.on("cpu")
+        return replace(data, test=Resident(255 - pixels, labels))
+
+    monkeypatch.setattr(Packaged, "load", load_other)
+    for words in ((), ("--seeds", "0,1")):
+        code, said = run("--dataset", "digits", *words)
+        assert code == 2 and "2 cells of this grid were made of other images of digits" in said
+    assert "--force distill --force evaluate" in said
+    stages.load_data.cache_clear()
+    assert run("--dataset", "digits", "--force", "distill", "--force", "evaluate")[0] == 0
+    stages.load_data.cache_clear()
 
 
 def test_a_cut_grid_is_named_and_an_edited_record_is_computed_again(run: Run, colours: Path, tmp_path: Path) -> None:
