@@ -130,6 +130,7 @@ def test_a_cell_and_the_boards_entry_of_it(finished: Run, say: Callable[..., str
     assert said[0] == "the same cell with the same number"
     lines = [json.loads(line) for line in board.read_text().splitlines()]
     for line in lines:
+        del line["digest"]  # as of earlier releases
         line["environment"]["torch"], line["top1"] = "1.0", 0.01
     changed = tmp_path / "x.records.jsonl"
     changed.write_text("".join(json.dumps(line) + "\n" for line in lines))
