@@ -28,7 +28,13 @@ class Coreset(Distiller):
     """IPC real images per class by a score, as test images are. Labels: the teacher's, or any other choice."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
-        name="coreset", title="Coreset", version=1, paper="arXiv 2604.18811", labels="teacher", shared=("prepare",)
+        name="coreset",
+        title="Coreset",
+        version=1,
+        look=7,
+        paper="arXiv 2604.18811",
+        labels="teacher",
+        shared=("prepare",),
     )
 
     class Config(BaseConfig):

@@ -36,7 +36,7 @@ class External(Distiller):
     """Images: the files as they were released, whatever the seed. Labels: the data set's teacher, or the set's own."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
-        name="external", title="Imported set", version=1, paper="", labels="teacher", imported=True,
+        name="external", title="Imported set", version=1, look=0, paper="", labels="teacher", imported=True,
         needs="a set: bench import DIR, then --methods external:NAME",
     )  # fmt: skip
 

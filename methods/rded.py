@@ -28,7 +28,8 @@ class RDED(Distiller):
     """Images: the crops of lowest cross entropy, factor² of them on each image. Labels: the teacher, online."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
-        name="rded", title="RDED", version=1, paper="arXiv 2312.03526", labels="teacher", shared=("prepare", "distill"),
+        name="rded", title="RDED", version=1,
+        look=5, paper="arXiv 2312.03526", labels="teacher", shared=("prepare", "distill"),
         student_cost=StudentCost(batch_size=100, seconds=0.12, mebibytes=4538),  # HeLlO, supplement, Table 6
     )  # fmt: skip
 

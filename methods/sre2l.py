@@ -40,7 +40,7 @@ class SRe2L(Distiller):
     """Images: recovered from a teacher's batch norms, one of each of 100 classes at a time. Labels: the teacher's."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
-        name="sre2l", title="SRe2L", version=1, paper="arXiv 2306.13092", labels="teacher", stored="fp16",
+        name="sre2l", title="SRe2L", version=1, look=6, paper="arXiv 2306.13092", labels="teacher", stored="fp16",
         label_files="fkd", needs="a teacher with batch norms", shared=("distill",),
         student_cost=StudentCost(batch_size=1024, seconds=0.75, mebibytes=20850),  # HeLlO, supplement, Table 6
     )  # fmt: skip

@@ -61,6 +61,7 @@ class MethodInfo:
     shared: tuple[str, ...] = ()  # stages whose work several processes can share: of prepare, distill and label
     imported: bool = False  # is it called NAME:SET, with settings that say which set?
     fixed_labels: bool = False  # did the labels come with the images, and can't be made for others?
+    look: int | None = None  # place of colour and marker in figures; None: the next free one
 
 
 class Distiller:

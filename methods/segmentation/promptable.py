@@ -52,6 +52,7 @@ class Promptable(MaskMethod):
         name="promptable",
         title="Promptable teacher",
         version=1,
+        look=3,
         paper="arXiv 2408.08201, B.4",
         labels="teacher",
         tasks=(TASK,),

@@ -30,6 +30,7 @@ class PromptableLoRA(MaskMethod):
         name="promptable_lora",
         title="Promptable projector",
         version=1,
+        look=4,
         paper="arXiv 2408.08201, B.4",
         labels="projector",
         tasks=(TASK,),

@@ -6,6 +6,7 @@ matplotlib and seaborn are imported by what draws alone: they take a second.
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -50,24 +51,28 @@ class Look(NamedTuple):
 
 
 def looks(methods: Iterable[str]) -> dict[str, Look]:
-    """Map each method to its look: installed ones by their order in the registry, others take the next free places.
+    """Map each method to its look: the place it states; others take the next free ones, installed ones first.
 
     Baselines are grey. ``hello[rank=4]`` has the colour of ``hello`` and another marker.
     """
     infos = {name: registry.method(name).info for name in registry.method_names()}
     wanted = sorted(set(methods), key=lambda method: ("[" in method, method))
     bases = sorted({method.partition("[")[0] for method in wanted})
-    coloured = [name for name in dict.fromkeys([*infos, *bases]) if name not in infos or not infos[name].baseline]
+    places = {name: info.look for name, info in infos.items() if info.look is not None}
+    free_places = (place for place in itertools.count() if place not in places.values())
+    for name in [*infos, *bases]:
+        if name not in places and not (name in infos and infos[name].baseline):
+            places[name] = next(free_places)
     found: dict[str, Look] = {}
     for method in wanted:
         base, bracket, settings = method.partition("[")
-        place = coloured.index(base) if base in coloured else 0
-        colour = PALETTE[place % len(PALETTE)] if base in coloured else GREY
+        place = places.get(base, 0)
+        colour = PALETTE[place % len(PALETTE)] if base in places else GREY
         taken = {look.marker for look in found.values() if look.colour == colour}
         first = place % len(MARKERS)
         free = [marker for marker in (*MARKERS[first:], *MARKERS[:first]) if marker not in taken]
         title = infos[base].title if base in infos else base
-        found[method] = Look(title + bracket + settings, colour, (free or MARKERS)[0], 3 if base in coloured else 2)
+        found[method] = Look(title + bracket + settings, colour, (free or MARKERS)[0], 3 if base in places else 2)
     return found
 
 
