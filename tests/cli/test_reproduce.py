@@ -126,6 +126,7 @@ def test_a_number_that_was_another_is_told(finished: Run, tmp_path: Path) -> Non
     board = tmp_path / "digits.records.jsonl"
     lines = [json.loads(line) for line in (finished.place / "results" / board.name).read_text().splitlines()]
     for line in lines:
+        del line["digest"]  # as of earlier releases
         line["top1"] = line.get("top1", 0) / 2 + 0.5
     board.write_text("".join(json.dumps(line) + "\n" for line in lines))
     done = finished.bench(
