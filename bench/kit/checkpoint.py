@@ -91,12 +91,16 @@ class Checkpoint:
         begun = time.monotonic()
         blob = save(plain, metadata={"facts": facts})
         temporary = self.path.with_suffix(".part")
-        with temporary.open("wb") as stream:
-            stream.write(hashlib.sha256(blob).digest())
-            stream.write(blob)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(self.path)
+        try:
+            with temporary.open("wb") as stream:
+                stream.write(hashlib.sha256(blob).digest())
+                stream.write(blob)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(self.path)
+        except FileNotFoundError:
+            if self.folder.is_dir():  # else its owner ended and removed it
+                raise
         self.cost = spent + time.monotonic() - begun
 
     def exists(self) -> bool:

@@ -77,6 +77,7 @@ def test_a_dry_run_shows_the_arrays_where_no_slurm_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.chdir(tmp_path)
     Path("plain.toml").write_text('gres = "gpu:8"\nprocesses = 4\n')
     given = ["run", "--methods", "sre2l", "--ipc", "1", "--seeds", "0", "--no-baselines", "--profile", "./plain.toml"]

@@ -347,7 +347,7 @@ def test_other_files_are_refused_in_one_line(tmp_path: Path, monkeypatch: pytest
         assert "\n" not in message and str(file) in message and len(message) < 400, name
         assert "segment-anything" in message or "no state dict" in message, message
     (tmp_path / "text.pth").write_text("no weights at all")
-    with pytest.raises(UserError, match=r"text.pth is no plain checkpoint"):
+    with pytest.raises(UserError, match=r"text.pth can't be read as a checkpoint"):
         Promptable(TeacherConfig(file=str(tmp_path / "text.pth"))).prepare(task(tmp_path))
     with pytest.raises(UserError, match="is no file; expected segment-anything's checkpoint"):
         Promptable(TeacherConfig(file=str(tmp_path / "gone.pth"))).check(GridPoint(task(tmp_path).dataset, 1, 0))
