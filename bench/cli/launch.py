@@ -142,13 +142,13 @@ def compute(
         data_root = catalogue.root_of(grid.request.dataset, arguments.data_root).absolute()  # tasks run elsewhere
     except UserError:  # without a home folder; a data set that needs one says so when it is read
         data_root = None
-    check_data(schedule.made, grid.dataset, data_root)
     if grid.dataset.train_images > MANY_FILES and not schedule.over:
         out.print(f"looking at the files of {grid.dataset.name}; the first time all are read", markup=False)
+    contents = None if schedule.over else keep_contents(grid.dataset, data_root, store)
+    check_data(schedule.made, grid.dataset, data_root, contents)
     options = Options(
         store=store.root, data_root=data_root, device=arguments.device, threads=arguments.threads, code=code(),
-        contents=None if schedule.over else keep_contents(grid.dataset, data_root, store),
-        allow_overlap=arguments.allow_overlap, portable=not arguments.native_kernels,
+        contents=contents, allow_overlap=arguments.allow_overlap, portable=not arguments.native_kernels,
     )  # fmt: skip
     started = time.monotonic()
     if not schedule.over and not _launch(out, arguments, schedule, options, profile):

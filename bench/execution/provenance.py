@@ -72,8 +72,11 @@ def keep_contents(info: DatasetInfo, data_root: Path | None, store: Store) -> Pa
         raise Unusable(str(error)) from None
 
 
-def check_data(records: Iterable[Record], info: DatasetInfo, data_root: Path | None) -> None:
+def check_data(records: Iterable[Record], info: DatasetInfo, data_root: Path | None, kept: Path | None) -> None:
     """Refuse finished cells of other images than are here now; where none are here, there is nothing to compare.
+
+    Args:
+        kept: the file of :func:`keep_contents`; then image files are not listed again.
 
     Raises:
         UserError: says which stages to force.
@@ -82,7 +85,7 @@ def check_data(records: Iterable[Record], info: DatasetInfo, data_root: Path | N
     if not made or info.fingerprint:  # which the cells' ids tell
         return
     try:
-        here = load(info, data_root).digest
+        here = load(info, data_root, kept).digest
     except UserError:
         return
     if other := [record for record in made if record.data_digest != here]:

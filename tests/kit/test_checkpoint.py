@@ -162,6 +162,17 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     stopping.forget()
 
 
+def test_a_folder_that_goes_ends_only_the_saves_into_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    Checkpoint(gone).save({"x": torch.ones(2)})  # as if removed before the thread came to it
+    flush()
+    assert not gone.exists()
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(FileNotFoundError("the file alone")))
+    Checkpoint(tmp_path).save({"x": torch.ones(2)})
+    with pytest.raises(FileNotFoundError, match="the file alone"):
+        flush()
+
+
 def test_it_is_due_some_time_after_the_last_save(tmp_path: Path, clock: list[float]) -> None:
     often, seldom = Checkpoint(tmp_path, every=2.0), Checkpoint(tmp_path, "other")
     assert not often.due() and not seldom.due()
