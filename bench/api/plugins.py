@@ -110,5 +110,5 @@ def _distribution(point: EntryPoint) -> str:
 
 
 def origin(point: EntryPoint) -> str:
-    """Return the distribution of a plug-in and its version, e.g. ``distill-bench 0.1.0``."""
+    """Return the distribution of a plug-in and its version, e.g. ``distill-bench 0.2.0``."""
     return f"{point.dist.name} {point.dist.version}" if point.dist is not None else "no distribution"

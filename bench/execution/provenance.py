@@ -119,7 +119,10 @@ def _facts(kind: Literal["method", "evaluator"], cell: Cell, values: dict[str, A
 
 
 def _origin(point: EntryPoint) -> dict[str, Any]:
-    named = {} if point.dist is None else {"distribution": point.dist.name, "version": point.dist.version}
+    named = {}
+    if point.dist is not None:  # an editable installation keeps the version that the checkout had when it was installed
+        own = point.dist.name == "distill-bench"
+        named = {"distribution": point.dist.name, "version": __version__ if own else point.dist.version}
     return {"distribution": None, "version": None, **named, "source": source_digest(point.module)}
 
 
