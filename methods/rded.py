@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bench.api import Classifier
-    from bench.api.config import Artifact
-
-_CROP_BYTES = 64 * 2**20  # of crops held at once
 
 
 class RDED(Distiller):
@@ -34,7 +31,7 @@ class RDED(Distiller):
     )  # fmt: skip
 
     class Config(BaseConfig):
-        unmarked: ClassVar[Artifact] = "prepared"
+        unmarked = "prepared"
         pool: int = Field(300, ge=1)  # real images per class ("mipc" in all scripts)
         crops: int = Field(5, ge=1)  # random crops of each ("num_crop")
         min_scale: float = Field(0.08, gt=0, le=1)
@@ -43,6 +40,7 @@ class RDED(Distiller):
         batch_size: Annotated[int, affects("speed"), Field(ge=1)] = 256  # crops scored at once
 
     config: Config
+    crop_bytes: ClassVar[int] = 64 * 2**20  # of crops held at once
 
     def factor(self, size: int) -> int:
         """Return the patches a side of the mosaic on images of ``size`` pixels: 1 is no mosaic."""
@@ -52,16 +50,14 @@ class RDED(Distiller):
         data, factor = point.dataset, self.factor(point.dataset.image_size)
         patches, pool = point.ipc * factor**2, min(self.config.pool, data.smallest_class)
         if data.image_size % factor:
-            raise UserError(f"rded.factor {factor} does not divide the {data.image_size} pixels of {data.name}; choose "
-                            "one that does")  # fmt: skip
+            raise UserError(f"rded.factor {factor} does not divide {data.name}'s {data.image_size} px; choose another")
         if patches > pool:
             raise UserError(f"rded at IPC {point.ipc} on {data.name} needs {patches} patches per class, one per image, "
                             f"but its pool has {pool} images; lower --ipc or raise --set rded.pool")  # fmt: skip
 
     def cost(self, point: GridPoint) -> MethodCost:
-        """ImageNet-1K at IPC 10 in seven minutes on one RTX 4090 (the paper); nearly all of them score the pool."""
         pool = point.dataset.classes / 1000 * self.config.pool / 300 * self.config.crops / 5
-        return MethodCost(prepare=7 / 60 * pool, distill=0.0)
+        return MethodCost(prepare=7 / 60 * pool, distill=0.0)  # 7 minutes on an RTX 4090 for ImageNet-1K (paper)
 
     def prepare(self, task: Task) -> Iterator[Mapping[str, Tensor]]:
         """Yield the pool's ``images``, the best of their ``crops``, and its ``scores``; each (N,), class by class."""
@@ -72,7 +68,7 @@ class RDED(Distiller):
         config, teacher, train = self.config, task.teacher.model(), task.data.train
         pool = sample_classes(train.labels, task.dataset.classes, config.pool, task.seed, most=True)
         owner, views = train.labels[pool], self._crops(task)
-        at_once = max(1, _CROP_BYTES // (config.crops * 12 * views.size**2))
+        at_once = max(1, self.crop_bytes // (config.crops * 12 * views.size**2))
         chunks = [chunk for label in range(task.dataset.classes) for chunk in pool[owner == label].split(at_once)]
         for chunk in task.blocks(chunks, independent=True):
             crops = train.crops(views, chunk, config.crops, task.device)  # (K, B, 3, s, s)
@@ -87,10 +83,10 @@ class RDED(Distiller):
         pool, views = task.prepared, self._crops(task)
         owner, count = task.data.train.labels[pool["images"]], task.ipc * self.factor(task.dataset.image_size) ** 2
         for label in task.blocks(range(task.dataset.classes), independent=True):
-            mine = owner == label
-            ranks = pool["scores"][mine].argsort(stable=True)[:count]
-            crops = task.data.train.crops(views, pool["images"][mine][ranks], self.config.crops, task.device)
-            best = crops[pool["crops"][mine][ranks].to(crops.device), list(range(count))]
+            mine = (owner == label).nonzero().flatten()
+            mine = mine[pool["scores"][mine].argsort(stable=True)[:count]]
+            crops = task.data.train.crops(views, pool["images"][mine], self.config.crops, task.device)
+            best = crops[pool["crops"][mine].to(crops.device), list(range(count))]
             yield ImageBlock(mosaic(quantise(best).cpu(), task.ipc), owner.new_full((task.ipc,), label))
 
     def _crops(self, task: Task) -> AugmentationConfig:
@@ -103,18 +99,15 @@ class RDED(Distiller):
 def score(model: Classifier, crops: Tensor, label: int, size: int) -> Tensor:
     """Return the cross entropy (N,) of the true class for crops (N, 3, s, s), zero-padded to ``size`` pixels.
 
-    The padding is in normalised space (RDED pads after its Normalize), so its colour is the mean; padding, not
-    resizing, is part of the score. The paper's realism score is the negative of it.
+    RDED pads after its Normalize, so with the mean colour, and resizes nothing; its realism score is the negative.
     """
     import torch
-    from torch.nn import functional as F
 
     inner, shape = slice((size - crops.shape[-1]) // 2, (size + crops.shape[-1]) // 2), (len(crops), 3, size, size)
     with torch.inference_mode():
         padded = torch.empty(shape, device=crops.device, memory_format=torch.channels_last).zero_()
         torch.addcmul(model.shift, crops, model.scale, out=padded[:, :, inner, inner])
-        targets = torch.full((len(crops),), label, device=crops.device)
-        return F.cross_entropy(model.net(padded), targets, reduction="none")
+        return -model.net(padded).log_softmax(1)[:, label]  # type: ignore[no-any-return]
 
 
 def mosaic(patches: Tensor, ipc: int) -> Tensor:

@@ -235,7 +235,7 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_scores(make_task: MakeTask)
 def test_stopped_again_and_again_it_ends_with_the_same_bits(
     make_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int, lazily: bool
 ) -> None:
-    monkeypatch.setattr(rded, "_CROP_BYTES", 7 * 5 * 12 * SIDE**2)  # 7 images at once: a class takes 3 chunks
+    monkeypatch.setattr(rded.RDED, "crop_bytes", 7 * 5 * 12 * SIDE**2)  # 7 images at once: a class takes 3 chunks
     train = files(tmp_path, "png") if lazily else resident()
     whole = running.prepare(RDED(), make_task(train, 4, place="whole"))
     stopped, told = stopped_every(
@@ -293,7 +293,7 @@ def test_an_ipc_beyond_the_pool_is_refused() -> None:
         RDED(RDED.Config(factor=2)).check(GridPoint(info(), 10, 0))
     with pytest.raises(UserError, match="pool has 300 images"):
         RDED().check(GridPoint(info(224, smallest=1300), 76, 0))
-    with pytest.raises(UserError, match=r"rded.factor 3 does not divide the 16 pixels"):
+    with pytest.raises(UserError, match=r"rded.factor 3 does not divide .*'s 16 px"):
         RDED(RDED.Config(factor=3)).check(GridPoint(info(), 1, 0))
 
 

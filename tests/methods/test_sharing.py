@@ -114,7 +114,7 @@ def recovered(folder: Path, progress: Progress, groups: int | str) -> dict[str, 
 def score(folder: Path, progress: Progress) -> dict[str, Tensor]:
     """RDED's scores: 5 classes in 10 chunks of 4 images."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rded, "_CROP_BYTES", 4 * 12 * SIDE**2 * 3)
+        patch.setattr(rded.RDED, "crop_bytes", 4 * 12 * SIDE**2 * 3)
         return running.prepare(rded.RDED(rded.RDED.Config(crops=3)), task(folder, progress))
 
 
