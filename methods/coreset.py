@@ -28,14 +28,9 @@ class Coreset(Distiller):
     """IPC real images per class by a score, as test images are. Labels: the teacher's, or any other choice."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
-        name="coreset",
-        title="Coreset",
-        version=1,
-        look=7,
-        paper="arXiv 2604.18811",
-        labels="teacher",
+        name="coreset", title="Coreset", version=1, look=7, paper="arXiv 2604.18811", labels="teacher",
         shared=("prepare",),
-    )
+    )  # fmt: skip
 
     class Config(BaseConfig):
         score: Literal["random", "el2n", "forgetting", "margin", "entropy", "kcenter", "herding", "ccs", "cad"] = "el2n"
@@ -100,9 +95,8 @@ class Coreset(Distiller):
                     if epoch == last and self.config.score not in GEOMETRIC:
                         scores["entropy"] = entropy
                     elif epoch == last:
-                        if (
-                            seen := penultimate(model.net, views * model.scale + model.shift, task.dataset.classes)
-                        ) is None:
+                        seen = penultimate(model.net, views * model.scale + model.shift, task.dataset.classes)
+                        if seen is None:
                             raise UserError("the teacher has no linear head, so no features; choose another score")
                         scores["features"] = seen[0].half()
                 for name, values in scores.items():

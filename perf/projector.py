@@ -110,7 +110,7 @@ def serving(
     plain.visual.to(memory_format=torch.channels_last)
     settings = config(served)
     projector = build(model, tokenizer, names, settings)
-    source = ProjectorLabels(ICON_CLIP, base, names, settings, stored_tensors(projector, settings), device)
+    source = ProjectorLabels(ICON_CLIP, base, settings, stored_tensors(projector, settings), device, names)
     zeros = torch.zeros(served, dtype=torch.int64, device=device)
     views = AugmentedBatch(torch.rand(served, 3, SIZE, SIZE, device=device), zeros, zeros, zeros, zeros, 1.0, 0, 0)
     return lambda: source.soft_labels(views, 0), torch.no_grad()(lambda: plain.encode_image(resident))

@@ -58,7 +58,7 @@ def hello_labels(real: Dataset, device: torch.device) -> LabelSource:
     name, config = real.info.clip, HeLlO.for_dataset(real.info).config
     clip, tokenizer, base = load_clip(name, device)
     start = projector.build(clip, tokenizer, real.names, config)
-    return projector.ProjectorLabels(name, base, real.names, config, projector.stored_tensors(start, config), device)
+    return projector.ProjectorLabels(name, base, config, projector.stored_tensors(start, config), device, real.names)
 
 
 def random_images(size: int, student: str, count: int) -> Dataset:

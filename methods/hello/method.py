@@ -125,4 +125,4 @@ class HeLlO(Distiller):
         clip = self.config.clip or task.dataset.clip
         projector, base = train_projector(task, self.config, clip)
         tensors = stored_tensors(projector, self.config)
-        return ProjectorLabels(clip, base, task.data.names, self.config, tensors, task.device)
+        return ProjectorLabels(clip, base, self.config, tensors, task.device, task.data.names)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -25,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.api import FrozenBackbone, LabelSize, LabelSource
+from bench.api import BaseConfig, FrozenBackbone, LabelSize, LabelSource
 from bench.kit.clip.loading import Tokenizer, load_same_clip, text_embeddings
 from bench.kit.clip.naming import ICON_CLIP, ICON_CLIP_FOLDER
 from bench.kit.views import AugmentedBatch
@@ -35,15 +36,32 @@ from methods.hello.config import ProjectorConfig
 _ADAPTERS = "adapters.safetensors"
 
 
+class Normalise(nn.Module):
+    """Pixels (B, 3, H, W) in [0, 1] as an image tower wants them, channels last."""
+
+    gain: Tensor
+    shift: Tensor
+
+    def __init__(self, visual: nn.Module, device: torch.device | None = None):
+        super().__init__()
+        # a bare open_clip.CLIP does not say how it wants pixels; open_clip's default for that is OpenAI's
+        mean, std = (
+            torch.tensor(getattr(visual, name, default), device=device).view(1, 3, 1, 1)
+            for name, default in (("image_mean", OPENAI_DATASET_MEAN), ("image_std", OPENAI_DATASET_STD))
+        )
+        self.register_buffer("gain", 1 / std, persistent=False)
+        self.register_buffer("shift", -mean / std, persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return torch.addcmul(self.shift, pixels, self.gain).contiguous(memory_format=torch.channels_last)
+
+
 class Projector(nn.Module):
     """Pixels (B, 3, H, W) in [0, 1] of any size -> logits (B, C).
 
     They are resized to what the tower takes (bilinear, antialiased when they shrink) and normalised by the
     public CLIP's own statistics. All is frozen but what the settings train; nothing is ever in training mode.
     """
-
-    gain: Tensor
-    shift: Tensor
 
     def __init__(self, visual: nn.Module, head: Tensor, log_scale: Tensor, config: ProjectorConfig):
         super().__init__()
@@ -54,17 +72,11 @@ class Projector(nn.Module):
         self.raw = config.features == "raw"
         size: Any = visual.image_size
         self.size: tuple[int, int] = (size, size) if isinstance(size, int) else tuple(size)
-        # a bare open_clip.CLIP does not say how it wants pixels; open_clip's default for that is OpenAI's
-        mean, std = (
-            torch.tensor(getattr(visual, name, default), device=head.device).view(1, 3, 1, 1)
-            for name, default in (("image_mean", OPENAI_DATASET_MEAN), ("image_std", OPENAI_DATASET_STD))
-        )
-        self.register_buffer("gain", 1 / std, persistent=False)
-        self.register_buffer("shift", -mean / std, persistent=False)
+        self.normalise = Normalise(visual, head.device)
 
     def features(self, pixels: Tensor) -> Tensor:
         """Return image features (B, D) as the head takes them."""
-        pixels = torch.addcmul(self.shift, pixels, self.gain).contiguous(memory_format=torch.channels_last)
+        pixels = self.normalise(pixels)
         if pixels.shape[2:] != self.size:
             shrinks = pixels.shape[2] > self.size[0] or pixels.shape[3] > self.size[1]
             pixels = F.interpolate(pixels, self.size, mode="bilinear", antialias=shrinks)
@@ -174,32 +186,59 @@ def stored_tensors(projector: Projector, config: ProjectorConfig) -> dict[str, T
     return {name: p.detach().to("cpu", dtype) for name, p in lora.adapters(projector).items()}
 
 
-class ProjectorLabels(LabelSource):
-    """A merged projector that answers every view; adapters, settings and class names are what it counts."""
+class AdaptedClip(LabelSource):
+    """A public CLIP and what was trained of a projector on it; counted are these tensors, settings and class names."""
 
-    kind: ClassVar[str] = "projector"
+    Config: ClassVar[type[BaseConfig]]
 
     def __init__(
-        self,
-        clip: str,
-        base: FrozenBackbone,
-        names: Sequence[str],
-        config: ProjectorConfig,
-        tensors: dict[str, Tensor],
-        device: torch.device,
-    ):
+        self, clip: str, base: FrozenBackbone, config: Any, tensors: dict[str, Tensor], device: torch.device,
+        names: Sequence[str] = (),
+    ):  # fmt: skip
         """Build what is served from what is stored; ``clip`` is what :func:`load_same_clip` finds ``base`` by.
 
         Raises:
             UserError: the public CLIP is not available or is another one, or the adapters do not fit it.
         """
-        self.clip, self.base, self.names = clip, base, tuple(names)
-        self.config, self.tensors = config, tensors
-        model, tokenizer = load_same_clip(clip, base, device)
-        self.projector = build(model, tokenizer, names, config)
-        lora.restore(lora.adapters(self.projector), tensors, base.name)
-        lora.merge(self.projector)
-        self.projector.to(memory_format=torch.channels_last)
+        self.clip, self.base, self.config, self.tensors, self.names = clip, base, config, tensors, tuple(names)
+        model, trained = self.built(*load_same_clip(clip, base, device))
+        lora.restore(trained, tensors, base.name)
+        lora.merge(model)
+        model.eval().to(memory_format=torch.channels_last)
+
+    @abstractmethod
+    def built(self, clip: CLIP, tokenizer: Tokenizer) -> tuple[nn.Module, Mapping[str, Tensor]]:
+        """Build and keep the projector before training; return it and its stored tensors by name."""
+
+    def save(self, folder: Path) -> None:
+        facts = {"kind": self.kind, "clip": self.clip, "public": asdict(self.base), "config": self.config.structure()}
+        facts |= {"names": self.names} if self.names else {}
+        text = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
+        (folder / "source.json").write_text(text + "\n", encoding="utf-8")
+        save_file({name: t.contiguous() for name, t in self.tensors.items()}, folder / _ADAPTERS)
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device) -> Self:
+        facts = json.loads((folder / "source.json").read_text(encoding="utf-8"))
+        base, config, tensors = FrozenBackbone(**facts["public"]), facts["config"], load_file(folder / _ADAPTERS)
+        return cls(facts["clip"], base, cls.Config(**config), tensors, device, facts.get("names", ()))
+
+    def public(self) -> tuple[FrozenBackbone, ...]:
+        return (self.base,)
+
+    def parameters(self) -> int:
+        return sum(t.numel() for t in self.tensors.values())
+
+
+class ProjectorLabels(AdaptedClip):
+    """The projector's labels for any view."""
+
+    kind: ClassVar[str] = "projector"
+    Config = ProjectorConfig
+
+    def built(self, clip: CLIP, tokenizer: Tokenizer) -> tuple[nn.Module, Mapping[str, Tensor]]:
+        self.projector = build(clip, tokenizer, self.names, self.config)
+        return self.projector, lora.adapters(self.projector)
 
     @torch.no_grad()
     def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
@@ -210,22 +249,3 @@ class ProjectorLabels(LabelSource):
         head = self.projector.head.weight
         weight = head if self.projector.raw else head * self.projector.log_scale.exp()
         return self.projector.features(views.pixels), weight, weight.new_zeros(len(weight))
-
-    def save(self, folder: Path) -> None:
-        facts = {"kind": self.kind, "clip": self.clip, "public": asdict(self.base), "config": self.config.structure()}
-        facts["names"] = self.names
-        text = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
-        (folder / "source.json").write_text(text + "\n", encoding="utf-8")
-        save_file({name: t.contiguous() for name, t in self.tensors.items()}, folder / _ADAPTERS)
-
-    @classmethod
-    def load(cls, folder: Path, device: torch.device) -> Self:
-        facts = json.loads((folder / "source.json").read_text(encoding="utf-8"))
-        base, config = FrozenBackbone(**facts["public"]), ProjectorConfig(**facts["config"])
-        return cls(facts["clip"], base, facts["names"], config, load_file(folder / _ADAPTERS), device)
-
-    def public(self) -> tuple[FrozenBackbone, ...]:
-        return (self.base,)
-
-    def parameters(self) -> int:
-        return sum(t.numel() for t in self.tensors.values())

@@ -7,31 +7,26 @@ was trained: low-rank matrices, neck and decoder, with the running statistics of
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from open_clip import CLIP
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.modified_resnet import ModifiedResNet
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.api import AugmentedBatch, FrozenBackbone, Task, seed_for
+from bench.api import AugmentedBatch, Task, seed_for
 from bench.errors import UserError
-from bench.kit.clip.loading import load_clip, load_same_clip
+from bench.kit.clip.loading import Tokenizer, load_clip
 from methods.hello import lora
-from methods.hello.projector import fold_batch_norms
+from methods.hello.projector import AdaptedClip, Normalise, fold_batch_norms
 from methods.segmentation.config import SHRINKS, ProjectorConfig
 from methods.segmentation.masks import click_maps
 from methods.segmentation.networks import MaskDecoder
 from methods.segmentation.teacher import MaskLabels, TeacherMasks
 from methods.segmentation.train import train
 
-_ADAPTERS = "adapters.safetensors"
 SMALLEST = 32  # how far a ResNet tower shrinks an image
 
 
@@ -41,9 +36,6 @@ class MaskProjector(nn.Module):
     The tower gets the image at its own size or the next multiple of 32: without its attention pool, which is left out,
     it consists of convolutions. The neck brings its stages to one width and the logits' size and adds them.
     """
-
-    gain: Tensor
-    shift: Tensor
 
     def __init__(self, tower: ModifiedResNet, config: ProjectorConfig, generator: torch.Generator):
         super().__init__()
@@ -55,18 +47,13 @@ class MaskProjector(nn.Module):
         last: list[Any] = [stage[-1] for stage in self._stages()]
         self.neck = nn.ModuleList(nn.Conv2d(one.conv3.out_channels, config.decoder_width, 1) for one in last)
         self.decoder = MaskDecoder(config.decoder_width, config.decoder_width)
-        mean, std = (
-            torch.tensor(getattr(tower, name, default)).view(1, 3, 1, 1)
-            for name, default in (("image_mean", OPENAI_DATASET_MEAN), ("image_std", OPENAI_DATASET_STD))
-        )
-        self.register_buffer("gain", 1 / std, persistent=False)
-        self.register_buffer("shift", -mean / std, persistent=False)
+        self.normalise = Normalise(tower)
 
     def _stages(self) -> list[nn.Sequential]:
         return [self.tower.layer1, self.tower.layer2, self.tower.layer3, self.tower.layer4]
 
     def forward(self, pixels: Tensor, clicks: Tensor) -> Tensor:
-        pixels = torch.addcmul(self.shift, pixels, self.gain).contiguous(memory_format=torch.channels_last)
+        pixels = self.normalise(pixels)
         quarter = [side // SHRINKS for side in pixels.shape[2:]]
         whole = [-(-side // SMALLEST) * SMALLEST for side in pixels.shape[2:]]
         if whole != list(pixels.shape[2:]):
@@ -100,49 +87,15 @@ def build(clip: CLIP, config: ProjectorConfig, seed: int = 0) -> MaskProjector:
     return made.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-class ProjectorMasks(MaskLabels):
+class ProjectorMasks(AdaptedClip, MaskLabels):
     """The masks of a merged projector. Counted is what was trained of it."""
 
     kind: ClassVar[str] = "mask-projector"
+    Config = ProjectorConfig
 
-    def __init__(
-        self,
-        clip: str,
-        base: FrozenBackbone,
-        config: ProjectorConfig,
-        tensors: dict[str, Tensor],
-        device: torch.device,
-    ):
-        """Build the projector from what is stored; ``clip`` is the name by which :func:`load_same_clip` finds ``base``.
-
-        Raises:
-            UserError: the public CLIP is not available or is another one, or what is stored does not fit it.
-        """
-        self.clip, self.base, self.config, self.tensors = clip, base, config, tensors
-        model, _ = load_same_clip(clip, base, device)
-        self.model = projector = build(model, config)
-        lora.restore(projector.trained(), tensors, base.name)
-        lora.merge(projector)
-        projector.eval().to(memory_format=torch.channels_last)
-
-    def parameters(self) -> int:
-        return sum(tensor.numel() for tensor in self.tensors.values())
-
-    def save(self, folder: Path) -> None:
-        public, config = asdict(self.base), self.config.structure()
-        facts = {"kind": self.kind, "clip": self.clip, "public": public, "config": config}
-        text = json.dumps(facts, separators=(",", ":"))
-        (folder / "source.json").write_text(text + "\n", encoding="utf-8")
-        save_file({name: t.contiguous() for name, t in self.tensors.items()}, folder / _ADAPTERS)
-
-    @classmethod
-    def load(cls, folder: Path, device: torch.device) -> Self:
-        facts = json.loads((folder / "source.json").read_text(encoding="utf-8"))
-        base, config = FrozenBackbone(**facts["public"]), ProjectorConfig(**facts["config"])
-        return cls(facts["clip"], base, config, load_file(folder / _ADAPTERS), device)
-
-    def public(self) -> tuple[FrozenBackbone, ...]:
-        return (self.base,)
+    def built(self, clip: CLIP, tokenizer: Tokenizer) -> tuple[nn.Module, Mapping[str, Tensor]]:
+        self.model = made = build(clip, self.config)
+        return made, made.trained()
 
 
 def train_projector(task: Task, clip_name: str, config: ProjectorConfig, teacher: TeacherMasks) -> ProjectorMasks:

@@ -49,15 +49,9 @@ class Promptable(MaskMethod):
     """Images: random real scenes with prompts and masks. Labels: the teacher's masks, online."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
-        name="promptable",
-        title="Promptable teacher",
-        version=1,
-        look=3,
-        paper="arXiv 2408.08201, B.4",
-        labels="teacher",
-        tasks=(TASK,),
-        needs="a data set with masks",
-    )
+        name="promptable", title="Promptable teacher", version=1, look=3, paper="arXiv 2408.08201, B.4",
+        labels="teacher", tasks=(TASK,), needs="a data set with masks",
+    )  # fmt: skip
     Config = TeacherConfig
     label_kinds: ClassVar[dict[str, str]] = {"mask-teacher": "methods.segmentation.teacher:TeacherMasks"}
 

@@ -27,15 +27,9 @@ class PromptableLoRA(MaskMethod):
     """Images and teacher: `promptable`'s. Labels: the projector's masks, online."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
-        name="promptable_lora",
-        title="Promptable projector",
-        version=1,
-        look=4,
-        paper="arXiv 2408.08201, B.4",
-        labels="projector",
-        tasks=(TASK,),
-        needs="a data set with masks, a public CLIP with a ResNet tower",
-    )
+        name="promptable_lora", title="Promptable projector", version=1, look=4, paper="arXiv 2408.08201, B.4",
+        labels="projector", tasks=(TASK,), needs="a data set with masks, a public CLIP with a ResNet tower",
+    )  # fmt: skip
     Config = ProjectorConfig
     label_kinds: ClassVar[dict[str, str]] = {"mask-projector": "methods.segmentation.projector:ProjectorMasks"}
 

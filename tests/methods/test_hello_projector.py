@@ -292,7 +292,7 @@ def test_stopped_again_and_again_it_ends_with_the_same_bits(tmp_path: Path, ever
 
 def labels_of(config: Config) -> tuple[Projector, ProjectorLabels]:
     model = disturb(build(tiny_clip(), TOKENIZER, NAMES, config))
-    return model, ProjectorLabels("tiny", BASE, NAMES, config, stored_tensors(model, config), CPU)
+    return model, ProjectorLabels("tiny", BASE, config, stored_tensors(model, config), CPU, NAMES)
 
 
 def views(x: Tensor) -> AugmentedBatch:
@@ -342,7 +342,7 @@ def test_refuses_another_clip_and_other_adapters(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="SHA-256 abab"):
         ProjectorLabels.load(tmp_path, CPU)
     with pytest.raises(UserError, match="names and shapes"):
-        ProjectorLabels("tiny", BASE, NAMES, Config(conv_rank=3), source.tensors, CPU)
+        ProjectorLabels("tiny", BASE, Config(conv_rank=3), source.tensors, CPU, NAMES)
 
 
 # -- the method
