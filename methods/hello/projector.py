@@ -1,8 +1,8 @@
 """The projector: an adapted CLIP image tower and a linear head, as a module and as a label source.
 
-On disk (a label source): ``source.json`` names the public CLIP with its SHA-256, the class names and the
-settings; ``adapters.safetensors`` holds what was trained, by default the low-rank matrices alone. The head's
-start is made again from the class names by the public CLIP's text tower, so it is not stored.
+On disk ``source.json`` names the public CLIP with its SHA-256, the class names and the settings;
+``adapters.safetensors`` holds what was trained, by default the low-rank matrices alone: the head's start is made again
+from the class names by the public CLIP's text tower.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class Normalise(nn.Module):
 class Projector(nn.Module):
     """Pixels (B, 3, H, W) in [0, 1] of any size -> logits (B, C).
 
-    They are resized to what the tower takes (bilinear, antialiased when they shrink) and normalised by the
-    public CLIP's own statistics. All is frozen but what the settings train; nothing is ever in training mode.
+    They are resized to what the tower takes (bilinear, antialiased when they shrink). All is frozen but what the
+    settings train; nothing is ever in training mode.
     """
 
     def __init__(self, visual: nn.Module, head: Tensor, log_scale: Tensor, config: ProjectorConfig):
@@ -146,12 +146,11 @@ def fold_batch_norms(tower: ModifiedResNet) -> dict[str, Tensor]:
 @cache
 def _tower(clip: str) -> tuple[nn.Module, int] | None:
     """Return the image tower of a public CLIP, without weights, and how many features it has; None: unknown."""
-    arch = clip.partition(":")[0]
     if clip == ICON_CLIP:
         config = json.loads((ICON_CLIP_FOLDER / "config.json").read_text(encoding="utf-8"))["model_cfg"]
         with torch.device("meta"):
             return CLIP(**config).visual, config["embed_dim"]
-    if (known := open_clip.get_model_config(arch)) is None:
+    if (known := open_clip.get_model_config(arch := clip.partition(":")[0])) is None:
         return None
     logging.disable(logging.WARNING)  # open_clip warns of a model without weights
     try:
