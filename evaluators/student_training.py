@@ -62,14 +62,13 @@ def training_images(
         train = task.data.train
         return train, protocol.full_data_augmentation(task.dataset, len(train), task.seed)
     schedule = protocol.augmentation(task.dataset, task.ipc, task.seed)
-    if task.labels is not None:
-        task.labels.check(task.images, task.data.order_hash)
-        theirs = task.labels.schedule()
-        if theirs is not None and theirs != schedule:
-            raise UserError(
-                f"the stored labels belong to other views than those of {protocol.name}: {schedule.differs(theirs)}"
-            )
-    return Resident(task.images.pixels, task.images.labels, task.images.extras, channels), schedule
+    train = Resident(task.images.pixels, task.images.labels, task.images.extras, channels)
+    if task.labels is None:
+        return train, schedule
+    task.labels.check(task.images, task.data.order_hash)
+    if (theirs := task.labels.schedule()) is not None and (odd := schedule.differs(theirs)):
+        raise UserError(f"the stored labels belong to other views than those of {protocol.name}: {odd}")
+    return task.labels.views_of(train), schedule
 
 
 def new_student(task: EvaluationTask, build: Callable[[], nn.Module]) -> nn.Module:

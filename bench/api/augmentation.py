@@ -26,15 +26,15 @@ class AugmentationConfig(BaseConfig):
 
     ``crop``: ``"rrc"`` is torchvision's RandomResizedCrop with areas in (``min_scale``, ``max_scale``) and
     aspects in ``ratio``; ``"shift"`` resizes to ``size`` and then is RandomCrop with ``pad`` black pixels on
-    each side; ``"none"`` resizes alone. ``mix`` draws one weight from Beta(``alpha``, ``alpha``) and one
-    permutation per batch.
+    each side; ``"none"`` resizes alone; ``"given"`` stands for views whose coordinates came with labels
+    of others. ``mix`` draws one weight from Beta(``alpha``, ``alpha``) and one permutation per batch.
     """
 
     size: int = Field(gt=0)
     min_scale: float = Field(0.08, gt=0, le=1)
     max_scale: float = Field(1.0, gt=0, le=1)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    crop: Literal["rrc", "shift", "none"] = "rrc"
+    crop: Literal["rrc", "shift", "none", "given"] = "rrc"
     pad: int = Field(4, ge=0)
     flip: bool = False
     shuffle: int = Field(1, ge=1)
@@ -92,8 +92,14 @@ class AugmentationSchedule(BaseConfig):
         return range(batch * self.batch_size, min((batch + 1) * self.batch_size, self.images))
 
     def differs(self, other: AugmentationSchedule) -> str:
-        """Name the first field that differs, with both values, e.g. ``seed 5, expected 7``; empty: none."""
+        """Name the first field that differs, with both values, e.g. ``seed 5, expected 7``; empty: none.
+
+        Views that came with labels stand for any of their size and batches; of more epochs the first are shown.
+        """
         mine, theirs = ({**s.plan.model_dump(), **s.model_dump(exclude={"plan"})} for s in (self, other))
+        if other.plan.crop == "given":
+            mine = {name: mine[name] for name in ("size", "images", "batch_size", "epochs")}
+            theirs["epochs"] = min(theirs["epochs"], self.epochs)
         return next(
             (f"{name} {theirs[name]}, expected {mine[name]}" for name in mine if mine[name] != theirs[name]), ""
         )

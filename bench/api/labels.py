@@ -58,6 +58,10 @@ class LabelSource(ABC):
         """Return the views that the labels belong to; None: any."""
         return None
 
+    def views_of(self, images: Split) -> Split:
+        """Return the images that it labels with the views that came with its labels; as they are where none did."""
+        return images
+
     def replayed_batches(self, epoch: int) -> Sequence[tuple[int, int]] | None:
         """List the (epoch, batch) of the schedule that a student sees in its epoch; None: all batches of that epoch."""
         return None

@@ -144,11 +144,11 @@ class Rows:
             )
         theirs = self.method.label_schedule()
         for shown in (self._schedule(student, ipc, student_seed) for student in self.students):
-            if theirs is not None and theirs != shown:
+            if theirs is not None and (odd := shown.differs(theirs)):
                 raise UserError(
                     f"the labels of {name} were stored for other views than {self.protocol.name} shows to student seed "
-                    f"{student_seed}: {shown.differs(theirs)}; take the protocol and the seed they were stored "
-                    "for, or --labels teacher,hard"
+                    f"{student_seed}: {odd}; take the protocol and the seed they were stored for, or --labels "
+                    "teacher,hard"
                 )
 
     def _evaluate(
