@@ -70,8 +70,9 @@ class RDED(Distiller):
         owner, views = train.labels[pool], self._crops(task)
         at_once = max(1, self.crop_bytes // (config.crops * 12 * views.size**2))
         chunks = [chunk for label in range(task.dataset.classes) for chunk in pool[owner == label].split(at_once)]
-        for chunk in task.blocks(chunks, independent=True):
-            crops = train.crops(views, chunk, config.crops, task.device)  # (K, B, 3, s, s)
+        for place, chunk in task.blocks(list(enumerate(chunks)), independent=True):
+            then = next(iter(chunks[place + 1 :]), None)  # is read while this chunk is scored
+            crops = train.crops(views, chunk, config.crops, task.device, then)  # (K, B, 3, s, s)
             label, size = int(train.labels[chunk[0]]), task.dataset.image_size
             scores = [score(teacher, batch, label, size) for batch in crops.flatten(0, 1).split(config.batch_size)]
             best = torch.cat(scores).view(crops.shape[:2]).min(0)

@@ -123,11 +123,19 @@ class Split(ABC):
         """
 
     @abstractmethod
-    def crops(self, config: AugmentationConfig, indices: Tensor, count: int, device: torch.device | str) -> Tensor:
+    def crops(
+        self,
+        config: AugmentationConfig,
+        indices: Tensor,
+        count: int,
+        device: torch.device | str,
+        then: Tensor | None = None,
+    ) -> Tensor:
         """Cut ``count`` crops out of each image: crop k is that of the view in epoch k, without flip or mix.
 
         Args:
             indices: int64 (B,) on the host.
+            then: the images that will be asked for next, which a split of files begins to read.
 
         Returns:
             float32 (count, B, 3, S, S) in [0, 1] on ``device``, S being the configured size.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bench.errors import UserError
@@ -38,6 +38,8 @@ def lock(path: Path, wait: bool = True) -> Iterator[bool]:
         yield ours
     finally:
         if handle is not None:
+            with suppress(OSError):  # closing alone would leave the lock to a process that was forked meanwhile
+                fcntl.flock(handle, fcntl.LOCK_UN)
             os.close(handle)
 
 

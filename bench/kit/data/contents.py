@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, overload
@@ -101,11 +101,16 @@ class CheckedPaths(Sequence[Path]):
     """Paths of images, each checked when it is taken: a changed one raises :class:`DataChanged`."""
 
     def __init__(self, part: Part, names: Sequence[str] | None = None):
-        self.part = part
+        self.root, self.stamps, self.hashes = part.root, part.stamps, part.hashes
         self.names = part.names.decode("utf-8", "surrogateescape").split("\0") if names is None else names
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def some(self, places: NDArray[np.int64] | range) -> CheckedPaths:
+        """Return those at some places."""
+        part = Part(self.root, np.empty(0, np.int64), b"", self.stamps[places], self.hashes[places])
+        return CheckedPaths(part, [self.names[place] for place in places])
 
     @overload
     def __getitem__(self, index: int) -> Path: ...
@@ -113,11 +118,10 @@ class CheckedPaths(Sequence[Path]):
     def __getitem__(self, index: slice) -> CheckedPaths: ...
     def __getitem__(self, index: int | slice) -> Path | CheckedPaths:
         if isinstance(index, slice):
-            some = replace(self.part, stamps=self.part.stamps[index], hashes=self.part.hashes[index])
-            return CheckedPaths(some, self.names[index])
-        path = f"{self.part.root}/{self.names[index]}"
+            return self.some(range(*index.indices(len(self))))
+        path = f"{self.root}/{self.names[index]}"
         try:
-            same = _stamp(path) == self.part.stamps[index] or _hash(path) == self.part.hashes[index].tobytes()
+            same = _stamp(path) == self.stamps[index] or _hash(path) == self.hashes[index].tobytes()
         except OSError as error:
             raise DataChanged(f"{path} can't be read ({error.strerror}); put it back, or start the run again") from None
         if not same:

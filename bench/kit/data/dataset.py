@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -15,7 +14,16 @@ from torch import Tensor
 from bench.api import AugmentationConfig, AugmentedBatch, Dataset, DatasetInfo, Split
 from bench.kit.data.contents import CheckedPaths, Contents, Part
 from bench.kit.data.decoding import check_all, check_varied, decode, decode_all, opened
-from bench.kit.data.reading import AT_ONCE, Cut, cut_centre, cut_view, default_workers, read_batches
+from bench.kit.data.reading import (
+    AT_ONCE,
+    Cut,
+    cut_centre,
+    cut_crops,
+    cut_view,
+    default_workers,
+    read_batches,
+    read_pieces,
+)
 from bench.kit.views import AugmentationStream, resized_crop, stream_of
 from bench.kit.views.geometry import centre
 
@@ -90,7 +98,9 @@ class Resident(Split):
             chosen = chosen.to(device)
             yield centre(pixels[chosen, :3], size, whole), labels[chosen]
 
-    def crops(self, config: AugmentationConfig, indices: Tensor, count: int, device: Device) -> Tensor:
+    def crops(
+        self, config: AugmentationConfig, indices: Tensor, count: int, device: Device, then: Tensor | None = None
+    ) -> Tensor:
         pixels, _ = self.on(device)
         images = pixels[indices.to(device), :3].float().div_(255)
         heights, widths = (torch.full_like(indices, side) for side in pixels.shape[2:])
@@ -118,6 +128,7 @@ class Files(Split):
         super().__init__(labels)
         self.paths = paths
         self.workers = default_workers() if workers is None else workers
+        self._begun: tuple[Any, Iterator[Tensor]] = None, iter(())  # crops that are read ahead: which, and they
 
     def views(
         self,
@@ -149,24 +160,31 @@ class Files(Split):
         for chosen, pixels in zip(groups, self._read(groups, partial(cut_centre, size, whole), device), strict=True):
             yield pixels, self.labels[chosen].to(device, non_blocking=True)
 
-    def crops(self, config: AugmentationConfig, indices: Tensor, count: int, device: Device) -> Tensor:
-        def crops_of(some: Tensor) -> Tensor:
-            # floats first, as RDED does: crops are not rounded
-            images = [decode(self.paths[index]).float().div_(255) for index in some.tolist()]
-            return torch.stack(
-                [torch.stack(cut_view(config, len(self), epoch, images, some)) for epoch in range(count)]
-            )
+    def crops(
+        self, config: AugmentationConfig, indices: Tensor, count: int, device: Device, then: Tensor | None = None
+    ) -> Tensor:
+        wanted, (begun, pieces) = (config, count, indices.tolist()), self._begun
+        if begun != wanted:
+            pieces = self._begin_crops(config, count, indices)
+        self._begun = None, iter(())
+        crops = torch.empty(
+            count, len(indices), 3, config.size, config.size, pin_memory=torch.device(device).type == "cuda"
+        )
+        for place, piece in enumerate(pieces):
+            crops[:, place * AT_ONCE : (place + 1) * AT_ONCE] = piece.transpose(0, 1)
+        if then is not None:
+            self._begun = (config, count, then.tolist()), self._begin_crops(config, count, then)
+        return crops.to(device, non_blocking=True)
 
-        # threads: the calls are many and short, and decoding and resizing leave the interpreter to the others
-        with ThreadPoolExecutor(max(1, self.workers)) as pool:
-            crops = torch.cat(list(pool.map(crops_of, indices.split(AT_ONCE))), dim=1)
-        return crops.to(device)
+    def _begin_crops(self, config: AugmentationConfig, count: int, indices: Tensor) -> Iterator[Tensor]:
+        cut = partial(cut_crops, config, len(self), count)
+        return read_pieces(self.paths, indices.split(AT_ONCE), cut, self.workers)
 
     def image(self, index: int) -> Tensor:
         return decode(self.paths[index])
 
     def _read(self, groups: Sequence[Tensor], cut: Cut, device: Device) -> Iterator[Tensor]:
-        return read_batches(self.paths, groups, cut, torch.device(device), min(self.workers, len(groups)))
+        return read_batches(self.paths, groups, cut, torch.device(device), self.workers)
 
 
 def _chosen_rows(stream: AugmentationStream, indices: Tensor, rows: Rows | None) -> Tensor:

@@ -1,38 +1,49 @@
-"""Reading image files in worker processes, batches ahead of their use.
+"""Reading image files in worker processes, ahead of their use.
 
-A worker decodes the images of a batch, cuts a square out of each and hands the batch over as uint8; the rest is left to
-the device. On Linux workers are forked, even where this process itself was spawned: a fresh interpreter would import
-torch anew in every epoch.
+A worker decodes some images of a batch and cuts what is wanted out of each, into memory that it shares with this
+process (anonymous: ``/dev/shm`` may be small); the rest is left to the device. Workers serve all splits, and live until
+the thread ends that first read. They are forked: a fresh interpreter would import torch anew.
 """
 
 from __future__ import annotations
 
 import ctypes
+import math
+import mmap
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import chain
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from bench.errors import UserError
+from bench.kit.data.contents import CheckedPaths
 from bench.kit.data.decoding import decode, processors
 from bench.kit.views import AugmentationConfig, stream_of
 from bench.kit.views.geometry import centre
 
 WORKERS_VARIABLE = "DISTILL_BENCH_WORKERS"
 MOST_WORKERS = 16  # more than that wait for the disk or for the device
-_LINUX = sys.platform.startswith("linux")
+AT_ONCE = 16  # images that a worker reads at a time: their boxes are drawn together
+SLOT = 16 * 2**20  # bytes of what it makes of them; more than that goes through a pipe
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
-_START = "fork" if _LINUX else None  # of workers; None: as the system does
+_FORKS = sys.platform.startswith("linux")  # elsewhere a process that runs threads is not safely forked
 
-# decoded images (3, H, W) and their indices, int64 (N,) -> a square of each; picklable
+# decoded images (3, H, W) and their indices, int64 (N,) -> what is wanted of each, all of one shape; picklable
 Cut = Callable[[Sequence[Tensor], Tensor], list[Tensor]]
-AT_ONCE = 16  # images that are decoded before they are cut: their boxes are drawn together
+Made = NDArray[Any] | tuple[tuple[int, ...], str] | UserError  # an array; shape and type of one in a slot
 
 
 def default_workers() -> int:
@@ -68,63 +79,154 @@ def cut_view(
     ]
 
 
+def cut_crops(
+    config: AugmentationConfig, count: int, crops: int, images: Sequence[Tensor], indices: Tensor
+) -> list[Tensor]:
+    """Cut the views of the first epochs, float32 (crops, 3, S, S) in [0, 1] per image; else as :func:`cut_view`."""
+    # floats first, as RDED does: crops are not rounded; rows of pixels instead of triples, which take longer to resize
+    floats = [torch.empty(image.shape).copy_(image).div_(255) for image in images]
+    views = [cut_view(config, count, epoch, floats, indices) for epoch in range(crops)]
+    return list(map(torch.stack, zip(*views, strict=True)))
+
+
 def cut_centre(size: int, whole: bool, images: Sequence[Tensor], indices: Tensor) -> list[Tensor]:
     """Make the test views of images (see :func:`bench.kit.views.geometry.centre`)."""
     return [centre(image, size, whole) for image in images]
 
 
-def _read(paths: Sequence[Path], cut: Cut, group: Tensor) -> tuple[Tensor, UserError | None]:
-    """Return a batch, or nothing and an error: raised in a worker, it would carry a traceback."""
+class Readers:
+    """Worker processes, and the slots of memory that they write into, two for each."""
+
+    def __init__(self, workers: int):
+        import torchvision.io  # here: it takes seconds, which else each worker would take
+        import torchvision.transforms.v2  # noqa: F401
+
+        self.owner, self.workers = os.getpid(), workers
+        self.memory = mmap.mmap(-1, 2 * workers * SLOT)
+        self.free = list(range(2 * workers))
+        self.pool = ProcessPoolExecutor(workers, get_context("fork"), _start_worker, (self.memory,))
+
+    def submit(self, paths: Sequence[Path], indices: Tensor, cut: Cut) -> tuple[int, Future[Made]]:
+        """Read images into a free slot.
+
+        The first call starts the workers, with SIGUSR2 blocked, as they inherit it. Slurm sends this warning of a job's
+        end to every process, and only this one can save its work; a handler set in the worker would come too late. A
+        warning during the start waits for this thread, or is taken by another.
+        """
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+        try:
+            future = self.pool.submit(_work, self.free[-1], paths, indices.numpy(), cut)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return self.free.pop(), future
+
+    def result(self, slot: int, future: Future[Made]) -> Tensor:
+        """Return what a worker made, which holds until its slot is used again."""
+        made = future.result()
+        if isinstance(made, UserError):
+            raise made
+        if isinstance(made, tuple):
+            shape, kind = made
+            made = np.frombuffer(self.memory, kind, math.prod(shape), slot * SLOT).reshape(shape)
+        return torch.from_numpy(made)
+
+
+_here = threading.local()  # workers end with the thread that started them, so that none outlives a killed process
+
+
+def _readers(workers: int) -> Readers:
+    found: Readers | None = getattr(_here, "readers", None)
+    if found is None or found.owner != os.getpid() or found.workers < workers:
+        found = _here.readers = Readers(workers)
+    return found
+
+
+def _start_worker(memory: mmap.mmap) -> None:
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the parent's to handle
+    torch.set_num_threads(1)
+    _here.memory = memory
+
+
+def _work(slot: int, paths: Sequence[Path], indices: NDArray[np.int64], cut: Cut) -> Made:
+    """Read images in a worker; an error is returned: raised, it would carry a traceback."""
     try:
-        return torch.stack([view for some in group.split(AT_ONCE) for view in cut(_decode(paths, some), some)]), None
+        values: NDArray[Any] = _read(paths, torch.from_numpy(indices), cut).numpy()
     except UserError as error:
-        return torch.empty(0), error
+        return error
+    if values.nbytes > SLOT:
+        return values
+    np.frombuffer(_here.memory, values.dtype, values.size, slot * SLOT).reshape(values.shape)[...] = values
+    return values.shape, values.dtype.str
 
 
-def _decode(paths: Sequence[Path], indices: Tensor) -> list[Tensor]:
-    return [decode(paths[index]) for index in indices.tolist()]
+def _read(paths: Sequence[Path], indices: Tensor, cut: Cut) -> Tensor:
+    return torch.stack(cut([decode(path) for path in paths], indices))
 
 
-def _start_worker(_: int) -> None:
-    if _LINUX:  # a worker that outlives a killed parent would keep what it inherited, leases too
-        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+def read_pieces(paths: Sequence[Path], pieces: Iterable[Tensor], cut: Cut, workers: int) -> Iterator[Tensor]:
+    """Yield what is cut out of images, piece by piece, each valid until the next; workers begin at once.
 
+    Args:
+        pieces: indices into ``paths``, int64 (N,) on the host: few, as a worker reads a piece alone.
+        workers: how many processes read; none: this one does.
 
-def _without_warning(loader: DataLoader[tuple[Tensor, UserError | None]]) -> Iterator[tuple[Tensor, UserError | None]]:
-    """Start a loader's workers with SIGUSR2 blocked.
-
-    Slurm sends this warning of a job's end to every process, and only this one can save its work.
-    Children inherit the signals that a thread blocks, forked or spawned; a handler set in the worker would come seconds
-    later, after its imports. A warning during the start waits for this thread, or is taken by another.
+    Raises:
+        UserError: a file cannot be decoded, or ``cut`` needs images in memory.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    made = _pieces(paths, iter(pieces), cut, _readers(workers) if workers and _FORKS else None)
+    next(made)
+    return made
+
+
+def _pieces(paths: Sequence[Path], pieces: Iterator[Tensor], cut: Cut, readers: Readers | None) -> Iterator[Tensor]:
+    pending: deque[tuple[int, Future[Made]]] = deque()
+
+    def some(piece: Tensor) -> Sequence[Path]:
+        return paths.some(piece.numpy()) if isinstance(paths, CheckedPaths) else [paths[at] for at in piece.tolist()]
+
+    def submit() -> None:
+        while readers and readers.free and (piece := next(pieces, None)) is not None:
+            pending.append(readers.submit(some(piece), piece, cut))
+
     try:
-        return iter(loader)
+        submit()
+        yield torch.empty(0)  # to read_pieces
+        while True:
+            if readers and pending:
+                yield readers.result(*pending[0])
+                readers.free.append(pending.popleft()[0])
+            elif (piece := next(pieces, None)) is not None:  # no workers, or another reading has all their slots
+                yield _read(some(piece), piece, cut)
+            else:
+                return
+            submit()
+    except BrokenProcessPool:
+        del _here.readers
+        raise UserError(
+            f"a process that reads images was ended from outside, perhaps for want of memory; give the job more, or "
+            f"set ${WORKERS_VARIABLE} below {readers.workers if readers else 0}"
+        ) from None
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for slot, future in pending:
+            future.cancel()
+            future.add_done_callback(lambda _, slot=slot: readers.free.append(slot))  # type: ignore[misc, union-attr]
 
 
 def read_batches(
     paths: Sequence[Path], groups: Sequence[Tensor], cut: Cut, device: torch.device, workers: int
 ) -> Iterator[Tensor]:
-    """Yield the batches ``groups`` in order, each uint8 (B, 3, S, S) on ``device``.
-
-    A group is the indices into ``paths`` of a batch, int64 (B,) on the host; no workers: this process reads.
+    """Yield what is cut out of the images of each group, (B, ...) on ``device``; arguments as of :func:`read_pieces`.
 
     Raises:
         UserError: a file cannot be decoded, or ``cut`` needs images in memory.
     """
-    loader: DataLoader[tuple[Tensor, UserError | None]] = DataLoader(
-        groups,  # type: ignore[arg-type]
-        batch_size=None,
-        collate_fn=partial(_read, paths, cut),  # in the workers
-        num_workers=workers,
-        multiprocessing_context=_START if workers else None,
-        worker_init_fn=_start_worker,
-        pin_memory=device.type == "cuda",
-        generator=torch.Generator(),  # else starting workers would draw from the global stream
-    )
-    for images, wrong in _without_warning(loader):
-        if wrong is not None:
-            raise wrong
-        yield images.to(device, non_blocking=True)
+    parts = [group.split(AT_ONCE) for group in groups]
+    made = read_pieces(paths, chain.from_iterable(parts), cut, workers if sum(map(len, parts)) > 1 else 0)
+    for group, some in zip(groups, parts, strict=True):
+        first = next(made)
+        batch = torch.empty((len(group), *first.shape[1:]), dtype=first.dtype, pin_memory=device.type == "cuda")
+        batch[: len(first)] = first
+        for place in range(1, len(some)):
+            batch[place * AT_ONCE : (place + 1) * AT_ONCE] = next(made)
+        yield batch.to(device, non_blocking=True)
