@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench.api import architectures, catalogue, registry
 from bench.api.stored.codec import FORMATS, LabelCodec
 from bench.api.stored.columns import label_columns
 from bench.conformance import CodecConformance, EvaluatorConformance, MethodConformance, StudentConformance, run
+from bench.kit.data import load
 from bench.planning.protocols import all_protocols
 from tests.conftest import Bench
 from tests.packages import install
@@ -77,6 +79,17 @@ def test_its_codec_passes_and_goes_with_the_others() -> None:
 def test_its_evaluator_passes() -> None:
     suite = type("Suite", (EvaluatorConformance,), {"evaluator": "nearest-mean"})
     assert [outcome.reason for outcome in run(suite) if outcome.passed is False] == []
+
+
+@pytest.mark.usefixtures("installed")
+def test_held_out_images_are_training_images() -> None:
+    whole, part = (load(catalogue.dataset(name)) for name in ("digits", "held-out:digits"))
+    both = torch.cat([part.train.labels, part.test.labels])
+    assert both.bincount().tolist() == whole.train.labels.bincount().tolist()
+    assert part.test.labels.bincount().tolist() == [count // 5 for count in whole.train.labels.bincount().tolist()]
+    images = [{split.image(row).numpy().tobytes() for row in range(len(split))} for split in (part.train, part.test)]
+    assert images[0] | images[1] == {whole.train.image(row).numpy().tobytes() for row in range(len(whole.train))}
+    assert not images[0] & images[1]
 
 
 def test_all_of_it_in_a_run(bench: Bench, tmp_path: Path) -> None:
