@@ -121,7 +121,7 @@ NAMED: dict[str, dict[str, Any]] = {
     "tiny-imagenet": {**_TINY, "blocks": 10},
     "digits": _NARROW,
     "fashion-mnist": _NARROW,
-    "icons-100": {**_NARROW, "pool": NARROW_POOL[:3], "roll": 4, "iterations": 99},
+    "icons-100": {**_NARROW, "pool": NARROW_POOL[:3], "roll": 4, "iterations": 201},
 }
 
 

@@ -36,7 +36,7 @@ class GVBSM(Distiller):
     """Images: recovered by the pool in turns. Labels: the ensemble of the pool, stored."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
-        name="g_vbsm", title="G_VBSM", version=2, look=1, paper="arXiv 2311.17950", labels="ensemble", stored="fp16",
+        name="g_vbsm", title="G_VBSM", version=3, look=1, paper="arXiv 2311.17950", labels="ensemble", stored="fp16",
         label_files="fkd+index", needs="a pool of networks", shared=("prepare",),
         student_cost=StudentCost(batch_size=1024, seconds=0.77, mebibytes=23310),  # HeLlO, supplement, Table 6
     )  # fmt: skip

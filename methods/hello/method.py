@@ -37,7 +37,7 @@ class HeLlO(Distiller):
     """Images: RDED's, updated only on request. Labels: the projector, online."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
-        name="hello", title="HeLlO", version=2,
+        name="hello", title="HeLlO", version=3,
         look=2, paper="arXiv 2408.08201", labels="projector", needs="a public CLIP",
         shared=("label",),
         # supplement, Table 6, one A5000

@@ -45,7 +45,7 @@ def specs(name: str, **overrides: Any) -> tuple[TeacherSpec, ...]:
         ("cifar100", (SMALL_POOL, "shift", 4000, 100, 0.05, 0.8, 0.4, 4, 32, 1, False)),
         ("tiny-imagenet", (SMALL_POOL, "shift", 4000, 100, 0.05, 0.8, 0.4, 4, 32, 10, False)),
         ("mnist", (SMALL_POOL, "shift", 4000, 100, 0.05, 0.8, 0.4, 4, 32, 1, False)),
-        ("icons-100", (NARROW_POOL[:3], "rrc", 99, 100, 0.1, 0.8, 0.4, 4, 4, 1, False)),
+        ("icons-100", (NARROW_POOL[:3], "rrc", 201, 100, 0.1, 0.8, 0.4, 4, 4, 1, False)),
         ("digits", (NARROW_POOL, "rrc", 400, 100, 0.1, 0.8, 0.4, 4, 2, 1, False)),
     ],
 )

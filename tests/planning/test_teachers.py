@@ -141,10 +141,10 @@ def test_what_can_not_be_a_teacher(
 @pytest.mark.parametrize(
     ("settings", "name"),
     [
-        ({}, "hello"),
-        ({"overrides": {"teacher": {"epochs": 4}}}, "hello[weak_teachers=4,teacher.epochs=4]"),
-        ({"overrides": {"hello": {"weak_teachers": 3}}}, "hello[weak_teachers=3]"),
-        ({"teacher": "x.pth"}, "hello[weak_teachers=1,teacher=9a129038]"),
+        ({}, ""),
+        ({"overrides": {"teacher": {"epochs": 4}}}, ",weak_teachers=4,teacher.epochs=4"),
+        ({"overrides": {"hello": {"weak_teachers": 3}}}, ",weak_teachers=3"),
+        ({"teacher": "x.pth"}, ",weak_teachers=1,teacher=9a129038"),
     ],
 )
 def test_a_row_says_how_few_weak_teachers_there_are(
@@ -152,5 +152,5 @@ def test_a_row_says_how_few_weak_teachers_there_are(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     file(Path("x.pth"))
-    grid = grid_of(methods=("hello",), **settings)
-    assert {cell.row["method"] for cell in grid.stage("evaluate")} == {name}
+    grid = grid_of(methods=("hello[teachers=by-ipc]",), **settings)
+    assert {cell.row["method"] for cell in grid.stage("evaluate")} == {f"hello[teachers=by-ipc{name}]"}
