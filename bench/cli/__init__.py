@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from importlib import import_module
 from keyword import iskeyword
 
@@ -14,10 +14,25 @@ from bench.cli.parser import Parser
 from bench.errors import UserError, printable
 from bench.version import __version__
 
-VERBS = (
-    *("run", "status", "logs", "retry", "cancel", "report", "published", "storage", "list", "show", "diff"),
-    *("reproduce", "export", "import", "check", "data", "doctor"),
-)
+VERBS = {
+    "run": "compute a grid and write its leaderboard",
+    "status": "show what is done, running, queued and failed, and why",
+    "logs": "show the log of a cell's Slurm task",
+    "retry": "compute failed cells again",
+    "cancel": "cancel Slurm tasks by cell, stage or glob",
+    "report": "write or check the leaderboards",
+    "published": "measured, published, Δ: the papers' numbers beside ours",
+    "storage": "count label bytes by arithmetic alone",
+    "list": "list methods, datasets, students, labels, protocols or suites",
+    "show": "show the record of one cell, and its images",
+    "diff": "explain why two numbers differ",
+    "reproduce": "compute a row of a board again and compare",
+    "export": "export a distilled set as a folder to publish",
+    "import": "import a released distilled set, as method external:NAME",
+    "check": "run the conformance suite on a method",
+    "data": "describe a data set, or build icons-100",
+    "doctor": "check the environment, here and on the cluster",
+}
 
 _EPILOG = """examples:
   python -m bench run --methods hello,rded --ipc 1,10,50             the main job, on digits, offline
@@ -29,38 +44,43 @@ _EPILOG = """examples:
 """
 
 
-def command_line() -> Parser:
-    """Return the parser of ``python -m bench``, with every verb."""
+def command_line(loaded: Container[str] = VERBS) -> Parser:
+    """Return the parser of ``python -m bench``; of the verbs, those that are ``loaded`` know their arguments."""
+    form = argparse.RawDescriptionHelpFormatter
     parser = Parser(
         prog="bench",
         description="Dataset distillation weighed by what it really stores: accuracy against bytes of labels.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=form,
     )
     parser.add_argument("--version", action="version", version=f"distill-bench {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
     for name in VERBS:
-        module = import_module(f"bench.cli.{name}{'_' if iskeyword(name) else ''}")
-        verb = verbs.add_parser(
-            name,
-            help=module.HELP,
-            description=(module.__doc__ or "").strip(),
-            epilog=module.EXAMPLES,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.arguments(verb)
-        verb.set_defaults(execute=module.execute)
+        verb = verbs.add_parser(name, help=VERBS[name], formatter_class=form)
+        if name in loaded:
+            module = import_module(f"bench.cli.{name}{'_' if iskeyword(name) else ''}")
+            verb.description, verb.epilog = (module.__doc__ or "").strip(), module.EXAMPLES
+            verb.describe(module.ARGUMENTS)
+            verb.set_defaults(execute=module.execute, **getattr(module, "DEFAULTS", {}))
     return parser
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Parse the words behind ``python -m bench``.
+
+    Raises:
+        UserError: an unknown word, or a value of another form.
+    """
+    return command_line(words).parse_args(words)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code: 0 success, 1 failure, 2 an error the user can fix."""
     screen.prepare_output()
-    parser = command_line()
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        parsed = parser.parse_args(arguments)
-        if parsed.verb is None:
-            parser.print_help()
+        if (parsed := parse(words)).verb is None:
+            command_line(()).print_help()
             return 2
         return int(parsed.execute(parsed))
     except UserError as error:

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import argparse
 
-from bench.cli import options as flags
 from bench.cli import screen
-from bench.cli.naming import select
+from bench.cli.options import STORE, existing_store, select
 from bench.errors import UserError
 from bench.format import plural
+from bench.slurm import journal, queue
 
-HELP = "cancel Slurm tasks by cell, stage or glob"
+ARGUMENTS = f"""
+WHAT*  a cell's id or its beginning, a stage, or a glob
+--all  everything of this store that is queued or running
+{STORE}
+"""
 EXAMPLES = """examples:
   python -m bench cancel evaluate                      all students that are queued or running
   python -m bench cancel 'hello-*-ipc50-*' teacher
@@ -22,22 +26,11 @@ EXAMPLES = """examples:
 _MOST = 20  # lines
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``bench cancel``."""
-    parser.add_argument("what", nargs="*", metavar="WHAT", help="a cell's id or its beginning, a stage, or a glob")
-    parser.add_argument("--all", action="store_true", help="everything of this store that is queued or running")
-    flags.store_flag(parser)
-
-
 def execute(arguments: argparse.Namespace) -> int:
     """Run ``bench cancel``."""
-    from bench.slurm import journal, queue
-    from bench.store.artifacts import Store
-
     if bool(arguments.what) == arguments.all:
         raise UserError("bench cancel: name cells, a stage or a glob, or --all for everything; see bench cancel --help")
-    out = screen.console()
-    store = Store(flags.existing_store(arguments.store))
+    out, store = screen.console(), existing_store(arguments.store)
     submitted = [task for run in journal.newest_first(store) for task in run.tasks()]
     queued = queue.queued() if submitted else {}
     if queued is None:

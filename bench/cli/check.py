@@ -10,33 +10,27 @@ import argparse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bench.api import registry
 from bench.cli import screen
-from bench.cli.options import data_root_flag
-from bench.cli.parser import positive
+from bench.planning.variants import read
 
 if TYPE_CHECKING:
     from bench.conformance import MethodConformance
 
-HELP = "run the conformance suite on a method"
+ARGUMENTS = """
+METHOD  a method, with settings in brackets: 'hello[conv_rank=4]'
+--dataset NAME  default: synthetic 16-px stripes of four classes
+--ipc N = 2  images per class (default: 2)
+--data-root PATH  the folder that holds data sets
+"""
 EXAMPLES = """examples:
   python -m bench check rded
   python -m bench check 'hello[conv_rank=4]' --dataset digits --ipc 1
 """
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``bench check``."""
-    parser.add_argument("method", metavar="METHOD", help="a method, with settings in brackets: 'hello[conv_rank=4]'")
-    parser.add_argument("--dataset", metavar="NAME", help="default: synthetic 16-px stripes of four classes")
-    parser.add_argument("--ipc", type=positive, default=2, metavar="N", help="images per class (default: 2)")
-    data_root_flag(parser)
-
-
 def execute(arguments: argparse.Namespace) -> int:
     """Run ``bench check``; 1 if a test failed."""
-    from bench.api import registry
-    from bench.planning.variants import read
-
     registry.method(read(arguments.method).method)  # an unknown name is refused before torch is imported
     from bench.conformance import MethodConformance, run
 

@@ -6,25 +6,21 @@ With ``--source`` a data set that can be built is built first: icons-100, from t
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from bench.cli import options as flags
 from bench.cli import screen
+from bench.cli.options import DATA_ROOT
 
-HELP = "describe a data set, or build icons-100"
+ARGUMENTS = f"""
+NAME  a data set of bench list datasets, or folder:PATH
+--source PATH  build the data set from this package first, a folder or .tgz
+{DATA_ROOT}
+"""
 EXAMPLES = """examples:
   python -m bench data digits
   python -m bench data imagenet-1k --data-root /data
   python -m bench data folder:/data/pets
   npm pack @iconify/json && python -m bench data icons-100 --source iconify-json-*.tgz
 """
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``bench data``."""
-    parser.add_argument("name", metavar="NAME", help="a data set of bench list datasets, or folder:PATH")
-    parser.add_argument("--source", type=Path, metavar="DIR_OR_TGZ", help="build the data set from this package first")
-    flags.data_root_flag(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:

@@ -10,20 +10,26 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bench.cli import options as flags
+from rich.console import Console
+from rich.text import Text
+
 from bench.cli import screen
-from bench.cli.naming import select_one
-from bench.cli.parser import text_path
+from bench.cli.options import STORE, existing_store, read_record, select_one
 from bench.errors import UserError
+from bench.exchange.comparison import Change, RunView, compare
+from bench.exchange.reason import reason
+from bench.store.artifacts import Damaged
+from bench.store.entries import SUFFIX, read_jsonl
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from bench.exchange.comparison import Change, RunView
-
-HELP = "explain why two numbers differ"
+ARGUMENTS = f"""
+A  the id of a cell, or its beginning; or FILE.records.jsonl:CELL, an entry of a board
+B?  another one (default: the same in --store-b)
+{STORE}
+--store-b PATH  the store of B (default: that of A)
+--json  everything that differs, for programs
+"""
 EXAMPLES = """examples:
   python -m bench diff hello-projector-digits-ipc10-convnet3-w32-s0 hello-projector-digits-ipc10-convnet3-w32-s1
   python -m bench diff CELL CELL --store-b /shared/you/bench     the same cell in two stores
@@ -33,21 +39,8 @@ _MOST = 20  # changes shown per kind
 _LONGEST = 44  # characters of a value
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``bench diff``."""
-    what = "the id of a cell, or its beginning; or FILE.records.jsonl:CELL, an entry of a board"
-    parser.add_argument("a", metavar="A", help=what)
-    parser.add_argument("b", metavar="B", nargs="?", help="another one (default: the same in --store-b)")
-    flags.store_flag(parser)
-    parser.add_argument("--store-b", type=text_path, metavar="PATH", help="the store of B (default: that of A)")
-    parser.add_argument("--json", action="store_true", help="everything that differs, for programs")
-
-
 def execute(arguments: argparse.Namespace) -> int:
     """Run ``bench diff``."""
-    from bench.exchange.comparison import compare
-    from bench.exchange.reason import reason
-
     if arguments.b is None and arguments.store_b is None:
         raise UserError("bench diff needs two cells, or one and --store-b, where it also is; see bench diff --help")
     a = _view(arguments.a, arguments.store)
@@ -80,11 +73,6 @@ def _view(word: str, place: Path) -> RunView:
     Raises:
         UserError: it names none or several, or its record can't be read.
     """
-    from bench.cli.show import read_record
-    from bench.exchange.comparison import RunView
-    from bench.store.artifacts import Damaged, Store
-    from bench.store.entries import SUFFIX, read_jsonl
-
     file, colon, name = word.rpartition(":")
     if colon and file.endswith(SUFFIX):
         loaded = read_jsonl(Path(file))
@@ -94,7 +82,7 @@ def _view(word: str, place: Path) -> RunView:
         return RunView.of_entry(entries[select_one(name, entries)])
     if word.endswith(SUFFIX):
         raise UserError(f"{word} has many entries; name one: {word}:CELL")
-    store = Store(flags.existing_store(place))
+    store = existing_store(place)
 
     def lookup(cell_id: str) -> Any:
         try:
@@ -106,8 +94,6 @@ def _view(word: str, place: Path) -> RunView:
 
 
 def _table(out: Console, title: str, found: Sequence[Change], delta: bool = False) -> None:
-    from rich.text import Text
-
     if not found:
         return
     columns = [title, "A", "B", *(["Δ"] if delta else [])]

@@ -8,24 +8,28 @@ A profile is a TOML file, profiles/NAME.toml here or ~/.config/distill-bench/pro
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from bench.cli import launch, screen
-from bench.cli import options as flags
-from bench.cli.parser import positive
+from bench.cli.options import STORE
 from bench.errors import UserError
+from bench.planning import manifest
+from bench.slurm.doctor import Check, check_cluster, check_machine, either
+from bench.slurm.node_check import check_nodes
+from bench.slurm.profile import load
+from bench.store.artifacts import Store
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from bench.slurm.doctor import Check
-    from bench.slurm.profile import Profile
-
-HELP = "check the environment, here and on the cluster"
+ARGUMENTS = f"""
+--profile NAME  the profile to check (default: sbatch's own defaults)
+{STORE}
+--no-job  submit nothing: leave the nodes out
+--wait MINUTES = 5  in which each job must start (default: 5)
+"""
+DEFAULTS = {"no_preflight": False, "out": None}
 EXAMPLES = """examples:
   python -m bench doctor
   python -m bench doctor --profile mycluster --store /shared/me/bench
@@ -48,65 +52,36 @@ a profile, all of it optional:
 _MARKS = {True: ("✓", "green"), False: ("✗", "bold red"), None: ("–", "yellow")}
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of ``bench doctor``."""
-    parser.add_argument("--profile", metavar="NAME", help="the profile to check (default: sbatch's own defaults)")
-    flags.store_flag(parser)
-    parser.add_argument("--no-job", action="store_true", help="submit nothing: leave the nodes out")
-    parser.add_argument(
-        "--wait", type=positive, default=5, metavar="MINUTES", help="in which each job must start (default: 5)"
-    )
-    parser.set_defaults(no_preflight=False, out=None)
-
-
 def execute(arguments: argparse.Namespace) -> int:
     """Run ``bench doctor``; 1 if something is wrong."""
-    from bench.slurm.doctor import check_cluster, check_machine
-    from bench.slurm.profile import load
-
-    out = screen.console()
-    profile = load(arguments.profile)
+    out, profile = screen.console(), load(arguments.profile)
     used = f", as {arguments.profile} uses it" if arguments.profile else ""
-    found = _show(out, "this machine", [*check_machine(arguments.store), *_newest_grid(arguments)])
+    found = [*_show(out, "this machine", check_machine(arguments.store)), *_show(out, "", _newest_grid(arguments))]
     found += _show(out, f"\nthe cluster{used}", check_cluster(profile))
     well = {check.name for check in found if check.ok}
-    if not arguments.no_job and "cluster" in well:
-        if "store" in well:
-            found += _nodes(out, arguments, profile)
-        else:
-            out.print("\nno jobs are sent to the nodes: they need a store that is writable")
+    if not arguments.no_job and {"cluster", "store"} <= well:
+        shown = ""
+        with out.status("") as spinner:  # shows nothing in a log
+            for kind, check in check_nodes(Store(arguments.store), profile, 60 * arguments.wait, spinner.update):
+                found += _show(out, f"\na node for {kind}" if kind != shown else "", [check])
+                shown = kind
+    elif not arguments.no_job and "cluster" in well:
+        out.print("\nno jobs are sent to the nodes: they need a store that is writable")
     wrong = sum(check.ok is False for check in found)
     out.print(f"\n{wrong} of {len(found)} checks failed" if wrong else f"\nall is well ({len(found)} checks)")
     return 1 if wrong else 0
 
 
-def _newest_grid(arguments: argparse.Namespace) -> list[Check]:
+def _newest_grid(arguments: argparse.Namespace) -> Iterator[Check]:
     """Check what the newest grid of the store still needs."""
-    from bench.planning import manifest
-    from bench.slurm.doctor import Check
-    from bench.store.artifacts import Store
-
-    if not (arguments.store / "cells").is_dir() or not (known := manifest.newest_first(Store(arguments.store))):
-        return []
-    try:
-        launch.preflight(known[0].grid, arguments)
-    except UserError as error:
-        return [Check("grid", False, f"{known[0].grid.id}: {error}", "change its request and run it again")]
-    return [Check("grid", True, f"{known[0].grid.id}: networks, files and store are as its cells need them")]
-
-
-def _nodes(out: Console, arguments: argparse.Namespace, profile: Profile) -> list[Check]:
-    """Send a job to a node of each kind, and show its findings."""
-    from bench.slurm.node_report import check_nodes
-    from bench.store.artifacts import Store
-
-    found: list[Check] = []
-    shown = ""
-    with out.status("") as spinner:  # shows nothing in a log
-        for names, check in check_nodes(Store(arguments.store), profile, 60 * arguments.wait, spinner.update):
-            found += _show(out, f"\na node for {names}" if names != shown else "", [check])
-            shown = names
-    return found
+    if (arguments.store / "cells").is_dir() and (known := manifest.newest_first(Store(arguments.store))):
+        grid, wrong = known[0].grid, ""
+        try:
+            launch.preflight(grid, arguments)
+        except UserError as error:
+            wrong = str(error)
+        good = f"{grid.id}: networks, files and store are as its cells need them"
+        yield either("grid", not wrong, good, f"{grid.id}: {wrong}", "change its request and run it again")
 
 
 def _show(out: Console, title: str, checks: Iterable[Check]) -> list[Check]:

@@ -9,32 +9,25 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from bench.cli import options as flags
 from bench.cli import screen
-from bench.cli.parser import text_path
+from bench.cli.options import DATA_ROOT, STORE, existing_store, read_record
 from bench.format import plural, size
 
-HELP = "export a distilled set as a folder to publish"
+ARGUMENTS = f"""
+CELL  the id of a distill or evaluate cell, or its beginning
+--to DIR!  a new or empty folder
+{STORE}
+{DATA_ROOT}
+"""
 EXAMPLES = """examples:
   python -m bench export rded-digits-ipc10-s0 --to rded-digits-10       the images of a distill cell
   python -m bench export sre2l-stored-fp16-digits-ipc10 --to sre2l-10   of an evaluate cell, with the labels it used
 """
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``bench export``."""
-    parser.add_argument("cell", metavar="CELL", help="the id of a distill or evaluate cell, or its beginning")
-    parser.add_argument("--to", type=text_path, required=True, metavar="DIR", help="a new or empty folder")
-    flags.store_flag(parser)
-    flags.data_root_flag(parser)
-
-
 def execute(arguments: argparse.Namespace) -> int:
     """Run ``bench export``."""
-    from bench.cli.show import read_record
-    from bench.store.artifacts import Store
-
-    store = Store(flags.existing_store(arguments.store))
+    store = existing_store(arguments.store)
     record = read_record(store, arguments.cell)
     from bench.exchange.exporting import export  # imports torch: a cell that isn't there is said before
 

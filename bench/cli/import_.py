@@ -1,6 +1,6 @@
 """Import a released distilled set into the store, where it runs as the method external:NAME under the same protocols.
 
-DIR is what bench export wrote (its digests are verified), or a folder of images for each class of a data set: folders
+FOLDER is what bench export wrote (its digests are verified), or folders of images for each class of a data set:
 named by class ids, names or numbers, as many images in each, of the size at which the data set is used.
 """
 
@@ -9,11 +9,20 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from bench.cli import options as flags
 from bench.cli import screen
-from bench.cli.parser import text_path
+from bench.cli.options import DATA_ROOT, STORE
+from bench.exchange.distilled_set import importer
+from bench.planning.protocols import all_protocols
+from bench.store.artifacts import Store
 
-HELP = "import a released distilled set, as method external:NAME"
+ARGUMENTS = f"""
+FOLDER  the distilled set
+--name NAME  its name (default: that of the folder)
+--dataset NAME  the data set it stands for (default: as its manifest says)
+--allow-overlap  take a set with test images among its own
+{STORE}
+{DATA_ROOT}
+"""
 EXAMPLES = """examples:
   python -m bench import rded-digits-10                                   what bench export wrote
   python -m bench import ~/released/ipc10 --dataset cifar10 --name theirs  folders of images by class
@@ -21,22 +30,9 @@ EXAMPLES = """examples:
 """
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``bench import``."""
-    parser.add_argument("folder", type=text_path, metavar="DIR", help="the distilled set")
-    parser.add_argument("--name", metavar="NAME", help="its name (default: that of the folder)")
-    parser.add_argument("--dataset", metavar="NAME", help="the data set it stands for (default: as its manifest says)")
-    parser.add_argument("--allow-overlap", action="store_true", help="take a set with test images among its own")
-    flags.store_flag(parser)
-    flags.data_root_flag(parser)
-
-
 def execute(arguments: argparse.Namespace) -> int:
     """Run ``bench import``."""
-    from bench.exchange.distilled_set import importer
-    from bench.exchange.importing import import_set
-    from bench.planning.protocols import all_protocols
-    from bench.store.artifacts import Store
+    from bench.exchange.importing import import_set  # imports torch
 
     known, folder, already, left = import_set(
         arguments.folder, Store(arguments.store), arguments.name, arguments.dataset, arguments.data_root,

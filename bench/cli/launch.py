@@ -5,69 +5,43 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Collection, Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from bench.cli import options as common
+from rich.console import Console
+
+from bench.api import catalogue
 from bench.cli import plan_tables, result_tables, screen
-from bench.cli.parser import positive, text_path
+from bench.cli.options import STORE
 from bench.errors import UserError
+from bench.execution import local
+from bench.execution.environment import code
+from bench.execution.jobs import Options
+from bench.execution.scheduling import Schedule, prepare
+from bench.planning import manifest
+from bench.planning.grid import Grid
+from bench.slurm import follow, queue, submit
+from bench.slurm.profile import Profile, load
+from bench.store.artifacts import Store
 from bench.store.cell import Stage
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from bench.execution.jobs import Options
-    from bench.execution.scheduling import Schedule
-    from bench.planning.grid import Grid
-    from bench.slurm.profile import Profile
-
+ARGUMENTS = f"""
+where and how to compute it:
+{STORE.strip()}
+--out DIR = results  boards (default: results)
+--cluster {{auto,inline,local,slurm}} = auto  auto (default): Slurm where a cluster answers, else local; inline: in this
+    process
+--profile NAME  the resources to request from Slurm: see bench doctor --help
+--detach  on Slurm: submit, and don't wait
+--jobs N  maximum parallel cells (default: one per core or accelerator, or one where time is measured; on Slurm the
+    profile's throttle)
+--processes N  processes that share a cell whose work can be shared, each with an accelerator of its own (default: 1; on
+    Slurm the profile's)
+--threads N = 1  CPU threads per cell (default: 1)
+--device NAME = auto  cpu, cuda, … (default: an accelerator where there is one)
+--native-kernels  the fastest CPU kernels of this processor; by default those that give the same bits on all
+--allow-overlap  compute even where more than 1 %% of the test images are training or synthetic images
+--no-preflight  don't try networks, files and the store beforehand
+"""
 MANY_FILES = 100_000
-
-
-def flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """Add the flags that say where and how to compute."""
-    group = parser.add_argument_group("where and how to compute it")
-    common.store_flag(group)
-    group.add_argument(
-        "--out", type=text_path, default=Path("results"), metavar="DIR", help="boards (default: results)"
-    )
-    group.add_argument(
-        "--cluster",
-        choices=("auto", "inline", "local", "slurm"),
-        default="auto",
-        help="auto (default): Slurm where a cluster answers, else local; inline: in this process",
-    )
-    group.add_argument("--profile", metavar="NAME", help="the resources to request from Slurm: see bench doctor --help")
-    group.add_argument("--detach", action="store_true", help="on Slurm: submit, and don't wait")
-    group.add_argument(
-        "--jobs",
-        type=positive,
-        metavar="N",
-        help="maximum parallel cells (default: one per core or accelerator, or one where time is measured; on Slurm "
-        "the profile's throttle)",
-    )
-    group.add_argument(
-        "--processes",
-        type=positive,
-        metavar="N",
-        help="processes that share a cell whose work can be shared, each with an accelerator of its own (default: 1; "
-        "on Slurm the profile's)",
-    )
-    group.add_argument("--threads", type=positive, default=1, help="CPU threads per cell (default: 1)")
-    group.add_argument("--device", default="auto", help="cpu, cuda, … (default: an accelerator where there is one)")
-    group.add_argument(
-        "--native-kernels",
-        action="store_true",
-        help="the fastest CPU kernels of this processor; by default those that give the same bits on all",
-    )
-    group.add_argument(
-        "--allow-overlap",
-        action="store_true",
-        help="compute even where more than 1 %% of the test images are training or synthetic images",
-    )
-    group.add_argument("--no-preflight", action="store_true", help="don't try networks, files and the store beforehand")
-    return group
 
 
 def preflight(
@@ -76,22 +50,17 @@ def preflight(
     """Check what the cells to do need, unless ``--no-preflight``; nothing is loaded where there are none.
 
     Args:
-        arguments: those of :func:`flags`.
+        arguments: those of :data:`ARGUMENTS`.
         only: the ids of the cells that are wanted, with their ancestors; None: all.
 
     Raises:
         UserError: everything that is wrong, in one line.
     """
-    from bench.execution.preflight import check
-    from bench.planning.grid import ancestors
-    from bench.store.artifacts import Store
+    from bench.execution.preflight import check  # imports numpy
 
     if arguments.no_preflight:
         return
-    cells = grid.cells
-    if only is not None:
-        wanted = ancestors([cell for cell in cells if cell.id in only], grid)
-        cells = tuple(cell for cell in cells if cell.id in wanted)
+    cells = (grid if only is None else grid.reduced(only)).cells
     there = Store(arguments.store).ids("cells") if (arguments.store / "cells").is_dir() else set()
     check(
         grid, {cell.id for cell in cells if cell.id not in there or cell.stage in force}, arguments.store, arguments.out
@@ -110,27 +79,16 @@ def compute(
     """Compute the cells of a grid that are not done and write its boards; 1 if a cell failed.
 
     Args:
-        arguments: those of :func:`flags`, and ``data_root``.
+        arguments: those of :data:`ARGUMENTS`, and ``data_root``.
         only: the ids of the cells to compute, with their ancestors; None: all.
         profile: instead of the one that ``--profile`` names.
     """
-    from bench.api import catalogue
-    from bench.execution.environment import code
-    from bench.execution.jobs import Options
-    from bench.execution.provenance import changed_code, check_data, keep_contents
-    from bench.execution.scheduling import prepare
-    from bench.planning import manifest
-    from bench.planning.grid import ancestors
-    from bench.report import publish
-    from bench.slurm.profile import load
-    from bench.store.artifacts import Store
+    from bench.execution.provenance import changed_code, check_data, keep_contents  # imports torch
+    from bench.report import publish  # imports pandas
 
     profile = profile or load(arguments.profile).with_limits(processes=arguments.processes)
     store = Store(arguments.store)
-    whole = grid
-    if only is not None:
-        needed = ancestors([cell for cell in grid.cells if cell.id in only], grid)
-        grid = grid.model_copy(update={"cells": tuple(cell for cell in grid.cells if cell.id in needed)})
+    whole, grid = grid, grid if only is None else grid.reduced(only)
     schedule = prepare(grid, store, force)
     manifest.keep(store, whole)  # what could not be scheduled is on no board
     for line in schedule.remade:
@@ -164,10 +122,6 @@ def _launch(
     out: Console, arguments: argparse.Namespace, schedule: Schedule, options: Options, profile: Profile
 ) -> bool:
     """Work off a schedule; False if it was only submitted."""
-    from bench.execution import local
-    from bench.slurm import follow, queue, submit
-    from bench.store.artifacts import Store
-
     cluster = arguments.cluster
     if cluster in ("auto", "slurm"):
         if queue.available():

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import argparse
 
+from bench.api import architectures, catalogue, registry
+from bench.api.stored.codec import FORMATS
 from bench.cli import screen
+from bench.planning.label_choices import EXPLAINED, parse
+from bench.planning.protocols import all_protocols
+from bench.planning.suites import STORAGE, names, suite
+from bench.storage_calculator.request import SUITE
 
 Listing = tuple[list[str], list[list[str]], list[str]]  # columns, rows, and the columns that hold numbers
 
-HELP = "list methods, datasets, students, labels, protocols or suites"
+ARGUMENTS = """
+WHAT {methods,datasets,students,labels,protocols,suites}
+"""
 EXAMPLES = """examples:
   python -m bench list methods
   python -m bench list protocols
 """
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``bench list``."""
-    parser.add_argument("what", choices=tuple(TABLES))
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -28,17 +31,12 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _methods() -> Listing:
-    from bench.api import registry
-    from bench.planning.label_choices import parse
-
     infos = [method.info for method in registry.METHODS.usable.values()]
     lines = [[i.name, i.title, parse("native", i).title(i.labels), "yes" if i.baseline else "", i.paper] for i in infos]
     return ["name", "title", "native labels", "baseline", "paper"], lines, []
 
 
 def _datasets() -> Listing:
-    from bench.api import catalogue
-
     infos = [catalogue.dataset(name) for name in catalogue.names()]
     numbers = [[i.classes, i.train_images, i.test_images, i.smallest_class, i.image_size] for i in infos]
     lines = [[i.name, i.title, *map(str, row)] for i, row in zip(infos, numbers, strict=True)]
@@ -50,8 +48,6 @@ def _datasets() -> Listing:
 
 
 def _students() -> Listing:
-    from bench.api import architectures, registry
-
     known = architectures.descriptions()
     for evaluator in registry.EVALUATORS.usable.values():
         known |= evaluator.students
@@ -59,25 +55,17 @@ def _students() -> Listing:
 
 
 def _labels() -> Listing:
-    from bench.api.stored.codec import FORMATS
-    from bench.planning.label_choices import EXPLAINED
-
     known = {**EXPLAINED, **{f"stored:{name}": numbers.title for name, numbers in FORMATS.usable.items()}}
     return ["--labels", "description"], [[name, text] for name, text in known.items()], []
 
 
 def _protocols() -> Listing:
-    from bench.planning.protocols import all_protocols
-
     found = all_protocols().values()
     lines = [[p.name, str(p.version), p.evaluator, p.track, ", ".join(p.datasets) or "any", p.title] for p in found]
     return ["name", "version", "evaluator", "track", "data sets", "title"], lines, []
 
 
 def _suites() -> Listing:
-    from bench.planning.suites import STORAGE, names, suite
-    from bench.storage_calculator.request import SUITE
-
     found = {name: suite(name) for name in names()}
     lines = [[name, one.title, one.source, ", ".join(one.full.datasets)] for name, one in found.items()]
     lines.append([STORAGE, "Label bytes by arithmetic", "HeLlO (arXiv 2408.08201), Figure 1", str(SUITE.dataset)])

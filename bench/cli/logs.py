@@ -10,19 +10,22 @@ import sys
 import time
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from bench.cli import options as flags
-from bench.cli.naming import select, shorten
-from bench.cli.parser import positive
+from bench.cli.options import STORE, existing_store, select, shorten
 from bench.errors import UserError, printable
+from bench.execution.jobs import SubmittedTask
 from bench.format import plural
+from bench.slurm.journal import last_tasks
+from bench.slurm.queue import ThrottledSlurm
+from bench.store.artifacts import Store
 
-if TYPE_CHECKING:
-    from bench.execution.jobs import SubmittedTask
-    from bench.store.artifacts import Store
-
-HELP = "show the log of a cell's Slurm task"
+ARGUMENTS = f"""
+CELL  a cell's id, its beginning, or a glob that matches it alone
+--err  standard error: tracebacks, and messages of Slurm
+--follow  go on as it grows, until the task is over or Ctrl-C
+-n LINES  the last lines only
+{STORE}
+"""
 EXAMPLES = """examples:
   python -m bench logs hello-native-digits-ipc10-convnet3-w32-s0-1f0c2ab9d4
   python -m bench logs hello-native-digits-ipc10 --follow     any beginning of one cell's id
@@ -31,22 +34,9 @@ EXAMPLES = """examples:
 _PAUSE = 1.0  # seconds between two looks at a followed log
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``bench logs``."""
-    parser.add_argument("cell", metavar="CELL", help="a cell's id, its beginning, or a glob that matches it alone")
-    parser.add_argument("--err", action="store_true", help="standard error: tracebacks, and messages of Slurm")
-    parser.add_argument("--follow", action="store_true", help="go on as it grows, until the task is over or Ctrl-C")
-    parser.add_argument("-n", type=positive, metavar="LINES", dest="lines", help="the last lines only")
-    flags.store_flag(parser)
-
-
 def execute(arguments: argparse.Namespace) -> int:
     """Run ``bench logs``; 1 if there is nothing to show."""
-    from bench.slurm.journal import last_tasks
-    from bench.slurm.queue import ThrottledSlurm
-    from bench.store.artifacts import Store
-
-    store = Store(flags.existing_store(arguments.store))
+    store = existing_store(arguments.store)
     tasks = last_tasks(store)
     known = dict.fromkeys([*store.ids("cells"), *store.ids("failures"), *store.ids("heartbeats"), *tasks], "")
     found = sorted(select([arguments.cell], known))
@@ -59,7 +49,7 @@ def execute(arguments: argparse.Namespace) -> int:
     others = len(task.cells) - 1
     shared = f", which it shares with {plural(others, 'other cell')}" if others else ""
     sys.stderr.write(f"{path}, of job {task.job}{shared}\n")
-    position = _print(path, 0, arguments.lines)
+    position = _print(path, 0, arguments.n)
     slurm, over = ThrottledSlurm(), not arguments.follow
     while not over:
         queued = slurm.queued()

@@ -1,136 +1,142 @@
-"""Flags that several verbs share, and the grid they describe."""
+"""Arguments that several verbs share, and what they mean: a store, the cells that words name, a grid."""
 
 from __future__ import annotations
 
 import argparse
-import os
+from collections.abc import Collection, Iterable, Mapping
+from fnmatch import filter as matching_names
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bench.cli.parser import names, numbers, text_path
-from bench.errors import UserError
+from bench.cli.parser import STORE_VARIABLE
+from bench.errors import UserError, unknown
+from bench.exchange.distilled_set import settings
+from bench.planning.grid import Request
 from bench.planning.variants import plain_value
+from bench.store.artifacts import Damaged, Store
+from bench.store.cell import STAGES
+from bench.store.record import Record
 
-if TYPE_CHECKING:
-    from bench.planning.grid import Request
+STORE = f"""
+--store PATH  folder of artifacts and records (default: ${STORE_VARIABLE}, else .bench)
+"""
+DATA_ROOT = """
+--data-root PATH  the folder that holds data sets (default: $DISTILL_BENCH_DATA, else ~/.cache/distill-bench/data)
+"""
+GRID = f"""
+what to compute:
+--methods NAME,…  e.g. hello,rded or 'hello[conv_rank=4],hello'; see bench list methods
+--ipc N,…  images per class (default: 1,10,50)
+--dataset NAME  or folder:PATH (default: digits)
+--students NAME,…  see bench list students (default: the data set's own)
+--seeds N,…  seeds of distillation and student alike (default: 0,1,2)
+--student-seeds N,…  train one student per student seed on every distilled set, so that the two variances can be told
+    apart; --seeds are then those of distillation alone (default: one student per set, of its seed)
+--protocol NAME,…  common, official (each paper's own), a protocol's name or a TOML file (default: common)
+--labels CHOICE,…  native (as each method's authors give them; the default), online, teacher:int8, stored:topk10+fp16,
+    static:fp16, hard; see bench list labels
+--no-baselines  leave out random images, hard labels, full data
+--teacher [ARCH=]FILE,…  checkpoints to use instead of training teachers, the first as the data set's own; or
+    torchvision: the published weights of torchvision and timm, from their local caches
+--teacher-trajectory [ARCH=]DIR  a folder with a checkpoint per epoch, or a pattern as DIR/model_{{epoch}}.pth
+--clip NAME  icon-clip, or an open_clip model: ARCH:TAG, or ARCH:TAG@/path
+--set METHOD.FIELD=VALUE+  change a setting of a method, of the teacher or of the protocol, e.g. hello.conv_rank=4,
+    teacher.epochs=30, protocol.crop=none; repeatable
+{DATA_ROOT.strip()}
+"""
+_FEW = 20  # names that an error may list
 
-STORE_VARIABLE = "DISTILL_BENCH_STORE"
 
-
-def store_flag(parser: argparse._ActionsContainer) -> None:
-    """Add ``--store PATH``."""
-    default = Path(os.environ.get(STORE_VARIABLE, ".bench"))
-    parser.add_argument(
-        "--store",
-        type=text_path,
-        default=default,
-        metavar="PATH",
-        help=f"folder of artifacts and records (default: ${STORE_VARIABLE}, else .bench)",
-    )
-
-
-def existing_store(path: Path) -> Path:
-    """Return an existing store to read.
+def existing_store(place: Path) -> Store:
+    """Open a store to read.
 
     Raises:
         UserError: there is none.
     """
-    if not (path / "cells").is_dir():
-        raise UserError(f"there is no store at {path}; `bench run` makes one, --store names another")
-    return path
+    if not (place / "cells").is_dir():
+        raise UserError(f"there is no store at {place}; `bench run` makes one, --store names another")
+    return Store(place)
 
 
-def data_root_flag(parser: argparse._ActionsContainer) -> None:
-    """Add ``--data-root PATH``."""
-    parser.add_argument(
-        "--data-root",
-        type=text_path,
-        metavar="PATH",
-        help="the folder that holds data sets (default: $DISTILL_BENCH_DATA, else ~/.cache/distill-bench/data)",
-    )
+def read_record(store: Store, word: str) -> Record:
+    """Return the record of the one cell that a word names, finished or failed.
+
+    Raises:
+        UserError: the word names none or several, or the record can't be read.
+    """
+    cell_id = select_one(word, store.ids("cells") | store.ids("failures"))
+    try:
+        record = store.record(cell_id) or store.failure(cell_id)
+    except Damaged as damage:
+        raise UserError(f"{damage}; bench run makes it again") from None
+    if record is None:
+        raise UserError(f"the record of {cell_id} can't be read; bench run makes it again")
+    return record
 
 
-def grid_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say what to compute."""
-    group = parser.add_argument_group("what to compute")
-    group.add_argument(
-        "--methods", type=names, help="e.g. hello,rded or 'hello[conv_rank=4],hello'; see bench list methods"
-    )
-    group.add_argument(
-        "--ipc", type=numbers("images per class"), metavar="N,…", help="images per class (default: 1,10,50)"
-    )
-    group.add_argument("--dataset", metavar="NAME", help="or folder:PATH (default: digits)")
-    group.add_argument("--students", type=names, help="see bench list students (default: the data set's own)")
-    group.add_argument(
-        "--seeds", type=numbers("seeds"), metavar="N,…", help="seeds of distillation and student alike (default: 0,1,2)"
-    )
-    group.add_argument(
-        "--student-seeds",
-        type=numbers("student seeds"),
-        metavar="N,…",
-        help="train one student per student seed on every distilled set, so that the two variances can be told apart; "
-        "--seeds are then those of distillation alone (default: one student per set, of its seed)",
-    )
-    group.add_argument(
-        "--protocol",
-        type=names,
-        help="common, official (each paper's own), a protocol's name or a TOML file (default: common)",
-    )
-    group.add_argument(
-        "--labels",
-        type=names,
-        metavar="CHOICE,…",
-        help="native (as each method's authors give them; the default), online, teacher:int8, stored:topk10+fp16, "
-        "static:fp16, hard; see bench list labels",
-    )
-    group.add_argument("--no-baselines", action="store_true", help="leave out random images, hard labels, full data")
-    group.add_argument(
-        "--teacher",
-        metavar="[ARCH=]FILE,…",
-        help="checkpoints to use instead of training teachers, the first as the data set's own; or torchvision: the "
-        "published weights of torchvision and timm, from their local caches",
-    )
-    group.add_argument(
-        "--teacher-trajectory",
-        metavar="[ARCH=]DIR",
-        help="a folder with a checkpoint per epoch, or a pattern as DIR/model_{epoch}.pth",
-    )
-    group.add_argument("--clip", metavar="NAME", help="icon-clip, or an open_clip model: ARCH:TAG, or ARCH:TAG@/path")
-    group.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="METHOD.FIELD=VALUE",
-        dest="settings",
-        help="change a setting of a method, of the teacher or of the protocol, e.g. hello.conv_rank=4, "
-        "teacher.epochs=30, protocol.crop=none; repeatable",
-    )
-    data_root_flag(group)
+def select(words: Iterable[str], cells: Mapping[str, str]) -> set[str]:
+    """Return the cells that match the words: ids, beginnings of one id, globs over ids, or stages.
+
+    Args:
+        cells: id → stage of those to choose from.
+
+    Raises:
+        UserError: a word matches none, or is the beginning of several.
+    """
+    found: set[str] = set()
+    for word in words:
+        matching = [cell_id for cell_id, stage in cells.items() if stage == word]
+        if set(word) & set("*?["):
+            matching = matching_names(cells, word)
+        found.update(matching or [select_one(word, cells, also=STAGES)])
+    return found
+
+
+def select_one(word: str, known: Iterable[str], also: Collection[str] = ()) -> str:
+    """Return the one cell whose id is the word or begins with it.
+
+    Args:
+        known: the ids to choose from.
+        also: other words that the caller accepts.
+
+    Raises:
+        UserError: the word matches none, or is the beginning of several.
+    """
+    ids = set(known)
+    matching = [word] if word in ids else sorted(name for name in ids if word and name.startswith(word))
+    if len(matching) > 1:
+        glob = f", or {word}* for all of them" if also else ""
+        raise UserError(f"{word!r} is the beginning of {shorten(matching)}; write more of it{glob}")
+    if not matching:
+        error = unknown("cell or stage" if also else "cell", word, {*ids, *also})
+        if len(ids) <= _FEW:
+            raise error
+        globs = ", a glob or a stage" if also else "; bench status lists grids"
+        raise UserError(str(error).partition("; known:")[0] + f"; expected one of {len(ids)} ids{globs}")
+    return matching[0]
+
+
+def shorten(ids: Collection[str]) -> str:
+    """Return the first three of the ids, and the number of the others."""
+    rest = len(ids) - 3
+    return ", ".join(sorted(ids)[:3]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def request(arguments: argparse.Namespace) -> Request:
-    """Return the request of the flags of :func:`grid_flags`, with imported sets found in ``--store``.
+    """Return the request of the arguments of :data:`GRID`, with imported sets found in ``--store``.
 
     Raises:
         UserError: no methods, a setting of another form, or an imported set that isn't there.
     """
-    from bench.planning.grid import Request
-
     if not arguments.methods:
         raise UserError("say which methods with --methods, e.g. hello,rded; see bench list methods")
     return Request(**given(arguments))
 
 
 def given(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the fields of a request that were given as flags.
-
-    Raises:
-        UserError: a setting of another form, or an imported set that isn't there.
-    """
-    from bench.exchange.distilled_set import settings
-
+    """Return the fields of a request that were given as flags; raises as :func:`request`."""
     overrides: dict[str, dict[str, Any]] = {}
-    for setting in arguments.settings:
+    for setting in arguments.set:
         place, equals, text = setting.partition("=")
         method, dot, name = place.partition(".")
         if not (equals and dot and method and name):

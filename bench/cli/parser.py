@@ -1,16 +1,21 @@
-"""argparse whose complaints are one line with the nearest valid choice, and the types of our flags."""
+"""The arguments of verbs as text, one per line as ``--help`` shows them; complaints are one line with the next step."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import os
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from bench.errors import UserError, printable
 from bench.planning.variants import split
+from bench.store.cell import STAGES
+
+STORE_VARIABLE = "DISTILL_BENCH_STORE"
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,6 +34,42 @@ class Parser(argparse.ArgumentParser):
         found = difflib.get_close_matches(wrong.partition(" ")[0].strip("'"), known, n=1, cutoff=0.5)
         raise UserError(f"{message}{f' (did you mean {found[0]}?)' if found else ''}; see {self.prog} --help")
 
+    def describe(self, text: str) -> None:
+        """Add the arguments that a text describes, one per line: ``--flag VALUE = default  help``.
+
+        A flag without a value is a switch. What may be written follows from the name of the value (:data:`KINDS`), or
+        is ``{one,other}``; behind it ``+`` makes a flag repeatable and ``!`` needed, and an argument without a flag has
+        ``?``, ``*`` and ``+`` of argparse. Flags behind ``|`` exclude each other; ``title:`` begins a group; an
+        indented line goes on.
+        """
+        group: argparse._ActionsContainer = self
+        excluding = None
+        for line in filter(None, re.split(r"\n(?! )", text)):
+            if line.endswith(":"):
+                group = self.add_argument_group(line[:-1]) if line != "options:" else self
+                continue
+            excluding = (excluding or group.add_mutually_exclusive_group()) if line.startswith("| ") else None
+            head, _, about = line.removeprefix("| ").partition("  ")
+            head, _, default = head.partition(" = ")
+            name, _, value = head.partition(" ")
+            many = head[-1] if head[-1] in "?*+!" else ""
+            facts: dict[str, Any] = {"help": " ".join(about.split()), "default": default or None}
+            if name == "--store":
+                facts["default"] = Path(os.environ.get(STORE_VARIABLE, ".bench"))
+            if not name.startswith("-"):
+                value, name = value or name, name.rstrip(many).lower()
+                facts |= {"nargs": many} if many else {}
+            elif many:
+                facts |= {"required": True} if many == "!" else {"action": "append", "default": []}
+            elif not value:
+                facts |= {"action": "store_true", "default": False}
+            if value.startswith("{"):
+                facts["choices"] = value[1:-1].split(",")
+            elif value:
+                value = value.rstrip(many)
+                facts |= {"metavar": value, **KINDS.get(value, {})}
+            (excluding or group).add_argument(name, **facts)
+
 
 def names(text: str) -> tuple[str, ...]:
     """``hello,rded`` → a tuple without repeats; commas inside of brackets belong to a name."""
@@ -38,16 +79,12 @@ def names(text: str) -> tuple[str, ...]:
     return found
 
 
-def numbers(what: str) -> Callable[[str], tuple[int, ...]]:
-    """Return an argument type for lists of whole numbers, ``1,10,50``."""
-
-    def parse(text: str) -> tuple[int, ...]:
-        with suppress(ValueError):
-            if found := tuple(dict.fromkeys(int(part) for part in text.split(",") if part.strip())):
-                return found
-        raise argparse.ArgumentTypeError(f"expected {what} separated by commas, not {text!r}")
-
-    return parse
+def numbers(text: str) -> tuple[int, ...]:
+    """``1,10,50`` → a tuple without repeats."""
+    with suppress(ValueError):
+        if found := tuple(dict.fromkeys(int(part) for part in text.split(",") if part.strip())):
+            return found
+    raise argparse.ArgumentTypeError(f"expected whole numbers separated by commas, not {text!r}")
 
 
 def text_path(text: str) -> Path:
@@ -63,3 +100,24 @@ def positive(text: str) -> int:
         if (number := int(text)) >= 1:
             return number
     raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, not {text!r}")
+
+
+def gigabytes(text: str) -> float:
+    """Parse an amount of memory."""
+    with suppress(ValueError):
+        if 0 < (number := float(text)) < float("inf"):
+            return number
+    raise argparse.ArgumentTypeError(f"expected gigabytes above 0, not {text!r}")
+
+
+_TYPES: dict[Callable[[str], Any], tuple[str, ...]] = {
+    names: ("NAME,…", "CHOICE,…"),
+    numbers: ("N,…",),
+    text_path: ("PATH", "DIR", "FOLDER", "FILE.png"),
+    positive: ("N", "PX", "MINUTES", "LINES"),
+    gigabytes: ("GB",),
+}
+KINDS: dict[str, dict[str, Any]] = {
+    **{value: {"type": kind} for kind, values in _TYPES.items() for value in values},
+    "STAGE": {"choices": STAGES},
+}

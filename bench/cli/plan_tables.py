@@ -5,27 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from typing import TYPE_CHECKING
+from pathlib import Path
+
+from rich.console import Console
 
 from bench.cli import screen
+from bench.execution.scheduling import Schedule, survey
 from bench.format import size
+from bench.planning.cost_estimate import estimate, measured_on
+from bench.planning.grid import Grid
+from bench.slurm.profile import load
+from bench.slurm.submit import accelerator_warning, arrays_of, tasks_in_queue
+from bench.store.artifacts import Store
 from bench.store.cell import STAGES
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from rich.console import Console
-
-    from bench.execution.scheduling import Schedule
-    from bench.planning.grid import Grid
-    from bench.store.artifacts import Store
 
 
 def show_plan(out: Console, grid: Grid, arguments: argparse.Namespace) -> None:
     """Show the plan of a grid, changing nothing."""
-    from bench.execution.scheduling import Schedule, survey
-    from bench.store.artifacts import Store
-
     store, schedule = None, Schedule(grid, dict.fromkeys((cell.id for cell in grid.cells), "todo"))
     if (arguments.store / "cells").is_dir():
         store = Store(arguments.store)
@@ -41,8 +37,7 @@ def show_cells(out: Console, schedule: Schedule, store: Store | None, boards: Pa
     Args:
         boards: the folder of boards, of which those on efficiency tell times.
     """
-    from bench.execution.preflight import label_bytes
-    from bench.planning.cost_estimate import estimate, measured_on
+    from bench.execution.preflight import label_bytes  # imports numpy
 
     counts: dict[str, Counter[str]] = {stage: schedule.counts(stage) for stage in STAGES}
     shown = [*counts.items(), ("total", sum(counts.values(), Counter()))]
@@ -72,10 +67,6 @@ def own_length(grid: Grid) -> str:
 
 
 def _show_arrays(out: Console, schedule: Schedule, arguments: argparse.Namespace) -> None:
-    from bench.slurm.profile import load
-    from bench.slurm.submit import accelerator_warning, arrays_of, tasks_in_queue
-    from bench.store.artifacts import Store
-
     store = Store(arguments.store)
     profile = load(arguments.profile).with_limits(processes=arguments.processes)
     in_queue = tasks_in_queue(store, needed=False)

@@ -17,15 +17,23 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from bench.cli import options as flags
 from bench.cli import screen
+from bench.cli.options import existing_store
+from bench.cli.parser import STORE_VARIABLE
 from bench.errors import UserError, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-HELP = "measured, published, Δ: the papers' numbers beside ours"
+ARGUMENTS = """
+--dataset NAME  of this data set alone
+--method NAME  of this method alone
+--store PATH  look there too (default: as for bench run, if any)
+--boards DIR = leaderboards  default: leaderboards
+--json  print JSON
+"""
+DEFAULTS = {"store": None}
 EXAMPLES = """examples:
   python -m bench published                                            every published number
   python -m bench published --dataset imagenet-1k --method hello       of one method on one data set
@@ -38,17 +46,6 @@ JSON = ["dataset", "method", "variant", "ipc", "student", "teacher", "printed", 
         "unchecked", "note", "label_bytes", "storage", "measured_protocol", "measured_n", "measured_top1_mean",
         "measured_top1_std", "measured_top1_low", "measured_top1_high", "measured_oracle_mean",
         "measured_label_bytes", "delta", "command", "obstacle"]  # fmt: skip
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of ``bench published``."""
-    parser.add_argument("--dataset", metavar="NAME", help="of this data set alone")
-    parser.add_argument("--method", metavar="NAME", help="of this method alone")
-    parser.add_argument("--store", type=Path, metavar="PATH", help="look there too (default: as for bench run, if any)")
-    parser.add_argument(
-        "--boards", type=Path, default=Path("leaderboards"), metavar="DIR", help="default: leaderboards"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -81,7 +78,7 @@ def _measured(place: Path | None, boards: Path) -> pd.DataFrame:
     from bench.report.results import load_results, to_frame
     from bench.report.rows import pool
 
-    root = Path(os.environ.get(flags.STORE_VARIABLE, ".bench")) if place is None else flags.existing_store(place)
+    root = Path(os.environ.get(STORE_VARIABLE, ".bench")) if place is None else existing_store(place).root
     sources = [root] if (root / "cells").is_dir() else []
     sources += [boards] if any(boards.glob("**/*.records.jsonl")) else []
     frame = load_results(sources) if sources else to_frame([])

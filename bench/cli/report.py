@@ -11,28 +11,27 @@ import argparse
 import os
 from pathlib import Path
 
-from bench.cli import options as flags
 from bench.cli import screen
+from bench.cli.options import DATA_ROOT, existing_store
+from bench.cli.parser import STORE_VARIABLE
 from bench.errors import UserError
 from bench.format import plain, slug
 
-HELP = "write or check the leaderboards"
+ARGUMENTS = f"""
+--store PATH  where records are (default as for bench run)
+--out DIR = results  default: results
+--replace  drop what the boards have and the store has not
+--check  write nothing; exit with 1 if a file would change
+--pictures  draw distilled images for the pages first
+{DATA_ROOT}
+"""
+DEFAULTS = {"store": None}
 EXAMPLES = """examples:
   python -m bench report                                   boards of everything in the store, below results/
   python -m bench report --out leaderboards                merge it into the published ones
   python -m bench report --check --out leaderboards        do the published boards follow from their records?
   python -m bench report --pictures --data-root /data      and distilled images beside real ones on the pages
 """
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of ``bench report``."""
-    parser.add_argument("--store", type=Path, metavar="PATH", help="where records lie (default as for bench run)")
-    parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: results")
-    parser.add_argument("--replace", action="store_true", help="drop what the boards have and the store has not")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file would change")
-    parser.add_argument("--pictures", action="store_true", help="draw distilled images for the pages first")
-    flags.data_root_flag(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -42,14 +41,13 @@ def execute(arguments: argparse.Namespace) -> int:
     from bench.report import publish
     from bench.report.results import from_store, present
     from bench.storage_calculator import output as storage
-    from bench.store.artifacts import Store
     from bench.store.entries import SUFFIX
 
     out, where = screen.console(), arguments.out
-    place = arguments.store or Path(os.environ.get(flags.STORE_VARIABLE, ".bench"))
+    place = arguments.store or Path(os.environ.get(STORE_VARIABLE, ".bench"))
     store = None
     if arguments.store is not None or (not arguments.check and (place / "cells").is_dir()):
-        store = Store(flags.existing_store(place))
+        store = existing_store(place)
     boards = present(where) if store is None else from_store(store)
     unreadable = manifest.unreadable(store) if store else []
     if not any(one.entries or one.left_out for one in boards):
@@ -85,9 +83,8 @@ def _draw_grids(arguments: argparse.Namespace, datasets: set[str]) -> None:
     from bench.exchange.nearest_images import draw_grids  # imports torch
     from bench.files import write_atomically
     from bench.report.image_grid import SUFFIX
-    from bench.store.artifacts import Store
 
-    store = Store(flags.existing_store(arguments.store or Path(os.environ.get(flags.STORE_VARIABLE, ".bench"))))
+    store = existing_store(arguments.store or Path(os.environ.get(STORE_VARIABLE, ".bench")))
     for dataset in sorted(datasets):
         if (grids := draw_grids(store, dataset, arguments.data_root)) is not None:
             write_atomically(arguments.out / f"{slug(dataset)}{SUFFIX}", grids.render())

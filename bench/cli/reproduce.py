@@ -16,13 +16,27 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from bench.cli import launch, screen
-from bench.cli import options as flags
-from bench.cli.parser import Parser, text_path
+from bench.api import catalogue
+from bench.cli import launch, parse, screen
+from bench.cli.options import DATA_ROOT, request
 from bench.errors import UserError
 from bench.format import plural
+from bench.planning.plan import plan
+from bench.planning.protocols import all_protocols, unchanged
+from bench.store.artifacts import Store
+from bench.store.entries import SUFFIX
 
-HELP = "compute a row of a board again and compare"
+ARGUMENTS = f"""
+ROW+  the id of a cell or its beginning; or words, e.g. hello projector ipc10
+--boards PATH  a folder of boards, or one *.records.jsonl (default: leaderboards, or results where those have no number
+    of the row)
+{launch.ARGUMENTS}
+--dataset folder:PATH  the place of a folder of your own
+--protocol FILE.toml  a protocol of your own
+--teacher PATH  the checkpoint of the row, where it came from a file
+--teacher-trajectory DIR  its checkpoints, where they came from a folder
+{DATA_ROOT}
+"""
 EXAMPLES = """examples:
   python -m bench reproduce hello projector ipc10 s0            one seed of a row
   python -m bench reproduce rded teacher ipc10 digits           all seeds of it
@@ -30,26 +44,8 @@ EXAMPLES = """examples:
 """
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``bench reproduce``."""
-    parser.add_argument(
-        "row", nargs="+", metavar="ROW", help="the id of a cell or its beginning; or words, e.g. hello projector ipc10"
-    )
-    parser.add_argument(
-        "--boards",
-        type=text_path,
-        metavar="PATH",
-        help="a folder of boards, or one *.records.jsonl (default: leaderboards, or results where those "
-        "have no number of the row)",
-    )
-    group = launch.flags(parser)
-    group.add_argument("--dataset", metavar="folder:PATH", help="the place of a folder of your own")
-    group.add_argument("--protocol", metavar="FILE.toml", help="a protocol of your own")
-    group.add_argument("--teacher", metavar="PATH", help="the checkpoint of the row, where it came from a file")
-    group.add_argument("--teacher-trajectory", metavar="DIR", help="its checkpoints, where they came from a folder")
-    flags.data_root_flag(group)
-    # a fresh store and no boards unless asked for; threads and device as recorded
-    parser.set_defaults(store=None, out=None, threads=None, device=None)
+# a fresh store and no boards unless asked for; threads and device as recorded
+DEFAULTS = {"store": None, "out": None, "threads": None, "device": None}
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -69,7 +65,6 @@ def _choose(words: Sequence[str], boards: Path | None) -> tuple[Any, list[Any]]:
 
     from bench.exchange.reproduction import choose, matching
     from bench.report.results import load_results
-    from bench.store.entries import SUFFIX
 
     places = [Path("leaderboards"), Path("results")] if boards is None else [boards]
     files = [[place] if place.name.endswith(SUFFIX) else sorted(place.glob(f"*{SUFFIX}")) for place in places]
@@ -83,13 +78,8 @@ def _choose(words: Sequence[str], boards: Path | None) -> tuple[Any, list[Any]]:
 
 def _again(row: Any, wanted: list[Any], arguments: argparse.Namespace) -> int:
     from bench.exchange.reproduction import Again, find, title, verdict
-    from bench.planning.plan import plan
-    from bench.store.artifacts import Store
 
-    parser = Parser(prog="bench run")
-    flags.grid_flags(parser)
-    flags.store_flag(parser)
-    grid = plan(flags.request(parser.parse_args(_words(row, wanted[0].changed, arguments))))
+    grid = plan(request(parse(_words(row, wanted[0].changed, arguments))))
     cells, notes = find(grid, wanted)
     recorded = wanted[0].environment
     arguments.threads = arguments.threads or int(recorded.get("threads", 1))
@@ -125,9 +115,7 @@ def _again(row: Any, wanted: list[Any], arguments: argparse.Namespace) -> int:
 
 
 def _words(row: Any, changed: dict[str, Any], arguments: argparse.Namespace) -> list[str]:
-    """Return the words behind ``bench run`` that make the row again, with what only the user can know."""
-    from bench.api import catalogue
-    from bench.planning.protocols import all_protocols, unchanged
+    """Return the words behind ``bench`` that make the row again, with what only the user can know."""
     from bench.report.command import command
 
     if arguments.protocol is None and unchanged(row.protocol) not in all_protocols():
@@ -142,7 +130,7 @@ def _words(row: Any, changed: dict[str, Any], arguments: argparse.Namespace) -> 
             option = flag.replace("_", "-")
             raise UserError(f"the row has a teacher from a file, {changed[flag]}; name it with --{option} PATH")
     words = shlex.split(command([row]).replace("\\\n", " "))
-    words = words[words.index("run") + 1 :]
+    words = words[words.index("run") :]
     for flag in ("dataset", "protocol", "teacher", "teacher_trajectory", "data_root"):  # the last of a flag wins
         if (value := getattr(arguments, flag)) is not None:
             words += [f"--{flag.replace('_', '-')}", str(value)]

@@ -7,57 +7,42 @@ that are not given are those of the last submission of these cells to Slurm.
 from __future__ import annotations
 
 import argparse
-from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from bench.cli import launch, screen
-from bench.cli import options as common
-from bench.cli.naming import select
-from bench.cli.parser import positive
+from bench.cli.options import DATA_ROOT, existing_store, select
 from bench.cli.status import find_grids
 from bench.errors import UserError
+from bench.execution.jobs import Options
+from bench.execution.status import GridStatus, collect_status
 from bench.format import plural
+from bench.slurm import queue
+from bench.slurm.journal import Journal, last_tasks
+from bench.slurm.profile import load
 
-if TYPE_CHECKING:
-    from bench.execution.status import GridStatus
-
-HELP = "compute failed cells again"
+ARGUMENTS = f"""
+WHAT*  a cell's id or its beginning, a stage, or a glob (default: all)
+--failed  all failed cells: the default
+--grid ID  a grid's id or its beginning (default: the newest)
+--memory GB  on Slurm: memory per task
+--minutes N  on Slurm: time limit per task
+{launch.ARGUMENTS}
+options:
+{DATA_ROOT}
+"""
 EXAMPLES = """examples:
   python -m bench retry                                 everything that failed in the newest grid
   python -m bench retry distill --memory 64             with 64 GB per task
   python -m bench retry 'hello-*-ipc50-*' --minutes 2880 --cluster slurm
 """
-_AS_BEFORE = ("device", "threads", "data_root")  # options of the last submission that hold unless given
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``bench retry``."""
-    parser.add_argument(
-        "what", nargs="*", metavar="WHAT", help="a cell's id or its beginning, a stage, or a glob (default: all)"
-    )
-    parser.add_argument("--failed", action="store_true", help="all failed cells: the default")
-    parser.add_argument("--grid", metavar="ID", help="a grid's id or its beginning (default: the newest)")
-    parser.add_argument("--memory", type=_gigabytes, metavar="GB", help="on Slurm: memory per task")
-    parser.add_argument("--minutes", type=positive, metavar="N", help="on Slurm: time limit per task")
-    launch.flags(parser)
-    common.data_root_flag(parser)
-    defaults = {name: parser.get_default(name) for name in _AS_BEFORE}
-    parser.set_defaults(defaults=defaults, **dict.fromkeys(_AS_BEFORE))
+DEFAULTS = {"device": None, "threads": None, "data_root": None}  # as in the last submission
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Run ``bench retry``; 1 if a cell failed again."""
-    from bench.execution.status import collect_status
-    from bench.slurm import queue
-    from bench.slurm.journal import Journal, last_tasks
-    from bench.slurm.profile import load
-    from bench.store.artifacts import Store
-
     slurm = arguments.cluster in ("auto", "slurm")
     if (arguments.memory or arguments.minutes) and not (slurm and queue.available()):
         raise UserError("--memory and --minutes are for Slurm: none answers here (sinfo), or --cluster excludes it")
-    out = screen.console()
-    store = Store(common.existing_store(arguments.store))
+    out, store = screen.console(), existing_store(arguments.store)
     grid = find_grids(store, arguments.grid)[0].grid
     status = collect_status(grid, store, last_tasks(store), queue.ThrottledSlurm())
     failed = {one.cell.id for one in status.of("failed")}
@@ -73,9 +58,10 @@ def execute(arguments: argparse.Namespace) -> int:
     out.print(f"{grid.id}: {plural(len(chosen), 'failed cell')}, {dependent} more depend on them")
     folders = sorted({task.folder for cell_id in chosen if (task := status.cells[cell_id].task) is not None})
     last = Journal(folders[-1]).run() if folders else None
-    for name in _AS_BEFORE:
+    before = last.options if last else Options(store=store.root)
+    for name in DEFAULTS:
         if getattr(arguments, name) is None:
-            setattr(arguments, name, getattr(last.options, name) if last else arguments.defaults[name])
+            setattr(arguments, name, getattr(before, name))
     launch.preflight(grid, arguments, only=only)
     profile = load(arguments.profile or (last.profile if last else None))
     profile = profile.with_limits(arguments.memory, arguments.minutes, arguments.processes)
@@ -90,10 +76,3 @@ def with_descendants(status: GridStatus, chosen: set[str]) -> set[str]:
         if parents & found and all(p in found or status.cells[p].state == "done" for p in parents):
             found.add(cell.id)
     return found
-
-
-def _gigabytes(text: str) -> float:
-    with suppress(ValueError):
-        if 0 < (number := float(text)) < float("inf"):
-            return number
-    raise argparse.ArgumentTypeError(f"expected gigabytes above 0, not {text!r}")

@@ -7,17 +7,23 @@ or lost its machine resumes.
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
-from bench.cli import launch, plan_tables, screen, storage
-from bench.cli import options as flags
+from bench.api import catalogue
+from bench.cli import launch, options, plan_tables, screen, storage
 from bench.errors import UserError
-from bench.store.cell import STAGES
+from bench.planning.grid import Request
+from bench.planning.plan import plan
+from bench.planning.suites import STORAGE, name_of, suite
 
-if TYPE_CHECKING:
-    from bench.planning.grid import Request
-
-HELP = "compute a grid and write its leaderboard"
+ARGUMENTS = f"""
+{options.GRID}
+options:
+--suite NAME  the grid of a paper's experiment, or a TOML file; explicit flags override it
+--small  the suite with fewer seeds and epochs, for two cores
+{launch.ARGUMENTS}
+--dry-run  print the plan, check what it needs, and stop
+--force STAGE+  compute the cells of a stage again, and their descendants if their content changed
+"""
 EXAMPLES = """examples:
   python -m bench run --methods hello,rded --ipc 1,10,50
   python -m bench run --methods hello,rded --ipc 1,10,50 --dataset fashion-mnist --jobs 2
@@ -32,34 +38,11 @@ EXAMPLES = """examples:
 """
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of ``bench run``."""
-    flags.grid_flags(parser)
-    parser.add_argument(
-        "--suite", metavar="NAME", help="the grid of a paper's experiment, or a TOML file; explicit flags override it"
-    )
-    parser.add_argument("--small", action="store_true", help="the suite with fewer seeds and epochs, for two cores")
-    group = launch.flags(parser)
-    group.add_argument("--dry-run", action="store_true", help="print the plan, check what it needs, and stop")
-    group.add_argument(
-        "--force",
-        action="append",
-        choices=STAGES,
-        default=[],
-        metavar="STAGE",
-        help="compute the cells of a stage again, and their descendants if their content changed",
-    )
-
-
 def execute(arguments: argparse.Namespace) -> int:
     """Run ``bench run``; 1 if a cell failed."""
-    from bench.api import catalogue
-    from bench.planning.plan import plan
-    from bench.planning.suites import STORAGE
-
     out = screen.console()
     if arguments.suite == STORAGE:
-        storage.run(flags.given(arguments), out, arguments.out, small=arguments.small, dry_run=arguments.dry_run)
+        storage.run(options.given(arguments), out, arguments.out, small=arguments.small, dry_run=arguments.dry_run)
         return 0
     grids = [plan(request) for request in requests(arguments)]
     if not arguments.dry_run:
@@ -84,11 +67,9 @@ def requests(arguments: argparse.Namespace) -> list[Request]:
     Raises:
         UserError: a name that nothing answers to, or flags that exclude each other.
     """
-    from bench.planning.suites import name_of, suite
-
     if arguments.suite:
-        given = flags.given(arguments)
+        given = options.given(arguments)
         return suite(arguments.suite).requests(name_of(arguments.suite), small=arguments.small, given=given)
     if arguments.small:
         raise UserError("--small is a form of a suite; name one with --suite, see bench list suites")
-    return [flags.request(arguments)]
+    return [options.request(arguments)]

@@ -9,20 +9,19 @@ import argparse
 import json
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from bench.cli import options as flags
 from bench.cli import screen
-from bench.cli.naming import select_one
-from bench.cli.parser import text_path
+from bench.cli.options import STORE, existing_store, read_record
 from bench.errors import UserError
 from bench.format import size
+from bench.store.artifacts import Store
+from bench.store.record import Record
 
-if TYPE_CHECKING:
-    from bench.store.artifacts import Store
-    from bench.store.record import Record
-
-HELP = "show the record of one cell, and its images"
+ARGUMENTS = f"""
+CELL  the id of a cell, or its beginning
+--images FILE.png  draw the cell's images into this file
+{STORE}
+"""
 EXAMPLES = """examples:
   python -m bench show hello-projector-digits-ipc10-convnet3-w32-s0-1f0c2ab9d4
   python -m bench show hello-projector-digits-ipc10       a beginning that only one cell has
@@ -30,18 +29,9 @@ EXAMPLES = """examples:
 """
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``bench show``."""
-    parser.add_argument("cell", metavar="CELL", help="the id of a cell, or its beginning")
-    parser.add_argument("--images", type=text_path, metavar="FILE.png", help="draw the cell's images into this file")
-    flags.store_flag(parser)
-
-
 def execute(arguments: argparse.Namespace) -> int:
     """Run ``bench show``."""
-    from bench.store.artifacts import Store
-
-    store = Store(flags.existing_store(arguments.store))
+    store = existing_store(arguments.store)
     record = read_record(store, arguments.cell)
     out = screen.console()
     facts = record.model_dump(mode="json")
@@ -62,24 +52,6 @@ def execute(arguments: argparse.Namespace) -> int:
         place = shlex.join(["--store", str(arguments.store), "--images", f"{record.id}.png"])
         out.print(f"its images as a picture: python -m bench show {record.id} {place}", markup=False)
     return 0
-
-
-def read_record(store: Store, word: str) -> Record:
-    """Return the record of the one cell that a word names, finished or failed.
-
-    Raises:
-        UserError: the word names none or several, or the record can't be read.
-    """
-    from bench.store.artifacts import Damaged
-
-    cell_id = select_one(word, store.ids("cells") | store.ids("failures"))
-    try:
-        record = store.record(cell_id) or store.failure(cell_id)
-    except Damaged as damage:
-        raise UserError(f"{damage}; bench run makes it again") from None
-    if record is None:
-        raise UserError(f"the record of {cell_id} can't be read; bench run makes it again")
-    return record
 
 
 def images_of(store: Store, record: Record) -> Path:

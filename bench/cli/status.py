@@ -22,25 +22,30 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rich.console import Group
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from bench.cli import options as flags
 from bench.cli import screen
+from bench.cli.options import STORE, existing_store
 from bench.errors import UserError, unknown
+from bench.execution.status import STATES, CellStatus, GridStatus, collect_status, group_by_reason
+from bench.planning import manifest
+from bench.planning.manifest import Manifest
+from bench.slurm.journal import last_tasks
+from bench.slurm.queue import ThrottledSlurm
+from bench.store.artifacts import Store
 from bench.store.cell import STAGES
 
-if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-
-    from bench.execution.status import CellStatus, GridStatus
-    from bench.planning.manifest import Manifest
-    from bench.store.artifacts import Store
-
-HELP = "show what is done, running, queued and failed, and why"
+ARGUMENTS = f"""
+| --grid ID  a grid's id or its beginning (default: the newest)
+| --all  every grid of the store
+{STORE}
+| --watch  update until nothing is running or queued
+| --json  for scripts: one object, as described above
+"""
 EXAMPLES = """examples:
   python -m bench status
   python -m bench status --watch                        until nothing is running or queued
@@ -53,27 +58,9 @@ _MOST_REASONS = 10
 _EXAMPLES = 3  # cells shown per reason
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of ``bench status``."""
-    flags.store_flag(parser)
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--grid", metavar="ID", help="a grid's id or its beginning (default: the newest)")
-    which.add_argument("--all", action="store_true", help="every grid of the store")
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--watch", action="store_true", help="update until nothing is running or queued")
-    how.add_argument("--json", action="store_true", help="for scripts: one object, as described above")
-
-
 def execute(arguments: argparse.Namespace) -> int:
     """Run ``bench status``; 1 if a cell failed, or a grid can't be read."""
-    from bench.execution.status import collect_status
-    from bench.planning import manifest
-    from bench.slurm.journal import last_tasks
-    from bench.slurm.queue import ThrottledSlurm
-    from bench.store.artifacts import Store
-
-    out = screen.console()
-    store = Store(flags.existing_store(arguments.store))
+    out, store = screen.console(), existing_store(arguments.store)
     manifests = find_grids(store, None if arguments.all else arguments.grid, arguments.all)
     slurm = ThrottledSlurm()
 
@@ -101,8 +88,6 @@ def find_grids(store: Store, beginning: str | None, every: bool = False) -> list
     Raises:
         UserError: there is none.
     """
-    from bench.planning import manifest
-
     known = manifest.newest_first(store)
     if not known:
         if wrong := manifest.unreadable(store):
@@ -140,11 +125,9 @@ def _line(found: list[GridStatus]) -> str:
 
 
 def _render(manifests: list[Manifest], found: list[GridStatus], width: int, height: int = 1000) -> RenderableType:
-    from bench.execution.status import STATES
-
     parts: list[RenderableType] = []
-    for manifest, status in zip(manifests, found, strict=True):
-        asked = manifest.asked[:16].replace("T", " ")
+    for asked_for, status in zip(manifests, found, strict=True):
+        asked = asked_for.asked[:16].replace("T", " ")
         counts: screen.Counts = {stage: status.counts(stage) for stage in STAGES if status.counts(stage)}
         parts += [
             Text.assemble((status.grid.id, "bold"), f"  {len(status.cells)} cells, requested {asked} UTC"),
@@ -157,8 +140,6 @@ def _render(manifests: list[Manifest], found: list[GridStatus], width: int, heig
 
 def _details(status: GridStatus, width: int, most: int) -> Iterator[RenderableType]:
     """Show the running cells, at most ``most``, and why others are queued, stopped or failed."""
-    from bench.execution.status import group_by_reason
-
     if running := status.of("running"):
         yield Text(f"\nrunning: {len(running)}", style="bold")
         shown = [screen.Running(one.cell.id, one.progress, _where(one)) for one in running[:most]]
@@ -193,8 +174,6 @@ def _examples(lines: list[str], indent: int) -> Padding:
 
 def _plain(manifest: Manifest, status: GridStatus) -> dict[str, Any]:
     """Return a grid as ``--json`` prints it."""
-    from bench.execution.status import STATES
-
     return {
         "id": status.grid.id,
         "asked": manifest.asked,

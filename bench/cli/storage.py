@@ -9,20 +9,32 @@ import argparse
 import sys
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rich.console import Console
 from rich.markup import escape
 
 from bench.cli import screen
-from bench.cli.parser import names, numbers, positive, text_path
 from bench.errors import UserError
+from bench.planning.protocols import read_settings
+from bench.planning.suites import STORAGE
+from bench.storage_calculator.request import SMALL, SUITE, StorageRequest
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from bench.storage_calculator.request import StorageRequest
-
-HELP = "count label bytes by arithmetic alone"
+ARGUMENTS = """
+--dataset NAME  a data set, or folder:PATH; see bench list datasets
+--classes N  a number of classes instead of a data set
+--image-size PX  with --classes (default: 224)
+--ipc N,…  images per class (default: 1,10,50,200)
+--epochs N  default: the recipe's; with --classes 300
+--batch-size N  default: the recipe's; with --classes 1024
+--teacher ARCH  any architecture (default: the data set's; with --classes resnet18)
+--methods NAME,…  default: those of HeLlO's Figure 1
+--labels CHOICE,…  as for bench run, e.g. stored:int8,teacher:int8,native,hard
+--paper  add what papers print (default: for 100 or 1,000 classes at 224 px)
+| --json  print JSON
+| --csv  print CSV, a line per method, labels and IPC
+| --out DIR  write a page with a figure, and a CSV
+"""
 EXAMPLES = """examples:
   python -m bench storage --dataset imagenet-1k                        each method under its own recipe
   python -m bench storage --classes 1000 --ipc 1,10,50,200 --epochs 300
@@ -35,45 +47,16 @@ WIDEST = 100  # columns
 GRID_FLAGS = ("dataset", "ipc", "methods", "labels")  # that bench run --suite storage understands
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of ``bench storage``."""
-    parser.add_argument("--dataset", metavar="NAME", help="a data set, or folder:PATH; see bench list datasets")
-    parser.add_argument("--classes", type=positive, metavar="N", help="a number of classes instead of a data set")
-    parser.add_argument("--image-size", type=positive, metavar="PX", help="with --classes (default: 224)")
-    parser.add_argument(
-        "--ipc", type=numbers("images per class"), metavar="N,…", help="images per class (default: 1,10,50,200)"
-    )
-    parser.add_argument("--epochs", type=positive, metavar="N", help="default: the recipe's; with --classes 300")
-    parser.add_argument("--batch-size", type=positive, metavar="N", help="default: the recipe's; with --classes 1024")
-    parser.add_argument(
-        "--teacher", metavar="ARCH", help="any architecture (default: the data set's; with --classes resnet18)"
-    )
-    parser.add_argument("--methods", type=names, help="default: those of HeLlO's Figure 1")
-    parser.add_argument(
-        "--labels", type=names, metavar="CHOICE,…", help="as for bench run, e.g. stored:int8,teacher:int8,native,hard"
-    )
-    parser.add_argument(
-        "--paper", action="store_true", default=None,
-        help="add what papers print (default: for 100 or 1,000 classes at 224 px)",
-    )  # fmt: skip
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="print JSON")
-    form.add_argument("--csv", action="store_true", help="print CSV, a line per method, labels and IPC")
-    form.add_argument("--out", type=text_path, metavar="DIR", help="write a page with a figure, and a CSV")
-
-
 def execute(arguments: argparse.Namespace) -> int:
     """Run ``bench storage``."""
-    from bench.planning.protocols import read_settings
     from bench.storage_calculator import output
-    from bench.storage_calculator.request import StorageRequest
 
     given = {name: value for name in StorageRequest.model_fields if (value := getattr(arguments, name)) is not None}
     request = read_settings(StorageRequest, given, "bench storage")
     if arguments.json or arguments.csv:
         sys.stdout.write(output.render_json(request) if arguments.json else output.render_csv(request))
     elif arguments.out is None:
-        _show(request, screen.console(), arguments.paper)
+        _show(request, screen.console(), arguments.paper or None)
     else:
         _write(request, arguments.out, screen.console())
     return 0
@@ -88,10 +71,6 @@ def run(given: dict[str, Any], out: Console, boards: Path, *, small: bool, dry_r
     Raises:
         UserError: a flag that only cells use, an unknown name, or labels that are not possible.
     """
-    from bench.planning.protocols import read_settings
-    from bench.planning.suites import STORAGE
-    from bench.storage_calculator.request import SMALL, SUITE, StorageRequest
-
     if others := [name for name in given if name not in GRID_FLAGS]:
         raise UserError(
             f"--suite {STORAGE} counts bytes without a grid, so it has no use for {', '.join(others)}; it takes "

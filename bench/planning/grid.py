@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,14 @@ class Grid(BaseConfig):
         """List the cells of one stage."""
         return [cell for cell in self.cells if cell.stage == stage]
 
+    def reduced(self, ids: Collection[str]) -> Grid:
+        """Return the grid of some cells and all their ancestors."""
+        found = set(ids)
+        for cell in reversed(self.cells):  # children before parents
+            if cell.id in found:
+                found.update(cell.parents.values())
+        return self.model_copy(update={"cells": tuple(cell for cell in self.cells if cell.id in found)})
+
 
 def levels(cells: Iterable[Cell]) -> dict[str, tuple[int, int]]:
     """Sort cells into levels that depend on lower levels alone: id -> (stage, wave within it), from 0.
@@ -85,13 +93,4 @@ def levels(cells: Iterable[Cell]) -> dict[str, tuple[int, int]]:
 
     for cell in by_id.values():
         level(cell)
-    return found
-
-
-def ancestors(cells: Iterable[Cell], grid: Grid) -> set[str]:
-    """Collect the ids of ``cells`` and of all their ancestors."""
-    found = {cell.id for cell in cells}
-    for cell in reversed(grid.cells):  # children before parents
-        if cell.id in found:
-            found.update(cell.parents.values())
     return found

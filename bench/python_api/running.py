@@ -8,9 +8,10 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from bench.cli import run as verb
-from bench.cli.parser import Parser
+from bench.cli import parse
+from bench.cli.run import requests
 from bench.errors import UserError
+from bench.planning.plan import plan
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,14 +32,11 @@ def run(**flags: Any) -> pd.DataFrame:
     Raises:
         UserError: an unknown flag, or what the command line ends with exit code 2 for.
     """
-    from bench.planning.plan import plan
     from bench.report.results import load_results, to_frame
 
     given = [word for name, value in flags.items() for word in words(name, value)]
-    parser = Parser(prog="bench run")
-    verb.arguments(parser)
-    arguments = parser.parse_args(given)
-    cells = [cell.id for request in verb.requests(arguments) for cell in plan(request).stage("evaluate")]
+    arguments = parse(["run", *given])
+    cells = [cell.id for request in requests(arguments) for cell in plan(request).stage("evaluate")]
     command = [sys.executable, "-m", "bench", "run", *given]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stderr is not None

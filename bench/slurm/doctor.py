@@ -1,4 +1,4 @@
-"""Check the environment on this machine and on the cluster; :mod:`bench.slurm.node_report` checks the nodes.
+"""Check the environment on this machine and on the cluster; :mod:`bench.slurm.node_check` checks the nodes.
 
 Every check says what it found, and what to do if that is not enough. None of them raises.
 """
@@ -6,6 +6,7 @@ Every check says what it found, and what to do if that is not enough. None of th
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import platform
 import pwd
@@ -15,34 +16,38 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distributions, requires
 from pathlib import Path
+from typing import NamedTuple
 
 from bench.errors import UserError
 from bench.execution.environment import code
 from bench.files import write_atomically
 from bench.slurm import queue
-from bench.slurm.node_check import check_torch
 from bench.slurm.profile import Profile
 from bench.slurm.submit import accelerator_warning
 from bench.store.artifacts import Store
 from bench.store.locks import lease
 
 _COMMANDS = ("sbatch", "squeue", "scancel", "sinfo", "srun", "scontrol")
+_IMPORT_TORCH = """
+import json, torch
+found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+print(json.dumps([torch.__version__, found, torch.cuda.get_device_name(0) if found else ""]))
+"""
+_TORCH_SECONDS = 300.0  # an import over a network file system takes minutes at worst
 _TRY_LOCK = """
 import sys
 from pathlib import Path
-from bench.slurm.node_check import is_held
-sys.exit(7 if is_held(Path(sys.argv[1]), sys.argv[2]) else 0)
+from bench.store.locks import lease
+with lease(Path(sys.argv[1]), sys.argv[2]) as ours:
+    print(ours)
 """
 _LEAST_SHARED = 1.0  # GiB; a container has 64 MiB by default
-_HELD = 7  # the exit code of that
 _LOCK_ADVICE = "cells would be computed twice: put the store on a file system with flock (Lustre: mount -o flock)"
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """One finding."""
 
     name: str
@@ -54,6 +59,11 @@ class Check:
 def either(name: str, ok: bool, good: str, bad: str, advice: str) -> Check:
     """Return one of two findings."""
     return Check(name, True, good) if ok else Check(name, False, bad, advice)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the code that runs here."""
+    return {"python": platform.python_version(), **code()}
 
 
 def check_machine(path: Path) -> Iterator[Check]:
@@ -76,12 +86,28 @@ def check_machine(path: Path) -> Iterator[Check]:
             "shared memory", size >= _LEAST_SHARED, f"{shared} has {size:.1f} GiB", f"{shared} has {size:.2f} GiB",
             "workers hand images over through it: docker run --shm-size=8g, or DISTILL_BENCH_WORKERS=0",
         )  # fmt: skip
-    torch = check_torch()
-    yield either("torch", not torch.error, str(torch), torch.error, "install it as its site says for this machine")
+    yield check_torch("install it as its site says for this machine")
+
+
+def check_torch(advice: str, needs_gpu: bool = False) -> Check:
+    """Import torch in a process of its own, which may crash, and count the accelerators."""
+    command = [sys.executable, "-c", _IMPORT_TORCH]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TORCH_SECONDS, check=False)
+        version, count, name = json.loads(done.stdout.strip().rpartition("\n")[2])
+    except subprocess.TimeoutExpired:
+        return Check("torch", False, f"importing it took more than {_TORCH_SECONDS:.0f} s", advice)
+    except ValueError:
+        lines = done.stderr.strip().splitlines()
+        return Check("torch", False, lines[-1] if lines else f"exit code {done.returncode}", advice)
+    found = f"{version}, {count} × {name}" if count else f"{version}, no accelerator"
+    missing = f"{version} finds no accelerator, though gres requests one"
+    driver = "is it a build for this driver? nvidia-smi on the node shows the version"
+    return either("torch", bool(count) or not needs_gpu, found, missing, driver)
 
 
 def _packages() -> Check:
-    here = ", ".join(f"{name} {text}" for name, text in {"python": platform.python_version(), **code()}.items())
+    here = ", ".join(f"{name} {text}" for name, text in versions().items())
     try:
         needed = [text for text in requires("distill-bench") or [] if "extra ==" not in text]
     except PackageNotFoundError:
@@ -95,21 +121,17 @@ def _packages() -> Check:
 def _locks(store: Store) -> Check:
     """Let two processes of this machine try the same lock."""
     name = f"doctor-{secrets.token_hex(3)}"
-
-    def try_lock() -> int:
-        command = [sys.executable, "-c", _TRY_LOCK, str(store.root), name]
-        return subprocess.run(command, capture_output=True, check=False).returncode
-
+    command = [sys.executable, "-c", _TRY_LOCK, str(store.root), name]
     try:
         with lease(store.root, name) as ours:
-            held = try_lock()
-        free = try_lock()
-    except OSError as error:
-        return Check("locks", False, f"files can't be locked: {error.strerror}", _LOCK_ADVICE)
+            held = subprocess.run(command, capture_output=True, check=False).stdout
+        free = subprocess.run(command, capture_output=True, check=False).stdout
+    except (UserError, OSError) as error:
+        return Check("locks", False, str(error), _LOCK_ADVICE)
     finally:
         (store.root / "leases" / f"{name}.lock").unlink(missing_ok=True)
     good, bad = "a locked file is locked for other processes here", "two processes here can hold the same lock"
-    return either("locks", ours and held == _HELD and free == 0, good, bad, _LOCK_ADVICE)
+    return either("locks", ours and held == b"False\n" and free == b"True\n", good, bad, _LOCK_ADVICE)
 
 
 def check_cluster(profile: Profile) -> Iterator[Check]:

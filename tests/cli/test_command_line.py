@@ -55,7 +55,7 @@ def test_help_has_examples_and_imports_no_torch(verb: str) -> None:
         (["run", "--methods", "rded", "--ipc", "0"], ["--ipc 0"]),
         (["run", "--methods", "rded", "--ipc=-1"], ["--ipc -1"]),
         (["run", "--methods", "rded", "--ipc", "1000"], ["smallest class of digits has 139"]),
-        (["run", "--methods", "rded", "--ipc", "ten"], ["--ipc", "images per class"]),
+        (["run", "--methods", "rded", "--ipc", "ten"], ["--ipc", "whole numbers"]),
         (["run", "--methods", "rded", "--jobs", "0"], ["--jobs", "from 1 on"]),
         (["run", "--methods", "rded", "--force", "teach"], ["teach", "did you mean teacher?"]),
         (["run", "--methods", "rded", "--set", "rded.crops"], ["METHOD.FIELD=VALUE"]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,13 +12,12 @@ import pytest
 
 from bench.cli import main
 from bench.errors import UserError
-from bench.execution.environment import code
 from bench.execution.jobs import EndedTask, QueuedTask
-from bench.slurm import doctor, node_check, node_report, queue
+from bench.slurm import doctor, node_check, queue
 from bench.slurm.arrays import Array
-from bench.slurm.doctor import Check, check_cluster, check_machine
+from bench.slurm.doctor import Check, check_cluster, check_machine, versions
 from bench.slurm.journal import Journal
-from bench.slurm.node_check import Facts, NodeCheck, Torch, is_held
+from bench.slurm.node_check import NodeCheck
 from bench.slurm.profile import Profile, Resources
 from bench.store.artifacts import Store
 from bench.store.locks import lease
@@ -28,8 +26,7 @@ from bench.store.locks import lease
 @pytest.fixture(autouse=True)
 def no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes seconds to import."""
-    for module in (doctor, node_check):
-        monkeypatch.setattr(module, "check_torch", lambda: Torch(version="2.9", accelerators=1, name="H200"))
+    monkeypatch.setattr(doctor, "_IMPORT_TORCH", 'print(\'["2.9", 1, "H200"]\')')
 
 
 def by_name(checks: Iterable[Check]) -> dict[str, Check]:
@@ -66,12 +63,22 @@ def test_locks_that_lock_nothing_are_found(tmp_path: Path, monkeypatch: pytest.M
     assert check.ok is False and "flock" in check.advice
 
 
-def test_torch_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    monkeypatch.setattr(node_check, "_IMPORT_TORCH", "raise ImportError('libcudart.so.12: no such file')")
-    assert node_check.check_torch().error == "ImportError: libcudart.so.12: no such file"
-    monkeypatch.setattr(node_check, "_IMPORT_TORCH", "import os; os.abort()")
-    assert node_check.check_torch().error == "exit code -6"
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("raise ImportError('libcudart.so.12: no such file')", "ImportError: libcudart.so.12: no such file"),
+        ("import os; os.abort()", "exit code -6"),
+    ],
+)
+def test_torch_that_cannot_be_imported(code: str, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_IMPORT_TORCH", code)
+    assert doctor.check_torch("advice") == Check("torch", False, found, "advice")
+
+
+def test_torch_that_finds_no_accelerator_where_one_was_requested(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_IMPORT_TORCH", "print('[\"2.9\", 0, \"\"]')")
+    check = doctor.check_torch("advice", needs_gpu=True)
+    assert check.ok is False and "finds no accelerator, though gres requests one" in check.found
 
 
 class Commands:
@@ -128,45 +135,45 @@ def test_a_cluster_that_does_not_answer(commands: Commands) -> None:
     assert [(check.name, check.ok) for check in check_cluster(Profile())] == [("commands", True), ("cluster", False)]
 
 
-def facts(**other: Any) -> Facts:
-    well = {
-        "host": "n1", "python": platform.python_version(), "code": code(), "torch": Torch(version="2.9"),
-        "replied": 101.0, "held": True, "scontrol": True,
-    }  # fmt: skip
-    return Facts(**{**well, **other})
+def on_a_node(store: Store, seen: dict[str, Any] | None) -> dict[str, Check]:
+    with lease(store.root, "x"):
+        return by_name(NodeCheck("", str(store.root), "x", needs_gpu=False).checks(seen))
 
 
-def test_a_node_that_is_well() -> None:
-    found = node_report.interpret(facts(), sent=100.0, seen=100.5, wants_gpu=False)
-    assert all(check.ok for check in found), found
-    assert "by -0.5 to 0.5 s" in by_name(found)["clock"].found
+def test_a_node_that_is_well(tmp_path: Path, commands: Commands) -> None:
+    found = on_a_node(Store(tmp_path), {"time": 0.0, "versions": versions()})
+    assert all(check.ok for check in found.values()), found
+    assert set(found) == {"job", "code", "torch", "store", "locks", "scontrol"}
+
+
+@pytest.mark.parametrize("odd", [{"python": "3.0.1"}, {"distill-bench": "0"}])
+def test_a_node_with_other_code(odd: dict[str, str], tmp_path: Path, commands: Commands) -> None:
+    found = on_a_node(Store(tmp_path), {"versions": {**versions(), **odd}})
+    ((name, text),) = odd.items()
+    assert [one for one in found if not found[one].ok] == ["code"] and f"{name} " in found["code"].found
+    assert f"{text} here" in found["code"].found and found["code"].advice
+
+
+def test_a_node_without_the_store_locks_or_controller(tmp_path: Path, commands: Commands) -> None:
+    commands.says["scontrol"] = None
+    found = by_name(NodeCheck("", str(Store(tmp_path).root), "x", needs_gpu=False).checks(None))
+    assert {one for one in found if not found[one].ok} == {"store", "locks", "scontrol"}
+    assert "not visible there" in found["store"].found and "can be taken there" in found["locks"].found
 
 
 @pytest.mark.parametrize(
-    ("name", "other", "told"),
+    ("time", "seen", "ok", "words"),
     [
-        ("code", {"python": "3.0.1"}, "python 3.0.1 there"),
-        ("code", {"code": {"distill-bench": "0"}}, "distill-bench 0 there"),
-        ("torch", {"torch": Torch(error="ImportError: no libcudart")}, "no libcudart"),
-        ("torch", {}, "finds no accelerator, though gres requests one"),
-        ("store", {"replied": None}, "a file written here is not visible there"),
-        ("locks", {"held": False}, "a lock held here can be taken there"),
-        ("scontrol", {"scontrol": False}, "not found there"),
-        ("clock", {"replied": 80.0}, "20 s behind"),
+        (100.2, {"time": 100.0}, True, "by -0.3 to 0.2 s"),
+        (130.5, {"time": 100.0}, False, "30 s ahead"),
+        (80.0, {"time": 100.0}, False, "20 s behind"),
+        (100.2, {"time": 70.0}, True, "files that come late say nothing against the clocks"),
+        (60.0, None, True, "nor do files that never came"),
     ],
 )
-def test_what_is_wrong_with_a_node(name: str, other: dict[str, Any], told: str) -> None:
-    found = node_report.interpret(facts(**other), sent=100.0, seen=100.5, wants_gpu="finds no" in told)
-    wrong = [check for check in found if not check.ok]
-    assert [check.name for check in wrong] == [name]
-    assert told in wrong[0].found and wrong[0].advice
-
-
-def test_a_clock_that_is_ahead() -> None:
-    check = by_name(node_report.interpret(facts(replied=131.0), sent=130.0, seen=100.0, wants_gpu=False))["clock"]
-    assert check.ok is False and "30 s ahead" in check.found
-    late = by_name(node_report.interpret(facts(replied=145.0), sent=70.0, seen=100.0, wants_gpu=False))["clock"]
-    assert late.ok, "files that come late say nothing against the clocks"
+def test_clocks(time: float, seen: dict[str, float] | None, ok: bool, words: str) -> None:
+    check = node_check.clock({"time": time, "seen": seen}, 100.5)
+    assert check.ok is ok and (words in check.found or words.startswith(("files", "nor")))
 
 
 @pytest.fixture
@@ -179,7 +186,7 @@ def visited(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         threading.Thread(target=calls[0], daemon=True).start()
         return ["5"]
 
-    monkeypatch.setattr(node_report, "call_sbatch", sbatch)
+    monkeypatch.setattr(node_check, "call_sbatch", sbatch)
     monkeypatch.setattr(queue, "queued", lambda: {"5": QueuedTask("RUNNING", "None", "n1", True)})
     monkeypatch.setattr(queue, "run_command", lambda *_, **__: "up")
     return asked
@@ -189,7 +196,7 @@ def test_one_job_for_each_kind_of_node(tmp_path: Path, visited: list[Any]) -> No
     heavy, other = Resources(cells=("teacher",), gres="gpu:1", minutes=999), Resources(cells=("label",), gres="gpu:1")
     profile = Profile(resources={"heavy": heavy, "other": other})
     store, told = Store(tmp_path), []
-    found = list(node_report.check_nodes(store, profile, 5.0, told.append))
+    found = list(node_check.check_nodes(store, profile, 5.0, told.append))
     assert [(one.gres, one.minutes) for one in visited] == [("gpu:1", 10), (None, 10)]
     assert list(dict.fromkeys(names for names, _ in found)) == ["heavy, other", "default"]
     wrong = [(names, check.name) for names, check in found if not check.ok]
@@ -202,18 +209,18 @@ def test_a_job_that_is_refused_or_does_not_start(
 ) -> None:
     cancelled: list[str] = []
     monkeypatch.setattr(queue, "cancel", cancelled.extend)
-    monkeypatch.setattr(node_report, "call_sbatch", lambda *_: ["6"])
+    monkeypatch.setattr(node_check, "call_sbatch", lambda *_: ["6"])
     for reason, ok in (("Resources", None), ("PartitionDown", False)):
         monkeypatch.setattr(queue, "queued", lambda reason=reason: {"6": QueuedTask("PENDING", reason, "", False)})
-        ((_, check),) = node_report.check_nodes(Store(tmp_path), Profile(), 0.0, lambda _: None)
+        ((_, check),) = node_check.check_nodes(Store(tmp_path), Profile(), 0.0, lambda _: None)
         assert (check.ok, reason in check.found) == (ok, True)
     assert cancelled == ["6", "6"], "nothing is left in the queue"
 
     def refused(*_: Any) -> None:
         raise UserError("Slurm refused it, and nothing is left in the queue: Invalid account; bench doctor says more")
 
-    monkeypatch.setattr(node_report, "call_sbatch", refused)
-    ((_, check),) = node_report.check_nodes(Store(tmp_path), Profile(), 0.0, lambda _: None)
+    monkeypatch.setattr(node_check, "call_sbatch", refused)
+    ((_, check),) = node_check.check_nodes(Store(tmp_path), Profile(), 0.0, lambda _: None)
     assert (check.ok, check.found) == (False, "sbatch refuses it: Invalid account")
 
 
@@ -222,25 +229,15 @@ def test_a_job_that_ends_without_a_word(tmp_path: Path, visited: list[Any], monk
         (here.folder / "7_0_log.err").write_text("bash: module: command not found\n")
         return ["7"]
 
-    monkeypatch.setattr(node_report, "call_sbatch", sbatch)
+    monkeypatch.setattr(node_check, "call_sbatch", sbatch)
     monkeypatch.setattr(queue, "queued", dict)
     monkeypatch.setattr(queue, "ended", lambda _: {"7": EndedTask("FAILED", "FAILED (exit code 127:0)")})
-    monkeypatch.setattr(node_report, "UNSEEN", 0.0)
-    ((_, check),) = node_report.check_nodes(Store(tmp_path), Profile(), 0.0, lambda _: None)
+    monkeypatch.setattr(node_check, "UNSEEN", 0.0)
+    ((_, check),) = node_check.check_nodes(Store(tmp_path), Profile(), 0.0, lambda _: None)
     assert check.ok is False
     assert "FAILED (exit code 127:0)" in check.found and "module: command not found" in check.found
     (folder,) = (tmp_path / "slurm").iterdir()
     assert str(folder) in check.advice, "its log is kept"
-
-
-def test_a_lock_is_seen_by_others(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    with lease(store.root, "x"):
-        seen: list[bool] = []
-        other = threading.Thread(target=lambda: seen.append(is_held(store.root, "x")))
-        other.start()
-        other.join()
-    assert seen == [True] and not is_held(store.root, "x")
 
 
 def test_the_screen_and_the_exit_code(

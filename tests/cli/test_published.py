@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from bench.cli import published
-from bench.cli.parser import Parser
+from bench.cli import parse, published
 from bench.errors import UserError
 from bench.store.entries import Entry, write_jsonl
 
 Say = Callable[..., str]
-
-
-def parse(*arguments: str) -> argparse.Namespace:
-    parser = Parser(prog="bench published")
-    published.arguments(parser)
-    return parser.parse_args(arguments)
 
 
 @pytest.fixture
@@ -31,7 +23,7 @@ def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.delenv("DISTILL_BENCH_STORE", raising=False)
 
     def run(*arguments: str) -> str:
-        assert published.execute(parse(*arguments)) == 0
+        assert published.execute(parse(["published", *arguments])) == 0
         return capsys.readouterr().out
 
     return run
@@ -94,7 +86,7 @@ def test_a_damaged_line_is_named_and_left_out(say: Say, tmp_path: Path, capsys: 
     measured(tmp_path / "leaderboards", 0.42, 0.43)
     path = tmp_path / "leaderboards" / "imagenet-1k.records.jsonl"
     path.write_text("{broken\n" + path.read_text())
-    assert published.execute(parse("--method", "hello", "--json")) == 0
+    assert published.execute(parse(["published", "--method", "hello", "--json"])) == 0
     done = capsys.readouterr()
     assert "left out: imagenet-1k.records.jsonl: {broken" in done.err
     assert any(one["measured_n"] for one in json.loads(done.out))
@@ -111,5 +103,5 @@ def test_a_damaged_line_is_named_and_left_out(say: Say, tmp_path: Path, capsys: 
 )
 def test_mistakes_are_one_line(arguments: tuple[str, ...], says: str, say: Say) -> None:
     with pytest.raises(UserError, match=says) as error:
-        published.execute(parse(*arguments))
+        published.execute(parse(["published", *arguments]))
     assert "\n" not in str(error.value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from bench.cli import main
+from bench.cli import main, parse
 from bench.cli.options import request
-from bench.cli.run import arguments
 from bench.errors import UserError
 from bench.kit.models import build
 from bench.planning import manifest, suites
@@ -289,11 +287,9 @@ def test_the_command_of_every_row_plans_its_cells(name: str, small: bool, tmp_pa
     """Variants and changed protocols included."""
     grid = grids(name, small=small)[0]
     manifest.keep(Store(tmp_path), grid)
-    parser = argparse.ArgumentParser()
-    arguments(parser)
     for row in records(pool(to_frame(collect(Store(tmp_path))[name]))):
         text = command([row]).replace("\\\n", "")
-        again = plan(request(parser.parse_args(shlex.split(text)[4:])))
+        again = plan(request(parse(shlex.split(text)[3:])))
         assert set(row.cells) <= {cell.id for cell in again.cells}, text
         names = {(cell.row["method"], cell.row["protocol"]) for cell in again.stage("evaluate")}
         assert (row.method, row.protocol) in names, text

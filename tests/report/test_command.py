@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 from pathlib import Path
 from typing import Any
@@ -72,8 +71,7 @@ def test_the_command_of_one_row(facts: dict[str, Any], words: str) -> None:
 
 def test_the_command_of_a_row_plans_its_cells(tmp_path: Path) -> None:
     """What is read off a row is parsed as a person's own command is, and holds every cell of that row."""
-    from bench.cli import options
-    from bench.cli.run import arguments
+    from bench.cli import options, parse
 
     made = plan(
         Request(
@@ -85,8 +83,6 @@ def test_the_command_of_a_row_plans_its_cells(tmp_path: Path) -> None:
     rows = pool(to_frame(collect(filled(tmp_path, made))[""]))
     assert len(rows) > 15
     for row in records(rows):
-        parser = argparse.ArgumentParser()
-        arguments(parser)
         text = command([row])
-        again = plan(options.request(parser.parse_args(shlex.split(text.replace("\\\n", ""))[4:])))
+        again = plan(options.request(parse(shlex.split(text.replace("\\\n", ""))[3:])))
         assert set(row.cells) <= {cell.id for cell in again.cells}, text

@@ -13,8 +13,8 @@ import pytest
 from markdown_it import MarkdownIt
 
 from bench.api.stored.size import fkd_bytes
-from bench.cli import run as verb
-from bench.cli.parser import Parser
+from bench.cli import parse
+from bench.cli.run import requests
 from bench.planning.plan import plan
 from bench.report.papers.published import (
     FILE,
@@ -286,9 +286,7 @@ def test_every_command_is_one_that_is_planned(command: str, tmp_path: Path) -> N
     """Disk and weights of CLIP, which a dry run asks of its machine, aside."""
     words = command.split()
     assert words[:4] == ["python", "-m", "bench", "run"]
-    parser = Parser(prog="bench run")
-    verb.arguments(parser)
-    for request in verb.requests(parser.parse_args([*words[4:], "--store", str(tmp_path)])):
+    for request in requests(parse([*words[3:], "--store", str(tmp_path)])):
         assert plan(request).stage("evaluate")
 
 
