@@ -20,7 +20,7 @@ from bench.kit import data as real_data
 from bench.kit import images as image_files
 from bench.kit import labels as label_folders
 from bench.kit.validation import check_logits
-from bench.planning.cells import Cells, labels_itself
+from bench.planning.cells import labels_itself
 from bench.planning.label_choices import LabelChoice
 from bench.planning.protocols import read_settings
 from bench.planning.variants import read
@@ -96,17 +96,17 @@ class MethodConformance(Suite):
     def test_identity_tells_seeds_apart(self) -> None:
         """Images that differ by seed have identities that do."""
         bench, other = self.bench, self.bench.with_seed(1)
-        first, second = (Cells(one.data.info).images(one.method, one.point).id for one in (bench, other))
-        if first == second:
+        if bench.image_cell.id == other.image_cell.id:
             same = torch.equal(bench.images.pixels, other.distill("other-seed").pixels)
             assert same, "the images' identity is the same for seeds 0 and 1: see Distiller.depends_on"
 
     # -- prepare
 
     def test_prepare_resumes_to_the_same_bits(self) -> None:
-        if self.bench.preparing(self.bench.maker) is None:
+        if (before := self.bench.prepare("prepared")) is None:
             raise SkipTest("nothing to prepare")
-        again, before = resumed(self.bench.prepare_again), self.bench.prepared(self.bench.maker)
+        again = resumed(self.bench.prepare)
+        assert again is not None
         same = again.keys() == before.keys() and all(torch.equal(one, before[name]) for name, one in again.items())
         assert same, "killed and run again, prepare made something else"
 

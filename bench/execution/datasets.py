@@ -1,18 +1,41 @@
-"""Facts on a data set that was read, in words for the command line."""
+"""Data sets, read once in the life of a process, and facts on them for the command line."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 
-from bench.api import Split, catalogue
-from bench.errors import UserError
+from bench.api import Dataset, DatasetInfo, Split, catalogue
+from bench.errors import Unusable, UserError
 from bench.kit import data
 from bench.kit.data.dataset import Resident
 from bench.kit.overlap import Leakage
+from bench.kit.validation import InvalidResult
 
 SAMPLE = 500  # images that sizes and statistics are taken of, evenly spread over the training split
+
+
+@lru_cache(maxsize=2)
+def load_data(info: DatasetInfo, data_root: Path | None, kept: Path | None) -> Dataset:
+    """Read a data set, once in the life of a process."""
+    try:
+        return data.load(info, data_root, kept)
+    except UserError as error:
+        raise Unusable(str(error)) from None
+
+
+def check_untouched(real: Dataset, by: str) -> None:
+    """Refuse what wrote into data in memory, and forget these: later cells of this process would see it.
+
+    Raises:
+        InvalidResult: it did.
+    """
+    read = [vars(real).get(split) for split in ("train", "test")]
+    if any(isinstance(split, Resident) and split.written for split in read):
+        load_data.cache_clear()
+        raise InvalidResult(f"{by} wrote into the real images or labels that it was handed; it should work on copies")
 
 
 def describe(name: str, data_root: Path | None) -> dict[str, str]:

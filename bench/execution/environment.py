@@ -27,25 +27,18 @@ _PACKAGES = ("torch", "torchvision", "timm", "open_clip_torch", "numpy")
 _DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD, and either under Windows
 
 
-def accelerators(device: str = "auto") -> tuple[str, ...]:
-    """Return the accelerators that ``--device`` leaves to choose from, as CUDA_VISIBLE_DEVICES names them.
+def accelerators(device: str = "auto") -> int:
+    """Count the accelerators that ``--device`` leaves to choose from.
 
-    None for a device that is no accelerator. Imports torch, which alone knows what it can use, where there is a driver.
+    Imports torch, which alone knows what it can use, where there is a driver.
     """
-    if device.partition(":")[0] not in ("auto", "cuda") or not ("torch" in sys.modules or any(map(_exists, _DRIVERS))):
-        return ()
+    driver = "torch" in sys.modules or any(Path(path).exists() for path in _DRIVERS)
+    if device.partition(":")[0] not in ("auto", "cuda") or not driver:
+        return 0
     import torch
 
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     count = torch.cuda.device_count()
-    names = map(str, range(count)) if visible is None else (name.strip() for name in visible.split(","))
-    found = tuple(names)[:count]  # CUDA ignores what follows the first name that is none of a device
-    index = device.partition(":")[2]
-    return found[int(index) : int(index) + 1] if index.isdecimal() else found
-
-
-def _exists(path: str) -> bool:
-    return Path(path).exists()
+    return min(count, 1) if ":" in device else count
 
 
 def device_for(wanted: str) -> torch.device:

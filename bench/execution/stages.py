@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +29,8 @@ from bench.api import (
 )
 from bench.api.augmentation import AugmentationSchedule
 from bench.api.stored.codec import LabelCodec
-from bench.errors import Unusable, UserError
-from bench.kit import data, images, labels, running
+from bench.kit import images, labels, running
 from bench.kit.accuracy import TestImages
-from bench.kit.data.dataset import Resident
 from bench.kit.labels.fidelity import compare
 from bench.kit.labels.online import OnlineTeacher
 from bench.kit.labels.quantise import store_packed
@@ -42,7 +39,6 @@ from bench.kit.labels.storing import store
 from bench.kit.running import RunningTask
 from bench.kit.teachers import accuracy_check, train
 from bench.kit.teachers.trajectory import Trajectory
-from bench.kit.validation import InvalidResult
 from bench.planning.cells import TEACHER
 from bench.planning.protocols import read_settings
 from bench.store import predictions
@@ -83,6 +79,31 @@ class StageTask:
         own = registry.method(record.cell.by).label_kinds if record.cell.by in registry.method_names() else {}
         return labels.load(folder, self.device, own)
 
+    @property
+    def method(self) -> Distiller:
+        """The method of the cell, configured as it was planned."""
+        kind = registry.method(self.cell.by)
+        return kind(read_settings(kind.Config, self.cell.call["settings"], f"the settings of {self.cell.by}"))
+
+    @property
+    def running(self) -> RunningTask:
+        """What the method is given."""
+        roles = sorted((role for role in self.parents if role.startswith("teacher")), key=lambda one: (len(one), one))
+        teachers = tuple(Trajectory.load(self.parents[role][1], self.device) for role in roles)
+        for teacher in teachers:
+            accuracy_check.check(teacher, self.data, self.device)
+        return RunningTask(
+            **vars(self.point),
+            data=self.data,
+            teachers=teachers,
+            device=self.device,
+            work=self.work,
+            on_progress=self.progress,
+            prepared=load_file(self.parents["prepared"][1] / PREPARED) if "prepared" in self.parents else {},
+            images=self.images,
+            labels=self.labels,
+        )
+
 
 @dataclass(frozen=True)
 class Made:
@@ -93,91 +114,54 @@ class Made:
     images: Images | None = None
 
 
-@lru_cache(maxsize=2)
-def load_data(info: DatasetInfo, data_root: Path | None, kept: Path | None) -> Dataset:
-    """Read a data set, once in the life of a process."""
-    try:
-        return data.load(info, data_root, kept)
-    except UserError as error:
-        raise Unusable(str(error)) from None
-
-
-def check_untouched(real: Dataset, by: str) -> None:
-    """Refuse what wrote into data in memory, and forget these: later cells of this process would see it.
-
-    Raises:
-        InvalidResult: it did.
-    """
-    read = [vars(real).get(split) for split in ("train", "test")]
-    if any(isinstance(split, Resident) and split.written for split in read):
-        load_data.cache_clear()
-        raise InvalidResult(f"{by} wrote into the real images or labels that it was handed; it should work on copies")
-
-
 def make_teacher(task: StageTask) -> Made:
     """Train a trajectory, or take over a foreign checkpoint and measure it."""
     spec = read_settings(TeacherSpec, task.cell.call["settings"], task.cell.id)
     return Made(train.train_trajectory(spec, task.data, task.draft, task.work, task.device, task.progress))
 
 
-def _method(task: StageTask) -> Distiller:
-    """Configure the method of a cell as it was planned."""
-    kind = registry.method(task.cell.by)
-    return kind(read_settings(kind.Config, task.cell.call["settings"], f"the settings of {task.cell.by}"))
-
-
-def _method_task(task: StageTask) -> RunningTask:
-    roles = sorted((role for role in task.parents if role.startswith("teacher")), key=lambda role: (len(role), role))
-    teachers = tuple(Trajectory.load(task.parents[role][1], task.device) for role in roles)
-    for teacher in teachers:
-        accuracy_check.check(teacher, task.data, task.device)
-    return RunningTask(
-        **vars(task.point),
-        data=task.data,
-        teachers=teachers,
-        device=task.device,
-        work=task.work,
-        on_progress=task.progress,
-        prepared=load_file(task.parents["prepared"][1] / PREPARED) if "prepared" in task.parents else {},
-        images=task.images,
-        labels=task.labels,
-    )
-
-
 def prepare(task: StageTask) -> Made:
     """Make what a method computes once for all its images."""
-    save_file(running.prepare(_method(task), _method_task(task)), task.draft / PREPARED)
+    save_file(running.prepare(task.method, task.running), task.draft / PREPARED)
     return Made()
 
 
-def make_images(task: StageTask) -> Made:
+def distill(task: StageTask) -> Images:
     """Distill: real images in, synthetic images out."""
-    method, method_task = _method(task), _method_task(task)
-    if (source := method.images_from(method_task)) is not None:
+    method, given = task.method, task.running
+    if (source := method.images_from(given)) is not None:
         (start := task.work / "start").mkdir(exist_ok=True)
-        method_task = replace(method_task, images=running.distill(source, replace(method_task, work=start)))
-    made = running.distill(method, method_task)
-    images.save(made, task.draft, method.encoding(task.point))
+        given = replace(given, images=running.distill(source, replace(given, work=start)))
+    return running.distill(method, given)
+
+
+def make_images(task: StageTask) -> Made:
+    """Distill, and keep the images as files."""
+    made = distill(task)
+    images.save(made, task.draft, task.method.encoding(task.point))
     return Made({"images": len(made), "side": made.pixels.shape[-1]}, images=made)
+
+
+def label_model(task: StageTask) -> LabelSource:
+    """Make the label model of a method, or take its teacher."""
+    if task.cell.by != TEACHER:
+        return running.label_model(task.method, task.running)
+    teacher = task.running.teacher
+    assert isinstance(teacher, Trajectory)
+    return OnlineTeacher.of(teacher, task.cell.call["precision"])
 
 
 def make_labels(task: StageTask) -> Made:
     """Label: a label model that answers any view, or the answers of one, stored."""
     if task.cell.by in ("stored", "static"):
         return _store_labels(task)
-    exact = task.labels  # what a packed cell stores again, in a precision
-    if exact is not None:
+    exact = task.labels
+    if exact is None:
+        (source := label_model(task)).save(task.draft)
+    else:  # a packed cell stores it again, in a precision
         record, folder = task.parents["labels"]
         store_packed(folder, task.draft, task.cell.call["precision"])
         source = labels.load(task.draft, task.device, registry.method(record.cell.by).label_kinds)
-    elif task.cell.by == TEACHER:
-        teacher = _method_task(task).teacher
-        assert isinstance(teacher, Trajectory)
-        source = OnlineTeacher.of(teacher, task.cell.call["precision"])
-    else:
-        source = running.label_model(_method(task), _method_task(task))
-    if exact is None:
-        source.save(task.draft)
     result: dict[str, Any] = {"kind": source.kind}
     size, width = task.dataset.image_size, task.dataset.logits
     if source.schedule() is None:  # it labels any view, so its own accuracy can be measured

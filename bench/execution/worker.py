@@ -25,6 +25,7 @@ import torch
 from bench.api import Dataset, Progress
 from bench.errors import Unusable, UserError
 from bench.execution import stages
+from bench.execution.datasets import check_untouched, load_data
 from bench.execution.environment import choose_kernels, code, device_for, environment
 from bench.execution.heartbeat import Heartbeat, log
 from bench.execution.jobs import Options
@@ -101,7 +102,7 @@ def _compute(store: Store, grid: Grid, cell: Cell, options: Options) -> Outcome:
         parents = {role: _made(store, parent) for role, parent in cell.parents.items()}
         with _draft(store, cell) as draft, _heartbeat(store, cell) as progress:
             folders = {role: (record, store.folder(record.id)) for role, record in parents.items()}
-            real = stages.load_data(grid.dataset, options.data_root, options.contents)
+            real = load_data(grid.dataset, options.data_root, options.contents)
             copies = _test_copies(store, real, options)
             _check_same_data(parents.values(), real)
             task = stages.StageTask(grid.dataset, cell, folders, draft, store.work(cell.id), real, device, progress)
@@ -109,7 +110,7 @@ def _compute(store: Store, grid: Grid, cell: Cell, options: Options) -> Outcome:
                 made = stages.STAGES[cell.stage](task)
             finally:
                 checkpoint.flush()  # the work folder is about to go, or to another process
-                stages.check_untouched(real, cell.by)
+                check_untouched(real, cell.by)
             overlap = _overlap(made, parents, copies, options.allow_overlap)
             if distributed.is_main():
                 record = Record(

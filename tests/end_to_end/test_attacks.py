@@ -75,7 +75,7 @@ def test_an_image_that_changes_fails_its_cell_by_name(run: Run, colours: Path, m
     def distill_and_meddle(task: stages.StageTask) -> stages.Made:
         found = made["distill"](task)
         shutil.copy(colours / "val" / "colour 0" / "1.png", colours / "val" / "colour 1" / "1.png")
-        stages.load_data.cache_clear()  # as another process would
+        datasets.load_data.cache_clear()  # as another process would
         return found
 
     monkeypatch.setitem(worker.stages.STAGES, "distill", distill_and_meddle)
@@ -137,9 +137,9 @@ def test_finished_cells_of_other_images_are_refused(run: Run, monkeypatch: pytes
         code, said = run("--dataset", "digits", *words)
         assert code == 2 and "2 cells of this grid were made of other images of digits" in said
     assert "--force distill --force evaluate" in said
-    stages.load_data.cache_clear()
+    datasets.load_data.cache_clear()
     assert run("--dataset", "digits", "--force", "distill", "--force", "evaluate")[0] == 0
-    stages.load_data.cache_clear()
+    datasets.load_data.cache_clear()
 
 
 def test_a_cut_grid_is_named_and_an_edited_record_is_computed_again(run: Run, colours: Path, tmp_path: Path) -> None:

@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
 from bench.cli import main
 from bench.errors import UserError
-from bench.execution import heartbeat, local
+from bench.execution import heartbeat, local, workers
 from bench.execution.environment import accelerators, device_for, environment
 from bench.execution.jobs import Options
 from bench.execution.scheduling import Schedule, shareable
@@ -57,23 +57,19 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Runtime:
 
 
 @pytest.mark.parametrize(
-    ("count", "visible", "device", "expected"),
+    ("count", "device", "expected"),
     [
-        (2, None, "auto", "0 1"),
-        (8, None, "cuda", "0 1 2 3 4 5 6 7"),
-        (2, "4, 6", "auto", "4 6"),
-        (1, "MIG-1234", "auto", "MIG-1234"),
-        (2, "3,5,-1,6", "auto", "3 5"),  # CUDA ignores what follows
-        (0, "", "auto", ""),
-        (8, None, "cuda:3", "3"),
-        (8, None, "cpu", ""),
+        (2, "auto", 2),
+        (8, "cuda", 8),
+        (1, "auto", 1),
+        (0, "auto", 0),
+        (8, "cuda:3", 1),
+        (8, "cpu", 0),
     ],
 )
-def test_which_accelerators_are_here(
-    runtime: Runtime, count: int, visible: str | None, device: str, expected: str
-) -> None:
-    runtime(count, visible)
-    assert accelerators(device) == tuple(expected.split())
+def test_how_many_accelerators_are_here(runtime: Runtime, count: int, device: str, expected: int) -> None:
+    runtime(count)
+    assert accelerators(device) == expected
 
 
 @pytest.mark.parametrize("count", [2, 8])
@@ -106,13 +102,12 @@ GRID = plan(Request(methods=("sre2l", "random_real"), ipc=(1, 10), seeds=(0, 1),
 
 
 class _Pool:
-    """A pool of one slot that computes nothing, and tells which accelerators its cells would have."""
+    """A pool of one slot that computes nothing, and tells which devices its cells would have."""
 
-    def __init__(self, devices: str | None):
-        self.devices, self._processes = devices, dict[int, Any]()
+    _processes: ClassVar[dict[int, Any]] = {}
 
-    def submit(self, _work: Any, _grid: Any, cell: Any, _options: Any, team: Any) -> Future[str]:
-        _used.append((cell.stage, shareable(cell), team[0] if team else self.devices, team[1] if team else 1))
+    def submit(self, _work: Any, _grid: Any, cell: Any, options: Options, group: dict[str, str]) -> Future[str]:
+        _used.setdefault(cell.id, {})[int(group["RANK"])] = options.device, int(group["WORLD_SIZE"])
         future: Future[str] = Future()
         future.set_result("done")
         return future
@@ -121,7 +116,7 @@ class _Pool:
         pass
 
 
-_used: list[tuple[str, bool, str | None, int]] = []
+_used: dict[str, dict[int, tuple[str, int]]] = {}  # cell -> rank -> device and size of the team
 
 
 class _Watcher:
@@ -135,7 +130,7 @@ def test_slots_and_teams_have_accelerators_of_their_own(
 ) -> None:
     runtime(count)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(4))
-    monkeypatch.setattr(local, "_pool", _Pool)
+    monkeypatch.setattr(workers, "pool", _Pool)
     _used.clear()
     options = Options(store=tmp_path)
     slots = local.count_slots(GRID, options, None, processes)
@@ -143,12 +138,15 @@ def test_slots_and_teams_have_accelerators_of_their_own(
     schedule = Schedule(GRID, dict.fromkeys((cell.id for cell in GRID.cells), "todo"))
     local.run(schedule, options, slots, _Watcher(), processes)
     assert len(_used) == len(GRID.cells)
-    for _, shared, devices, size in _used:
-        assert size == (processes if shared else 1)
-        assert devices is None if not count else len(set(str(devices).split(","))) == size
-    students = {devices for stage, _, devices, _ in _used if stage == "evaluate"}
+    for cell in GRID.cells:
+        team = _used[cell.id]
+        size = processes if shareable(cell) else 1
+        assert list(team) == list(range(size)) and {one for _, one in team.values()} == {size}
+        devices = {device for device, _ in team.values()}
+        assert len(devices) == size if count else devices == {"auto"}
+    students = {_used[cell.id][0][0] for cell in GRID.stage("evaluate")}
     if count == 2:
-        assert students == {"0", "1"}
+        assert students == {"cuda:0", "cuda:1"}
     elif count == 8:
         assert len(students) > 3, "a job per accelerator, not all on the first"
 
