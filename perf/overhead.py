@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 
 from bench.execution import local
-from bench.execution.jobs import Options
+from bench.execution.environment import Options
 from bench.execution.scheduling import Schedule, prepare
 from bench.planning.grid import Request
 from bench.planning.plan import plan

@@ -13,8 +13,7 @@ from bench.cli import plan_tables, result_tables, screen
 from bench.cli.options import STORE
 from bench.errors import UserError
 from bench.execution import local
-from bench.execution.environment import code
-from bench.execution.jobs import Options
+from bench.execution.environment import Options, code
 from bench.execution.scheduling import Schedule, prepare
 from bench.planning import manifest
 from bench.planning.grid import Grid

@@ -13,9 +13,8 @@ from pathlib import Path
 
 from bench.cli.options import STORE, existing_store, select, shorten
 from bench.errors import UserError, printable
-from bench.execution.jobs import SubmittedTask
 from bench.format import plural
-from bench.slurm.journal import last_tasks
+from bench.slurm.journal import SubmittedTask, last_tasks
 from bench.slurm.queue import ThrottledSlurm
 from bench.store.artifacts import Store
 

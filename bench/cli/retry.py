@@ -12,12 +12,12 @@ from bench.cli import launch, screen
 from bench.cli.options import DATA_ROOT, existing_store, select
 from bench.cli.status import find_grids
 from bench.errors import UserError
-from bench.execution.jobs import Options
-from bench.execution.status import GridStatus, collect_status
+from bench.execution.environment import Options
 from bench.format import plural
 from bench.slurm import queue
 from bench.slurm.journal import Journal, last_tasks
 from bench.slurm.profile import load
+from bench.slurm.status import GridStatus, collect_status
 
 ARGUMENTS = f"""
 WHAT*  a cell's id or its beginning, a stage, or a glob (default: all)

@@ -31,11 +31,11 @@ from rich.text import Text
 from bench.cli import screen
 from bench.cli.options import STORE, existing_store
 from bench.errors import UserError, unknown
-from bench.execution.status import STATES, CellStatus, GridStatus, collect_status, group_by_reason
 from bench.planning import manifest
 from bench.planning.manifest import Manifest
 from bench.slurm.journal import last_tasks
 from bench.slurm.queue import ThrottledSlurm
+from bench.slurm.status import STATES, CellStatus, GridStatus, collect_status, group_by_reason
 from bench.store.artifacts import Store
 from bench.store.cell import STAGES
 

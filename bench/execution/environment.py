@@ -1,4 +1,4 @@
-"""The environment of a computation, noted in records and never part of an identity; and which devices are here."""
+"""The options and the environment of a computation, on which no identity depends; and which devices are here."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.api import BaseConfig
 from bench.errors import UserError
 from bench.version import __version__
 
@@ -25,6 +26,19 @@ PORTABLE = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CB
 _PACKAGES = ("torch", "torchvision", "timm", "open_clip_torch", "numpy")
 
 _DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD, and either under Windows
+
+
+class Options(BaseConfig):
+    """Options of a worker, on which no identity depends."""
+
+    store: Path
+    data_root: Path | None = None
+    device: str = "auto"  # "auto": an accelerator where there is one
+    threads: int = 1  # bit-equal results need the same number of CPU threads
+    contents: Path | None = None  # what the data set's image files hold, as the store keeps it
+    allow_overlap: bool = False  # compute even where many test images are among the training or the synthetic ones
+    portable: bool = True  # kernels of one instruction set on all processors
+    code: dict[str, str] | None = None  # of the process that requested it, which may differ from the one that computes
 
 
 def accelerators(device: str = "auto") -> int:

@@ -21,9 +21,8 @@ from bench import stopping
 from bench.api import registry
 from bench.errors import UserError
 from bench.execution import workers
-from bench.execution.environment import accelerators
+from bench.execution.environment import Options, accelerators
 from bench.execution.heartbeat import record_death
-from bench.execution.jobs import Options
 from bench.execution.scheduling import Schedule, Watcher, shareable
 from bench.planning.grid import Grid
 from bench.store.artifacts import Store

@@ -26,9 +26,8 @@ from bench.api import Dataset, Progress
 from bench.errors import Unusable, UserError
 from bench.execution import stages
 from bench.execution.datasets import check_untouched, load_data
-from bench.execution.environment import choose_kernels, code, device_for, environment
+from bench.execution.environment import Options, choose_kernels, code, device_for, environment
 from bench.execution.heartbeat import Heartbeat, log
-from bench.execution.jobs import Options
 from bench.execution.provenance import plugins
 from bench.execution.scheduling import finished
 from bench.kit import checkpoint, distributed, peak_memory

@@ -16,7 +16,7 @@ from multiprocessing.connection import wait as wait_for
 from multiprocessing.process import BaseProcess
 
 from bench import stopping
-from bench.execution.jobs import Options
+from bench.execution.environment import Options
 from bench.planning.grid import Grid
 from bench.store.cell import Cell
 

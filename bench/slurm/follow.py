@@ -13,10 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from bench.execution import heartbeat
+from bench.execution.environment import Options
 from bench.execution.heartbeat import STALE_AFTER, record_death
-from bench.execution.jobs import JobQueue, Options
 from bench.execution.scheduling import Schedule, Watcher, finished
 from bench.slurm import journal, queue
+from bench.slurm.queue import ThrottledSlurm
 from bench.slurm.submit import Submission
 from bench.store.artifacts import Damaged, Store
 from bench.store.record import Record
@@ -35,7 +36,7 @@ def follow(schedule: Schedule, options: Options, submission: Submission, watcher
         KeyboardInterrupt: the user stopped following; the jobs go on, as its message says.
     """
     store, tasks = Store(options.store), dict(submission.tasks)
-    slurm, gone_since = queue.ThrottledSlurm(every=_QUERY_EVERY), dict.fromkeys(tasks, 0.0)
+    slurm, gone_since = ThrottledSlurm(every=_QUERY_EVERY), dict.fromkeys(tasks, 0.0)
     try:
         while True:
             _read_store(schedule, store, submission.failures)
@@ -85,7 +86,11 @@ def _cancel_blocked(schedule: Schedule, tasks: dict[str, str]) -> None:
 
 
 def _record_deaths(
-    schedule: Schedule, store: Store, tasks: Mapping[str, str], gone_since: dict[str, float], slurm: JobQueue
+    schedule: Schedule,
+    store: Store,
+    tasks: Mapping[str, str],
+    gone_since: dict[str, float],
+    slurm: queue.ThrottledSlurm,
 ) -> None:
     """Record each cell as failed whose task left the queue without a record."""
     queued = slurm.queued()

@@ -15,6 +15,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.api import BaseConfig
-from bench.execution.jobs import Options, SubmittedTask
+from bench.execution.environment import Options
 from bench.files import write_atomically
 from bench.planning.grid import Grid
 from bench.slurm.queue import PREFIX
@@ -50,6 +51,27 @@ class ArrayPlan(BaseConfig):
     options: Options
     processes: int
     save_seconds: float  # in which a task must save its work after a warning
+
+
+@dataclass(frozen=True)
+class SubmittedTask:
+    """A task of a job array, as it was submitted."""
+
+    job: str  # "12_3", or "12" where the array has one task
+    folder: Path  # of its submission, which also holds its logs (named by submitit)
+    stage: str
+    cells: tuple[str, ...]  # ids, in the order of computation
+    submitted: datetime
+
+    @property
+    def out(self) -> Path:
+        """The log of its standard output."""
+        return self.folder / f"{self.job}_0_log.out"
+
+    @property
+    def err(self) -> Path:
+        """The log of its standard error: tracebacks, and srun's message when it is killed."""
+        return self.folder / f"{self.job}_0_log.err"
 
 
 class Journal:

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
-from bench.execution.jobs import Options
+from bench.execution.environment import Options
 from bench.files import write_atomically
 from bench.slurm import queue
 from bench.slurm.arrays import Array
 from bench.slurm.doctor import Check, check_torch, either, versions
 from bench.slurm.journal import Journal, Run
 from bench.slurm.profile import Profile, Resources
-from bench.slurm.sbatch import call_sbatch
+from bench.slurm.submit import call_sbatch
 from bench.store.artifacts import Store
 from bench.store.locks import lease
 

@@ -14,8 +14,6 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from bench.execution.jobs import EndedTask, QueuedTask
-
 PREFIX = "bench-"  # of our job names
 _TIMEOUT = 60.0  # seconds for a busy controller
 _SHORT_TIMEOUT = 10.0  # seconds after which it is taken for absent, where a run could do without it
@@ -40,6 +38,25 @@ ENDED = {
 _STATES_OF_STEPS = ("OUT_OF_MEMORY", "NODE_FAIL", "TIMEOUT")  # where the job itself may only be FAILED
 # States of a job that holds its nodes: it runs, or is about to leave.
 _RUNNING = ("RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED", "RESIZING")
+
+
+@dataclass(frozen=True)
+class QueuedTask:
+    """A task that is pending or running."""
+
+    state: str  # "PENDING", "RUNNING", …
+    reason: str  # why it is pending: "Resources", "Dependency", …
+    node: str
+    running: bool  # False too for a preempted task that is pending again
+
+
+@dataclass(frozen=True)
+class EndedTask:
+    """A task that is over."""
+
+    state: str  # "COMPLETED", "FAILED", "OUT_OF_MEMORY", …
+    why: str  # one line: the state, its meaning, and the next step
+    final: bool = True  # else accounting has yet to learn of the job's steps, which may know better
 
 
 @dataclass

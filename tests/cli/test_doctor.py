@@ -12,13 +12,13 @@ import pytest
 
 from bench.cli import main
 from bench.errors import UserError
-from bench.execution.jobs import EndedTask, QueuedTask
 from bench.slurm import doctor, node_check, queue
 from bench.slurm.arrays import Array
 from bench.slurm.doctor import Check, check_cluster, check_machine, versions
 from bench.slurm.journal import Journal
 from bench.slurm.node_check import NodeCheck
 from bench.slurm.profile import Profile, Resources
+from bench.slurm.queue import EndedTask, QueuedTask
 from bench.store.artifacts import Store
 from bench.store.locks import lease
 
@@ -76,7 +76,7 @@ def test_torch_that_cannot_be_imported(code: str, found: str, monkeypatch: pytes
 
 
 def test_torch_that_finds_no_accelerator_where_one_was_requested(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_IMPORT_TORCH", "print('[\"2.9\", 0, \"\"]')")
+    monkeypatch.setattr(doctor, "_IMPORT_TORCH", 'print(\'["2.9", 0, ""]\')')
     check = doctor.check_torch("advice", needs_gpu=True)
     assert check.ok is False and "finds no accelerator, though gres requests one" in check.found
 

@@ -17,12 +17,12 @@ from bench.api import catalogue
 from bench.cli import launch, main, screen
 from bench.cli.retry import with_descendants
 from bench.execution import heartbeat
-from bench.execution.jobs import Options
-from bench.execution.status import GridStatus, collect_status
+from bench.execution.environment import Options
 from bench.planning import manifest
 from bench.planning.grid import Grid, Request
 from bench.slurm import queue
 from bench.slurm.journal import Journal, Run, last_tasks
+from bench.slurm.status import GridStatus, collect_status
 from bench.store.artifacts import Store
 from bench.store.cell import Cell, Stage
 from bench.store.record import Record, RunFacts

@@ -14,7 +14,7 @@ from PIL import Image
 
 from bench.api import Dataset
 from bench.cli import main
-from bench.execution import stages
+from bench.execution import datasets, stages
 from bench.kit.data.dataset import Resident
 from bench.kit.data.packaged import Packaged
 from bench.store.sealing import read_sealed

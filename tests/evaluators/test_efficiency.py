@@ -14,7 +14,7 @@ import torch
 
 from bench.api import LabelSource, catalogue
 from bench.errors import UserError
-from bench.execution.jobs import Options
+from bench.execution.environment import Options
 from bench.execution.local import count_slots
 from bench.kit import peak_memory
 from bench.kit.views import AugmentedBatch

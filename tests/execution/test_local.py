@@ -18,8 +18,7 @@ import torch
 from bench.cli import main
 from bench.errors import UserError
 from bench.execution import heartbeat, local, workers
-from bench.execution.environment import accelerators, device_for, environment
-from bench.execution.jobs import Options
+from bench.execution.environment import Options, accelerators, device_for, environment
 from bench.execution.scheduling import Schedule, shareable
 from bench.planning.grid import Request
 from bench.planning.plan import plan

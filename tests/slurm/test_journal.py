@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.execution.jobs import Options
+from bench.execution.environment import Options
 from bench.slurm.journal import Journal, Run, last_tasks
 from bench.store.artifacts import Store
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.execution.jobs import Options
+from bench.execution.environment import Options
 from bench.planning.grid import Grid, Request
 from bench.planning.plan import plan
 from bench.slurm.journal import ArrayPlan

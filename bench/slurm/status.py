@@ -17,9 +17,10 @@ from typing import Literal
 
 from bench.execution import heartbeat
 from bench.execution.heartbeat import STALE_AFTER, CellProgress
-from bench.execution.jobs import EndedTask, JobQueue, QueuedTask, SubmittedTask
 from bench.execution.scheduling import survey
 from bench.planning.grid import Grid
+from bench.slurm.journal import SubmittedTask
+from bench.slurm.queue import EndedTask, QueuedTask, ThrottledSlurm
 from bench.store.artifacts import Store
 from bench.store.cell import Cell, Stage
 from bench.store.record import Record
@@ -117,7 +118,7 @@ class Evidence:
         }
 
 
-def collect_status(grid: Grid, store: Store, tasks: Mapping[str, SubmittedTask], queue: JobQueue) -> GridStatus:
+def collect_status(grid: Grid, store: Store, tasks: Mapping[str, SubmittedTask], queue: ThrottledSlurm) -> GridStatus:
     """Return the status of a grid, changing nothing.
 
     Args:

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from bench.api import catalogue
-from bench.execution import heartbeat, status
+from bench.execution import heartbeat
 from bench.execution.heartbeat import CellProgress
-from bench.execution.jobs import EndedTask, QueuedTask, SubmittedTask
-from bench.execution.status import Evidence, GridStatus, collect_status, group_by_reason, infer_states
 from bench.planning.grid import Grid, Request
+from bench.slurm import status
+from bench.slurm.journal import SubmittedTask
+from bench.slurm.queue import EndedTask, QueuedTask
+from bench.slurm.status import Evidence, GridStatus, collect_status, group_by_reason, infer_states
 from bench.store.artifacts import Store
 from bench.store.cell import Cell, Stage
 from bench.store.record import Record, RunFacts
