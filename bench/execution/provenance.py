@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from functools import cache
-from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from bench.api import DatasetInfo, TeacherSpec, architectures, registry
 from bench.api.plugins import Group
@@ -29,32 +28,21 @@ GROUPS: dict[str, Group[Any]] = {
 
 
 def plugins(cell: Cell) -> tuple[PluginFacts, ...]:
-    """Describe the plug-in that computes a cell, or the harness where it does so itself, and the network or codec."""
-    return *_computing(cell), *_parts(cell)
-
-
-def _parts(cell: Cell) -> tuple[PluginFacts, ...]:
-    """Describe the network of another package that a cell trains, or the number format that it stores labels in."""
-    arch = cell.fields.get("student") or cell.call.get("settings", {}).get("arch", "")
-    numbers = LabelCodec.parse(cell.call["codec"]).numbers if "codec" in cell.call else ""
-    named: tuple[tuple[Literal["student", "codec"], str], ...] = (("student", arch), ("codec", numbers))
-    return tuple(
-        PluginFacts(kind=kind, name=name, **_origin(GROUPS[kind].point(name)), settings={})
-        for kind, name in named
-        if name in GROUPS[kind]
-    )
-
-
-def _computing(cell: Cell) -> tuple[PluginFacts, ...]:
+    """Describe the plug-in that computes a cell, or the harness where it does so itself, and its network or codec."""
+    settings, arch = cell.call.get("settings", {}), cell.fields.get("student")
     if cell.stage == "evaluate":
-        return (_facts("evaluator", cell, cell.fields["protocol"]),)
-    if cell.by in registry.method_names():
-        return (_facts("method", cell, cell.call["settings"]),)
-    settings = cell.call
-    if cell.stage == "teacher":
-        settings = read_settings(TeacherSpec, cell.call["settings"], cell.id).model_dump(mode="json")
-    where = {"distribution": "distill-bench", "version": __version__, "source": source_digest(HARNESS)}
-    return (PluginFacts(kind="harness", name=cell.by, settings=settings, **where),)
+        first = _facts("evaluator", cell.by, cell.fields["protocol"])
+    elif cell.by in registry.method_names():
+        first = _facts("method", cell.by, settings)
+    else:
+        if cell.stage == "teacher":
+            settings = read_settings(TeacherSpec, settings, cell.id).model_dump(mode="json")
+        where = {"distribution": "distill-bench", "version": __version__, "source": source_digest(HARNESS)}
+        first = PluginFacts(kind="harness", name=cell.by, settings=settings or cell.call, **where)
+    parts = {"student": arch or settings.get("arch", "")}
+    if "codec" in cell.call:
+        parts["codec"] = LabelCodec.parse(cell.call["codec"]).numbers
+    return first, *(_facts(kind, name) for kind, name in parts.items() if name in GROUPS[kind])
 
 
 def keep_contents(info: DatasetInfo, data_root: Path | None, store: Store) -> Path | None:
@@ -113,17 +101,16 @@ def changed_code(records: Iterable[Record]) -> list[str]:
     ]
 
 
-def _facts(kind: Literal["method", "evaluator"], cell: Cell, values: dict[str, Any]) -> PluginFacts:
-    settings = read_settings(GROUPS[kind].get(cell.by).Config, values, cell.id).model_dump(mode="json")
-    return PluginFacts(kind=kind, name=cell.by, **_origin(GROUPS[kind].point(cell.by)), settings=settings)
-
-
-def _origin(point: EntryPoint) -> dict[str, Any]:
-    named = {}
+def _facts(kind: Any, name: str, values: dict[str, Any] | None = None) -> PluginFacts:
+    """Describe a plug-in; ``values`` are its settings that differ from their defaults, None where it has none."""
+    point, settings, named = GROUPS[kind].point(name), {}, {}
+    if values is not None:
+        settings = read_settings(GROUPS[kind].get(name).Config, values, name).model_dump(mode="json")
     if point.dist is not None:  # an editable installation keeps the version that the checkout had when it was installed
         own = point.dist.name == "distill-bench"
         named = {"distribution": point.dist.name, "version": __version__ if own else point.dist.version}
-    return {"distribution": None, "version": None, **named, "source": source_digest(point.module)}
+    where = {"distribution": None, "version": None, **named, "source": source_digest(point.module)}
+    return PluginFacts(kind=kind, name=name, settings=settings, **where)
 
 
 @cache
