@@ -95,8 +95,10 @@ def tiny_protocol(tmp_path: Path) -> Path:
 def bench(tmp_path: Path) -> Bench:
     """The command line, run in ``tmp_path`` with a store there; returns the finished process."""
 
-    def run(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        return run_command(list(map(str, arguments)), tmp_path, environment(env))
+    def run(
+        *arguments: str | Path, env: dict[str, str] | None = None, figures: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        return run_command(list(map(str, arguments)), tmp_path, environment(env), figures)
 
     return run
 

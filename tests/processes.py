@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import runpy
 import socket
 import subprocess
 import sys
@@ -11,46 +12,82 @@ import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 _SECONDS = 60.0  # a rank that waits for one that is gone
+_ROOT = str(Path(__file__).parents[1])
 
-# a server that has imported torch, once, and forks: a fresh interpreter would take five seconds for each
+# a server that has imported torch and all that a command imports, once, and forks: a fresh interpreter would take five
+# seconds for each
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(
-    ["torch", "torchvision", "open_clip", "bench.kit.teachers.train", "bench.execution.worker", "bench.execution.local",
-     "bench.report.publish", "bench.slurm.follow", "bench.kit.clip.loading", "evaluators.student_training"]
+    ["tests.processes", "torchvision", "open_clip", "scipy.stats", "bench.kit.teachers.train", "bench.execution.worker",
+     "bench.execution.local", "bench.execution.preflight", "bench.execution.provenance", "bench.report.publish",
+     "bench.report.figures.charts", "bench.slurm.submit", "bench.slurm.follow", "bench.kit.clip.loading",
+     "evaluators.classification", "methods.rded", "methods.hello", "methods.random_real"]
 )  # fmt: skip
+_server = forkserver._forkserver  # type: ignore[attr-defined]
+_ensure_running = _server.ensure_running
 
 
-def run_command(words: Sequence[str], place: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m bench …`` in ``place``: forked, unless there is a ``sitecustomize`` to heed."""
-    paths = environment.get("PYTHONPATH", "").split(os.pathsep)
-    if any((place / path / "sitecustomize.py").is_file() for path in paths):
-        line = [sys.executable, "-m", "bench", *words]
-        return subprocess.run(line, cwd=place, env=environment, capture_output=True, text=True)
+def _reuse_server() -> None:
+    """Start a server, but not in what one forked: Python's own starts another there, for each run in processes."""
+    if _server._forkserver_address is None or _server._forkserver_pid is not None:
+        _ensure_running()
+
+
+_server.ensure_running = _reuse_server
+
+
+def _start(work: Callable[..., None], *arguments: Any) -> BaseProcess:
+    process = _processes.Process(target=work, args=arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", _ROOT)  # so that the server finds this module, wherever a test is
+        process.start()
+    return process
+
+
+def run_command(
+    words: Sequence[str], place: Path, environment: Mapping[str, str], figures: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m bench …`` in ``place``, forked; boards have ``figures`` only where they are asked for."""
     with tempfile.TemporaryDirectory() as folder:
         outputs = [Path(folder, "stdout"), Path(folder, "stderr")]
-        process = _processes.Process(target=_command, args=(list(words), place, dict(environment), outputs))
-        process.start()
+        process = start_command(words, place, environment, outputs, figures)
         process.join()
         printed = [path.read_text("utf-8") for path in outputs]
     return subprocess.CompletedProcess(list(words), process.exitcode or 0, *printed)
 
 
-def _command(words: list[str], place: Path, environment: dict[str, str], outputs: list[Path]) -> None:
+def start_command(
+    words: Sequence[str], place: Path, environment: Mapping[str, str], outputs: Sequence[Path], figures: bool = False
+) -> BaseProcess:
+    """Start the same, printing to the files ``outputs``."""
+    return _start(_command, list(words), place, dict(environment), outputs, figures)
+
+
+def _command(words: list[str], place: Path, environment: dict[str, str], outputs: list[Path], figures: bool) -> None:
     for number, path in enumerate(outputs, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
     os.chdir(place)
     os.environ.clear()
     os.environ.update(environment)
-    sys.path[1:1] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
+    paths = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[1:1] = paths
+    for path in paths:
+        if Path(path, "sitecustomize.py").is_file():
+            runpy.run_path(str(Path(path, "sitecustomize.py")))
     from bench.cli import main
+    from bench.report import publish
 
+    if not figures:
+        publish.draw_figures = lambda *_: []
     sys.exit(main(words))
 
 
@@ -63,12 +100,7 @@ def run_ranks(count: int, work: Callable[..., None], *arguments: Any, may_fail: 
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     errors = _processes.SimpleQueue()
-    ranks = [
-        _processes.Process(target=_rank, args=(rank, count, port, errors, partial(work, *arguments, **more)))
-        for rank in range(count)
-    ]
-    for process in ranks:
-        process.start()
+    ranks = [_start(_rank, rank, count, port, errors, partial(work, *arguments, **more)) for rank in range(count)]
     for process in ranks:
         process.join(_SECONDS)
         if process.is_alive():

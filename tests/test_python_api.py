@@ -173,6 +173,7 @@ def test_a_run_returns_the_records_of_its_students(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("bench.report.publish.draw_figures", lambda *_: [])
     short = {"protocol.epochs": 1, "protocol.tests": 1}
     chosen: dict[str, Any] = {"methods": ["random_real"], "labels": "hard", "no_baselines": True, "set": short,
                               "students": "convnet2-w8",

@@ -52,14 +52,18 @@ def show_results(out: Console, board: Board, cells: set[str]) -> None:
     if rows.empty:
         return
     rows = rows.sort_values(["protocol", "ipc", "student", "top1_mean"], ascending=[True, True, True, False])
+    score = f"{rows['metric'].iloc[0]} %"
     lines = [
-        [escape(_short(one.method)), escape(one.labels), "full data" if one.ipc is None else str(one.ipc),
-         escape(one.student), str(one.n), accuracy(one.top1_mean, one.top1_std), size(one.label_bytes)]
+        {"method": escape(_short(one.method)), "labels": escape(one.labels),
+         "IPC": "full data" if one.ipc is None else str(one.ipc), "student": escape(one.student), "n": str(one.n),
+         score: accuracy(one.top1_mean, one.top1_std), "label bytes": size(one.label_bytes)}
         for one in records(rows[:MOST_RESULTS])
     ]  # fmt: skip
-    numbers = ("n", f"{rows['metric'].iloc[0]} %", "label bytes")
-    out.print()
-    out.print(screen.table(["method", "labels", "IPC", "student", *numbers], lines, right=("IPC", *numbers)))
+    same = [name for name in ("student", "n") if len({line[name] for line in lines}) == 1]
+    shown = [name for name in lines[0] if name not in same]
+    out.print("\nresults" + (" of " + ", ".join(f"{name} {lines[0][name]}" for name in same) if same else "") + ":")
+    numbers = [name for name in shown if name not in ("method", "labels", "student")]
+    out.print(screen.table(shown, [[line[name] for name in shown] for line in lines], right=numbers))
     if len(rows) > MOST_RESULTS:
         out.print(f"… and {len(rows) - MOST_RESULTS} more rows on the board")
 

@@ -44,9 +44,9 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.suite == STORAGE:
         storage.run(options.given(arguments), out, arguments.out, small=arguments.small, dry_run=arguments.dry_run)
         return 0
-    grids = [plan(request) for request in requests(arguments)]
-    if not arguments.dry_run:
-        for grid in grids:
+    with out.status("planning; trying data, networks and the store"):
+        grids = [plan(request) for request in requests(arguments)]
+        for grid in grids if not arguments.dry_run else ():
             catalogue.locate(grid.request.dataset, arguments.data_root)  # missing data is said at once
             launch.preflight(grid, arguments, arguments.force)
     worst = 0

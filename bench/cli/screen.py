@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
@@ -59,6 +59,11 @@ class _Printable(Console):
         for text, style, control in super().render(renderable, options):
             yield Segment(text if control else printable(text, keep="\n"), style, control)
 
+    def print(self, *objects: Any, **how: Any) -> None:
+        """Break prose between words on a terminal; a log's lines and tables stay whole."""
+        how.setdefault("soft_wrap", not self.is_terminal or any(isinstance(one, Table) for one in objects))
+        super().print(*objects, **how)
+
     def on_broken_pipe(self) -> None:
         """Go on in silence, as `bench run | head` expects: what is computed needs no reader."""
         self.quiet = True
@@ -68,7 +73,7 @@ class _Printable(Console):
 def console() -> Console:
     """Return standard output; styled only on a terminal (rich heeds NO_COLOR)."""
     width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", _LOG_WIDTH))
-    return _Printable(highlight=False, emoji=False, soft_wrap=True, width=width)
+    return _Printable(highlight=False, emoji=False, width=width)
 
 
 class _Table(Table):

@@ -22,7 +22,6 @@ place as in :mod:`bench.report.results`, and
 
 from __future__ import annotations
 
-import gc
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -194,7 +193,6 @@ def environment_facts(environments: Iterable[dict[str, str]]) -> dict[str, list[
 
 def _compared(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     """Intervals of the means, and how the rows of each table differ from its best; adds to their remarks."""
-    gc.freeze()  # statsmodels collects garbage at every correction: slow beside thousands of records
     found = []
     for _, table in rows.groupby(TABLE, dropna=False, sort=False):
         known, runs = accuracies(table, frame), table["runs"].tolist()
@@ -210,7 +208,6 @@ def _compared(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
                 own[name] = [getattr(one, of) for one in deltas]
             own["on_front"] = pareto(table["label_high"].tolist(), own["top1_mean"].tolist())
         found.append(own)
-    gc.unfreeze()
     both = pd.concat(found) if found else pd.DataFrame()
     types = dict.fromkeys([f"top1_{of}" for of in ("mean", "std", "low", "high")], "float64")
     types |= dict.fromkeys(["delta_best", "delta_low", "delta_high", "p_best"], "float64")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pwd
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from bench.cli import main
+from bench.cli import main, screen
 from bench.kit.data import decoding
 from bench.planning import manifest
 from bench.planning.grid import Request
@@ -34,10 +35,9 @@ def run(tmp_path: Path) -> Run:
 
 @pytest.mark.parametrize("columns", ["", "0", "abc", "-5"])
 def test_a_width_that_is_none_is_as_if_it_were_not_set(columns: str, run: Run) -> None:
-    for arguments in (["status"], ["list", "methods"]):
-        done = run(*arguments, COLUMNS=columns)
-        assert done.returncode == 0 and done.stderr == b""
-        assert done.stdout == run(*arguments, COLUMNS="160").stdout != b""
+    done = run("list", "methods", COLUMNS=columns)
+    assert done.returncode == 0 and done.stderr == b""
+    assert done.stdout == run("list", "methods", COLUMNS="160").stdout != b""
 
 
 def test_a_narrow_screen_breaks_no_names(run: Run) -> None:
@@ -46,6 +46,21 @@ def test_a_narrow_screen_breaks_no_names(run: Run) -> None:
     assert max(map(len, shown[1:])) <= 40
     names = [line.split(" ")[0] for line in run("list", "methods", COLUMNS="40").stdout.decode().splitlines()]
     assert set(METHODS) <= set(names)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_prose_breaks_between_words_on_a_terminal_alone_and_tables_never(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    sentence = "full_data keeps its own 15 epochs; --set changes them"
+    out = screen.console()
+    out.print(sentence)
+    out.print(screen.table(list("abcdef"), [["nine-char"] * 6]))
+    *prose, _, row = capsys.readouterr().out.splitlines()
+    assert prose == (["full_data keeps its own 15 epochs; --set", "changes them"] if terminal else [sentence])
+    assert row.split() == ["nine-char"] * 6
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ def run(
     """``bench VERB …`` in this process: exit code and all that was printed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("bench.report.publish.draw_figures", lambda *_: [])
 
     def call(*words: str | Path, verb: str = "run") -> tuple[int, str]:
         usual = ["--methods", "random_real", "--labels", "hard", "--ipc", "1", "--seeds", "0", "--no-baselines"]
@@ -193,7 +194,7 @@ MEDDLER = """
 from bench.api import BaseConfig, Distiller, Images, MethodInfo
 
 class Meddler(Distiller):
-    info = MethodInfo(name="meddler", title="Meddler", version=1, paper="", labels="hard")
+    info = MethodInfo(name="{}", title="Meddler", version=1, paper="", labels="hard")
 
     class Config(BaseConfig):
         pass
@@ -207,20 +208,25 @@ class Meddler(Distiller):
 """
 
 
-@pytest.mark.parametrize(
-    "line", ["task.data.test.labels[:] = 0", "pixels.fill_(7)", "task.data.test.on('cpu')[0].fill_(7)"]
-)
 def test_a_method_that_writes_into_the_data_fails_and_spoils_no_other_cell(
-    bench: Bench, tmp_path: Path, tiny_protocol: Path, line: str
+    bench: Bench, tmp_path: Path, tiny_protocol: Path
 ) -> None:
     colours = draw_classes(tmp_path / "colours", side=32)
-    place = install(tmp_path / "theirs", "meddler", {"meddler.py": MEDDLER.format(line)},
-                    {"bench.methods": {"meddler": "meddler:Meddler"}})  # fmt: skip
-    words = ["run", "--methods", "meddler", "--ipc", "1", "--seeds", "0", "--students", "convnet2-w8", "--cluster",
-             "inline", "--protocol", "tiny.toml", "--dataset", f"folder:{colours}",
+    lines = {
+        "one": "task.data.test.labels[:] = 0",
+        "two": "pixels.fill_(7)",
+        "three": "task.data.test.on('cpu')[0].fill_(7)",
+    }
+    place = install(tmp_path / "theirs", "meddlers",
+                    {f"{name}.py": MEDDLER.format(name, line) for name, line in lines.items()},
+                    {"bench.methods": {name: f"{name}:Meddler" for name in lines}})  # fmt: skip
+    words = ["run", "--methods", ",".join(lines), "--ipc", "1", "--seeds", "0", "--students", "convnet2-w8",
+             "--cluster", "inline", "--protocol", "tiny.toml", "--dataset", f"folder:{colours}",
              "--store", "s", "--out", "b"]  # fmt: skip
     done = bench(*words, env={"PYTHONPATH": str(place)})
-    assert done.returncode == 1 and "meddler wrote into the real images or labels" in done.stdout + done.stderr
+    assert done.returncode == 1
+    for name in lines:
+        assert f"{name} wrote into the real images or labels" in done.stdout + done.stderr
     known = {path.name: read_sealed(path / "record.json") for path in (tmp_path / "s" / "cells").iterdir()}
     meddled = bench(*words[:2], "random_real", *words[3:-4], "--store", "s2", "--out", "b2")
     assert meddled.returncode == 0

@@ -53,7 +53,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
     protocol = place / "tiny.toml"
     protocol.write_text(TINY_PROTOCOL)
     arguments = grid(colours, protocol, "--cluster", "local", "--jobs", "2")
-    done = run_command(list(map(str, arguments)), place, environment())
+    done = run_command(list(map(str, arguments)), place, environment(), figures=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "where the time went" in done.stdout
     return place, outcome(place / ".bench")
@@ -81,7 +81,9 @@ def test_a_second_run_does_no_work(undisturbed: tuple[Path, dict[str, Any]]) -> 
     assert "nothing to do" in done.stdout
     assert stamps == {path: path.stat().st_mtime_ns for path in (place / ".bench" / "cells").rglob("*")}
     assert (place / "boards" / "folder-colours.md").read_bytes() == board
-    check = run_command(["report", "--check", "--store", ".bench", "--out", "boards"], place, environment())
+    check = run_command(
+        ["report", "--check", "--store", ".bench", "--out", "boards"], place, environment(), figures=True
+    )
     assert check.returncode == 0
     assert outcome(place / ".bench") == cells
 

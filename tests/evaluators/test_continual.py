@@ -416,6 +416,7 @@ def test_the_suite_in_a_tiny_form(bench: Bench, colours: Path, tmp_path: Path) -
     done = bench(
         "run", "--suite", "continual", "--small", "--dataset", f"folder:{colours}", "--ipc", "2", "--seeds", "0",
         "--students", "convnet2-w8", "--protocol", "tiny.toml", "--store", "store", "--cluster", "inline", *flags,
+        figures=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     boards = next(tmp_path.glob("*/suites/continual"))

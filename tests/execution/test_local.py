@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -23,8 +21,8 @@ from bench.execution.scheduling import Schedule, shareable
 from bench.planning.grid import Request
 from bench.planning.plan import plan
 from bench.store.artifacts import Store
-from tests.conftest import command
 from tests.conftest import environment as command_environment
+from tests.processes import start_command
 
 Runtime = Callable[[int, str | None], list[Any]]
 
@@ -177,14 +175,13 @@ def test_two_processes_share_a_cell(colours: Path, tiny_protocol: Path, bench: A
 
 def test_a_warning_saves_the_work_of_the_cells_in_flight(colours: Path, tiny_protocol: Path) -> None:
     longer = ("--set", "teacher.epochs=100000", "--jobs", "1")  # a checkpoint is due in half a minute
-    started = subprocess.Popen(
-        command(["run", *TEAM, *longer]), cwd=colours.parent, env=command_environment(), stderr=subprocess.PIPE
-    )
+    outputs = [colours.parent / name for name in ("stdout", "stderr")]
+    started = start_command(["run", *TEAM, *longer], colours.parent, command_environment(), outputs)
     deadline, store = time.monotonic() + 90, Store(colours.parent / ".bench")
     while not any(one and one.done for one in (heartbeat.read(store, cell) for cell in store.ids("heartbeats"))):
-        assert time.monotonic() < deadline and started.poll() is None
+        assert time.monotonic() < deadline and started.is_alive()
         time.sleep(0.05)
-    started.send_signal(signal.SIGTERM)
-    _, error = started.communicate(timeout=60)
-    assert started.returncode == 130 and b"the same command goes on from here" in error
+    started.terminate()
+    started.join(60)
+    assert started.exitcode == 130 and "the same command goes on from here" in outputs[1].read_text()
     assert list(colours.parent.glob(".bench/work/teacher*/*.ckpt")), "long before a checkpoint is due"

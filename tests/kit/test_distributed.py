@@ -274,7 +274,7 @@ def test_shared_training_is_that_of_one_process(tmp_path: Path, of_files: bool) 
     filed(tmp_path)
     train_teacher(tmp_path / "1", SPEC, of_files)
     alone = weights(tmp_path / "1")
-    for size in SIZES[1:]:
+    for size in (2,) if of_files else SIZES[1:]:
         run_ranks(size, train_teacher, tmp_path / str(size), SPEC, of_files)
         shared = weights(tmp_path / str(size))
         assert shared.keys() == alone.keys()
