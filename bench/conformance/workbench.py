@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -38,7 +39,7 @@ class _Task(stages.StageTask):
 class Workbench:
     """Share what the tests of a method need; a cell is computed when the first of them needs it.
 
-    ``steps`` are the (done, total) pairs of all progress so far.
+    ``steps`` are the (done, total) pairs of all progress so far, ``seconds`` the processor's for the images.
 
     Raises:
         UserError: nobody makes the images.
@@ -48,6 +49,7 @@ class Workbench:
         self.method, self.data, self.folder, self.point = method, data, folder, GridPoint(data.info, ipc, seed)
         self.device = torch.device("cpu")
         self.steps: list[tuple[int, int]] = []
+        self.seconds = 0.0
         self.cells = Cells(data.info)
         self.image_cell = self.cells.images(method, self.point)
         self.methods: dict[str, Distiller] = {}
@@ -66,7 +68,10 @@ class Workbench:
 
     @cached_property
     def images(self) -> Images:
-        return self.distill("images")
+        started = time.process_time()
+        made = self.distill("images")
+        self.seconds = time.process_time() - started
+        return made
 
     @cached_property
     def source(self) -> LabelSource:

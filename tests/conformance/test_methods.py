@@ -50,6 +50,14 @@ def test_what_is_wrong_is_said() -> None:
     assert "killed and run again" in reasons(Forgetful)["images resume to the same bits"]
 
 
+def test_a_slow_method_makes_one_set_less_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.conformance.method._SLOW", 0.0)
+    found = outcomes("random_real")
+    assert [one.reason for one in found.values() if one.passed is False] == []
+    same = found["images are the same for the same seed"]
+    assert same.passed is None and same.reason.startswith("a set takes 0 s, brackets, or quick")
+
+
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
