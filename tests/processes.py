@@ -20,15 +20,14 @@ from typing import Any
 import pytest
 
 _SECONDS = 60.0  # a rank that waits for one that is gone
-os.fsync = lambda _handle: (
-    None
-)  # no test cuts the power, and a busy disk takes 60 ms for each, here and in what is forked
+# no test cuts the power, and a busy disk takes 60 ms for each: none here, nor in what is forked
+os.fsync = lambda _handle: None
 _ROOT = str(Path(__file__).parents[1])
 
 # a server that has imported torch and all that a command imports, once, and forks: a fresh interpreter would take five
 # seconds for each
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(
+_PRELOADED = (
     ["tests.processes", "torchvision", "open_clip", "scipy.stats", "bench.kit.teachers.train", "bench.execution.worker",
      "bench.execution.local", "bench.execution.preflight", "bench.execution.provenance", "bench.report.publish",
      "bench.report.figures.charts", "bench.slurm.submit", "bench.slurm.follow", "bench.kit.clip.loading",
@@ -51,6 +50,7 @@ def _start(work: Callable[..., None], *arguments: Any) -> BaseProcess:
     process = _processes.Process(target=work, args=arguments)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", _ROOT)  # so that the server finds this module, wherever a test is
+        _processes.set_forkserver_preload(_PRELOADED)  # now: bench.execution.workers has set its own
         process.start()
     return process
 
