@@ -18,9 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.api.stored.codec import LabelCodec
-from bench.kit.labels import vq
+from bench.kit.labels import fitted
 from bench.kit.labels.codecs import codec_for
-from bench.kit.labels.linear import fit_lowrank
 from bench.kit.models import build
 
 CLASSES, BATCH = 100, 50
@@ -31,7 +30,7 @@ def measure(device: torch.device, tiny: bool) -> Ratios:
     student = build("convnet3-w32", CLASSES, 32, (0.5,) * 3, (0.25,) * 3).to(device).train()
     optimizer = torch.optim.AdamW(student.parameters())
     pixels, logits = torch.rand(BATCH, 3, 32, 32, device=device), 3 * torch.randn(1000, CLASSES, device=device)
-    vq.MIN_STEPS = 1  # what it learns costs nothing to decode
+    fitted.MIN_STEPS = 1  # what it learns costs nothing to decode
 
     def step(labels: Callable[[], Tensor], times: int = 1 if tiny else 4) -> None:
         for _ in range(times):
@@ -44,8 +43,8 @@ def measure(device: torch.device, tiny: bool) -> Ratios:
     variants = {"bare": lambda: step(lambda: logits[:BATCH])}
     for text in ("fp16", "int4", "vq8", "vq64", "lowrank32", "lowrank32+int8"):
         spec = LabelCodec.parse(text)
-        fitted = vq.fit_vq(logits, spec.size, 0) if spec.fit == "vq" else fit_lowrank(spec, logits[None])
-        codec = codec_for(spec, CLASSES, fitted if spec.fit else None)
+        found = fitted.fit_vq(logits, spec.size, 0) if spec.fit == "vq" else fitted.fit_lowrank(spec, logits[None])
+        codec = codec_for(spec, CLASSES, found if spec.fit else None)
         parts = codec.encode(logits[:BATCH])
         variants[f"decode_{text}"] = lambda codec=codec, parts=parts: step(lambda: codec.decode(parts))  # type: ignore[misc]
     yield from side_by_side(variants, device, 1 if tiny else 9).items()

@@ -94,12 +94,11 @@ class AugmentationSchedule(BaseConfig):
     def differs(self, other: AugmentationSchedule) -> str:
         """Name the first field that differs, with both values, e.g. ``seed 5, expected 7``; empty: none.
 
-        Views that came with labels stand for any of their size and batches; of more epochs the first are shown.
+        Views that came with labels stand for any of their size and batches.
         """
         mine, theirs = ({**s.plan.model_dump(), **s.model_dump(exclude={"plan"})} for s in (self, other))
         if other.plan.crop == "given":
-            mine = {name: mine[name] for name in ("size", "images", "batch_size", "epochs")}
-            theirs["epochs"] = min(theirs["epochs"], self.epochs)
+            mine = {name: mine[name] for name in ("size", "images", "batch_size")}
         return next(
             (f"{name} {theirs[name]}, expected {mine[name]}" for name in mine if mine[name] != theirs[name]), ""
         )

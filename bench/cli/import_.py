@@ -1,7 +1,8 @@
 """Import a released distilled set into the store, where it runs as the method external:NAME under the same protocols.
 
 FOLDER is what bench export wrote (its digests are verified), or folders of images for each class of a data set:
-named by class ids, names or numbers, as many images in each, of the size at which the data set is used.
+named by class ids, names or numbers, as many images in each, of the size at which the data set is used. With --labels
+come the label files of SRe2L, G_VBSM, LPLD, LPQLD or HALD (epoch_E/batch_B.tar): students see the published views.
 """
 
 from __future__ import annotations
@@ -20,12 +21,16 @@ FOLDER  the distilled set
 --name NAME  its name (default: that of the folder)
 --dataset NAME  the data set it stands for (default: as its manifest says)
 --allow-overlap  take a set with test images among its own
+--labels DIR  label files that others published with the images
+--label-order FILE|SEED  JSON list of the images of each label epoch, or the seed of SRe2L's sampler (42); where the
+  label files list none
 {STORE}
 {DATA_ROOT}
 """
 EXAMPLES = """examples:
   python -m bench import rded-digits-10                                   what bench export wrote
   python -m bench import ~/released/ipc10 --dataset cifar10 --name theirs  folders of images by class
+  python -m bench import ipc10 --dataset imagenet-1k --labels FKD_ipc10 --label-order 42    with SRe2L's label files
   python -m bench run --methods external:theirs --dataset cifar10 --ipc 10 --labels teacher,hard
 """
 
@@ -36,7 +41,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
     known, folder, already, left = import_set(
         arguments.folder, Store(arguments.store), arguments.name, arguments.dataset, arguments.data_root,
-        arguments.allow_overlap,
+        arguments.allow_overlap, arguments.labels, arguments.label_order,
     )  # fmt: skip
     method, labels, out = f"{importer()}:{known.name}", known.labels, screen.console()
     there = "is there already, the same to the last bit"
@@ -45,7 +50,10 @@ def execute(arguments: argparse.Namespace) -> int:
     if left:
         out.print(left, markup=False)
     choices, protocol, students = "teacher,hard" if labels is None else "native,teacher,hard", "common", "0,1,2"
-    if labels is not None and labels.schedule is not None:
+    size: list[str] = []
+    if labels is not None and labels.schedule is not None and labels.student_seed is None:
+        size = ["--set", f"protocol.batch_size={labels.schedule['batch_size']}"]
+    elif labels is not None and labels.schedule is not None:
         protocol, students = labels.protocol or protocol, str(labels.student_seed)
         views = f"the views of protocol {protocol}, student seed {students}, alone"
         out.print(f"its own labels (native) belong to {views}", markup=False)
@@ -53,6 +61,7 @@ def execute(arguments: argparse.Namespace) -> int:
     words = [
         "--methods", method, "--dataset", arguments.dataset or known.data.name, "--ipc", str(known.ipc), "--protocol",
         protocol, "--seeds", "0", "--student-seeds", students, "--labels", choices, "--store", str(arguments.store),
+        *size,
     ]  # fmt: skip
     out.print(f"run it: python -m bench run {shlex.join(words)}", markup=False)
     return 0

@@ -21,13 +21,12 @@ from bench.api import Dataset, DatasetInfo, catalogue
 from bench.errors import UserError, unknown
 from bench.exchange import image_grid
 from bench.exchange.distilled_set import IMAGES, KEPT, LABELS, DataFacts, ImportedSet, SetManifest, home
+from bench.exchange.published_labels import import_labels
 from bench.files import sha256_of, write_atomically
 from bench.kit import data
 from bench.kit import images as image_files
 from bench.kit import labels as label_sources
 from bench.kit.data.listing import list_images
-from bench.kit.labels.static import StaticLabels
-from bench.kit.labels.stored import StoredLabels
 from bench.kit.overlap import Leakage, too_many
 from bench.kit.validation import InvalidResult, check_finite, check_images
 from bench.store.artifacts import Store
@@ -47,19 +46,16 @@ class Imported(NamedTuple):
 
 
 def import_set(
-    source: Path,
-    store: Store,
-    name: str | None,
-    dataset: str | None,
-    data_root: Path | None,
-    allow_overlap: bool = False,
-) -> Imported:
+    source: Path, store: Store, name: str | None, dataset: str | None, data_root: Path | None,
+    allow_overlap: bool = False, published: Path | None = None, order: str | None = None,
+) -> Imported:  # fmt: skip
     """Import a distilled set into a store.
 
     Args:
         name: of the set; None: that of its folder.
         dataset: as for ``bench run``; None: as its manifest says.
         allow_overlap: take one that holds test images.
+        published, order: label files of others, and which images they are of, see :func:`import_labels`.
 
     Raises:
         UserError: it is no distilled set of that data set, or holds test images of it; nothing is stored then.
@@ -84,8 +80,8 @@ def import_set(
         if labels is not None and labels.kind not in label_sources.KINDS:
             left = f"its labels stay behind: they are of a kind that {manifest.method} alone can read ({labels.kind})"
             labels = None
-    if not left and labels is None and (source / LABELS).is_dir():
-        left = "labels/ stays behind: only labels of an export with its manifest can be read"
+    if not left and labels is None and (source / LABELS).is_dir() and published is None:
+        left = "labels/ stays behind: only labels of an export with its manifest can be read, or see --labels"
     ipc = _images_per_class(source, files, real)
     _check_images(files, real.info)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -96,8 +92,12 @@ def import_set(
                 target = draft / IMAGES / image_files.name(label, index, path.suffix[1:].lower())
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, target)
-        if labels is not None:
+        if labels is not None and published is None:
             shutil.copytree(source / LABELS, draft / LABELS, copy_function=shutil.copyfile)
+        if published is not None:
+            labels, left = import_labels(
+                published, order, files, image_files.load(draft / IMAGES), real, draft / LABELS
+            )
         left = _check_draft(source, draft, real, ipc, allow_overlap) or left
         known = ImportedSet(
             name=called,
@@ -231,8 +231,8 @@ def _check_draft(source: Path, draft: Path, real: Dataset, ipc: int, allow_overl
             source = source / LABELS
             labels = label_sources.load(draft / LABELS, torch.device("cpu"), {})
             labels.check(images, real.order_hash)
-            if isinstance(labels, StoredLabels | StaticLabels) and labels.classes != real.info.logits:
-                raise InvalidResult(f"labels of {labels.classes} classes, expected {real.info.logits}")
+            if (classes := getattr(labels, "classes", real.info.logits)) != real.info.logits:
+                raise InvalidResult(f"labels of {classes} classes, expected {real.info.logits}")
             for path in sorted((draft / LABELS).rglob("*.safetensors")):
                 check_finite(load_file(path), path.name)
     except (InvalidResult, OSError, KeyError, ValueError, SafetensorError) as error:

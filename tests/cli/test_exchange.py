@@ -9,10 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import DatasetCard
 from PIL import Image
 
 from bench.cli import main
+from bench.kit.labels.stored import StoredLabels
+from bench.kit.labels.storing import coordinates
+from bench.kit.views import AugmentationStream
 from tests.cli.conftest import Run
 
 STUDENT = "rded-stored-fp16-digits-ipc2-convnet2-w8-s0"
@@ -134,6 +138,40 @@ def test_a_folder_by_numbers_or_names_is_as_good(finished: Run, plain: Path, tmp
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert finished.record("external-named-hard", store).result == finished.record(HARD).result
+
+
+def test_published_label_files_train_the_student_they_were_made_for(
+    finished: Run, plain: Path, released: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The labels of our own set, written as SRe2L writes them, with the crops in place of our schedule."""
+    ours = StoredLabels.load(released / "labels", torch.device("cpu"))
+    schedule, stream = ours.schedule(), AugmentationStream(ours.schedule().plan, ours.schedule().images)
+    pixels = torch.zeros(schedule.images, 3, schedule.plan.size, schedule.plan.size, dtype=torch.uint8)
+    for epoch in range(schedule.epochs):
+        (folder := tmp_path / "fkd" / f"epoch_{epoch}").mkdir(parents=True)
+        for batch in range(schedule.batches):
+            size, side = schedule.batch_size, schedule.plan.size
+            views = stream.again(pixels, torch.zeros(len(pixels), dtype=torch.int64), epoch, batch, size)
+            held = coordinates(stream, epoch, batch, size, side, side)
+            content = [held["coords"], held["flip"][:, 0], held["partner"][:, 0], held["weight"].item()]
+            content += [held["box"][0].tolist(), ours.soft_labels(views, 0).half()]
+            torch.save(content, folder / f"batch_{batch}.tar")
+    order = tmp_path / "order.json"
+    order.write_text(json.dumps([stream.order(epoch).tolist() for epoch in range(schedule.epochs)]))
+    store = tmp_path / "theirs-store"
+    flags = ["--dataset", "digits", "--store", str(store), "--name", "published", "--labels", str(tmp_path / "fkd")]
+    assert main(["import", str(plain), *flags]) == 2
+    assert "add --label-order FILE" in capsys.readouterr().err
+    assert main(["import", str(plain), *flags, "--label-order", str(order)]) == 0
+    said = capsys.readouterr().out
+    assert "--set protocol.batch_size=4" in said and "the likeliest class of " in said
+    grid = ["external:published", "--labels", "native", "--no-baselines", "--store", store]
+    wrong = finished.grid(*grid, "--set", "protocol.batch_size=5", "--dry-run")
+    assert wrong.returncode == 2 and "batch_size 4, expected 5" in wrong.stderr
+    done = finished.grid(*grid, "--seeds", "0", "--out", tmp_path / "boards")
+    assert done.returncode == 0, done.stdout + done.stderr
+    mine, theirs = finished.record(STUDENT).result, finished.record("external-published-own-published", store).result
+    assert [top1 for _, top1 in theirs["curve"]] == pytest.approx([top1 for _, top1 in mine["curve"]], abs=0.01)
 
 
 def test_changed_files_are_found_before_anything_is_taken(exported: Path, refused: Callable[..., str]) -> None:

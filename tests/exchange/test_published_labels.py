@@ -2,68 +2,122 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from bench.api import Images
 from bench.errors import UserError
-from bench.exchange.published_labels import read_labels
+from bench.exchange.published_labels import import_labels
+from bench.kit import labels as label_sources
+from bench.kit.data.dataset import Resident
 from bench.kit.labels.storing import coordinates
 from bench.kit.views import AugmentationConfig, AugmentationStream
 
-CLASSES, BATCH, SIDE = 12, 6, 16
-LOGITS = torch.randn(BATCH, CLASSES, generator=torch.Generator().manual_seed(0)) * 3
-STREAM = AugmentationStream(AugmentationConfig(size=SIDE, min_scale=0.3, flip=True, mix="cutmix", seed=2), 9)
+CLASSES, IPC, BATCH, SIDE = 12, 1, 5, 16
+COUNT = CLASSES * IPC
+STREAM = AugmentationStream(AugmentationConfig(size=SIDE, min_scale=0.3, flip=True, mix="cutmix", seed=2), COUNT)
+NOISE = torch.Generator().manual_seed(0)
+IMAGES = Images(torch.randint(0, 256, (COUNT, 3, SIDE, SIDE), dtype=torch.uint8, generator=NOISE), torch.arange(COUNT))
+LOGITS = torch.randn(COUNT, CLASSES, generator=NOISE) + 8 * torch.eye(CLASSES)[IMAGES.labels]  # of each image
+# folders of classes are listed by name, so that image 7 of ImageFolder is not image 7 of ours
+FILES = {label: [Path(f"set/{(label * 5) % CLASSES:02d}/0.png")] for label in range(CLASSES)}
+FOLDER = [next(place for place, one in FILES.items() if one[0].parent.name == f"{rank:02d}") for rank in range(COUNT)]
+REAL: Any = SimpleNamespace(info=SimpleNamespace(classes=CLASSES, logits=CLASSES), order_hash="ab")
 
 
-def parts(kind: str) -> list[Any]:
+def parts(kind: str, epoch: int, batch: int) -> list[Any]:
     """A batch of our views, as each writes it."""
-    held = coordinates(STREAM, 3, 0, BATCH, SIDE, SIDE)
+    held = coordinates(STREAM, epoch, batch, BATCH, SIDE, SIDE)
     coords, flip, partner = held["coords"], held["flip"][:, 0], held["partner"][:, 0]
     top, left, bottom, right = held["box"][0].tolist()
     mix = [np.float64(held["weight"].item()), [top, left, bottom, right]]
+    indices = STREAM.order(epoch)[batch * BATCH : (batch + 1) * BATCH]
+    logits = LOGITS[indices]
     if kind == "fkd":
-        return [coords, flip, partner, *mix, LOGITS.half()]
+        return [coords, flip, partner, *mix, logits.half()]
     if kind == "g_vbsm":
-        return [coords, flip, partner, *mix, LOGITS.half(), STREAM.order(3)[:BATCH]]
+        return [coords, flip, partner, *mix, logits.half(), torch.tensor([FOLDER.index(int(i)) for i in indices])]
     if kind == "hald":
-        return [(LOGITS / 20).softmax(1).half(), coords.half(), flip, partner, *mix]
-    top3 = LOGITS.topk(3, 1)
+        return [(logits / 20).softmax(1).half(), coords.half(), flip, partner, *mix]
+    top3 = logits.topk(3, 1)
     box = [torch.tensor(side, dtype=torch.uint8) for side in (top, left, bottom, right)]
     return [top3.values.half(), top3.indices.short(), coords.half(), flip, partner.to(torch.uint8), float(mix[0]), *box]
 
 
-def written(folder: Path, content: Any, epoch: int = 3, batch: int = 0) -> Path:
+def written(folder: Path, content: Any, epoch: int = 0, batch: int = 0) -> Path:
     (folder / f"epoch_{epoch}").mkdir(exist_ok=True)
     torch.save(content, folder / f"epoch_{epoch}" / f"batch_{batch}.tar")
     return folder
 
 
+def released(place: Path, kind: str) -> tuple[Path, Path]:
+    """Label files of two epochs, and the list of their images."""
+    (folder := place / "labels").mkdir()
+    for epoch, batch in ((0, 0), (0, 1), (0, 2), (10, 1), (10, 0), (10, 2)):  # told apart by number, not by name
+        written(folder, parts(kind, epoch, batch), epoch, batch)
+    order = [[FOLDER.index(int(index)) for index in STREAM.order(epoch)] for epoch in (0, 10)]
+    (place / "order.json").write_text(json.dumps([[one[:4], one[4:]] for one in order]))
+    return folder, place / "order.json"
+
+
+def taken(folder: Path, order: str | Path | None, target: Path) -> str:
+    return import_labels(folder, None if order is None else str(order), FILES, IMAGES, REAL, target)[1]
+
+
 @pytest.mark.parametrize("kind", ["fkd", "g_vbsm", "hald", "lpqld"])
-def test_a_batch_comes_back(tmp_path: Path, kind: str) -> None:
-    (found,) = read_labels(written(tmp_path, parts(kind)), CLASSES)
-    assert (found.epoch, found.batch) == (3, 0)
-    if kind == "lpqld":
-        assert torch.equal(found.logits.topk(3, 1).indices, LOGITS.topk(3, 1).indices)
-        assert found.logits.softmax(1).topk(3, 1).values.sum(1).allclose(torch.ones(BATCH))
-    else:
-        shift = (found.logits - LOGITS).mean(1, keepdim=True)
-        torch.testing.assert_close(found.logits - shift, LOGITS, atol=0.02, rtol=2e-3)
-    assert (found.images is not None) == (kind == "g_vbsm")
-    images = torch.randint(0, 256, (9, 3, SIDE, SIDE), dtype=torch.uint8)
-    ours = STREAM.again(images, torch.zeros(9, dtype=torch.int64), 3, 0, BATCH)
-    views = found.views(images[ours.indices], SIDE)
-    torch.testing.assert_close(views, ours.pixels, atol=1e-5, rtol=0)
+def test_the_published_views_come_back_with_their_labels(tmp_path: Path, kind: str) -> None:
+    folder, order = released(tmp_path, kind)
+    assert "100% of the labels" in taken(folder, None if kind == "g_vbsm" else order, tmp_path / "ours")
+    source = label_sources.load(tmp_path / "ours", torch.device("cpu"), {})
+    source.check(IMAGES, "ab")
+    assert source.complete == (kind != "lpqld")
+    split = source.views_of(Resident(IMAGES.pixels, IMAGES.labels))
+    for ours, epoch in enumerate((0, 10)):
+        for batch, found in enumerate(split.views(AugmentationConfig(size=SIDE), ours, BATCH, "cpu")):
+            wanted = STREAM.again(IMAGES.pixels, IMAGES.labels, epoch, batch, BATCH)
+            torch.testing.assert_close(found.pixels, wanted.pixels, atol=1e-5, rtol=0)
+            for name in ("indices", "labels", "partner_indices", "partner_labels"):
+                assert torch.equal(getattr(found, name), getattr(wanted, name)), name
+            assert found.weight == pytest.approx(wanted.weight)
+            logits = source.soft_labels(found, 0)
+            if kind == "lpqld":
+                assert torch.equal(logits.topk(3, 1).indices, LOGITS[wanted.indices].topk(3, 1).indices)
+                assert logits.softmax(1).topk(3, 1).values.sum(1).allclose(torch.ones(len(found)))
+                continue
+            shift = (logits - LOGITS[wanted.indices]).mean(1, keepdim=True)
+            torch.testing.assert_close(logits - shift, LOGITS[wanted.indices], atol=0.03, rtol=2e-3)
+        with pytest.raises(ValueError, match="belong to their own views"):
+            source.soft_labels(replace(found, indices=found.indices.flip(0)), 0)
+    # a longer training goes through all batches again, in another order
+    again = [(one.epoch, one.batch) for epoch in (2, 3) for one in split.views(STREAM.config, epoch, BATCH, "cpu")]
+    assert sorted(again) == [(epoch, batch) for epoch in (0, 1) for batch in (0, 1, 2)] != again
+    resumed = [(one.epoch, one.batch) for one in split.views(STREAM.config, 3, BATCH, "cpu", first=1)]
+    assert resumed == again[4:]
 
 
-def test_batches_come_in_the_order_of_numbers(tmp_path: Path) -> None:
-    for epoch, batch in ((10, 0), (2, 11), (2, 3)):
-        written(tmp_path, parts("fkd"), epoch, batch)
-    assert [(one.epoch, one.batch) for one in read_labels(tmp_path, CLASSES)] == [(2, 3), (2, 11), (10, 0)]
+def test_sre2l_s_sampler_is_drawn_again_from_its_seed(tmp_path: Path) -> None:
+    """Two epochs of torch's RandomSampler; another seed fits the labels no better than chance, and is refused."""
+    (folder := tmp_path / "labels").mkdir()
+    stream = torch.Generator().manual_seed(42)
+    sampler = torch.utils.data.RandomSampler(range(COUNT), generator=stream)
+    for epoch in range(2):
+        images = torch.tensor(FOLDER)[list(sampler)]
+        for batch, indices in enumerate(images.split(BATCH)):
+            count = len(indices)
+            whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(count, 4).clone()
+            content = [whole, torch.zeros(count, dtype=torch.bool), torch.arange(count), LOGITS[indices].half()]
+            written(folder, content, epoch, batch)
+    assert "100% of the labels" in taken(folder, "42", tmp_path / "ours")
+    with pytest.raises(UserError, match="as by chance; the images are in another order"):
+        taken(folder, "41", tmp_path / "wrong")
 
 
 class Trap:
@@ -77,20 +131,34 @@ class Trap:
         ({"a": 1}, "holds a dict, expected the list"),
         ([torch.zeros(3, 4)], "holds no flips"),
         ([torch.zeros(BATCH, 7), torch.zeros(BATCH, dtype=torch.bool)], r"labels \(B, 12\) of a batch"),
+        (parts("fkd", 0, 0), "add --label-order FILE"),
     ],
 )
 def test_what_is_no_batch_is_told(tmp_path: Path, content: Any, says: str) -> None:
     with pytest.raises(UserError, match=says):
-        next(read_labels(written(tmp_path, content), CLASSES))
+        taken(written(tmp_path, content), None, tmp_path / "ours")
+
+
+def test_odd_orders_and_epochs_are_told(tmp_path: Path) -> None:
+    folder, order = released(tmp_path, "fkd")
+    order.write_text(json.dumps([[0, 1]] * 2))
+    with pytest.raises(UserError, match="epoch 0 has 12 views, not all of these 12 images"):
+        taken(folder, order, tmp_path / "one")
+    order.write_text("[[0")
+    with pytest.raises(UserError, match="expected a JSON list of the images of each epoch"):
+        taken(folder, order, tmp_path / "two")
+    (folder / "epoch_10" / "batch_2.tar").unlink()
+    with pytest.raises(UserError, match="epoch_10 has batches of other sizes"):
+        taken(folder, "42", tmp_path / "three")
 
 
 def test_no_code_is_run_and_an_empty_folder_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match=r"holds no epoch_E/batch_B"):
-        next(read_labels(tmp_path, CLASSES))
+        taken(tmp_path, None, tmp_path / "one")
     written(tmp_path, [Trap()])
     with pytest.raises(UserError, match="can't be read as tensors and numbers"):
-        next(read_labels(tmp_path, CLASSES))
-    (tmp_path / "epoch_3" / "batch_0.tar").write_bytes(pickle.dumps(Trap()))
+        taken(tmp_path, None, tmp_path / "two")
+    (tmp_path / "epoch_0" / "batch_0.tar").write_bytes(pickle.dumps(Trap()))
     with pytest.raises(UserError, match="can't be read"):
-        next(read_labels(tmp_path, CLASSES))
+        taken(tmp_path, None, tmp_path / "three")
     assert "code ran" not in capsys.readouterr().out

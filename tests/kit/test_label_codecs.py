@@ -14,9 +14,8 @@ from bench.api.stored.codec import LabelCodec
 from bench.api.stored.columns import ITEM_BYTES, fitted_tensors, label_columns
 from bench.kit.labels.codecs import Largest, codec_for
 from bench.kit.labels.fidelity import compare
-from bench.kit.labels.linear import _shrunk, fit_features, fit_lowrank, robust
+from bench.kit.labels.fitted import _shrunk, chosen, fit_features, fit_lowrank, fit_vq, nearest, robust
 from bench.kit.labels.numbers import Codec, Fp32, Parts, Whole, pack, unpack
-from bench.kit.labels.vq import chosen, fit_vq, nearest
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "I8": torch.int8, "U8": torch.uint8, "I16": torch.int16}
 DTYPES |= {"I32": torch.int32}
@@ -282,7 +281,7 @@ def test_features_and_head_are_the_logits(numbers: str, tolerance: float) -> Non
 
 
 def test_more_codes_come_nearer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.kit.labels.vq.MIN_STEPS", 150)
+    monkeypatch.setattr("bench.kit.labels.fitted.MIN_STEPS", 150)
     rows, found = smooth(600), []
     for codes in (1, 3, 8):
         codec = fitted(f"vq{codes}", rows)

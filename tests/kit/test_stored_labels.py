@@ -223,7 +223,7 @@ def test_a_pool_shows_each_of_its_batches_once_before_any_again(tmp_path: Path, 
 )
 def test_fitted_codecs_answer_from_their_files(tmp_path: Path, codec: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nearly as the label model does, and by nothing but the counted files."""
-    monkeypatch.setattr("bench.kit.labels.vq.MIN_STEPS", 30)
+    monkeypatch.setattr("bench.kit.labels.fitted.MIN_STEPS", 30)
     images, plain = image_set(), PLAN.model_copy(update={"mix": "none"})
     plan = schedule(images, 5, 10, plain)
     judge = OnlineTeacher(NETWORK, Judge().net)
@@ -257,7 +257,7 @@ def test_codecs_that_the_label_model_or_views_do_not_fit(tmp_path: Path, codec: 
 def test_stopped_while_it_fits_it_ends_with_the_same_bits(
     tmp_path: Path, codec: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.kit.labels.vq.MIN_STEPS", 5)
+    monkeypatch.setattr("bench.kit.labels.fitted.MIN_STEPS", 5)
     whole = saved(stored(tmp_path / "whole", codec, shard_bytes=1000), tmp_path / "a")
     made, _ = stopped_every(3, lambda progress: stored(tmp_path / "work", codec, progress=progress, shard_bytes=1000))
     again = saved(made, tmp_path / "b")

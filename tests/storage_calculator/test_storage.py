@@ -215,7 +215,7 @@ def test_stored_labels_are_weighed_to_the_byte(
     images, cpu = image_set(classes, ipc), torch.device("cpu")
     plan = AugmentationConfig(size=8, flip=True, mix="cutmix", seed=7)
     schedule = AugmentationSchedule(plan=plan, images=len(images), epochs=epochs, batch_size=batch)
-    monkeypatch.setattr("bench.kit.labels.vq.MIN_STEPS", 1)
+    monkeypatch.setattr("bench.kit.labels.fitted.MIN_STEPS", 1)
     store(Judge(classes), images, schedule, LabelCodec.parse(codec), "0" * 64, tmp_path, cpu, nobody)
     written = sum(path.stat().st_size for path in tmp_path.glob("[lc]*.safetensors"))
     (line,) = lines(f"stored:{codec}", classes=classes, ipc=(ipc,), epochs=epochs, batch_size=batch, image_size=8)

@@ -124,7 +124,7 @@ class LabelLayout:
         seed, full = self.schedule.plan.seed, self.schedule.images // self.schedule.batch_size
         turn, part = divmod(epoch, self.codec.pool or 1)
         drawn = [
-            _shuffled(keys, f"label-replay-{size}", seed, turn)[part * count : (part + 1) * count]
+            shuffled(keys, f"label-replay-{size}", seed, turn)[part * count : (part + 1) * count]
             for size, keys, count in (("full", self._full, full), ("short", self._short, self.schedule.batches - full))
         ]
         return self._pairs(np.concatenate(drawn))
@@ -171,11 +171,12 @@ def _kept(schedule: AugmentationSchedule, codec: LabelCodec) -> tuple[NDArray[np
     if prune == 1:
         return keys[full], keys[~full]
     seed = schedule.plan.seed
-    fulls, shorts = _shuffled(keys[full], "label-prune-full", seed), _shuffled(keys[~full], "label-prune-short", seed)
+    fulls, shorts = shuffled(keys[full], "label-prune-full", seed), shuffled(keys[~full], "label-prune-short", seed)
     return fulls[: math.ceil(len(fulls) / prune)], shorts[: math.ceil(len(shorts) / prune)]
 
 
-def _shuffled(keys: NDArray[np.int64], purpose: str, *parts: int) -> NDArray[np.int64]:
+def shuffled(keys: NDArray[np.int64], purpose: str, *parts: int) -> NDArray[np.int64]:
+    """Return keys in a random order that follows from a purpose and numbers."""
     # raw words of Philox are fixed by its algorithm; numpy may change what its Generator makes of them
     words = np.random.Philox(key=seed_for(purpose, *parts)).random_raw(len(keys))
     return keys[np.argsort(words, kind="stable")]

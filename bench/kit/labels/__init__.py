@@ -17,6 +17,7 @@ from bench.kit.labels.quantise import PACKED, unpack_into
 KINDS = {
     "teacher": "bench.kit.labels.online:OnlineTeacher",
     "stored": "bench.kit.labels.stored:StoredLabels",
+    "published": "bench.kit.labels.published:PublishedLabels",
     "static": "bench.kit.labels.static:StaticLabels",
 }
 

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from bench.api.stored.codec import FORMATS, NUMBERS, LabelCodec
 from bench.api.stored.columns import index_dtype, stored_width
-from bench.kit.labels.linear import Linear
+from bench.kit.labels.fitted import Linear, VectorQuantised
 from bench.kit.labels.numbers import LEVELS, Codec, Fp16, Fp32, OfPlugin, Parts, Whole
-from bench.kit.labels.vq import VectorQuantised
 
 _INDEX = {"U8": torch.uint8, "I16": torch.int16, "I32": torch.int32}
 

@@ -14,9 +14,8 @@ from bench.api.seeds import seed_for
 from bench.api.stored.layout import LabelLayout
 from bench.errors import UserError
 from bench.kit.checkpoint import Checkpoint
-from bench.kit.labels.linear import fit_features, fit_lowrank
+from bench.kit.labels.fitted import fit_features, fit_lowrank, fit_vq
 from bench.kit.labels.numbers import Parts
-from bench.kit.labels.vq import fit_vq
 
 ROWS, NUMBERS = 2**16, 2**26  # held at once: views, and logits (256 MiB)
 _FITTED = "fitted.safetensors"  # in the work folder; with what only encoding needs

@@ -88,7 +88,7 @@ class StoredLabels(LabelSource):
         self.fidelity: Mapping[str, float] = {}  # to the label model, where the labels were just stored
         self.complete = layout.codec.complete(layout.classes)
         self._names = [column.name for column in label_columns(layout.codec, layout.classes)]
-        self._shard = lru_cache(_OPEN)(partial(_mapped, folder, self._names))
+        self._shard = lru_cache(_OPEN)(partial(mapped, folder, self._names))
 
     def schedule(self) -> AugmentationSchedule:
         return self.layout.schedule
@@ -194,7 +194,7 @@ def images_digest(images: Images) -> str:
     return digest.hexdigest()
 
 
-def _mapped(folder: Path, names: list[str], shard: int) -> dict[str, Tensor]:
+def mapped(folder: Path, names: Sequence[str], shard: int) -> dict[str, Tensor]:
     """Map the tensors of a shard: pages are read when they are touched and unmapped with the last tensor."""
     with safe_open(folder / shard_name(shard), framework="pt") as file:
         return {name: file.get_tensor(name) for name in names}
