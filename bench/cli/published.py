@@ -10,10 +10,11 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import sys
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
@@ -50,7 +51,7 @@ JSON = ["dataset", "method", "variant", "ipc", "student", "teacher", "printed", 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Run ``bench published``."""
-    from bench.report.papers.published import SETTING, beside, commands, load, obstacle
+    from bench.report.papers.published import SETTING, beside, load
 
     frame, every = load(), load()
     for name in ("dataset", "method"):
@@ -73,6 +74,51 @@ def execute(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def obstacle(one: Any) -> str:
+    """Tell why the benchmark can't measure a published setting; empty where it can."""
+    from bench.api import architectures, catalogue, registry
+
+    if one.variant:
+        return "a changed method"
+    for noun, name, known in (
+        ("plug-in", one.method, registry.method_names()),
+        ("data set", one.dataset, catalogue.names()),
+    ):
+        if name not in known:
+            return f"no {noun} {name}"
+    try:
+        architectures.check(one.student)
+    except UserError:
+        return f"no student {one.student}"
+    return "" if one.can_run else "its recipe is not known well enough"
+
+
+def commands(frame: pd.DataFrame) -> list[str]:
+    """Commands that measure published settings, as few as make no other setting.
+
+    Settings that the benchmark can't measure come in none.
+    """
+    frame = frame[[not obstacle(one) for one in frame.itertuples()]]
+    request = ["method", "dataset", "runs_as", "labels_as"]
+    scales = frame.groupby([*request, "student"], sort=False)["ipc"].agg(
+        lambda own: ",".join(map(str, sorted(set(own))))
+    )
+    grids = scales.reset_index().groupby([*request, "ipc"], sort=False)["student"].agg(",".join).reset_index()
+    flags = {
+        "method": "methods",
+        "dataset": "dataset",
+        "ipc": "ipc",
+        "student": "students",
+        "runs_as": "protocol",
+        "labels_as": "labels",
+    }
+    return [
+        "python -m bench run "
+        + " ".join(f"--{flag} {shlex.quote(one[name])}" for name, flag in flags.items() if one[name] != "native")
+        for one in grids.to_dict("records")
+    ]
+
+
 def _measured(place: Path | None, boards: Path) -> pd.DataFrame:
     """Return the rows of a store and of the boards; what both have, the boards' records stand for."""
     from bench.report.results import load_results, to_frame
@@ -89,7 +135,7 @@ def _measured(place: Path | None, boards: Path) -> pd.DataFrame:
 
 def _show(found: pd.DataFrame, frame: pd.DataFrame, out: Console) -> None:
     from bench.format import plain
-    from bench.report.papers.published import SETTING, commands, texts
+    from bench.report.papers.published import SETTING, texts
     from bench.report.rows import records
 
     for dataset, own in found.groupby("dataset", sort=False):

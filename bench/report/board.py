@@ -13,7 +13,7 @@ import pandas as pd
 
 from bench import format as fmt
 from bench.format import NONE, code, escape, markdown_table, unbroken
-from bench.report.columns import COLUMNS, LEFT, RARE, Column, Marks, about, heading
+from bench.report.columns import COLUMNS, LEFT, RARE, Marks, about, heading
 from bench.report.command import command
 from bench.report.figures import Figure
 from bench.report.rows import UNKNOWN, environment_facts, records
@@ -21,11 +21,11 @@ from bench.report.winners import Winner, first_sentence, winners
 
 LEFT_OUT_NAMED = 5  # the others are counted
 LONGEST_LEFT_OUT = 200  # characters
-SECTION = ["protocol", "protocol_version", "protocol_digest", "data_digest"]
 WINNERS = """\
 Per IPC and label budget the best mean among rows whose labels take no more than the budget. Only label choices are \
 compared for which random real images were measured as well, because accuracy under soft labels is owed to the labels, \
 too; rows above the best one without that baseline are named, not ranked."""
+RARE_WINNER = "Baseline not measured"
 NO_WINNERS = """\
 Baseline not measured: random real images were measured under the labels of no method here, so none is named."""
 
@@ -46,20 +46,20 @@ def render(
         trends, published: Markdown of what papers report.
         figures: those of the board.
     """
-    sections = list(tables(rows))
-    marks = Marks(row for _, _, table in sections for row in table)
+    rows = rows.assign(section=sections(rows))
+    shown_ = list(tables(rows))
+    marks = Marks(row for _, _, table in shown_ for row in table)
     blocks = [f"# {escape(title)}", f"**{escape(first_sentence(rows))}**", _head(frame), _left_out(rows), trends]
     blocks += [*_summary(rows, marks), shown(figures)]
-    for name, own in rows.groupby(SECTION, sort=False, dropna=False):
-        blocks.append(f"## Protocol {escape(section(rows, name))}")
-        for key, head, table in sections:
-            if key == name:
-                blocks += [f"### {head}", _table(table, marks, False), _table(table, marks, True)]
+    for section, own in rows.groupby("section", sort=False):
+        blocks.append(f"## Protocol {escape(section)}")
+        for _, head, table in (one for one in shown_ if one[0] == section):
+            blocks += [f"### {head}", _table(table, marks, False), _table(table, marks, True)]
         blocks.append(f"To reproduce:\n\n```\n{command(records(own))}\n```")
-    notes = about(sorted(rows["metric"].unique()))
     anchors = {"Labels": '<a id="labels"></a>'}
-    legend = [f"- {anchors.get(head, '')}**{escape(head)}**: {text}." for head, text in notes.items()]
-    blocks += [published, "## How to read the tables", "\n".join(legend), *marks.footnotes()]
+    legend = [f"- {anchors.get(head, '')}**{escape(head)}**: {text}."
+              for head, text in about(sorted(rows["metric"].unique())).items()]  # fmt: skip
+    blocks += [published, "## How to read the tables", "\n".join(legend), *marks.blocks()]
     return "\n\n".join(filter(None, blocks)) + "\n"
 
 
@@ -71,29 +71,24 @@ def shown(figures: Sequence[Figure]) -> str:
     return "\n\n".join(filter(None, ["## Figures" if figures else "", images, rest]))
 
 
-def section(rows: pd.DataFrame, key: Sequence[Any]) -> str:
-    """Name of a protocol of a board; with digests of protocol and data where others share it."""
-    keys = rows[SECTION].drop_duplicates()
-    alike = keys[(keys[SECTION[:2]] == list(key[:2])).all(axis=1)]
-    differing = [
-        f"{what} {digest or UNKNOWN}"
-        for what, name, digest in zip(("protocol", "data"), SECTION[2:], key[2:], strict=True)
-        if alike[name].nunique() > 1
-    ]
-    return f"{key[0]}, version {key[1]}" + (f" ({', '.join(differing)})" if differing else "")
+def sections(rows: pd.DataFrame) -> pd.Series:
+    """Name the protocol of each row; with digests of protocol and data where others share its name and version."""
+    names = rows["protocol"] + ", version " + rows["protocol_version"].astype(str)
+    digests = pd.DataFrame({what: rows[f"{what}_digest"].replace("", UNKNOWN) for what in ("protocol", "data")})
+    said = digests.where(digests.groupby(names).transform("nunique") > 1)
+    facts = [", ".join(f"{what} {one}" for what, one in own.items() if one == one) for own in said.to_dict("records")]
+    return names + pd.Series([f" ({one})" if one else "" for one in facts], rows.index, dtype="str")
 
 
-def tables(rows: pd.DataFrame) -> Iterator[tuple[tuple[Any, ...], str, list[Any]]]:
+def tables(rows: pd.DataFrame) -> Iterator[tuple[str, str, list[Any]]]:
     """Section, heading and rows of each table: best mean first, then what has none, then full data."""
-    known = {row.Index: row for row in records(rows)}
-    order = ["top1_mean", "method", "labels"]
-    ranked = rows.sort_values(order, ascending=[False, True, True], na_position="last", kind="stable")
-    for key, group in rows.groupby([*SECTION, "student"], dropna=False, sort=False):
-        full = [known[at] for at in group.index[group["ipc"].isna()]]
+    ranked = rows.sort_values(["top1_mean", "method", "labels"], ascending=[False, True, True], kind="stable")
+    for (section, student), group in rows.groupby(["section", "student"], sort=False):
+        full = records(group[group["ipc"].isna()])
         own = ranked.loc[ranked.index.isin(group.index) & ranked["ipc"].notna()]
-        by_ipc = [(f"{fmt.plural(int(ipc), 'image')} per class", table.index) for ipc, table in own.groupby("ipc")]
-        for scale, index in by_ipc or [("Full data", own.index)]:
-            yield key[:-1], f"{scale}, student {escape(key[-1])}", [*(known[at] for at in index), *full]
+        found = [(f"{fmt.plural(int(ipc), 'image')} per class", records(table)) for ipc, table in own.groupby("ipc")]
+        for scale, table in found or [("Full data", [])]:
+            yield section, f"{scale}, student {escape(student)}", [*table, *full]
 
 
 def _head(frame: pd.DataFrame) -> str:
@@ -123,20 +118,16 @@ def _left_out(rows: pd.DataFrame) -> str:
 def _summary(rows: pd.DataFrame, marks: Marks) -> list[str]:
     """Show the winners, for each protocol and student whose distilled sets have a random baseline."""
     blocks = []
-    for key, own in rows.groupby([*SECTION, "student"], sort=False, dropna=False):
+    for (section, student), own in rows.groupby(["section", "student"], sort=False):
         found = winners(own)
         if any(one.distilled is not None for one in found):
-            head = f"### Protocol {escape(section(rows, key[:-1]))}, student {escape(key[-1])}"
-            blocks += [head, _winners(found, marks)]
+            blocks += [f"### Protocol {escape(section)}, student {escape(student)}", _winners(found, marks)]
     return ["## Which method at which label budget", *([WINNERS, *blocks] if blocks else [NO_WINNERS])]
 
 
 def _winners(found: Sequence[Winner], marks: Marks) -> str:
-    def accuracy(row: Any) -> str:
-        return fmt.accuracy(row.top1_mean, row.top1_std)
-
     def named(row: Any, mark: str = "") -> str:
-        return f"{marks.method(row)}, {marks.labels(row)}: {mark}{accuracy(row)}{mark}"
+        return f"{marks.method(row)}, {marks.labels(row)}: {mark}{fmt.accuracy(row.top1_mean, row.top1_std)}{mark}"
 
     lines = [
         {
@@ -145,23 +136,22 @@ def _winners(found: Sequence[Winner], marks: Marks) -> str:
             "Best": named(one.best, "**"),
             "Best distilled set": NONE if one.distilled is None else
             "the same" if one.distilled == one.best else named(one.distilled),
-            "Random, same labels": accuracy(one.random) if one.random else NONE,
-            "Baseline not measured": escape("; ".join(one.unmeasured[:2]))
+            "Random, same labels": fmt.accuracy(one.random.top1_mean, one.random.top1_std) if one.random else NONE,
+            RARE_WINNER: escape("; ".join(one.unmeasured[:2]))
             + (f"; and {len(one.unmeasured) - 2} more" if len(one.unmeasured) > 2 else ""),
         }
         for before, one in zip([None, *found], found, strict=False)
     ]  # fmt: skip
-    left = ("Label budget", "Best", "Best distilled set", "Baseline not measured")
-    return markdown_table(lines, left, rare=("Baseline not measured",))
+    return markdown_table(lines, ("Label budget", "Best", "Best distilled set", RARE_WINNER), rare=(RARE_WINNER,))
 
 
 def _table(table: Sequence[Any], marks: Marks, folded: bool) -> str:
-    shown: dict[str, Column] = {head or heading(table[0].metric): column for head, column in COLUMNS.items()
-                                if head in LEFT or column.folded == folded}  # fmt: skip
-    lines = [{head: column.text(row, marks) for head, column in shown.items()} for row in table]
-    made = markdown_table(lines, LEFT, RARE)
+    used = {head or heading(table[0].metric): column for head, column in COLUMNS.items()
+            if head in LEFT or column.folded == folded}  # fmt: skip
+    made = markdown_table(
+        [{head: column.text(row, marks) for head, column in used.items()} for row in table], LEFT, RARE
+    )
     if not folded:
         return made
-    heads = [head for head in shown if head not in LEFT
-             and (head not in RARE or any(line[head] != NONE for line in lines))]  # fmt: skip
+    heads = [head for head in map(str.strip, made.partition("\n")[0].strip("|").split("|")) if head not in LEFT]
     return f"<details>\n<summary>{', '.join(heads)}</summary>\n\n{made}\n\n</details>"

@@ -1,11 +1,12 @@
 """The columns of a board's tables, in Markdown and on its page, and the marks in their cells.
 
-Marks are given in the order in which a reader meets them, so they depend on nothing but the rows.
+Footnotes are numbered in the order in which a reader meets them, so they depend on nothing but the rows.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -26,59 +27,58 @@ _ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 
 
 class Marks:
-    """Marks of a board whose tables show ``rows`` in this order; a row may come several times."""
+    """Footnotes of a board whose tables show ``rows`` in this order (a row may come several times), and its links."""
 
     def __init__(self, rows: Iterable[Any]):
-        self.settings: dict[str, str] = {}  # of a method → capital letter
-        self.backbones: dict[tuple[str, str, int], str] = {}  # name, sha256, bytes → letter
-        self.notes: dict[str, list[str]] = {}  # text of a footnote → cells that it names
+        self.notes: dict[str, list[str]] = {}  # text → cells that it names
         self.papers: dict[str, str] = {}  # method → address
         for row in rows:
-            if row.settings:
-                self.settings.setdefault(row.settings, fmt.letter(len(self.settings)).upper())
-            for one in row.public:
-                self.backbones.setdefault(tuple(one.values()), fmt.letter(len(self.backbones)))
-            for text, cells in _notes(row).items():
+            plain: dict[str, list[str]] = {text: [] for text in (*_settings(row), *_backbones(row))}
+            for text, cells in {**plain, **_remarks(row)}.items():
                 self.notes[text] = list(dict.fromkeys([*self.notes.get(text, []), *cells]))
             if (base := row.base).partition(":")[0] in registry.method_names():
                 found = _ARXIV.search(registry.method(base).info.paper)
                 self.papers |= {base: f"https://arxiv.org/abs/{found[1]}"} if found else {}
+        self.numbers = {text: superscript(at) for at, text in enumerate(self.notes, 1)}
 
     def method(self, row: Any) -> str:
         """Title of a row's method, linked to its paper: italic for a baseline, with a mark for its settings."""
         title = name(row.method_title)
         title = f"[{title}][{row.base}]" if row.base in self.papers else title
         shown = f"*{title}*" if row.baseline and row.ipc is not None else title
-        settings = f"\\[{self.settings[row.settings]}\\]" if row.settings else ""
-        return " ".join(filter(None, (shown, settings, "(ref.)" if row.ipc is None else "")))
+        return " ".join([shown, *map(self.numbers.__getitem__, _settings(row)), *["(ref.)"] * (row.ipc is None)])
 
     def labels(self, row: Any) -> str:
         """Labels of a row, linked to their explanation, with a mark for the frozen backbones they stand on."""
-        letters = sorted((self.backbones[tuple(one.values())] for one in row.public), key=lambda one: (len(one), one))
-        return f"[{name(row.labels)}][labels]" + (f" ({','.join(letters)})" if letters else "")
+        return " ".join([f"[{name(row.labels)}][labels]", *map(self.numbers.__getitem__, _backbones(row))])
 
     def accuracy(self, row: Any) -> str:
         """Accuracy; ``fail¹`` for the reasons why cells of a row failed, ``missing``, and marks of its remarks."""
         shown = fmt.accuracy(row.top1_mean, row.top1_std) if row.n else ""
-        numbers = {text: superscript(at) for at, text in enumerate(self.notes, 1)}
-        marks = [("fail" if text.startswith("failed: ") else "") + numbers[text] for text in _notes(row)]
+        marks = ["fail" * bool(cells) + self.numbers[text] for text, cells in _remarks(row).items()]
         missing = ["missing"] if "missing" in row.states else []
         return " ".join(filter(None, [f"**{shown}**" if row.best else shown, *missing, *marks])) or NONE
 
-    def footnotes(self) -> list[str]:
-        """Markdown blocks that say what the marks stand for, and the links of the tables."""
-        settings = [f"- \\[{mark}\\] {code(text)}" for text, mark in self.settings.items()]
-        backbones = [f"- ({mark}) {code(base)}, sha256 {code(sha256[:16])}, {size:,} bytes"
-                     for (base, sha256, size), mark in self.backbones.items()]  # fmt: skip
-        notes = [f"- {superscript(at)} {escape(text)}{_cells(cells)}"
-                 for at, (text, cells) in enumerate(self.notes.items(), 1)]  # fmt: skip
-        blocks = {"Settings": settings, "Frozen backbones": backbones, "Footnotes": notes}
+    def blocks(self) -> list[str]:
+        """Markdown of the footnotes, and the links of the tables."""
+        notes = [f"- {self.numbers[text]} {escape(text)}{_cells(cells)}" for text, cells in self.notes.items()]
         links = ["[labels]: #labels", *(f"[{base}]: {address}" for base, address in sorted(self.papers.items()))]
-        return [*(f"## {head}\n\n" + "\n".join(lines) for head, lines in blocks.items() if lines), "\n".join(links)]
+        return ["\n".join(["## Footnotes\n", *notes]) if notes else "", "\n".join(links)]
 
 
-def _notes(row: Any) -> dict[str, list[str]]:
-    """Footnotes of a row, each with the cells that it names."""
+def _settings(row: Any) -> list[str]:
+    return [f"settings other than its own: {fmt.plain(row.settings)}"] if row.settings else []
+
+
+def _backbones(row: Any) -> list[str]:
+    return [
+        f"frozen backbone {fmt.plain(one['name'])}, sha256 {one['sha256'][:16]}, {one['bytes']:,} bytes"
+        for one in row.public
+    ]
+
+
+def _remarks(row: Any) -> dict[str, list[str]]:
+    """Footnotes of an accuracy; those of failures name cells."""
     failed = {f"failed: {fmt.plain(reason)}": cells for reason, cells in row.reasons.items()}
     return failed | {fmt.plain(remark): [] for remark in row.remarks}
 
@@ -96,7 +96,7 @@ def heading(metric: str) -> str:
 def _count(row: Any, marks: Marks) -> str:
     if row.students < row.students_expected:
         return f"{row.students}/{row.students_expected}"
-    students = sorted({len(run) for run in row.runs.values()})
+    students = sorted(set(Counter(seed for seed, _, _ in row.runs).values()))
     if students in ([], [1]):
         return str(row.students)
     return unbroken(f"{row.n} × {students[0]}" + (f"–{students[-1]}" if len(students) > 1 else ""))
@@ -136,11 +136,11 @@ def _decimals(by: str) -> Callable[[Any, Marks], str]:
 # the column of the accuracy has the name of the metric
 COLUMNS: dict[str, Column] = {
     "Method": Column("method_title", lambda row, marks: marks.method(row),
-        "*baselines* in italics; a letter in square brackets: settings other than the method's own"),
+        "*baselines* in italics; a number: settings other than the method's own"),
     "Labels": Column("labels", lambda row, marks: marks.labels(row),
         "the model that labels every view online (teacher, projector, ensemble); *stored*: its logits for every view, "
         "*static*: one label per image, *hard*: the class alone; *fp16*, *int8*: their numbers, *topk*: the largest "
-        "logits of a view, *prune*: one batch in so many is kept; a letter in round brackets: the frozen backbone"),
+        "logits of a view, *prune*: one batch in so many is kept; a number: the frozen backbone"),
     "n": Column("n", _count,
         "distilled sets done, and of those planned where some are not; *3 × 2*: with two students each; *missing*, "
         "*fail*: planned, but not done"),

@@ -10,15 +10,15 @@ Student's t over the sets, never below what the size of the test set allows. Deg
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
+
+from bench.store.predictions import load_scores
 
 CONFIDENCE = 0.95
 CLAIM_SEEDS = 5  # fewer pairs of distilled sets claim nothing
@@ -27,60 +27,32 @@ STREAM = 20070801  # seeds the bootstrap, so that a report is the same on every 
 NO_SPREAD = 1e-12  # below this, differences of accuracies are rounding: one image in a million is 1e-6
 MANY = 1e9  # degrees of freedom of a variance that is known
 CHUNK = 64  # resamples of a large test set at a time
+PAIR = ["seed", "student_seed"]  # students of the same seed start from the same weights and see the same augmentation
 
 Array = NDArray[np.float64]
-Runs = Mapping[int, Mapping[int, str]]  # distillation seed -> student seed -> cell
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Mean over ``n`` distilled sets in the unit of the values; NaN where n does not give it.
+class Accuracies(NamedTuple):
+    """Accuracies by cell; ``resampled``: (cells, RESAMPLES), of those with predictions, under each resample of images.
 
-    ``low`` and ``high`` bound the 95 % interval, ``p`` is two-sided against 0; ``best``: this is the row that others
-    are compared with.
+    ``unlike``: cells whose predictions give another accuracy than their records, and are not used.
     """
 
-    n: int = 0
-    mean: float = math.nan
-    std: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
-    p: float = math.nan
-    best: bool = False
+    top1: pd.Series
+    resampled: pd.DataFrame
+    unlike: frozenset[str] = frozenset()
 
 
-def estimate(sets: Array, resampled: Array | None = None, floor: float = 0.0) -> Estimate:
-    """Estimate a mean from the values of distilled sets.
-
-    Args:
-        sets: (n,) one value per set.
-        resampled: (n, RESAMPLES) the same under each resample of the test images; None: no predictions.
-        floor: variance that the sampling of test images causes at least, where there are no predictions.
-    """
-    n = len(sets)
-    if n < 2:
-        return Estimate(n, float(sets.mean())) if n else Estimate()
-    mean, std = float(sets.mean()), float(sets.std(ddof=1))
-    between = 0.0 if std < NO_SPREAD else std * std / n
-    parts = [(between, n - 1.0)]  # variances of the mean with their degrees of freedom; the widest interval holds
-    if resampled is not None and (both := float((_set_weights(n) * resampled.T).sum(axis=1).var(ddof=1))) > NO_SPREAD:
-        parts.append((both, (n - 1) * max(1.0, both / between) ** 2 if between else n - 1.0))
-    else:
-        parts.append((floor, MANY if between else n - 1.0))
-    parts = [(variance, min(freedom, MANY)) for variance, freedom in parts if variance > NO_SPREAD**2]
-    if not parts:  # a variance that was not seen tests nothing
-        return Estimate(n, mean, std)
-    half = max(float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * math.sqrt(variance) for variance, freedom in parts)
-    p = max(2 * float(stdtr(freedom, -abs(mean) / math.sqrt(variance))) for variance, freedom in parts)
-    unseen = resampled is None and not between
-    return Estimate(n, mean, std, mean - half, mean + half, math.nan if unseen else p)
-
-
-@cache
-def _set_weights(n: int) -> Array:
-    """(RESAMPLES, n) weights of the sets in each resample: n - 1 draws, each row sums to 1."""
-    rng = np.random.default_rng([STREAM, n])
-    return rng.multinomial(n - 1, np.full(n, 1 / n), RESAMPLES) / (n - 1)
+def accuracies(frame: pd.DataFrame) -> Accuracies:
+    """Accuracies of the records that are done."""
+    done = frame[frame["top1"].notna()].drop_duplicates("cell")
+    top1 = done.set_index("cell")["top1"]
+    files = done[done["predictions"] != ""].groupby("predictions")["cell"]  # of a board: many cells
+    loaded = {cell: one for file, cells in files for cell, one in load_scores(str(file), cells).items()}
+    scores = pd.Series({cell: one for cell, one in loaded.items() if abs(one.mean() - top1[cell]) < 1e-6}, dtype=object)
+    resampled = [pd.DataFrame(resample_images(np.stack(own.tolist())), own.index)
+                 for _, own in scores.groupby(scores.map(len))]  # fmt: skip
+    return Accuracies(top1, pd.concat(resampled) if resampled else pd.DataFrame(), frozenset(loaded) - {*scores.index})
 
 
 def resample_images(scores: Array) -> Array:
@@ -100,95 +72,108 @@ def resample_images(scores: Array) -> Array:
     return found
 
 
-@dataclass(frozen=True)
-class Accuracies:
-    """Accuracies of the cells of a table."""
-
-    top1: Mapping[str, float]  # by cell
-    resampled: Mapping[str, Array]  # by cell, of those with predictions of the same test set
-    images: int | None = None  # size of the test set; None: not known
-    unlike: Collection[str] = ()  # cells whose predictions give another accuracy than their records, and are not used
-
-    def mean(self, runs: Runs) -> Estimate:
-        """Accuracy of a row, its interval within [0, 1]."""
-        found = self._estimate([[(cell,) for cell in students.values()] for students in runs.values()], False)
-        return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
-
-    def difference(self, one: Runs, other: Runs) -> Estimate:
-        """``one`` less ``other``, paired by seed, by student seed within a set, and by test image.
-
-        Students of the same seed start from the same weights and see the same augmentation in the same order.
-        """
-        pairs = [[(one[seed][k], other[seed][k]) for k in sorted(one[seed].keys() & other[seed].keys())]
-                 for seed in sorted(one.keys() & other.keys())]  # fmt: skip
-        return self._estimate([own for own in pairs if own], True)
-
-    def _estimate(self, sets: Sequence[Sequence[tuple[str, ...]]], paired: bool) -> Estimate:
-        """Estimate the mean over sets of the mean over their students: of a cell, or of a cell less another."""
-
-        def means(of: Mapping[str, Any]) -> Array:
-            return np.array([np.mean([of[a] - sum(of[b] for b in rest) for a, *rest in own], axis=0) for own in sets])
-
-        values, floor = means(self.top1), 0.0
-        if self.images and len(values):
-            share, images = min(1.0, abs(float(values.mean()))), self.images
-            if not paired:  # Agresti and Coull's proportion, so that a perfect score has an interval, too
-                share, images = (share * images + 2) / (images + 4), images + 4
-            floor = share * (1 - share) / images or 1 / images**2  # at least |Δ| of the images tell two rows apart
-        known = bool(sets) and all(cell in self.resampled for own in sets for cells in own for cell in cells)
-        return estimate(values, means(self.resampled) if known else None, floor)
+@cache
+def _set_weights(n: int) -> Array:
+    """(n, RESAMPLES) weights of the sets in each resample: n - 1 draws, each column sums to 1; zeros for n = 1."""
+    draws = np.random.default_rng([STREAM, n]).multinomial(n - 1, np.full(n, 1 / n), RESAMPLES)
+    return (draws / max(1, n - 1)).T
 
 
-def against_best(rows: Sequence[Runs], known: Accuracies) -> list[Estimate]:
-    """Difference of each row of a table to the best mean in it, with ``p`` :func:`corrected` for the table.
+def estimate(students: pd.DataFrame, known: Accuracies, images: pd.Series) -> pd.DataFrame:
+    """Estimate the mean over distilled sets of each row, or of its difference to another row.
 
-    The best row itself has a difference of 0; of equal means the first is the best.
+    Args:
+        students: a line per student: ``row``, ``seed`` (of the set), ``cell``; for a difference ``other``, the cell
+            whose accuracy is taken away.
+        images: row → size of the test set; NaN: not known.
+
+    Returns:
+        In the order of ``images``: ``n`` (sets), ``mean``, ``std``, ``low`` and ``high`` (95 % interval; of a mean
+        within [0, 1]), ``p`` (two-sided against 0); NaN where n does not give it.
     """
-    means = [known.mean(runs).mean for runs in rows]
-    if not rows or all(map(math.isnan, means)):
-        return [Estimate() for _ in rows]
-    best = int(np.nanargmax(means))
-    found = [known.difference(runs, rows[best]) for runs in rows]
-    found[best] = Estimate(found[best].n, 0.0, best=True)
-    return [replace(one, p=p) for one, p in zip(found, corrected(found), strict=True)]
+    columns, paired = ["n", "mean", "std", "low", "high", "p"], "other" in students
+    if students.empty:
+        return pd.DataFrame(np.nan, images.index, columns).assign(n=0)
+    students = students.sort_values(["row", "seed", "cell"])
+    sides = [students["cell"], students["other"]] if paired else [students["cell"]]
+    place = [students["row"], students["seed"]]
+
+    def sets_of(values: Any) -> Any:
+        one, *rest = (values.reindex(cells).set_axis(students.index) for cells in sides)
+        return (one - rest[0] if paired else one).groupby(place)
+
+    by_row = sets_of(known.top1).mean().groupby(level="row")
+    found = by_row.agg(n="size", mean="mean", std="std")
+    n, mean, std = (found[name].to_numpy("float64") for name in ("n", "mean", "std"))
+    between = np.where(std < NO_SPREAD, 0.0, std**2 / n)
+    both = np.full(len(found), np.nan)
+    if len(known.resampled):
+        resampled = sets_of(known.resampled).mean(skipna=False).to_numpy()
+        weighted = np.concatenate([_set_weights(int(count)) for count in n]) * resampled
+        both = np.add.reduceat(weighted, np.cumsum(n).astype(int) - n.astype(int)).var(axis=1, ddof=1)
+    share, size = np.minimum(1.0, np.abs(mean)), images.reindex(found.index).to_numpy("float64")
+    if not paired:  # Agresti and Coull's proportion, so that a perfect score has an interval, too
+        share, size = (share * size + 2) / (size + 4), size + 4
+    floor = np.where(share * (1 - share) > 0, share * (1 - share), 1 / size) / size
+    seen = both > NO_SPREAD
+    with np.errstate(all="ignore"):
+        freedom = np.where(seen, (n - 1) * np.fmax(1.0, both / between) ** 2, MANY)
+        freedom = np.stack([n - 1, np.where(between > 0, np.minimum(freedom, MANY), n - 1)])
+        # variances of the mean; the widest interval holds, and a variance that was not seen tests nothing
+        error = np.sqrt(np.stack([between, np.where(seen, both, floor)]))
+        error[~(error > NO_SPREAD) | (n < 2)] = np.nan
+        half = np.fmax.reduce(stdtrit(freedom, (1 + CONFIDENCE) / 2) * error)
+        p = np.fmax.reduce(2 * stdtr(freedom, -np.abs(mean) / error))
+    low, high = (mean - half, mean + half) if paired else (np.maximum(mean - half, 0.0), np.minimum(mean + half, 1.0))
+    found = found.assign(low=low, high=high, p=np.where(np.isnan(both) & (between == 0), np.nan, p))
+    return found.reindex(images.index).fillna({"n": 0}).astype({"n": int})
 
 
-def corrected(differences: Sequence[Estimate]) -> list[float]:
-    """Correct the p-values of all differences that are shown together after Holm.
+def against_best(
+    students: pd.DataFrame, known: Accuracies, images: pd.Series, means: pd.Series, tables: pd.Series
+) -> pd.DataFrame:
+    """Compare each row with the best mean of its table; of equal means the first is the best, with a difference of 0.
 
-    NaN where nothing may be claimed: fewer than :data:`CLAIM_SEEDS` pairs, or a variance that was not seen.
+    Pairs are of the same seed, the same student seed within a set, and the same test image.
+
+    Args:
+        students, images: as in :func:`estimate`, with ``student_seed``; means, tables: by row.
+
+    Returns:
+        As :func:`estimate`, with ``p`` :func:`corrected` for the table, and ``best`` and ``claimed``.
     """
-    found = np.array([one.p if one.n >= CLAIM_SEEDS else math.nan for one in differences])
-    tested = ~np.isnan(found)
-    found[tested] = _holm(found[tested])
-    return [float(p) for p in found]
+    best = means.dropna().groupby(tables).idxmax()
+    against = students.assign(best=students["row"].map(tables).map(best))
+    others = students.rename(columns={"row": "best", "cell": "other"})
+    found = estimate(against.merge(others, on=["best", *PAIR]), known, images)
+    found["best"] = found.index.isin(best)
+    found.loc[found["best"], ["mean", "std", "low", "high", "p"]] = [0.0, *[np.nan] * 4]
+    return corrected(found, tables)
 
 
-def _holm(p: Array) -> Array:
-    """Return p-values corrected after Holm ("A simple sequentially rejective multiple test procedure", 1979)."""
-    corrected, order = np.empty_like(p), p.argsort()
-    corrected[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
-    return corrected
+def corrected(found: pd.DataFrame, tables: pd.Series) -> pd.DataFrame:
+    """Correct ``p`` for all differences that are shown together in a table, and say what is ``claimed``.
+
+    After Holm, "A simple sequentially rejective multiple test procedure" (Scandinavian Journal of Statistics 6, 1979).
+    NaN where nothing may be claimed: fewer than :data:`CLAIM_SEEDS` pairs, or a variance that was not seen. A claim
+    takes an interval without 0, too.
+    """
+    tested = found["p"][(found["n"] >= CLAIM_SEEDS) & found["p"].notna()].sort_values().groupby(tables)
+    p = tested.transform(lambda own: (own * np.arange(len(own), 0, -1)).cummax().clip(upper=1)).reindex(found.index)
+    return found.assign(p=p, claimed=(p < 1 - CONFIDENCE) & ((found["low"] > 0) | (found["high"] < 0)))
 
 
-def is_claimed(one: Estimate) -> bool:
-    """Tell if a difference may be called one: enough pairs, significant after correction, an interval without 0."""
-    return one.n >= CLAIM_SEEDS and one.p < 1 - CONFIDENCE and (one.low > 0 or one.high < 0)
-
-
-def components(groups: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """Estimate the standard deviations from set to set and from student to student of one set; NaN: too few to tell.
+def components(students: pd.DataFrame) -> pd.DataFrame:
+    """Estimate by row the standard deviations of ``top1`` from set to set and from student to student of one set.
 
     One-way analysis of variance with random effects for groups of unequal size (Searle, Casella and McCulloch,
-    "Variance Components", 1992, section 3.6).
+    "Variance Components", 1992, section 3.6). NaN: too few to tell.
     """
-    sizes, means = np.array([len(group) for group in groups]), np.array([np.mean(group) for group in groups])
-    total = int(sizes.sum())
-    if total == len(groups):  # one student per set: the two can't be told apart
-        return math.nan, math.nan
-    within = sum(float(np.var(group)) * len(group) for group in groups) / (total - len(groups))
-    if len(groups) == 1:
-        return math.nan, math.sqrt(within)
-    between = float((sizes * (means - (means * sizes).sum() / total) ** 2).sum()) / (len(groups) - 1)
-    size = (total - (sizes**2).sum() / total) / (len(groups) - 1)
-    return math.sqrt(max(0.0, (between - within) / size)), math.sqrt(within)
+    sets = students.groupby(["row", "seed"])["top1"].agg(["size", "mean", "var"])
+    size, rows = sets["size"], sets["size"].groupby(level="row")
+    total, groups = rows.sum(), rows.size()
+    grand = students.groupby("row")["top1"].mean().reindex(sets.index, level="row")
+    within = (sets["var"].fillna(0) * (size - 1)).groupby(level="row").sum() / (total - groups)
+    between = (size * (sets["mean"] - grand) ** 2).groupby(level="row").sum() / (groups - 1)
+    usual = (total - (size**2).groupby(level="row").sum() / total) / (groups - 1)
+    return pd.DataFrame({"sets": ((between - within) / usual).clip(lower=0) ** 0.5, "students": within**0.5})

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import accumulate, groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from bench.files import write_atomically
-from bench.format import NONE, percent, plain, plural, seconds, size
-from bench.report.board import section, tables
+from bench.format import NONE, percent, plural, seconds, size
+from bench.report.board import sections, tables
 from bench.report.columns import COLUMNS, METRICS, RARE, Marks, heading
 from bench.report.command import command
 from bench.report.figures import Figure
@@ -54,31 +55,33 @@ def write_page(
     """
     style, script = (Markup((FOLDER / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    text = "".join(char if char.isprintable() or char in "\n\u00a0" else " " for char in PLAIN_HTML.sub("", text))
+    text = _printable(PLAIN_HTML.sub("", text))
     links: dict[str, Any] = {}
     READER.parse(text, links)  # finds what links stand for
-    head, *parts = text.split("\n## ")
-    protocols = [place for place, one in enumerate(parts) if one.startswith("Protocol ")] or [len(parts)]
+    head, *blocks = text.split("\n## ")
+    protocols = [place for place, one in enumerate(blocks) if one.startswith("Protocol ")] or [len(blocks)]
     summary, notes = ([Markup(READER.render(f"## {one}", links)) for one in own]
-                      for own in (parts[: protocols[0]], parts[protocols[-1] + 1 :]))  # fmt: skip
+                      for own in (blocks[: protocols[0]], blocks[protocols[-1] + 1 :]))  # fmt: skip
     engine = Environment(
         loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, finalize=_printable,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    engine.filters |= {"percent": percent, "size": size, "seconds": seconds, "curve": _curve, "lines": _lines}
-    whole, rows = len(rows), _shown(rows)
+    engine.filters |= {"percent": percent, "size": size, "seconds": seconds, "curve": _curve}
+    whole, listed = len(rows), list(tables(rows.assign(section=sections(rows))))
+    marks, rows = Marks(row for _, _, table in listed for row in table), _shown(rows)
     cells = {one.cell: one for one in records(frame[frame["cell"].isin(rows["cells"].explode())])}
-    sections = [(section(rows, key), [(title, own, _bars(own)) for _, title, own in group])
-                for key, group in groupby(tables(rows), key=lambda one: one[0])]  # fmt: skip
+    kept = [(name, title, [row for row in table if row.Index in rows.index]) for name, title, table in listed]
+    kept = [one for one in kept if one[2]]
+    parts = [(name, [(title, own, _bars(own)) for _, title, own in group])
+             for name, group in groupby(kept, key=itemgetter(0))]  # fmt: skip
     inline = cache(lambda text: Markup(READER.renderInline(PLAIN_HTML.sub("", text), links)))
-    marks = Marks(row for _, own in sections for _, table, _ in own for row in table)
     used = {head: column for head, column in COLUMNS.items() if head not in RARE or rows[column.by].notna().any()}
     made = engine.get_template("page.html.j2").render(
         head=Markup(READER.render(head, links)), summary=summary, notes=notes, whole=whole, grids=grids,
         figures=list(zip(figures, accumulate(len(one.svg) for one in figures), strict=True)), drawn=DRAWN,
         columns={head: column for head, column in used.items() if column.paged},
         more={head: column for head, column in used.items() if not column.paged}, blank=NONE, rows=rows,
-        sections=sections, known=cells, command=command, heading=heading, about=METRICS, plural=plural,
+        sections=parts, known=cells, command=command, heading=heading, about=METRICS, plural=plural,
         cell=lambda column, row: inline(column.text(row, marks)),
         differing=[fact for fact, own in environment_facts(frame["environment"]).items() if len(own) > 1],
         stages=[name for name in rows if name.startswith("seconds_")],
@@ -97,15 +100,10 @@ def _shown(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _printable(value: Any) -> Any:
-    """Reduce what the template shows and is no markup already to one line of printable characters."""
-    if isinstance(value, str) and not isinstance(value, Markup) and not value.isprintable():
-        return plain(value)
-    return value
-
-
-def _lines(text: str) -> Markup:
-    """Keep the lines of a text and their indents."""
-    return Markup("\n").join(line[: len(line) - len(line.lstrip(" "))] + plain(line) for line in text.split("\n"))
+    """Keep printable characters and ends of lines of what is no markup already."""
+    if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
+        return value
+    return "".join(char if char.isprintable() or char in "\n\u00a0" else " " for char in value)
 
 
 def _bars(table: Sequence[Any]) -> dict[str, Any]:

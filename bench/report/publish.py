@@ -8,7 +8,6 @@ and figures are pure functions of the records, so that :func:`check` can tell wh
 
 from __future__ import annotations
 
-import tempfile
 from collections import ChainMap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -23,7 +22,7 @@ from bench.files import write_atomically
 from bench.format import csv_text
 from bench.planning import suites
 from bench.report import board
-from bench.report.figures import Figure, draw_figures
+from bench.report.figures import Figure, draw_figures, present_figures
 from bench.report.image_grid import SUFFIX as GRIDS
 from bench.report.image_grid import read_grids
 from bench.report.page import write_page
@@ -65,14 +64,10 @@ def folder(out: Path, suite: str) -> Path:
 
 
 def update_of_grid(store: Store, dataset: str, suite: str, out: Path) -> Iterator[tuple[Path, Change, Board]]:
-    """Update the boards of a data set and suite, one process at a time; see :func:`update`.
-
-    A board whose records are those on the disk is not drawn again: on a cluster, a run's last job and the command that
-    follows it both come here.
-    """
+    """Update the boards of a data set and suite, one process at a time; see :func:`update`."""
     with lock(store.root / "leases" / "boards.lock"):
         boards = [one for one in from_store(store) if one.suite == suite and one.entries[0].dataset == dataset]
-        yield from update(boards, out, redraw=False)
+        yield from update(boards, out)
 
 
 def merge(old: Board, new: Board, replace_all: bool = False) -> tuple[Board, Change]:
@@ -110,32 +105,20 @@ def _seed_of_row(entry: Entry) -> tuple[Any, ...]:
     return (*entry.place, entry.data_digest, entry.protocol_digest, canonical(made))
 
 
-def update(
-    boards: Iterable[Board], out: Path, replace: bool = False, redraw: bool = True
-) -> Iterator[tuple[Path, Change, Board]]:
+def update(boards: Iterable[Board], out: Path, replace: bool = False) -> Iterator[tuple[Path, Change, Board]]:
     """Merge boards into those of a folder and write them; each one's Markdown file, what changed, and the whole board.
 
     Raises:
         UserError: ``out`` can't be written to.
     """
     for new in boards:
-        file = folder(out, new.suite) / f"{new.stem}{SUFFIX}"
-        merged, change = merge(read(file), new, replace)
-        page, table = file.with_name(f"{new.stem}.html"), file.with_name(f"{new.stem}.csv")
-        whole = (
-            page.exists()
-            and table.exists()
-            and page.stat().st_mtime_ns
-            >= max(  # the page is written last
-                one.stat().st_mtime_ns for one in (file, table)
-            )
-        )
-        if redraw or not whole or change != Change(0, 0, change.kept, 0):
-            write(merged, out)
-        yield file.with_name(f"{new.stem}.md"), change, merged
+        where = folder(out, new.suite)
+        merged, change = merge(read(where / f"{new.stem}{SUFFIX}"), new, replace)
+        write(merged, out)
+        yield where / f"{new.stem}.md", change, merged
 
 
-def write(one: Board, out: Path, pages: bool = True) -> None:
+def write(one: Board, out: Path) -> None:
     """Write all files of a board, each atomically; figures that it no longer has are removed.
 
     Raises:
@@ -150,10 +133,9 @@ def write(one: Board, out: Path, pages: bool = True) -> None:
         if one.rows is not None:
             for stale in set((where / one.stem).glob("*.svg")) - {where / f"{figure.name}.svg" for figure in figures}:
                 stale.unlink()
-            if pages:
-                text = files[f"{one.stem}.md"].decode().replace(f"{board.shown(figures)}\n\n", "")
-                grids = read_grids(where / f"{one.stem}{GRIDS}")
-                write_page(text, one.frame, one.rows, figures, where / f"{one.stem}.html", grids)
+            text = files[f"{one.stem}.md"].decode().replace(f"{board.shown(figures)}\n\n", "")
+            grids = read_grids(where / f"{one.stem}{GRIDS}")
+            write_page(text, one.frame, one.rows, figures, where / f"{one.stem}.html", grids)
     except OSError as error:
         raise UserError(f"{where} can't be written to: {error.strerror}; choose another --out") from None
 
@@ -190,19 +172,19 @@ def render_csv(rows: pd.DataFrame) -> str:
 def check(out: Path, boards: Iterable[Board]) -> list[str]:
     """Name every file in ``out`` that is not what the records give, or that belongs to no board.
 
-    Pages and PNGs are not compared.
+    Figures are compared by the digests they start with; pages and PNGs are not compared.
     """
     # the answers of `bench storage` and the published numbers are written by something else
     known = {out / published.FILE.name, *folder(out, suites.STORAGE).rglob("*")}
     found: list[str] = []
     for one in boards:
         where = folder(out, one.suite)
-        with tempfile.TemporaryDirectory() as place:
-            figures = [] if one.rows is None else draw_figures(one.rows, one.frame, Path(place))
-        files = texts(one, figures) | {f"{figure.name}.svg": figure.svg.encode() for figure in figures}
+        figures = [] if one.rows is None else present_figures(one.rows, one.frame, where)
+        files = texts(one, figures)
         known |= {where / name for name in (*files, f"{one.stem}.html", f"{one.stem}{GRIDS}")}
-        known |= {where / f"{figure.name}.png" for figure in figures}
+        known |= {where / f"{figure.name}.{ending}" for figure in figures for ending in ("svg", "png")}
         found += filter(None, (_difference(where / name, content) for name, content in files.items()))
+        found += [f"{where / figure.name}.svg: the records give another" for figure in figures if not figure.svg]
     stray = [path for path in out.rglob("*") if path.is_file() and path not in known
              and not any(part.startswith(".") for part in path.relative_to(out).parts)]  # fmt: skip
     return [*found, *(f"{path}: belongs to no board; remove it" for path in sorted(stray))]

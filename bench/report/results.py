@@ -1,22 +1,11 @@
 """Records as one pandas DataFrame, one row per trained student: the base of every table, figure and comparison.
 
-Columns (``NA``, NaN or empty where a record does not say):
+Its columns are the fields of :class:`bench.store.entries.Entry`, with NA, NaN or empty where a record does not say, but
+``seconds_<stage>`` and ``seconds_total`` for its seconds, and also
 
-- place: ``cell``, ``suite`` (empty: none), ``dataset``, ``title`` (of the data set), ``method``, ``base`` and
-  ``settings`` (the two parts of ``method``: ``hello`` and ``conv_rank=4``), ``labels``, ``asked``, ``via``, ``ipc``
-  (Int64, NA: full data), ``student``, ``protocol``, ``protocol_version``, ``seed`` (of the distilled set),
-  ``student_seed``
-- outcome: ``state`` (done, failed, missing), ``reason``, ``metric``, ``top1`` (last epoch) and ``oracle_top1`` (best
-  epoch on the test set) as fractions, ``test_images``, ``curve`` (tuples of epoch and top-1), ``steps`` (tuples of
-  classes seen and top-1), ``cost`` (dict), ``epochs``, ``images``
-- bytes: ``image_bytes``, ``label_bytes``, ``public_bytes``, ``public`` (tuple of dicts: name, sha256, bytes),
-  ``label_parameters``, ``full_label_bytes`` (fp16 labels of every view)
-- cost: ``seconds_<stage>`` for each stage, ``seconds_total``, ``peak_memory`` (bytes)
-- provenance: ``environment`` (dict), ``device`` (accelerator, or else CPU), ``parents`` (dict of role and cell),
-  ``changed`` (dict: what was asked for beyond the names), ``recipe``, ``augmented``, ``data_digest``,
-  ``protocol_digest``, ``plugin_digests`` and ``plugin_settings`` (dicts), ``overlap`` (dict: exact duplicates),
-  ``damaged`` (tuple), ``source`` (the file or store), ``predictions`` (a safetensors file with the predicted class of
-  every test image; empty: none)
+- ``suite`` (empty: none), ``base`` and ``settings`` (the parts of ``method``: ``hello`` and ``conv_rank=4``)
+- ``public_bytes`` (of the frozen backbones), ``device`` (accelerator, or else CPU)
+- ``source`` (the file or store), ``predictions`` (a safetensors file with the predicted class of every test image)
 
 ``frame.attrs["left_out"]`` names the records that could not be read, one string each.
 """
@@ -156,21 +145,22 @@ def to_frame(
     frame = pd.DataFrame([vars(entry) for entry in entries], columns=list(Entry.model_fields), dtype="object")
     took = pd.DataFrame(frame.pop("seconds").tolist(), index=frame.index, dtype="float64")
     took = took.reindex(columns=list(dict.fromkeys([*STAGES, *sorted(took)])))
+    public = [tuple(asdict(one) for one in entry.public) for entry in entries]
     frame = frame.drop(columns="schema_version").assign(
         base=[entry.base for entry in entries],
         settings=[entry.method.partition("[")[2].removesuffix("]") for entry in entries],
         student_seed=frame["student_seed"].fillna(frame["seed"]),
         reason=frame["reason"].fillna(""),
         cost=[entry.cost and entry.cost.model_dump() for entry in entries],
-        public=[tuple(asdict(one) for one in entry.public) for entry in entries],
-        public_bytes=[
-            None if entry.label_bytes is None else sum(one.bytes for one in entry.public) for entry in entries
-        ],
+        public=public,
+        public_bytes=pd.Series([sum(one["bytes"] for one in own) for own in public], dtype="Int64").where(
+            frame["label_bytes"].notna()
+        ),
         device=[_device(entry) for entry in entries],
         suite=suite,
         source=source,
         predictions=[str((predictions or {}).get(entry.cell, "")) for entry in entries],
-        **{f"seconds_{stage}": took[stage] for stage in took},
+        **took.add_prefix("seconds_"),
         seconds_total=took.sum(axis=1, min_count=1),
     )
     types = {"top1": "float64", "oracle_top1": "float64", "augmented": "bool"}

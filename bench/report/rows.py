@@ -4,7 +4,7 @@ A row pools only what is alike: the digests of data set and protocol, code and a
 was asked for agree as well; what is not recorded is alike. :func:`pool` returns a DataFrame with the columns of a row's
 place as in :mod:`bench.report.results`, and
 
-- ``method_title``, ``baseline`` (a method that is run for comparison, or full data), ``metric``
+- ``method_title``, ``baseline`` (a method that is run for comparison, or full data), ``metric``, ``test_images``
 - ``n`` (distilled sets done), ``n_expected``, ``students`` (done), ``students_expected``, ``states``
 - ``top1_mean``, ``top1_std``, ``top1_low``, ``top1_high`` (95 % interval), ``top1_std_sets``, ``top1_std_students``,
   ``oracle_mean``: fractions
@@ -15,29 +15,25 @@ place as in :mod:`bench.report.results`, and
   ``label_high``: extremes of the label bytes; ``label_share``: of ``full_label_bytes``
 - ``seconds_<stage>``, ``seconds_total``: means over the students done
 - ``hlr``, ``ior``, ``lrs``, ``ars``: DD-Ranking's scores, see :mod:`bench.report.papers.dd_ranking`
-- ``runs`` (seed → student seed → cell, those done), ``seeds`` and ``student_seeds`` (all), ``cells``, ``reasons`` (of
-  failures: reason → cells), ``public``, ``sets`` and ``labellers`` (the parent cells), ``changed``, ``asked`` (all
+- ``runs`` (seed, student seed and cell of those done), ``seeds`` and ``student_seeds`` (all), ``cells``, ``reasons``
+  (of failures: reason → cells), ``public``, ``sets`` and ``labellers`` (the parent cells), ``changed``, ``asked`` (all
   choices), ``via``, ``remarks`` (what differs within the row, and from rows of the same names)
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from bench.api import catalogue, registry
 from bench.format import listed, plain
-from bench.report.comparison import Accuracies, against_best, components, is_claimed, resample_images
+from bench.report.comparison import PAIR, accuracies, against_best, components, estimate
 from bench.report.papers.dd_ranking import add_scores
 from bench.store.cell import canonical
-from bench.store.predictions import load_scores
 
 TABLE = ["suite", "dataset", "protocol", "protocol_version", "protocol_digest", "data_digest", "ipc", "student"]
 PLACE = [*TABLE, "method", "labels"]
@@ -46,7 +42,6 @@ TOP1 = "top-1"
 UNKNOWN = "not recorded"
 _FIRST = ["title", "base", "settings", "via", "metric", "recipe", "augmented", "changed", "public"]
 _BYTES = ["image_bytes", "label_bytes", "label_parameters", "public_bytes", "full_label_bytes"]
-_STATES = ("done", "failed", "missing")
 _OVERLAP = {  # of Record.overlap
     "training": "of the test images are training images, too",
     "images": "of the synthetic images are test images",
@@ -60,23 +55,31 @@ def pool(frame: pd.DataFrame) -> pd.DataFrame:
     ``attrs["left_out"]`` adds records that claim the same seed of the same row as another.
     """
     frame, twice = _numbered(frame)
+    groups, done = frame.groupby("row"), frame[frame["state"] == "done"]
+    known = done[done["top1"].notna()]
     rows = frame.drop_duplicates("row").set_index("row")[[*PLACE, *_FIRST]]
-    groups, done = frame.groupby("row"), frame[frame["state"] == "done"].groupby("row")
+    infos = pd.DataFrame([_info(base) for base in rows["base"]], rows.index, ["method_title", "baseline"])
+    counts = frame.groupby(["row", "state"]).size().unstack(fill_value=0)
+    counts = counts.reindex(columns=["done", "failed", "missing"], fill_value=0)
+    states = [
+        " ".join(f"{state}={count}" for state, count in one.items() if count) for one in counts.to_dict("records")
+    ]
     means = groups[_BYTES].mean()
-    rows["label_share"] = (means["label_bytes"] / means["full_label_bytes"]).astype("float64")
-    rows = rows.join(means.round().astype("Int64"))
-    rows[["label_low", "label_high"]] = groups["label_bytes"].agg(["min", "max"])
-    rows = rows.join(done[[name for name in frame if name.startswith("seconds_")]].mean())
-    pooled = [_pooled(list(own)) for _, own in groupby(frame.itertuples(), key=lambda one: one.row)]
-    rows = rows.join(pd.DataFrame(pooled, index=rows.index, columns=list(_pooled([]))))
-    infos = {base: _info(base) for base in rows["base"].unique()}
-    rows["method_title"] = [infos[base][0] for base in rows["base"]]
-    rows["baseline"] = [infos[base][1] for base in rows["base"]]
+    rows = rows.join(infos.astype({"baseline": bool})).join(means.round().astype("Int64")).assign(
+        label_share=(means["label_bytes"] / means["full_label_bytes"]).astype("float64"),
+        label_low=groups["label_bytes"].min(), label_high=groups["label_bytes"].max(),
+        n_expected=groups["seed"].nunique(), students=counts["done"], students_expected=groups.size(), states=states,
+        oracle_mean=known.groupby(["row", "seed"])["oracle_top1"].mean().groupby(level="row").mean(),
+        test_images=known.groupby("row")["test_images"].max(),
+    )  # fmt: skip
+    rows = rows.join(done.groupby("row")[[name for name in frame if name.startswith("seconds_")]].mean())
+    facts = [_facts(list(own)) for _, own in groupby(frame.itertuples(), key=attrgetter("row"))]
+    rows = rows.join(pd.DataFrame(facts, rows.index, list(_facts([]))))
     names = [name for name in PLACE if not name.endswith("_digest")]
     for _, twins in rows[rows.duplicated(names, keep=False)].groupby(names, dropna=False):
-        for at, remark in zip(twins.index, _apart(twins["identity"].str[0].tolist()), strict=True):
-            rows.at[at, "remarks"] = [remark, *rows.at[at, "remarks"]]
-    rows = add_scores(rows.join(_compared(rows, frame)).reset_index(drop=True))
+        for remarks, remark in zip(twins["remarks"], _apart(twins["identity"].tolist()), strict=True):
+            remarks.insert(0, remark)
+    rows = add_scores(_compared(rows, known).reset_index(drop=True))
     rows.attrs["left_out"] = [*frame.attrs.get("left_out", []), *twice]
     return rows
 
@@ -84,6 +87,13 @@ def pool(frame: pd.DataFrame) -> pd.DataFrame:
 def records(rows: pd.DataFrame) -> list[Any]:
     """Rows as tuples with named fields, None for what is not known; ``Index`` as in the DataFrame."""
     return list(rows.astype(object).where(rows.notna(), None).itertuples())
+
+
+def students(rows: pd.DataFrame) -> pd.DataFrame:
+    """List the students of rows that are done: ``row``, ``seed``, ``student_seed``, ``cell``."""
+    runs = rows["runs"].explode().dropna()
+    frame = pd.DataFrame(runs.tolist(), columns=[*PAIR, "cell"]).assign(row=runs.index)
+    return frame.astype({"row": int, "seed": int, "student_seed": int, "cell": str})
 
 
 def _numbered(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -94,53 +104,33 @@ def _numbered(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         "key_settings": [canonical(one) if one else None for one in frame["plugin_settings"]],
     }
     frame, place = frame.assign(**keys), [*PLACE, "key_changed"]
-    # what was never computed belongs to what was
-    digests = frame["data_digest"].where(frame["state"] == "done").replace("", None).groupby(frame["dataset"])
-    frame["data_digest"] = frame["data_digest"].mask(
-        (frame["state"] != "done") & (frame["data_digest"] == ""), digests.transform("first").fillna("")
-    )
+    undone = frame["state"] != "done"  # what was never computed belongs to what was
+    digests = frame["data_digest"].mask(undone).replace("", None).groupby(frame["dataset"]).transform("first")
+    frame["data_digest"] = frame["data_digest"].mask(undone & (frame["data_digest"] == ""), digests.fillna(""))
     for name in ("key_code", "key_settings"):
         others = frame.groupby(place, dropna=False, sort=False)[name].transform("first")
-        frame[name] = frame[name].where(frame["state"] == "done", others).fillna("")
+        frame[name] = frame[name].mask(undone, others).fillna("")
     key = [*PLACE, *keys]
-    frame = frame.sort_values([*key, "seed", "student_seed", "state", "cell"], kind="stable")
+    frame = frame.sort_values([*key, *PAIR, "state", "cell"], kind="stable")
     frame["row"] = frame.groupby(key, dropna=False, sort=False).ngroup()
-    twice = frame.duplicated(["row", "seed", "student_seed"])
+    twice = frame.duplicated(["row", *PAIR])
     named = [f"{one.cell}: another record of {one.method}, {one.labels} has seed {one.seed}"
              for one in frame[twice].itertuples()]  # fmt: skip
     return frame[~twice], named
 
 
-def _pooled(own: list[Any]) -> dict[str, Any]:
-    """Facts of a row beyond means."""
-    runs: dict[int, dict[int, str]] = {}
-    top1: dict[int, list[float]] = {}
-    oracle: dict[int, list[float]] = {}
+def _facts(own: list[Any]) -> dict[str, Any]:
+    """Facts of a row that are no numbers."""
     reasons: dict[str, list[str]] = {}
-    states = Counter(one.state for one in own)
-    done = [one for one in own if one.state == "done"]
-    for one in done:
-        if one.top1 == one.top1:
-            runs.setdefault(one.seed, {})[one.student_seed] = one.cell
-            top1.setdefault(one.seed, []).append(one.top1)
-            oracle.setdefault(one.seed, []).append(one.oracle_top1)
     for one in own:
         if one.state == "failed":
             reasons.setdefault(one.reason or "no reason was given", []).append(one.cell)
-    sets, students = components(list(top1.values())) if top1 else (np.nan, np.nan)
+    done = [one for one in own if one.state == "done"]
     facts = environment_facts(one.environment for one in done)
     differing = [f"{fact} ({', '.join(values)})" for fact, values in facts.items() if len(values) > 1]
     shared = {name: max((one.overlap.get(name, 0) for one in done), default=0) for name in _OVERLAP}
     return {
-        "n": len(runs),
-        "n_expected": len({one.seed for one in own}),
-        "students": states["done"],
-        "students_expected": len(own),
-        "states": " ".join(f"{state}={states[state]}" for state in _STATES if states[state]),
-        "oracle_mean": np.mean([np.mean(one) for one in oracle.values()]) if oracle else np.nan,
-        "top1_std_sets": sets,
-        "top1_std_students": students,
-        "runs": runs,
+        "runs": [(one.seed, one.student_seed, one.cell) for one in done if one.top1 == one.top1],
         "seeds": sorted({one.seed for one in own}),
         "student_seeds": sorted({one.student_seed for one in own}),
         "cells": [one.cell for one in own],
@@ -148,7 +138,7 @@ def _pooled(own: list[Any]) -> dict[str, Any]:
         "reasons": reasons,
         "sets": frozenset(one.parents["images"] for one in own if "images" in one.parents),
         "labellers": frozenset(one.parents["labels"] for one in own if "labels" in one.parents),
-        "identity": [_identity(one) for one in (done or own)[:1]],
+        "identity": next((_identity(one) for one in (*done, *own)), {}),
         "remarks": [f"students of this row differ in {listed(differing)}"] * bool(differing)
         + [f"{shared[name]:,} {said}" for name, said in _OVERLAP.items() if shared[name]],
     }
@@ -191,57 +181,38 @@ def environment_facts(environments: Iterable[dict[str, str]]) -> dict[str, list[
     return {fact: [value for _, value in own] for fact, own in groupby(pairs, key=itemgetter(0))}
 
 
-def _compared(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
-    """Intervals of the means, and how the rows of each table differ from its best; adds to their remarks."""
-    found = []
-    for _, table in rows.groupby(TABLE, dropna=False, sort=False):
-        known, runs = accuracies(table, frame), table["runs"].tolist()
-        own = pd.DataFrame([asdict(known.mean(one)) for one in runs], index=table.index)
-        own = own[["mean", "std", "low", "high"]].add_prefix("top1_")
-        for run, remarks in zip(runs, table["remarks"], strict=True):
-            if cells := [cell for some in run.values() for cell in some.values() if cell in known.unlike]:
-                remarks.append(f"predictions of {listed(cells)} give another accuracy than recorded, and are not used")
-        if table["ipc"].notna().iloc[0]:
-            deltas = against_best(runs, known)
-            own["best"], own["worse"] = [one.best for one in deltas], [is_claimed(one) for one in deltas]
-            for name, of in (("delta_best", "mean"), ("delta_low", "low"), ("delta_high", "high"), ("p_best", "p")):
-                own[name] = [getattr(one, of) for one in deltas]
-            own["on_front"] = pareto(table["label_high"].tolist(), own["top1_mean"].tolist())
-        found.append(own)
-    both = pd.concat(found) if found else pd.DataFrame()
-    types = dict.fromkeys([f"top1_{of}" for of in ("mean", "std", "low", "high")], "float64")
-    types |= dict.fromkeys(["delta_best", "delta_low", "delta_high", "p_best"], "float64")
-    types |= dict.fromkeys(["best", "worse", "on_front"], "boolean")
-    return both.reindex(index=rows.index, columns=list(types)).astype(types)
-
-
-def accuracies(rows: pd.DataFrame, frame: pd.DataFrame) -> Accuracies:
-    """Accuracies of the cells of rows on one data set, for comparisons between them."""
-    used = frame[frame["cell"].isin({cell for runs in rows["runs"] for one in runs.values() for cell in one.values()})]
-    top1 = dict(zip(used["cell"], used["top1"], strict=True))
-    resampled: dict[str, Any] = {}
-    files = used[used["predictions"] != ""].groupby("predictions")["cell"].agg(list)  # of a board: many cells
-    loaded = {cell: one for file, cells in files.items() for cell, one in load_scores(str(file), cells).items()}
-    scores = {cell: one for cell, one in loaded.items() if abs(one.mean() - top1[cell]) < 1e-6}
-    for size in {len(one) for one in scores.values()}:
-        cells = [cell for cell, one in scores.items() if len(one) == size]
-        resampled |= dict(zip(cells, resample_images(np.stack([scores[cell] for cell in cells])), strict=True))
-    images = used["test_images"].max() if (rows["metric"] == TOP1).all() else None
-    if images is not None:
-        images = known_test_images(rows["dataset"].iloc[0]) if pd.isna(images) else int(images)
-    return Accuracies(top1, resampled, images, loaded.keys() - scores.keys())
+def _compared(rows: pd.DataFrame, done: pd.DataFrame) -> pd.DataFrame:
+    """Add intervals of the means, and how the rows of each table differ from its best; adds to their remarks."""
+    known, tables = accuracies(done), rows.groupby(TABLE, dropna=False, sort=False).ngroup()
+    listed_ = {name: known_test_images(name) for name in rows["dataset"].unique()}
+    images = rows["test_images"].groupby(tables).transform("max").astype("Float64").fillna(rows["dataset"].map(listed_))
+    images = images.where((rows["metric"] == TOP1).groupby(tables).transform("all"))
+    own = estimate(students(rows), known, images)
+    rows = rows.assign(n=own.pop("n"), test_images=images.astype("Int64"))
+    rows = rows.join(own.drop(columns="p").join(components(done).add_prefix("std_")).add_prefix("top1_"))
+    for runs, remarks in zip(rows["runs"], rows["remarks"], strict=True):
+        if cells := [cell for _, _, cell in runs if cell in known.unlike]:
+            remarks.append(f"predictions of {listed(cells)} give another accuracy than recorded, and are not used")
+    part = rows[rows["ipc"].notna()]
+    delta = against_best(students(part), known, images[part.index], part["top1_mean"], tables)
+    delta["on_front"] = pareto(part["label_high"], part["top1_mean"], tables)
+    names = {"mean": "delta_best", "low": "delta_low", "high": "delta_high", "p": "p_best", "claimed": "worse"}
+    delta = delta.rename(columns=names).drop(columns=["n", "std"])
+    return rows.join(delta.astype(dict.fromkeys(["best", "worse", "on_front"], "boolean")))
 
 
 def known_test_images(dataset: str) -> int | None:
     return catalogue.dataset(dataset).test_images if dataset in catalogue.names() else None
 
 
-def pareto(sizes: list[Any], accuracies: list[float]) -> list[bool | None]:
-    """Tell if no other row is at least as accurate with fewer bytes, or more accurate with as many; None: unknown."""
-    found: list[bool | None] = [None] * len(sizes)
-    best: tuple[float, Any] = (-1.0, None)
-    known = [at for at, size in enumerate(sizes) if not pd.isna(size) and accuracies[at] == accuracies[at]]
-    for at in sorted(known, key=lambda at: (sizes[at], -accuracies[at])):
-        found[at] = accuracies[at] > best[0] or (accuracies[at], sizes[at]) == best
-        best = (accuracies[at], sizes[at]) if found[at] else best
-    return found
+def pareto(sizes: pd.Series, means: pd.Series, tables: pd.Series) -> pd.Series:
+    """Tell if no other row is at least as accurate with fewer bytes, or more accurate with as many; NA: unknown."""
+    place = [tables.reindex(sizes.index), sizes]
+    best = means.groupby(place).max()  # by table and size
+    cheaper = best.groupby(level=0).cummax().groupby(level=0).shift(fill_value=-1.0)
+    above = means > cheaper.reindex(pd.MultiIndex.from_arrays(place)).to_numpy()
+    return (
+        (above & (means == means.groupby(place).transform("max")))
+        .where(means.notna() & sizes.notna())
+        .astype("boolean")
+    )

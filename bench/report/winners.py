@@ -6,6 +6,8 @@ random baseline was measured: real images drawn at random, with the same IPC, la
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -55,32 +57,26 @@ def _measured(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def winners(rows: pd.DataFrame) -> list[Winner]:
-    """By IPC and label budget, one for each budget at which another row comes to win.
-
-    Args:
-        rows: of one protocol and one student.
-    """
+    """By IPC and label budget, one for each budget at which another row of a protocol and student comes to win."""
     measured, found = _measured(rows), []
     for ipc, table in measured[measured["label_high"].notna()].groupby("ipc"):
-        own: list[Winner] = []
-        ranked = records(table)
-        for budget in BUDGETS:
-            within = [row for row in ranked if row.label_high <= budget]
-            if not (fair := [row for row in within if row.fair]):
-                continue
-            distilled = next((row for row in fair if not row.baseline), None)
-            random = [
-                row for row in ranked if distilled and row.method in baselines() and row.labels == distilled.labels
-            ]
-            above = [row for row in within if not row.fair and row.top1_mean > fair[0].top1_mean]
-            names = tuple(f"{row.method_title}, {row.labels}" for row in above)
-            one = Winner(int(ipc), budget, budget, fair[0], distilled, next(iter(random), None), names)
-            if own and own[-1]._replace(least=0, most=0) == one._replace(least=0, most=0):
-                own[-1] = own[-1]._replace(most=budget)
-            else:
-                own.append(one)
-        found += [*own[:-1], own[-1]._replace(most=None)] if own else []
+        for within, own in groupby(BUDGETS, key=partial(_within, records(table))):
+            least, *more = own
+            most = (more or [least])[-1]
+            if within is not None:
+                found.append(Winner(int(ipc), least, None if most == BUDGETS[-1] else most, *within))
     return found
+
+
+def _within(ranked: list[Any], budget: int) -> tuple[Any, ...] | None:
+    """Best row, best distilled one, its random baseline and what has none, within a budget; None: nothing."""
+    within = [row for row in ranked if row.label_high <= budget]
+    if not (fair := [row for row in within if row.fair]):
+        return None
+    distilled = next((row for row in fair if not row.baseline), None)
+    random = (row for row in ranked if distilled and row.method in baselines() and row.labels == distilled.labels)
+    above = [row for row in within if not row.fair and row.top1_mean > fair[0].top1_mean]
+    return fair[0], distilled, next(random, None), tuple(f"{row.method_title}, {row.labels}" for row in above)
 
 
 def first_sentence(rows: pd.DataFrame) -> str:
@@ -101,20 +97,16 @@ def first_sentence(rows: pd.DataFrame) -> str:
             f"{best['ipc']}{labels}; random real images were not measured under the same labels, so nothing says what "
             f"its images add{caveat}."
         )
-    pairs = pairs.assign(gain=pairs["top1_mean"] - pairs["top1_mean_random"])
-    ahead = pairs.groupby("ipc")["gain"].max()
-    behind = listed([str(ipc) for ipc in ahead.index[ahead <= 0]])
-    if (ahead <= 0).all():
-        return (
-            "Under equal labels, random real images have a higher mean than every distilled set at IPC "
-            f"{behind}{caveat}."
-        )
-    top = pairs.loc[pairs["gain"].idxmax()]
-    counts = f"{int((pairs['gain'] > 0).sum())} of {plural(len(pairs), 'distilled row')}"
+    gain = pairs["top1_mean"] - pairs["top1_mean_random"]
+    ahead = gain.groupby(pairs["ipc"]).max() > 0
+    behind, top = listed([str(ipc) for ipc in ahead.index[~ahead]]), pairs.loc[gain.idxmax()]
+    if not ahead.any():
+        said = "random real images have a higher mean than every distilled set"
+        return f"Under equal labels, {said} at IPC {behind}{caveat}."
     return (
-        f"Under equal labels, {counts} have a higher mean than random real images, {top['method_title']} with "
-        f"{top['labels']} labels at IPC {top['ipc']} by the most ({100 * top['gain']:+.1f} points)"
-        f"{f'; at IPC {behind} none do' if behind else ''}{caveat}."
+        f"Under equal labels, {(gain > 0).sum()} of {plural(len(pairs), 'distilled row')} have a higher mean than "
+        f"random real images, {top['method_title']} with {top['labels']} labels at IPC {top['ipc']} by the most "
+        f"({100 * gain.max():+.1f} points){f'; at IPC {behind} none do' if behind else ''}{caveat}."
     )
 
 

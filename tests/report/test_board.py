@@ -65,11 +65,11 @@ def test_a_row_shows_what_was_measured() -> None:
     text = board(three((0.88, 0.90, 0.92), public=(BACKBONE,)))
     (row,), (details,) = tables(text)
     assert row == {
-        "Method": "HeLlO", "Labels": "projector (a)", "n": "3", "Top-1 %": "90.0 ± 2.0",
+        "Method": "HeLlO", "Labels": "projector ¹", "n": "3", "Top-1 %": "90.0 ± 2.0",
         "95 % interval": "85.0 to 95.0", "Label bytes": "39.1 KiB + 9.3 MiB", "Pareto": "●",
     }  # fmt: skip
     assert details == {
-        "Method": "HeLlO", "Labels": "projector (a)", "Oracle %": "92.0", "Images": "2.0 KiB",
+        "Method": "HeLlO", "Labels": "projector ¹", "Oracle %": "92.0", "Images": "2.0 KiB",
         "Label share": "0.067",  # 40,000 / (300 · 100 · 10 · 2)
         "Seconds": "26",
     }  # fmt: skip
@@ -179,9 +179,11 @@ def test_backbones_settings_and_metrics_have_their_notes() -> None:
     other = {"name": "RN50", "sha256": "ab" * 32, "bytes": 153_000_000}
     entries = [entry(public=(BACKBONE,), top1=0.5), entry(method="rded[pool=9]", public=(other, BACKBONE), top1=0.4)]
     text = board(entries)
-    assert "- (a) `icon-clip`, sha256 `3fa93fa93fa93fa9`, 9,712,345 bytes\n- (b) `RN50`" in text
-    assert [row["Labels"] for row in main(text)[0]] == ["projector (a)", "projector (a,b)"]
-    assert main(text)[0][1]["Method"] == "RDED [A]" and "- \\[A\\] `pool=9`" in text
+    assert (
+        "- ¹ frozen backbone icon-clip, sha256 3fa93fa93fa93fa9, 9,712,345 bytes\n" in text and "backbone RN50" in text
+    )
+    assert [row["Labels"] for row in main(text)[0]] == ["projector ¹", "projector ³ ¹"]
+    assert main(text)[0][1]["Method"] == "RDED ²" and "- ² settings other than its own: pool=9" in text
     masks = board([entry(metric="mean IoU")])
     assert "Mean IoU %" in masks and "intersection over union" in masks and "top-1 %" not in masks.lower()
 

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from bench.report.comparison import (
     RESAMPLES,
     Accuracies,
-    Estimate,
-    Runs,
     against_best,
     components,
     corrected,
     estimate,
-    is_claimed,
     resample_images,
 )
-from bench.report.papers.dd_ranking import augmentation_robust, label_robust, normalized
+from bench.report.papers.dd_ranking import score
 from bench.report.rows import pareto
+
+Runs = dict[int, dict[int, str]]  # distillation seed → student seed → cell
 
 
 class Table:
     """Rows of one student per set, with or without predictions."""
 
-    def __init__(self, images: int | None = None) -> None:
+    def __init__(self, images: int | None = None, top1: dict[str, float] | None = None) -> None:
         self.images = images
-        self.top1: dict[str, float] = {}
+        self.top1: dict[str, float] = dict(top1 or {})
         self.scores: dict[str, np.ndarray] = {}
 
     def row(self, *values: float, name: str = "") -> Runs:
@@ -44,7 +45,32 @@ class Table:
     @property
     def known(self) -> Accuracies:
         resampled = resample_images(np.stack(list(self.scores.values()))) if self.scores else []
-        return Accuracies(self.top1, dict(zip(self.scores, resampled, strict=True)), self.images)
+        return Accuracies(pd.Series(self.top1, dtype=float), pd.DataFrame(resampled, index=list(self.scores)))
+
+    def means(self, *rows: Runs) -> pd.DataFrame:
+        return estimate(listed(*rows), self.known, self.sizes(len(rows)))
+
+    def against_best(self, *rows: Runs) -> list[Any]:
+        means, tables = self.means(*rows)["mean"], pd.Series(0, range(len(rows)))
+        found = against_best(listed(*rows), self.known, self.sizes(len(rows)), means, tables)
+        return list(found.itertuples())
+
+    def mean(self, row: Runs) -> Any:
+        return next(self.means(row).itertuples())
+
+    def difference(self, one: Runs, other: Runs) -> Any:
+        """Less the other, which is made the best."""
+        both = listed(one).merge(listed(other), on=["seed", "student_seed"], suffixes=("", "_"))
+        return next(estimate(both.rename(columns={"cell_": "other"}), self.known, self.sizes(1)).itertuples())
+
+    def sizes(self, rows: int) -> pd.Series:
+        return pd.Series(math.nan if self.images is None else self.images, range(rows), dtype=float)
+
+
+def listed(*rows: Runs) -> pd.DataFrame:
+    found = [(at, seed, student, cell) for at, row in enumerate(rows) for seed, run in row.items()
+             for student, cell in run.items()]  # fmt: skip
+    return pd.DataFrame(found, columns=["row", "seed", "student_seed", "cell"]).astype({"row": int, "seed": int})
 
 
 def drawn(rng: np.random.Generator, share: float, images: int) -> np.ndarray:
@@ -55,41 +81,43 @@ def drawn(rng: np.random.Generator, share: float, images: int) -> np.ndarray:
 
 
 def test_three_sets_by_hand() -> None:
-    found = estimate(np.array([0.88, 0.90, 0.92]))  # s = .02, t(.975, 2) = 4.302653
+    table = Table()
+    found = table.mean(table.row(0.88, 0.90, 0.92))  # s = .02, t(.975, 2) = 4.302653
     assert (found.n, found.mean, found.std) == (3, pytest.approx(0.9), pytest.approx(0.02))
     assert found.high - found.mean == pytest.approx(4.302653 * 0.02 / 3**0.5, rel=1e-6)
 
 
 def test_none_and_one_set_have_no_interval() -> None:
-    assert (estimate(np.array([])).n, math.isnan(estimate(np.array([])).mean)) == (0, True)
+    none = Table().mean({})
+    assert (none.n, math.isnan(none.mean)) == (0, True)
     one = Table(images=360)
-    found = one.known.mean(one.row(0.7))
+    found = one.mean(one.row(0.7))
     assert (found.n, found.mean) == (1, 0.7) and all(map(math.isnan, (found.std, found.low, found.high, found.p)))
 
 
 def test_students_of_one_set_are_no_more_sets() -> None:
-    known = Accuracies({"a": 0.86, "b": 0.88, "c": 0.90, "d": 0.90, "e": 0.92}, {})
-    found = known.mean({0: {0: "a", 1: "b", 2: "c"}, 1: {0: "d", 1: "e"}})  # means .88 and .91
+    table = Table(top1={"a": 0.86, "b": 0.88, "c": 0.90, "d": 0.90, "e": 0.92})
+    found = table.mean({0: {0: "a", 1: "b", 2: "c"}, 1: {0: "d", 1: "e"}})  # means .88 and .91
     assert (found.n, found.mean) == (2, pytest.approx(0.895))
 
 
 def test_a_perfect_score_has_an_interval_that_the_test_set_gives() -> None:
     table = Table(images=360)
-    found = table.known.mean(table.row(1.0, 1.0, 1.0))
+    found = table.mean(table.row(1.0, 1.0, 1.0))
     assert (found.mean, found.std, found.high) == (1.0, 0.0, 1.0)
     assert 0.96 < found.low < 1.0
     unknown = Table()
-    assert math.isnan(unknown.known.mean(unknown.row(1.0, 1.0, 1.0)).low)
+    assert math.isnan(unknown.mean(unknown.row(1.0, 1.0, 1.0)).low)
     sure = Table(images=100)
     ones = sure.predicted(*[np.ones(100)] * 5)
-    assert sure.known.mean(ones).low < 1.0  # predictions that are all right show no variance either
+    assert sure.mean(ones).low < 1.0  # predictions that are all right show no variance either
 
 
 def test_an_interval_stays_within_0_and_1_and_is_never_narrower_than_the_test_set_allows() -> None:
     table = Table(images=100)
-    found = table.known.mean(table.row(0.9, 0.9, 0.901))
+    found = table.mean(table.row(0.9, 0.9, 0.901))
     assert found.high - found.low > 2 * 1.96 * 0.02
-    wide = table.known.mean(table.row(0.1, 0.99))
+    wide = table.mean(table.row(0.1, 0.99))
     assert (wide.low, wide.high) == (0.0, 1.0)
 
 
@@ -98,7 +126,7 @@ def test_an_interval_stays_within_0_and_1_and_is_never_narrower_than_the_test_se
 
 def test_a_paired_difference_without_predictions_is_students_t() -> None:
     table = Table()
-    found = table.known.difference(table.row(0.2, 0.4, 0.6), table.row(0.1, 0.2, 0.3))  # .1 .2 .3
+    found = table.difference(table.row(0.2, 0.4, 0.6), table.row(0.1, 0.2, 0.3))  # .1 .2 .3
     assert found.p == pytest.approx(1 - math.sqrt(12 / 14))
     assert found.high - found.mean == pytest.approx(4.302653 * 0.1 / 3**0.5, rel=1e-6)
 
@@ -110,9 +138,9 @@ def test_a_constant_difference_is_no_evidence(images: int | None, seeds: int) ->
     table = Table(images)
     values = [0.60 + 0.05 * (seed % 3) for seed in range(seeds)]
     rows = [table.row(*values), table.row(*(value - 0.05 for value in values))]
-    best, behind = against_best(rows, table.known)
+    best, behind = table.against_best(*rows)
     assert best.best and not behind.best and behind.mean == pytest.approx(-0.05)
-    assert math.isnan(behind.p) and not is_claimed(behind)
+    assert math.isnan(behind.p) and not behind.claimed
     if images is None:
         assert math.isnan(behind.low)
     else:
@@ -121,16 +149,16 @@ def test_a_constant_difference_is_no_evidence(images: int | None, seeds: int) ->
 
 def test_one_test_image_is_never_told_from_none() -> None:
     table = Table(images=20)
-    found = table.known.difference(table.row(0.60, 0.70), table.row(0.55, 0.65))
+    found = table.difference(table.row(0.60, 0.70), table.row(0.55, 0.65))
     assert found.low < 0 < found.high
 
 
 def test_only_what_both_have_is_paired() -> None:
     table = Table()
     one, other = table.row(0.9, 0.8, 0.7), table.row(0.5, 0.6)
-    assert table.known.difference(one, other).n == 2
-    assert table.known.difference({0: {0: "row0-0"}}, {0: {1: "row3-0"}}).n == 0
-    assert table.known.difference({}, one).n == 0
+    assert table.difference(one, other).n == 2
+    assert table.difference({0: {0: "row0-0"}}, {0: {1: "row3-0"}}).n == 0
+    assert table.difference({}, one).n == 0
 
 
 def test_students_are_paired_by_seed_within_a_set() -> None:
@@ -138,7 +166,7 @@ def test_students_are_paired_by_seed_within_a_set() -> None:
             for who in "ab" for seed in range(3) for k in range(3)}  # fmt: skip
     runs = {who: {seed: {k: f"{who}{seed}{k}" for k in range(3)} for seed in range(3)} for who in "ab"}
     runs["a"][0].pop(2)  # an odd student of one side pairs with nobody
-    found = Accuracies(top1, {}).difference(runs["a"], runs["b"])
+    found = Table(top1=top1).difference(runs["a"], runs["b"])
     assert (found.mean, found.std) == (pytest.approx(0.12), pytest.approx(0.02))
 
 
@@ -165,7 +193,7 @@ def test_the_bootstrap_has_the_variance_of_its_closed_form() -> None:
     one = [(rng.random(400) < 0.9 - 0.5 * hard + 0.02 * seed).astype(float) for seed in range(6)]
     other = [(rng.random(400) < 0.7 - 0.5 * hard).astype(float) for _ in range(6)]
     rows = table.predicted(*one), table.predicted(*other)
-    found = table.known.difference(*rows)
+    found = table.difference(*rows)
     wanted = closed_form(np.stack(one) - np.stack(other))
     between = found.std**2 / 6
     freedom = 5 * max(1.0, wanted / between) ** 2
@@ -177,7 +205,11 @@ def test_the_bootstrap_has_the_variance_of_its_closed_form() -> None:
 def test_without_image_noise_the_bootstrap_is_students_variance() -> None:
     """Rao and Wu's n - 1 draws give s² / n."""
     sets = np.array([0.1, 0.3, 0.2, 0.5, 0.4])
-    found = estimate(sets, np.repeat(sets[:, None], RESAMPLES, axis=1))
+    table = Table()
+    cells = pd.Index([f"{seed}" for seed in range(5)])
+    known = Accuracies(pd.Series(sets, cells), pd.DataFrame(np.repeat(sets[:, None], RESAMPLES, axis=1), cells))
+    rows = listed({seed: {seed: cell} for seed, cell in enumerate(cells)})
+    found = next(estimate(rows, known, table.sizes(1)).itertuples())
     assert found.high - found.mean == pytest.approx(2.776445 * sets.std(ddof=1) / 5**0.5, rel=0.08)
 
 
@@ -194,9 +226,9 @@ def test_pairing_by_image_tells_what_unpaired_intervals_do_not() -> None:
     common = [drawn(rng, 0.8, 2000) for _ in range(5)]
     worse = [one * (rng.random(2000) > 0.03) for one in common]  # a few of the same images are lost
     rows = [table.predicted(*common), table.predicted(*worse)]
-    behind = against_best(rows, table.known)[1]
-    assert is_claimed(behind) and behind.high < 0
-    means = [table.known.mean(row) for row in rows]
+    behind = table.against_best(*rows)[1]
+    assert behind.claimed and behind.high < 0
+    means = [table.mean(row) for row in rows]
     assert means[0].low < means[1].high
 
 
@@ -208,7 +240,7 @@ def test_no_more_false_alarms_than_promised() -> None:
         table = Table()
         hard = rng.random(200)
         rows = [table.predicted(*[(rng.random(200) < hard).astype(float) for _ in range(5)]) for _ in range(6)]
-        alarms += any(is_claimed(one) for one in against_best(rows, table.known))
+        alarms += any(one.claimed for one in table.against_best(*rows))
     assert alarms <= 6
 
 
@@ -220,38 +252,42 @@ def test_below_five_sets_nothing_is_claimed() -> None:
         table = Table()
         rows = [table.row(*(0.90 + 0.01 * seed for seed in range(n)))]
         rows.append(table.row(*(0.50 + 0.011 * seed for seed in range(n))))
-        assert is_claimed(against_best(rows, table.known)[1]) is claimed
+        assert table.against_best(*rows)[1].claimed is claimed
 
 
 def test_holm_over_the_comparisons_of_a_table() -> None:
-    made = [Estimate(5, -0.1, p=p) for p in (0.01, 0.04, 0.03, 0.005)] + [Estimate(3, -0.1, p=0.001)]
-    assert corrected(made) == [
-        *(pytest.approx(p) for p in (0.03, 0.06, 0.06, 0.02)),
-        pytest.approx(math.nan, nan_ok=True),
-    ]
-    assert corrected([]) == []
+    made = pd.DataFrame({"n": [5] * 4 + [3], "p": [0.01, 0.04, 0.03, 0.005, 0.001], "low": -0.2, "high": -0.1})
+    found = corrected(made, pd.Series(0, made.index))
+    assert found["p"].tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02, math.nan], nan_ok=True)
+    assert found["claimed"].tolist() == [True, False, False, True, False]
+    assert corrected(made[:0], pd.Series(dtype=int)).empty
 
 
 def test_the_first_of_equal_means_is_the_best_and_rows_without_a_number_stay_empty() -> None:
     table = Table()
-    found = against_best([table.row(0.9), table.row(0.9), {}], table.known)
+    found = table.against_best(table.row(0.9), table.row(0.9), {})
     assert [one.best for one in found] == [True, False, False]
     assert found[1].mean == 0.0 and math.isnan(found[2].mean)
-    assert [one.n for one in against_best([{}, {}], table.known)] == [0, 0]
-    assert against_best([], table.known) == []
+    assert [one.n for one in table.against_best({}, {})] == [0, 0]
+    assert table.against_best() == []
 
 
 # -- components of variance, the Pareto front, DD-Ranking
 
 
 def test_variance_between_sets_and_between_students() -> None:
+    def both(*sets: list[float]) -> tuple[float, float]:
+        lines = [(0, seed, top1) for seed, own in enumerate(sets) for top1 in own]
+        found = components(pd.DataFrame(lines, columns=["row", "seed", "top1"]))
+        return found.at[0, "sets"], found.at[0, "students"]
+
     # Means 1.5, 3.5 and 9 about 14/3. MSW = (0.5 + 0.5 + 2) / 3 = 1; MSB = 2 · (361 + 49 + 676) / 36 / 2 = 181 / 6.
-    assert components([[1.0, 2.0], [3.0, 4.0], [8.0, 10.0]]) == pytest.approx((math.sqrt((181 / 6 - 1) / 2), 1.0))
+    assert both([1.0, 2.0], [3.0, 4.0], [8.0, 10.0]) == pytest.approx((math.sqrt((181 / 6 - 1) / 2), 1.0))
     # Means 2 and 5 about 3: MSW = 2 / 1, MSB = 2 · 1 + 1 · 4 = 6, k = 3 - (4 + 1) / 3 = 4 / 3; (6 - 2) / (4 / 3) = 3.
-    assert components([[1.0, 3.0], [5.0]]) == pytest.approx((math.sqrt(3), math.sqrt(2)))
-    assert components([[0.0, 2.0], [0.0, 2.0]]) == pytest.approx((0.0, math.sqrt(2)))
-    assert all(map(math.isnan, components([[1.0], [2.0]])))
-    assert components([[1.0, 3.0]]) == (pytest.approx(math.nan, nan_ok=True), pytest.approx(math.sqrt(2)))
+    assert both([1.0, 3.0], [5.0]) == pytest.approx((math.sqrt(3), math.sqrt(2)))
+    assert both([0.0, 2.0], [0.0, 2.0]) == pytest.approx((0.0, math.sqrt(2)))
+    assert both([1.0], [2.0]) == pytest.approx((math.nan, math.nan), nan_ok=True)
+    assert both([1.0, 3.0]) == pytest.approx((math.nan, math.sqrt(2)), nan_ok=True)
 
 
 def test_the_front_is_what_comparing_all_pairs_gives() -> None:
@@ -259,18 +295,19 @@ def test_the_front_is_what_comparing_all_pairs_gives() -> None:
     for _ in range(100):
         sizes = rng.integers(0, 6, 9).tolist()
         means = (rng.integers(0, 6, 9) / 6).tolist()
-        for at, on_front in enumerate(pareto(sizes, means)):
+        one_table = pd.Series(0, range(9))
+        for at, on_front in enumerate(pareto(pd.Series(sizes), pd.Series(means), one_table)):
             beaten = any(
                 size <= sizes[at] and mean >= means[at] and (size, mean) != (sizes[at], means[at])
                 for size, mean in zip(sizes, means, strict=True)
             )
             assert on_front is not beaten
-    assert pareto([None, 1], [0.5, math.nan]) == [None, None]
+    assert pareto(pd.Series([None, 1]), pd.Series([0.5, math.nan]), one_table).isna().all()
 
 
 def test_scores_by_hand() -> None:
     # Real images 0.9 and distilled ones 0.5 under hard labels, distilled 0.8 and random 0.7 under soft ones:
     # 0.5 · 0.1 - 0.5 · 0.4 = -0.15; (e^-0.15 - e^-1) / (e - e^-1) = (0.860708 - 0.367879) / 2.350402.
-    assert label_robust(hlr=0.4, ior=0.1) == pytest.approx(0.209679, abs=1e-6)
-    assert augmentation_robust(0.1, 0.3) == pytest.approx(0.363140, abs=1e-6)
-    assert [normalized(value) for value in (-1.0, 1.0)] == [pytest.approx(0.0), pytest.approx(1.0)]
+    assert score(0.1, 0.4) == pytest.approx(0.209679, abs=1e-6)
+    assert score(0.1, -0.3) == pytest.approx(0.363140, abs=1e-6)
+    assert [score(value, -value) for value in (-1.0, 1.0)] == [pytest.approx(0.0), pytest.approx(1.0)]

@@ -18,20 +18,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.report.figures import Figure, draw_figures, draw_storage, drawings
-from bench.report.figures.charts import (
-    GREY,
-    INK,
-    MARKERS,
-    PALETTE,
-    _name_lines,
-    applied,
-    duration,
-    looks,
-    set_scale,
-    short,
-)
-from bench.report.figures.tables import label_lines, on_lines
+from bench.report.figures import Figure, draw, draw_figures, kept, present_figures
+from bench.report.figures.charts import of_board, on_lines, storage
+from bench.report.figures.drawing import INK, SHEET, _lines, _name_lines, duration, set_scale, short
+from bench.report.figures.looks import GREY, MARKERS, PALETTE, looks
 from bench.report.results import to_frame
 from bench.report.rows import pool
 from bench.store.entries import Entry
@@ -47,6 +37,13 @@ HOSTILE = [
     "a|b\n\x00c",
     'id="tip:',
 ]
+
+
+def applied() -> Any:
+    """The style sheet alone."""
+    import matplotlib.style
+
+    return matplotlib.style.context(SHEET, after_reset=True)
 
 
 def drawn(entries: list[Entry], folder: Path | None = None, png: bool = False) -> dict[str, Figure]:
@@ -67,16 +64,16 @@ def marks(entries: list[Entry]) -> dict[str, dict[str, set[tuple[float, float]]]
     """Figure → method → what its marks show: (x, y), both rounded; † is in front of published ones."""
     frame, found = to_frame(entries), {}
     with applied():
-        for name, _, _, canvas in drawings(pool(frame), frame):
+        for chart in of_board(pool(frame), frame):
             own: dict[str, set[tuple[float, float]]] = {}
-            for line in canvas.axes[0].lines:
+            for line in _lines(chart).axes[0].lines if chart.form in ("line", "step") else ():
                 if line.get_marker() not in ("None", None, ""):
                     hollow = "† " if line.get_markerfacecolor() == "none" else ""
                     places = zip(line.get_xdata(), line.get_ydata(), strict=True)
                     own.setdefault(hollow + str(line.get_label()), set()).update(
                         (round(float(x), 1), round(float(y), 1)) for x, y in places
                     )
-            found[name] = {method: places for method, places in own.items() if places}
+            found[chart.name] = {method: places for method, places in own.items() if places}
     return found
 
 
@@ -297,11 +294,30 @@ def test_ways_to_label_that_weigh_the_same_share_a_line(tmp_path: Path) -> None:
         ],
         columns=["method", "labels", "ipc", "bytes"],
     )  # fmt: skip
-    assert set(label_lines(weights)["line"]) == {"stored:fp16", "projector (a)", "projector (b)"}
-    svg = draw_storage(weights, pd.Series({1: 10.0, 10: 100.0}), tmp_path / "set.svg")
+    images = pd.Series({1: 10.0, 10: 100.0})
+    assert set(storage(weights, images).data["line"]) == {"stored:fp16", "projector (a)", "projector (b)"}
+    svg = draw(storage(weights, images), tmp_path / "set.svg")
     assert (tmp_path / "set.svg").read_text(encoding="utf-8") == svg
     assert {"stored:fp16 9.8 KiB", "images 100 B"} <= set(words(Figure("set", "", "", svg)))
-    assert draw_storage(weights[::-1], pd.Series({1: 10.0, 10: 100.0}), tmp_path / "set.svg") == svg
+    assert draw(storage(weights[::-1], images), tmp_path / "again.svg") == svg
+
+
+def test_what_is_still_right_is_kept_and_all_else_is_noticed(tmp_path: Path) -> None:
+    entries = grid()
+    frame = to_frame(entries)
+    rows = pool(frame)
+    first, path = drawn(entries, tmp_path), tmp_path / "digits/labels-ipc10.svg"
+    assert [one.svg for one in present_figures(rows, frame, tmp_path)] == [one.svg for one in first.values()]
+    stamp = path.stat().st_mtime_ns
+    assert drawn(entries, tmp_path) == first and path.stat().st_mtime_ns == stamp
+    for spoiled in (first["labels-ipc10"].svg.replace("HeLlO", "HELLO"), "", "no picture"):
+        path.write_text(spoiled, encoding="utf-8")
+        missing = [one.name for one in present_figures(rows, frame, tmp_path) if not one.svg]
+        assert missing == ["digits/labels-ipc10"]
+    assert drawn(entries, tmp_path) == first
+    more = to_frame([*entries[:-1], entry(seed=7, top1=0.1)])  # other means: the picture is another's
+    (chart,) = [one for one in of_board(pool(more), more) if one.name == "labels-ipc10"]
+    assert not kept(chart, path)
 
 
 # -- looks

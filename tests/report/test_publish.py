@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable
@@ -13,7 +12,6 @@ import pytest
 from bench.cli import main
 from bench.errors import UserError
 from bench.planning import manifest
-from bench.report import publish
 from bench.report.publish import Change, check, merge, texts, update, write
 from bench.report.results import Board, present
 from bench.store.entries import Entry, read_jsonl
@@ -116,24 +114,6 @@ def test_lines_without_a_digest_stay_so_and_new_ones_have_one(tmp_path: Path) ->
 
 
 # -- files
-
-
-def test_a_run_draws_what_changed_and_a_report_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[Path] = []
-    real = publish.draw_figures
-    monkeypatch.setattr(publish, "draw_figures", lambda *given: [drawn.append(given[2]), real(*given)][1])
-    shown = [board(three((0.5, 0.6, 0.7)))]
-    for times, redraw in ((1, False), (1, False), (2, True)):
-        list(update(shown, tmp_path, redraw=redraw))
-        assert len(drawn) == times
-    (tmp_path / "digits.csv").write_text("torn")
-    list(update(shown, tmp_path, redraw=False))
-    assert len(drawn) == 3
-    os.utime(tmp_path / "digits.html", (0, 0))  # as if a kill had come before the page
-    list(update(shown, tmp_path, redraw=False))
-    assert len(drawn) == 4
-    list(update([board([entry(seed=7, top1=0.9)])], tmp_path, redraw=False))
-    assert len(drawn) == 5
 
 
 def test_the_same_records_are_the_same_bytes_in_any_order(tmp_path: Path) -> None:

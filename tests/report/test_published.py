@@ -14,6 +14,7 @@ from markdown_it import MarkdownIt
 
 from bench.api.stored.size import fkd_bytes
 from bench.cli import parse
+from bench.cli.published import commands, obstacle
 from bench.cli.run import requests
 from bench.planning.plan import plan
 from bench.report.papers.published import (
@@ -21,10 +22,8 @@ from bench.report.papers.published import (
     SETTING,
     beside,
     board_labels,
-    commands,
     load,
     numbers,
-    obstacle,
     render,
     texts,
 )

@@ -1,236 +1,250 @@
-"""The drawing of figures: looks of methods, axes, lines that are named at their ends, heat maps, SVG for two themes.
+"""Rows of a board → the data of its figures: accuracy against what labels weigh, IPC, time and steps; heat maps.
 
-matplotlib and seaborn are imported by what draws alone: they take a second.
+The protocol and student with the most rows have all of them under plain names; the others add what differs to their
+names, and have only the figures of steps and of accuracy against label storage.
 """
 
 from __future__ import annotations
 
-import io
-import itertools
-import re
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 
-from bench.api import registry
-from bench.files import write_atomically
-from bench.format import plain, round_size
+from bench.format import plural, round_size, slug
+from bench.report.figures.looks import MARKERS, PALETTE, Look, looks
+from bench.report.papers import published
+from bench.report.winners import with_baseline
+from bench.store.predictions import load
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Canvas
-
-SHEET = Path(__file__).with_name("bench.mplstyle")
-INK = "#010203"  # text.color of the style sheet; an SVG says `currentColor` instead, for light and dark pages
-GREY = "#7a7f87"  # baselines, references and axes: legible on light and dark
-# After Okabe & Ito, "Color Universal Design" (2008), at least 3:1 against white and against the dark page.
-PALETTE = ("#2f7fc4", "#d55e00", "#009e73", "#cc79a7", "#b07d00", "#8b6fd6", "#1f8fa6")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d", "*")
-MARKS: dict[str, dict[str, Any]] = {"pale": {"markersize": 4, "alpha": 0.35}, "hollow": {"mfc": "none", "mew": 1.5}}
-# An SVG shown on its own follows the reader's theme; inside a page it takes the page's colour.
-THEME = "<style>svg{color-scheme:light dark;color:var(--ink,light-dark(#1c1e21,#e4e6e8))}</style>"
-LONGEST = 24  # characters of a name in a figure
-SPAN = 10  # points that an axis of accuracies shows at least
-LETTER, APART = 0.0158, 0.062  # of the width of a figure, for a letter of a name; of the height, between two names
-ANNOTATED, COLUMNS = 12, 24  # columns of a heat map at most whose numbers are written, and that are named
-BYTES = [0.0, *(step * 1024.0**power for power in range(1, 5) for step in (1, 10, 100))]
-SECONDS = [0.1, 1, 10, 60, 600, 3600, 36_000, 360_000]
+PLACE = ["protocol", "protocol_version", "student"]
+BUDGET = 100 * 2**10  # bytes of labels; a caption names the best mean within
+FEWEST = 3  # distilled sets behind an interval that is drawn
+HEAVIEST = 24  # lines of label storage at most
+NO_LINE = pd.Series(dtype="float64")
+KINDS = {"hard": "hard labels", "stored": "stored labels", "online": "labels from a model"}
 
 
-class Look(NamedTuple):
-    """Name, colour and marker of a method in every figure; ``order`` of drawing: baselines are below."""
+class Chart(NamedTuple):
+    """A figure before it is drawn.
 
-    name: str
-    colour: str
-    marker: str
-    order: int = 3
-
-
-def looks(methods: Iterable[str]) -> dict[str, Look]:
-    """Map each method to its look: the place it states; others take the next free ones, installed ones first.
-
-    Baselines are grey. ``hello[rank=4]`` has the colour of ``hello`` and another marker.
+    Its ``form`` is *line* or *step* (a line keeps its height up to the next mark), with ``data`` of ``line``, ``x``,
+    ``y``, ``low`` and ``high`` (of an interval, or NaN) and ``kind`` (empty: on the line; *pale* and *hollow*: apart);
+    or it is *students* or *classes*, heat maps with a row of percentages per method.
     """
-    infos = {name: registry.method(name).info for name in registry.method_names()}
-    wanted = sorted(set(methods), key=lambda method: ("[" in method, method))
-    bases = sorted({method.partition("[")[0] for method in wanted})
-    places = {name: info.look for name, info in infos.items() if info.look is not None}
-    free_places = (place for place in itertools.count() if place not in places.values())
-    for name in [*infos, *bases]:
-        if name not in places and not (name in infos and infos[name].baseline):
-            places[name] = next(free_places)
-    found: dict[str, Look] = {}
-    for method in wanted:
-        base, bracket, settings = method.partition("[")
-        place = places.get(base, 0)
-        colour = PALETTE[place % len(PALETTE)] if base in places else GREY
-        taken = {look.marker for look in found.values() if look.colour == colour}
-        first = place % len(MARKERS)
-        free = [marker for marker in (*MARKERS[first:], *MARKERS[:first]) if marker not in taken]
-        title = infos[base].title if base in infos else base
-        found[method] = Look(title + bracket + settings, colour, (free or MARKERS)[0], 3 if base in places else 2)
-    return found
+
+    name: str  # of its file
+    title: str
+    caption: str
+    head: str  # above the axes
+    form: str
+    data: pd.DataFrame
+    looks: Mapping[str, Look]  # by line or row
+    x: tuple[str, str] = ("", "")  # kind of the axis, see bench.report.figures.drawing.set_scale, and its name
+    y: tuple[str, str] = ("percent", "")
+    reference: pd.Series = NO_LINE  # x → y, dashed; a single value goes all the way
+
+    @property
+    def digest(self) -> str:
+        """Digest of all that is drawn, and of what draws it."""
+        used = {*self.data.get("line", self.data.index)}
+        looks = sorted(look for name, look in self.looks.items() if name in used)
+        tables = [one.to_csv(float_format="%.6g") for one in (self.data, self.reference.to_frame("y"))]
+        text = repr((self.form, self.head, self.x, self.y, self.reference.name, looks, tables))
+        drawn_by = [Path(__file__).with_name(name).read_bytes() for name in ("drawing.py", "bench.mplstyle")]
+        return sha256(b"\0".join([text.encode(), *drawn_by])).hexdigest()[:16]
 
 
-def short(text: str) -> str:
-    """At most :data:`LONGEST` printable characters: the beginning and the end, which tells settings apart."""
-    line = plain(text)
-    return line if len(line) <= LONGEST else f"{line[: LONGEST * 2 // 3]}…{line[1 - LONGEST // 3 :]}"
+class Panel(NamedTuple):
+    """Accuracy against a column of rows, a chart for each value of ``by``."""
+
+    across: str
+    kind: str  # of the x-axis
+    label: str
+    by: str | None
+    said: str
+    everywhere: bool = False  # for other protocols and students as well
 
 
-@contextmanager
-def applied() -> Iterator[None]:
-    """Draw by the style sheet alone, whatever the user has set."""
-    import matplotlib as mpl
-    import matplotlib.style
-
-    with mpl.style.context(SHEET, after_reset=True), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # an SVG names fonts, its reader has them
-        yield
-
-
-def save(canvas: Canvas, path: Path, png: bool = False) -> str:
-    """Write a figure as SVG, the same bytes on every run, and as PNG if wanted; return the SVG."""
-    import matplotlib as mpl
-
-    made = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": path.stem}):
-        canvas.savefig(made, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    text = re.sub('<g id="[^"]*">', "<g>", made.getvalue().partition("<!DOCTYPE")[2].partition(">\n")[2])
-    text = text.replace(INK, "currentColor").replace("<defs>", f"{THEME}<defs>", 1)
-    write_atomically(path, text)
-    if png:
-        canvas.savefig(path.with_suffix(".png"), facecolor="white")
-    return text
+FRONTIER = "Lines: the best mean within a budget. Pale: other label choices."
+PANELS = {
+    "steps": Panel("classes_seen", "classes", "classes seen", "kind",
+                   "After each step a new student learns from the images of all classes seen.", True),
+    "labels": Panel("label_high", "bytes", "label storage", "ipc", FRONTIER, True),
+    "ipc": Panel("ipc", "ipc", "images per class", "kind", "Lines: the best label choice of each method."),
+    "bytes": Panel("bytes", "bytes", "images + labels + frozen backbones", None, f"All images per class. {FRONTIER}"),
+    "time": Panel("seconds_total", "seconds", "wall time of all cells behind a student", None,
+                  f"All images per class. {FRONTIER}"),
+}  # fmt: skip
 
 
-def duration(seconds: float) -> str:
-    """``12 s``, ``3.4 min``, ``2.1 h``."""
-    unit, factor = ("s", 1) if seconds < 60 else ("min", 60) if seconds < 3600 else ("h", 3600)
-    return f"{seconds / factor:,.3g} {unit}"
+def of_board(rows: pd.DataFrame, records: pd.DataFrame) -> Iterator[Chart]:
+    """Return the charts of one data set; rows without an accuracy are in none."""
+    known = rows[rows["top1_mean"].notna()]
+    known = known.assign(
+        **{name: 100 * known[f"top1_{name}"] for name in ("mean", "low", "high")},
+        bytes=known[["image_bytes", "label_high", "public_bytes"]].sum(axis=1, skipna=False),
+        kind=pd.Categorical(known["labels"].map(_kind), list(KINDS)),
+    )
+    distilled = known[known["ipc"].notna()]
+    printed = published.load()
+    printed = printed[(printed["dataset"] == rows["dataset"].iloc[0]) & (printed["variant"] == "")]
+    printed = printed.assign(label_high=printed["label_bytes"].fillna(printed["printed_bytes"]), mean=printed["value"])
+    styles = looks([*known["method"], *printed["method"]])
+    yield from _students(distilled, styles)
+    varying = [name for name in PLACE if known[name].nunique() > 1]
+    parts = sorted((part for _, part in distilled.groupby(PLACE)), key=len, reverse=True)
+    for turn, part in enumerate(parts):
+        first = part.iloc[0]
+        full = known[known["ipc"].isna() & (known[PLACE] == first[PLACE]).all(axis=1)]
+        fits = printed["runs_as"].map(first["protocol"].startswith).astype(bool) & printed["label_high"].notna()
+        theirs = printed[fits & (printed["student"] == first["student"])].drop_duplicates(["method", "ipc", "mean"])
+        tail = "-" + slug("-".join(str(first[name]) for name in varying)) if turn else ""
+        for name, panel in PANELS.items():
+            if panel.everywhere or not turn:
+                for one in _panels(name, panel, part, full, theirs, styles, records):
+                    yield one._replace(name=f"{one.name}{tail}")
+    if parts:
+        weights = parts[0][["method", "labels", "ipc"]].assign(bytes=parts[0]["label_high"]).dropna()
+        if weights["ipc"].nunique() > 1 and (weights["bytes"] > 0).any():
+            yield storage(weights, parts[0].groupby("ipc")["image_bytes"].mean().dropna())
+        yield from _classes(parts[0], styles, records)
 
 
-def set_scale(axes: Axes, axis: str, kind: str, values: pd.Series) -> None:
-    """Set up the axis ``x`` or ``y`` for values: ``bytes`` (0 too), ``seconds``, ``ipc``, ``classes``, ``percent``."""
-    low, high = float(values.min()), float(values.max())
-    if kind == "percent":  # of means: intervals may leave the axis, and small differences look small
-        room = max(0.05 * (high - low) + 0.5, (SPAN - high + low) / 2)
-        getattr(axes, f"set_{axis}lim")(max(0.0, low - room), min(100.6, high + room))
-        return
-    places = {"bytes": BYTES, "seconds": SECONDS}.get(kind, sorted(set(values)))
-    scale: dict[str, Any] = {"value": "linear" if kind == "classes" else "log"}
-    if kind == "bytes":
-        scale = {"value": "symlog", "linthresh": 1024, "linscale": 0.6}
-    getattr(axes, f"set_{axis}scale")(**scale)
-    if kind == "bytes":  # none of 0 bytes: begin at the first tick below
-        least = max(place for place in BYTES if place <= low)
-        top = 1.3 * max(high, 10 * least, 1024)
-        getattr(axes, f"set_{axis}lim")(-120 if least == 0 else 0.8 * least, top)
-        places = [place for place in BYTES if least <= place <= top]
-    elif kind == "seconds":
-        places = [place for place in SECONDS if low / 10 <= place <= 10 * high]
-        getattr(axes, f"set_{axis}lim")(0.7 * low, 1.4 * high)
-    word = {"bytes": lambda at: round_size(int(at)) if at else "0", "seconds": duration}.get(kind, "{:,.0f}".format)
-    places = sorted(places[:: -max(1, -(-len(places) // 8))])  # of many every second or third
-    getattr(axes, f"set_{axis}ticks")(places, [word(place) for place in places])
-    getattr(axes, f"{axis}axis").minorticks_off()
+def _kind(labels: str) -> str:
+    """``hard``, ``stored`` or ``online`` (a model labels any view)."""
+    return labels if labels == "hard" else "stored" if labels.startswith(("stored:", "static:")) else "online"
 
 
-def lines(
-    points: pd.DataFrame, looks: Mapping[str, Look], kinds: tuple[str, str], reference: pd.Series, step: bool = False
-) -> Canvas:
-    """Draw a line per ``line`` of ``points``, named at its end.
+def _panels(
+    name: str, panel: Panel, rows: pd.DataFrame, full: pd.DataFrame, printed: pd.DataFrame,
+    styles: Mapping[str, Look], records: pd.DataFrame,
+) -> Iterator[Chart]:  # fmt: skip
+    """Accuracy against a column.
 
     Args:
-        points: ``line``, ``x``, ``y``, ``low`` and ``high`` (of an interval, or NaN), and ``kind``: empty on the line,
-            ``pale`` and ``hollow`` apart from it.
-        kinds: of the axes, see :func:`set_scale`.
-        reference: x → y, a dashed line; a single value goes all the way.
-        step: a line keeps its height up to the next mark, and after the last.
+        rows: of one student under one protocol; full: of the whole training set; printed: by papers.
     """
-    from matplotlib.figure import Figure as Canvas
-
-    canvas = Canvas()
-    axes = canvas.subplots()
-    set_scale(axes, "x", kinds[0], points["x"])
-    set_scale(axes, "y", kinds[1], pd.concat([points["y"], reference]))
-    word = "{:.1f}".format if kinds[1] == "percent" else lambda value: round_size(int(value))
-    ends = []
-    for name in sorted(set(points["line"]), key=lambda line: (looks[line].order, looks[line].name, line)):
-        look, own = looks[name], points[points["line"] == name]
-        drawn: dict[str, Any] = {"color": look.colour, "zorder": look.order, "label": look.name}
-        on = own[own["kind"] == ""].sort_values("x")
-        if step and len(on):
-            axes.step([*on["x"], axes.get_xlim()[1]], [*on["y"], on["y"].iloc[-1]], where="post", **drawn)
-        axes.plot(on["x"], on["y"], look.marker + "-" * (not step), **drawn)
-        if len(bars := on[on["low"].notna()]):
-            lengths = [bars["y"] - bars["low"], bars["high"] - bars["y"]]
-            axes.errorbar(bars["x"], bars["y"], lengths, fmt="none", ecolor=look.colour, elinewidth=0.8, alpha=0.5)
-        for kind, apart in own[own["kind"] != ""].groupby("kind"):
-            axes.plot(apart["x"], apart["y"], look.marker, **drawn, **MARKS[kind])
-        for one in (on.tail(1) if len(on) else own).itertuples():
-            ends.append((one.y, f"{'† ' * (one.kind == 'hollow')}{short(look.name)} {word(one.y)}", look.colour))
-    if len(reference):
-        dashed: dict[str, Any] = {"color": GREY, "linestyle": (0, (5, 3)), "linewidth": 1, "zorder": 1}
-        if len(reference) == 1:
-            axes.axhline(reference.iloc[0], **dashed)
-        else:
-            axes.plot(reference.index, reference, **dashed)
-        ends.append((reference.iloc[-1], f"{reference.name} {word(reference.iloc[-1])}", GREY))
-    _name_lines(axes, ends)
-    return canvas
-
-
-def _name_lines(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Write (height, text, colour) of each line beside its end; many make the figure higher, for none may touch."""
-    canvas = axes.get_figure(root=True)
-    assert canvas is not None
-    usual = canvas.get_figheight()
-    canvas.set_figheight(max(usual, usual * APART * (len(ends) + 2)))
-    canvas.subplots_adjust(right=0.965 - LETTER * max((len(text) for _, text, _ in ends), default=0))
-    apart = APART * usual / canvas.get_figheight()
-    invert = axes.transData + axes.transAxes.inverted()
-    order = sorted(((float(invert.transform((1, at))[1]), text, colour) for at, text, colour in ends), reverse=True)
-    places: list[float] = []
-    for at, _, _ in order:
-        places.append(min(at, places[-1] - apart if places else 1.0))
-    for index in range(len(places) - 1, -1, -1):  # pushed below the axes: move up again
-        places[index] = max(places[index], places[index + 1] + apart if index + 1 < len(places) else 0.0)
-    for place, (at, text, colour) in zip(places, order, strict=True):
-        arrow = {"arrowstyle": "-", "color": colour, "lw": 0.7, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)}
-        axes.annotate(
-            text, (1.0, at), (1.03, place), "axes fraction", "axes fraction", color=colour, va="center", size=9,
-            weight="bold", annotation_clip=False, arrowprops=arrow if abs(place - at) > apart / 2 else None,
+    first, reference, by = rows.iloc[0], full["mean"].nlargest(1), [panel.by] if panel.by else []
+    up = "top-1 accuracy" if first["metric"] == "top-1" else first["metric"]
+    fewest, most = rows["n"].min(), rows["n"].max()
+    sets = str(most) if most == fewest else f"{fewest}–{most}"
+    bars = f", bars 95 % intervals where n ≥ {FEWEST}" if most >= FEWEST else ""
+    foot = (f"Marks: means of n = {sets} distilled sets{bars}. Student {first['student']}, protocol "
+            f"{first['protocol']}, version {first['protocol_version']}.")  # fmt: skip
+    if name == "steps":
+        by, up = ["ipc", *by], "top-1 on the classes seen"
+        rows, reference = by_step(rows, records), by_step(full, records).set_index(panel.across)["mean"]
+    rows = rows[rows[panel.across].notna()]
+    if rows[panel.across].nunique() < (2 if name == "ipc" else 1):
+        return
+    groups: Any = rows.groupby(by, observed=True) if by else [((), rows)]
+    for key, part in groups:
+        words = ", ".join(KINDS.get(value) or f"{plural(value, 'image')} per class" for value in key)
+        stem = [f"ipc{value}" if column == "ipc" else value for column, value in zip(by, key, strict=True)]
+        caption = f"{panel.said} {foot}"
+        points = on_lines(part, panel.across)
+        # more bars would hide the lines of steps
+        drawn = (points["n"] >= FEWEST) & ((name != "steps") | (points[panel.across] == points[panel.across].max()))
+        points[["low", "high"]] = points[["low", "high"]].where(drawn)
+        if name == "labels":
+            theirs = printed[printed["ipc"] == key[0]].assign(kind="hollow")
+            points = pd.concat([points, theirs]) if len(theirs) else points
+            caption = caption.replace(FRONTIER, f"{FRONTIER} Hollow: † published.") if len(theirs) else caption
+            for one in part[(part["label_high"] <= BUDGET) & with_baseline(part)].nlargest(1, "mean").itertuples():
+                best = f"{styles[one.method].name}, {one.labels}, {one.mean:.1f} %"
+                said = f"Best mean within {round_size(BUDGET)}, of labels with a measured baseline: {best}."
+                caption = f"{said} {caption}"
+        points = points.rename(columns={"method": "line", panel.across: "x", "mean": "y"})
+        yield Chart(
+            "-".join([name, *stem]), f"Accuracy against {panel.label}{', ' * bool(words)}{words}", caption,
+            (words or f"against {panel.label}").capitalize(), "line" if name in ("steps", "ipc") else "step",
+            points[["line", "x", "y", "low", "high", "kind"]].astype({"x": "float64"}), styles,
+            (panel.kind, panel.label), ("percent", f"{up} (%)"), reference.rename("Full data"),
         )  # fmt: skip
 
 
-def heat_map(values: pd.DataFrame, looks: Mapping[str, Look], by_column: bool) -> Canvas:
-    """Draw a table of percentages, a row per method.
+def on_lines(rows: pd.DataFrame, across: str) -> pd.DataFrame:
+    """Sort rows; a line joins the best label choices of a method, or those no cheaper one reaches (else pale)."""
+    if across in ("classes_seen", "ipc"):
+        return rows.sort_values("mean").groupby(["method", across]).tail(1).sort_values(across).assign(kind="")
+    ordered = rows.sort_values([across, "mean"], ascending=[True, False])
+    best = ordered.groupby("method")["mean"].cummax().groupby(ordered["method"]).shift(fill_value=-1.0)
+    return ordered.assign(kind=(ordered["mean"] > best).map({True: "", False: "pale"}))
 
-    Args:
-        by_column: colours go from a column's worst to its best; else from the worst to the best of all.
+
+def by_step(rows: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
+    """Average after each step (``classes_seen``) over students, then over distilled sets, with intervals from these."""
+    steps = records[["cell", "seed", "steps"]].explode("steps").dropna(subset=["steps"])
+    steps = steps.assign(classes_seen=steps["steps"].str[0], value=100 * steps["steps"].str[1].astype("float64"))
+    place = ["method", "labels", "ipc", "kind", "classes_seen"]
+    own = rows[[*place[:-1], "cells"]].explode("cells").merge(steps, left_on="cells", right_on="cell")
+    sets = own.groupby([*place, "seed"], dropna=False, observed=True)["value"].mean()
+    means = sets.groupby(level=place, dropna=False, observed=True).agg(mean="mean", n="size", std="std").reset_index()
+    half = stdtrit(means["n"] - 1, 0.975) * means["std"] / means["n"] ** 0.5
+    return means.assign(low=means["mean"] - half, high=means["mean"] + half)
+
+
+def _classes(rows: pd.DataFrame, styles: Mapping[str, Look], records: pd.DataFrame) -> Iterator[Chart]:
+    """Accuracies per class where predictions were kept, a heat map per IPC."""
+    own = rows.sort_values("mean", ascending=False).reset_index(names="row")[["row", "ipc", "method", "cells"]]
+    own = own.explode("cells").merge(
+        records[records["predictions"] != ""], left_on="cells", right_on="cell", suffixes=("", "_")
+    )
+    own = own[own["row"] == own.groupby(["ipc", "method"])["row"].transform("first")]  # the best labels of a method
+    kept = {
+        cell: one for file, cells in own.groupby("predictions")["cell"] for cell, one in load(Path(file), cells).items()
+    }
+    right = {  # of class-incremental evaluations the last step counts
+        cell: 100 * np.bincount(true, np.atleast_2d(guess)[-1] == true) / np.bincount(true)
+        for cell, (guess, true) in kept.items()
+    }
+    for ipc, part in own[own["cell"].isin(right)].groupby("ipc"):
+        table = pd.DataFrame([right[cell] for cell in part["cell"]]).groupby(part["method"].tolist()).mean()
+        head, said = (
+            f"{plural(ipc, 'image')} per class",
+            "Percent of the test images of each class, under the best labels of a method.",
+        )
+        yield Chart(
+            f"classes-ipc{ipc}", f"Accuracy per class, {head}", said, head, "classes", table, styles, ("", "class")
+        )
+
+
+def _students(rows: pd.DataFrame, styles: Mapping[str, Look]) -> Iterator[Chart]:
+    """Students × methods under the protocol that has most students, a heat map per IPC."""
+    students = rows.groupby("protocol")["student"].nunique()
+    if not len(students) or students.max() < 2:
+        return
+    said = "Means in percent under the best labels of a method; colours from a student's worst to its best."
+    for ipc, part in rows[rows["protocol"] == students.idxmax()].groupby("ipc"):
+        table = part.pivot_table(index="method", columns="student", values="mean", aggfunc="max")
+        head, caption = f"{plural(ipc, 'image')} per class", f"{said} Protocol {students.idxmax()}."
+        yield Chart(f"students-ipc{ipc}", f"Students and methods, {head}", caption, head, "students", table, styles)
+
+
+def storage(weights: pd.DataFrame, images: pd.Series) -> Chart:
+    """Label bytes (rows of method, labels, ipc, bytes) and, dashed, the bytes of the images (by IPC) against IPC.
+
+    Methods whose labels weigh (nearly) the same share the line of a label choice; hard labels of no bytes have none.
     """
-    import seaborn
-    from matplotlib.figure import Figure as Canvas
-
-    order = sorted(values.index, key=lambda method: (looks[method].order, looks[method].name, method), reverse=True)
-    values = values.loc[order].rename(index=lambda one: short(looks[one].name), columns=lambda one: short(str(one)))
-    few = len(values.columns) <= ANNOTATED
-    canvas = Canvas(figsize=(5.2, 1.2 + 0.34 * len(values)), layout="constrained")
-    span = (values.max() - values.min()).where(lambda width: width > 0, 1.0)
-    axes = seaborn.heatmap(
-        (values - values.min()) / span if by_column else values, ax=canvas.subplots(), annot=values if few else None,
-        fmt=".1f" if len(values.columns) < 8 else ".0f", cmap=seaborn.light_palette(PALETTE[0], as_cmap=True),
-        cbar=not by_column, cbar_kws={"label": "accuracy (%)"}, linewidths=1 if few else 0, linecolor="none",
-        annot_kws={"size": 9}, rasterized=not few, xticklabels=len(values.columns) <= COLUMNS,
+    table = weights.assign(labels=weights["labels"].str.partition(" of ")[0], bytes=weights["bytes"].astype(float))
+    table = table.pivot_table(index=["labels", "method"], columns="ipc", values="bytes")
+    table = table[table.max(axis=1) > 0]
+    table = table[~np.log2(table).mul(4).round().reset_index("labels").duplicated().to_numpy()]  # within a fifth
+    choices = table.index.get_level_values("labels")
+    table.index = pd.Index([f"{labels} ({method})" if (choices == labels).sum() > 1 else labels
+                            for labels, method in table.index], name="line")  # fmt: skip
+    table = table.loc[table.max(axis=1).nlargest(HEAVIEST).index]
+    styles = {name: Look(name, PALETTE[turn % len(PALETTE)], MARKERS[turn % len(MARKERS)])
+              for turn, name in enumerate(table.index)}  # fmt: skip
+    points = table.rename_axis(columns="x").stack().dropna().rename("y").reset_index()
+    points = points.assign(low=np.nan, high=np.nan, kind="")
+    said = "Measured bytes of what a student needs beside images and hard labels. Dashed: the encoded images."
+    return Chart(
+        "storage", "Label storage against images per class", said, "Label storage", "line", points, styles,
+        ("ipc", "images per class"), ("bytes", "label storage"), images.astype("float64").rename("images"),
     )  # fmt: skip
-    axes.grid(visible=False)
-    axes.tick_params(length=0)
-    axes.tick_params("y", rotation=0)
-    axes.tick_params("x", rotation=30 if len("".join(values.columns)) > 42 else 0)
-    axes.set(xlabel="", ylabel="")
-    return canvas

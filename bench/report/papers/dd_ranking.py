@@ -21,46 +21,38 @@ import pandas as pd
 
 from bench.planning.plan import baselines
 
-WEIGHT = 0.5  # w and g: DD-Ranking's defaults
 HARD = "hard"
 _PROTOCOL = ["suite", "dataset", "protocol", "protocol_version", "protocol_digest", "data_digest", "student"]
 _RECIPE = ["suite", "dataset", "recipe", "ipc", "student", "method", "labels"]
 
 
-def label_robust(hlr: Any, ior: Any) -> Any:
-    """LRS of differences of fractions."""
-    return normalized(WEIGHT * ior - (1 - WEIGHT) * hlr)
+def score(gained: Any, lost: Any) -> Any:
+    """LRS of IOR and HLR, ARS of the IOR with and the negative IOR without augmentation; both weigh a half.
 
-
-def augmentation_robust(with_augmentation: Any, without: Any) -> Any:
-    """ARS of improvements over random, as differences of fractions."""
-    return normalized(WEIGHT * with_augmentation + (1 - WEIGHT) * without)
-
-
-def normalized(value: Any) -> Any:
-    """Weighted difference of accuracies in [-1, 1] as a score in [0, 1]; no difference is 0.269."""
-    return (np.exp(value) - np.exp(-1)) / (np.e - np.exp(-1))
+    No difference is 0.269.
+    """
+    return (np.exp((gained - lost) / 2) - np.exp(-1)) / (np.e - np.exp(-1))
 
 
 def add_scores(rows: pd.DataFrame) -> pd.DataFrame:
     """Add ``hlr``, ``ior``, ``lrs`` and ``ars``; NaN where a run that a score takes is missing."""
     distilled = rows["ipc"].notna() & ~rows["base"].isin(baselines())
-    full = _beside(rows, rows[rows["ipc"].isna()], _PROTOCOL)["top1_mean"]
+    top1 = rows["top1_mean"].where(distilled)
     hard = rows[(rows["labels"] == HARD) & rows["sets"].astype(bool)]
-    hlr = (full - _beside(rows, hard, [*_PROTOCOL, "ipc", "sets"])["top1_mean"]).where(distilled)
+    real = _beside(rows, rows[rows["ipc"].isna()], _PROTOCOL)["top1_mean"].where(distilled)
+    hlr = real - _beside(rows, hard, [*_PROTOCOL, "ipc", "sets"])["top1_mean"]
     random = _beside(rows, rows[rows["method"].isin(baselines())], [*_PROTOCOL, "ipc", "labels"])
-    models = zip(
-        rows["labels"], rows["labellers"], random["labellers"], rows["changed"], random["changed"], strict=True
-    )
     # with other settings of its own, a label model has the same name on random images
-    same = [labels == HARD or (isinstance(b, frozenset) and bool(a & b)) or c == d for labels, a, b, c, d in models]
-    ior = (rows["top1_mean"] - random["top1_mean"]).where(distilled & np.array(same, bool))
-    known = rows.assign(ior=ior)[rows["recipe"] != ""]
-    without = _beside(rows, known[~known["augmented"]], _RECIPE, "ior")["ior"].where(rows["augmented"])
-    return rows.assign(hlr=hlr, ior=ior, lrs=label_robust(hlr, ior), ars=augmentation_robust(ior, without))
+    same = [labels == HARD or (isinstance(b, frozenset) and bool(a & b)) or c == d
+            for labels, a, b, c, d in zip(rows["labels"], rows["labellers"], random["labellers"], rows["changed"],
+                                          random["changed"], strict=True)]  # fmt: skip
+    ior = (top1 - random["top1_mean"]).where(np.array(same, bool))
+    known = rows.assign(top1_mean=ior)[rows["recipe"] != ""]
+    without = _beside(rows, known[~known["augmented"]], _RECIPE)["top1_mean"].where(rows["augmented"])
+    return rows.assign(hlr=hlr, ior=ior, lrs=score(ior, hlr), ars=score(ior, -without))
 
 
-def _beside(rows: pd.DataFrame, others: pd.DataFrame, on: list[str], value: str = "top1_mean") -> pd.DataFrame:
-    """Value, label models and changes of that of ``others`` which agrees with each row in some columns."""
-    found = others[list(dict.fromkeys([*on, value, "labellers", "changed"]))].drop_duplicates(on, keep="last")
+def _beside(rows: pd.DataFrame, others: pd.DataFrame, on: list[str]) -> pd.DataFrame:
+    """Mean, label models and changes of that of ``others`` which agrees with each row in some columns."""
+    found = others[list(dict.fromkeys([*on, "top1_mean", "labellers", "changed"]))].drop_duplicates(on, keep="last")
     return rows[on].merge(found, on=on, how="left").set_index(rows.index)

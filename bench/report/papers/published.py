@@ -19,14 +19,14 @@ Papers report the best epoch on the test set; the benchmark's headline is the la
 
 from __future__ import annotations
 
-import shlex
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from bench.api import architectures, catalogue, registry
+from bench.api import catalogue, registry
 from bench.errors import UserError
 from bench.format import NONE, escape, markdown_table, percent, plain, points, size, superscript, unbroken
 from bench.planning.label_choices import parse
@@ -36,6 +36,8 @@ from bench.report.rows import records
 FILE = Path(__file__).parents[3] / "leaderboards" / "published.csv"  # a wheel puts it beside `bench`, too
 SETTING = ["method", "variant", "dataset", "ipc", "student"]  # what two sources can disagree about
 _COUNTS = ("ipc", "unchecked", "recipe_known", "can_run", "label_bytes", "label_assumed", "printed_bytes")
+_MEASURED = ["labels", "protocol", "protocol_version", "n", "top1_mean", "top1_std", "top1_low", "top1_high",
+             "oracle_mean", "label_bytes"]  # fmt: skip
 NOTES = f"""\
 † Printed by others: the best epoch on the test set, as papers report it. Where sources disagree, each has its line; ?:
 not compared with its source. **Measured**: here, under the same recipe: mean ± standard deviation (sets) of the last
@@ -57,32 +59,23 @@ def load() -> pd.DataFrame:
     except OSError:
         raise UserError(f"{FILE} is not there; expected beside the benchmark's packages: install it again") from None
     frame["printed"] = frame["value"] + ("±" + frame["std"]).where(frame["std"] != "", "")
-    numbers = frame[[*_COUNTS, "value", "std"]].apply(pd.to_numeric)
-    return frame.assign(**numbers).astype(dict.fromkeys(_COUNTS, "Int64") | {"value": "float64", "std": "float64"})
+    types = dict.fromkeys(_COUNTS, "Int64") | {"value": "float64", "std": "float64"}
+    return frame.assign(**frame[list(types)].apply(pd.to_numeric)).astype(types)
 
 
 def numbers(frame: pd.DataFrame) -> pd.DataFrame:
     """Pool numbers to one row per setting and value, whoever prints it; that with a standard deviation stands for all.
 
-    ``source``, ``source_title``, ``storage``, ``note`` and ``protocol`` become tuples of all; methods, variants and
-    students in the order of the file.
+    ``source``, ``source_title``, ``storage``, ``note`` and ``protocol`` become tuples of all.
     """
-    place = [*SETTING, "value"]
-    frame = frame.assign(order=range(len(frame)))
-    for number, key in enumerate((["method"], ["method", "variant"], ["student"])):
-        frame[f"at{number}"] = frame.groupby(key, sort=False).ngroup()
-    frame["label_bytes"] = frame["label_bytes"].fillna(frame.groupby(place)["label_bytes"].transform("first"))
-    place.append("label_bytes")
+    place = [*SETTING, "value", "label_bytes"]
+    known = frame.groupby(place[:-1])["label_bytes"].transform("first")
+    frame = frame.assign(label_bytes=frame["label_bytes"].fillna(known)).sort_values("std", key=pd.isna, kind="stable")
     said = ("source", "source_title", "storage", "note", "protocol")
-    pooled = frame.groupby(place, dropna=False, sort=False).agg(
-        **{name: (name, lambda own: tuple(dict.fromkeys(filter(None, own)))) for name in said},
-        **{
-            name: (name, how) for name, how in (("unchecked", "min"), ("label_assumed", "max"), ("recipe_known", "max"))
-        },
-    )
-    first = frame.sort_values(["std", "order"], na_position="last").drop_duplicates(place)
-    found = first.drop(columns=list(pooled)).merge(pooled.reset_index(), on=place)
-    return found.sort_values(["at0", "at1", "at2", "ipc", "order"]).reset_index(drop=True)
+    how: dict[str, Any] = {name: "first" for name in frame if name not in place}
+    how |= {name: lambda own: tuple(dict.fromkeys(filter(None, own))) for name in said}
+    how |= {"unchecked": "min", "label_assumed": "max", "recipe_known": "max"}
+    return frame.groupby(place, dropna=False, sort=False).agg(how).reset_index().sort_values(place, ignore_index=True)
 
 
 def beside(frame: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
@@ -92,16 +85,16 @@ def beside(frame: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     the newest version's, then the largest.
     """
     found, place = numbers(frame), ["method", "dataset", "ipc", "student"]
+    own = [board_labels(*one) for one in found[["method", "labels_as"]].itertuples(index=False)]
+    found = found.assign(at=found.index, measured_labels=pd.Series(own, dtype="str"))
     official = rows["protocol"].map(lambda one: one.startswith(OFFICIAL) and unchanged(one) == one).astype(bool)
-    ours = rows[official & (rows["n"] > 0) & rows["ipc"].notna()].astype({"n": "Int64"}).set_index(place)
-    ours = ours[["protocol", "protocol_version", "labels", "n", "top1_mean", "top1_std", "top1_low", "top1_high",
-                 "oracle_mean", "label_bytes"]].add_prefix("measured_")  # fmt: skip
-    both = found.reset_index(names="at").merge(ours.reset_index(), on=place)
-    fits = [not one.variant and one.measured_protocol.startswith(one.runs_as)
-            and one.measured_labels == board_labels(one.method, one.labels_as)
-            for one in both.itertuples()]  # fmt: skip
-    both = both[pd.Series(fits, both.index, dtype=bool)].sort_values(["measured_protocol_version", "measured_n"])
-    found = found.join(both.drop_duplicates("at", keep="last").set_index("at")[list(ours)])
+    ours = rows.loc[official & (rows["n"] > 0) & rows["ipc"].notna(), [*place, *_MEASURED]]
+    ours = ours.rename(columns={name: f"measured_{name}" for name in _MEASURED}).astype({"measured_n": "Int64"})
+    both = found[found["variant"] == ""].merge(ours, on=[*place, "measured_labels"])
+    fits = [one.measured_protocol.startswith(one.runs_as) for one in both.itertuples()]
+    both = both[np.array(fits, bool)].sort_values(["measured_protocol_version", "measured_n"]).set_index("at")
+    names = [name for name in ours if name not in found]
+    found = found.join(both.loc[~both.index.duplicated(keep="last"), names])
     return found.assign(delta=100 * found["measured_top1_mean"].astype("float64") - found["value"])
 
 
@@ -112,41 +105,6 @@ def board_labels(method: str, choice: str) -> str | None:
         return None
     info = registry.method(method).info
     return parse(choice, info).title(info.labels)
-
-
-def obstacle(one: Any) -> str:
-    """Tell why the benchmark can't measure a published setting; empty where it can."""
-    if one.variant:
-        return "a changed method"
-    if one.method not in registry.method_names():
-        return f"no plug-in {one.method}"
-    if one.dataset not in catalogue.names():
-        return f"no data set {one.dataset}"
-    try:
-        architectures.check(one.student)
-    except UserError:
-        return f"no student {one.student}"
-    return "" if one.can_run else "its recipe is not known well enough"
-
-
-def commands(frame: pd.DataFrame) -> list[str]:
-    """Commands that measure published settings, as few as make no other setting.
-
-    Settings that the benchmark can't measure come in none.
-    """
-    frame = frame[[not obstacle(one) for one in frame.itertuples()]]
-    request = ["method", "dataset", "runs_as", "labels_as"]
-    scales = frame.groupby([*request, "student"], sort=False)["ipc"].agg(
-        lambda own: ",".join(map(str, sorted(set(own))))
-    )
-    grids = scales.reset_index().groupby([*request, "ipc"], sort=False)["student"].agg(",".join)
-    found = []
-    for (method, dataset, protocol, labels, ipc), students in grids.items():
-        options = {"methods": method, "dataset": dataset, "ipc": ipc, "students": students, "protocol": protocol}
-        options |= {} if labels == "native" else {"labels": labels}
-        words = (f"--{flag} {shlex.quote(word)}" for flag, word in options.items())
-        found.append("python -m bench run " + " ".join(words))
-    return found
 
 
 def texts(one: Any) -> tuple[str, str, str, str]:
