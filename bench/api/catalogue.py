@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -100,14 +99,6 @@ class DatasetPlugin(ABC):
                 for one in ((classes, train, test), expected)
             )
             raise UserError(f"{self.name} has {found}, not {wanted} as its facts say; get or build the data again")
-
-    def build(self, source: Path, root: Path, progress: Callable[[int, int], None]) -> None:
-        """Make the files of the data set below ``root`` from ``source``.
-
-        Raises:
-            UserError: it is not one that is built, or the source is not what it takes.
-        """
-        raise UserError(f"{self.name} is not built from a source; leave out --source")
 
 
 def own_folder(kind: Literal["cache", "config"]) -> Path | None:

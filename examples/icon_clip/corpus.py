@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.errors import UserError
-from bench.kit.data.icon_sets import rasterise_many
 from examples.icon_clip.captions import one_name
 from examples.icon_clip.pairs import training_pairs
+from examples.icons_100.package import rasterise_many
 
 SIZE = 32
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as PIL makes grey

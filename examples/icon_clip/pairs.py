@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.kit.data.icon_sets import Icon, IconPackage, read_package
-from bench.kit.data.icons import ICONS_100, UNSEEN_FAMILIES, family
+from examples.icons_100.build import ICONS_100, UNSEEN_FAMILIES, family
+from examples.icons_100.package import Icon, IconPackage, read_package
 
 # Other words for an icons-100 concept: their icons are held out as well.
 SYNONYMS = {

@@ -24,7 +24,6 @@ from bench.api import Dataset, DatasetInfo, TeacherSpec, seed_for
 from bench.errors import UserError
 from bench.kit.data.dataset import Resident
 from bench.kit.data.decoding import decode_all
-from bench.kit.data.icons import SIZE
 from bench.kit.data.listing import list_classes
 from methods.segmentation.config import MASKS, POINTS, SHRINKS, TASK
 from methods.segmentation.masks import channels_of
@@ -35,6 +34,7 @@ Mask = NDArray[np.bool_]
 # concepts of icons-100 that nearly every set draws as one closed shape
 CLASSES = ("apple", "bell", "book", "camera", "car", "cloud", "gift", "heart", "lock", "star")
 
+SIZE = 64  # pixels of the icons of icons-100
 PAPER = 208  # grey from which on a pixel of an icon is ground
 SMALLEST_STICKER = 0.12  # of the icon's square; smaller ones are a stroke, not a thing
 SIDES = (18, 34)  # pixels of a sticker's longer side, from and below, in a scene of 64

@@ -14,14 +14,14 @@ import torch
 
 from bench.errors import UserError
 from bench.kit.clip.loading import ICON_CLIP_FOLDER, load_clip_folder
-from bench.kit.data.icons import ICONS_100
 from examples.icon_clip import train
 from examples.icon_clip.augment import augment, normalise
 from examples.icon_clip.captions import CLIP_PROMPTS, SHORT_PROMPTS, Captions, one_name, phrases
 from examples.icon_clip.corpus import Corpus, read_corpus
 from examples.icon_clip.pairs import touches_icons_100, training_pairs
 from examples.icon_clip.train import TrainingConfig, contrastive_loss
-from tests.kit.test_icons import square, write_package
+from examples.icons_100.build import ICONS_100
+from tests.examples.test_icons_100 import square, write_package
 
 ROOT = Path(__file__).parents[2]
 

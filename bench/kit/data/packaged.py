@@ -69,13 +69,6 @@ class Packaged(DatasetPlugin):
             has, lacks = (", ".join(f"{n} {kind}" for kind, n in counts.items()) for counts in (found, expected))
             raise UserError(f"{self.locate(root)}: holds {has}, expected {lacks} of {self.name}; unpack it again")
 
-    def build(self, source: Path, root: Path, progress: Callable[[int, int], None]) -> None:
-        if self.name != "icons-100":
-            super().build(source, root, progress)
-        from bench.kit.data.icons import build_icons_100
-
-        build_icons_100(source, root / "icons-100", progress)
-
     def _folder(self, root: Path) -> Path:
         source = self.source
         for place in source.places:

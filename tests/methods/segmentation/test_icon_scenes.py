@@ -157,7 +157,7 @@ def test_the_set_is_read_from_the_folder_of_icons_100(tmp_path: Path) -> None:
 
 def test_missing_icons_are_said_in_one_line(tmp_path: Path) -> None:
     info = catalogue.dataset("icon-scenes")
-    with pytest.raises(UserError, match="bench data icons-100 --source"):
+    with pytest.raises(UserError, match="examples.icons_100.build --source"):
         data.load(info, tmp_path)
     root = draw_icons(tmp_path)
     for file in (root / "icons-100" / "train" / "bell").iterdir():

@@ -1,13 +1,15 @@
 """Build `icons-100`, a set of small images of many classes, from the npm package `@iconify/json`.
 
-    python -m bench data icons-100 --source iconify-json-2.2.535.tgz
+    npm pack @iconify/json@2.2.535
+    python -m examples.icons_100.build --source iconify-json-2.2.535.tgz
 
-The class order is `icons_100.txt`, alphabetical, chosen by hand once from the concepts that the most icon sets
-draw: things that one can point at.
+It takes the package resvg-py. The class order is `bench/kit/data/icons_100.txt`, alphabetical, chosen by hand once from
+the concepts that the most icon sets draw: things that one can point at.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -22,10 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from bench.api.catalogue import default_data_root
 from bench.errors import UserError
-from bench.kit.data.icon_sets import Icon, IconPackage, rasterise_many, read_package
+from bench.kit.data.image_folders import icons_100
+from examples.icons_100.package import Icon, IconPackage, rasterise_many, read_package
 
-ICONS_100: tuple[str, ...] = tuple(Path(__file__).with_name("icons_100.txt").read_text("utf-8").split())
+ICONS_100 = icons_100()
 SIZE = 64
 SMALLEST_TRAIN, SMALLEST_TEST, SMALLEST_CLASS = 50, 10, 75
 
@@ -154,3 +158,23 @@ def _write_images(drawings: Drawings, folder: Path) -> list[str]:
             digest = hashlib.sha256(pixels.tobytes()).hexdigest()  # which no version of a PNG encoder changes
             lines.append(f"{path.relative_to(folder).as_posix()} {digest}")
     return lines
+
+
+def main() -> None:
+    """Build the data set where `--dataset icons-100` finds it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", type=Path, required=True, help="@iconify/json, as .tgz or unpacked folder")
+    parser.add_argument("--data-root", type=Path, help="folder of data sets; default: as of `bench`")
+    options = parser.parse_args()
+    folder = (options.data_root or default_data_root()).expanduser() / "icons-100"
+    try:
+        report = build_icons_100(
+            options.source, folder, lambda done, total: print(f"{done:,} of {total:,} icons drawn")
+        )
+    except UserError as error:
+        parser.exit(2, f"{error}\n")
+    print(f"{folder}: {report['train_images']:,} training and {report['test_images']:,} test images")
+
+
+if __name__ == "__main__":
+    main()

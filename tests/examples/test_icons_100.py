@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.api import catalogue
 from bench.errors import UserError
-from bench.kit.data import icons
-from bench.kit.data.icon_sets import PERMISSIVE, canonical_name, rasterise, read_package, style_words
-from bench.kit.data.icons import ICONS_100, build_icons_100, family, split_of
+from examples.icons_100 import build
+from examples.icons_100.build import ICONS_100, build_icons_100, family, split_of
+from examples.icons_100.package import PERMISSIVE, canonical_name, rasterise, read_package, style_words
 
 pytest.importorskip("resvg_py", reason="drawing icons needs the extra `icons`")
 
@@ -70,9 +69,9 @@ def package(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def two_classes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(icons, "ICONS_100", ("anchor", "apple"))
+    monkeypatch.setattr(build, "ICONS_100", ("anchor", "apple"))
     for name, value in (("SMALLEST_TRAIN", 1), ("SMALLEST_TEST", 1), ("SMALLEST_CLASS", 2)):
-        monkeypatch.setattr(icons, name, value)
+        monkeypatch.setattr(build, name, value)
 
 
 def test_the_class_list_is_a_hundred_sorted_names() -> None:
@@ -81,7 +80,7 @@ def test_the_class_list_is_a_hundred_sorted_names() -> None:
 
 
 def test_importing_the_class_list_needs_no_drawing_library() -> None:
-    code = "import sys; import bench.kit.data.icons; sys.exit('resvg_py' in sys.modules)"
+    code = "import sys; import examples.icons_100.build; sys.exit('resvg_py' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -155,12 +154,16 @@ def test_build(package: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("two_classes")
-def test_the_data_set_builds_itself_and_others_say_that_they_are_not_built(package: Path, tmp_path: Path) -> None:
-    catalogue.plugin("icons-100").build(package, tmp_path / "data", lambda *_: None)
+def test_the_command_writes_where_the_data_set_is_read(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["build", "--source", str(package), "--data-root", str(tmp_path / "data")])
+    build.main()
     assert (tmp_path / "data" / "icons-100" / "icons-100.json").is_file()
-    for name in ("digits", "icon-scenes", "synthetic"):
-        with pytest.raises(UserError, match=f"{name} is not built from a source"):
-            catalogue.plugin(name).build(package, tmp_path / "other", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["build", "--source", str(tmp_path / "no"), "--data-root", str(tmp_path)])
+    with pytest.raises(SystemExit, match="2"):
+        build.main()
+    assert "npm pack @iconify/json" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("two_classes")
@@ -217,4 +220,4 @@ def test_families_keep_a_designer_on_one_side() -> None:
     sides = {split_of(prefix) for prefix in ("fa-solid", "fa6-regular", "fa7-solid", "la")}
     assert sides == {"val"}
     assert family("icon-park-outline") == family("icon-park")
-    assert icons.UNSEEN_FAMILIES < icons.TEST_FAMILIES
+    assert build.UNSEEN_FAMILIES < build.TEST_FAMILIES
