@@ -13,6 +13,7 @@ from torch import Tensor
 from bench.api import FrozenBackbone, LabelSource, Split
 from bench.api.seeds import seed_for
 from bench.kit.data.dataset import Files, Resident
+from bench.kit.data.reading import some
 from bench.kit.views import AugmentedBatch
 from bench.kit.views.draws import Purpose, permutation, uniforms
 
@@ -47,7 +48,7 @@ class ClassIncrementalSplit:
         if isinstance(self.split, Resident):
             return Resident(self.split.pixels[indices], labels)
         assert isinstance(self.split, Files)
-        return Files([self.split.paths[index] for index in indices.tolist()], labels, self.split.workers)
+        return Files(some(self.split.paths, indices), labels, self.split.workers)
 
 
 @final

@@ -30,7 +30,7 @@ VERBS = {
     "export": "export a distilled set as a folder to publish",
     "import": "import a released distilled set, as method external:NAME",
     "check": "run the conformance suite on a method",
-    "data": "describe a data set, or build icons-100",
+    "data": "describe a data set, or pack it for faster reading",
     "doctor": "check the environment, here and on the cluster",
 }
 

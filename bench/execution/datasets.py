@@ -10,7 +10,9 @@ import torch
 from bench.api import Dataset, DatasetInfo, Split, catalogue
 from bench.errors import Unusable, UserError
 from bench.kit import data
-from bench.kit.data.dataset import Resident
+from bench.kit.data import packing
+from bench.kit.data.dataset import FileDataset, Resident
+from bench.kit.data.packing import Progress
 from bench.kit.overlap import Leakage
 from bench.kit.validation import InvalidResult
 
@@ -69,6 +71,19 @@ def describe(name: str, data_root: Path | None) -> dict[str, str]:
         "mean, std": " ".join(f"{value:.4f}" for value in (*mean, *std)),
         **({"problem": copies.refusal} if copies.refusal else {}),
     }
+
+
+def pack(name: str, data_root: Path | None, size: int, progress: Progress) -> Path:
+    """Write a data set of image files as squares of ``size`` pixels below the data root, and return their folder.
+
+    Raises:
+        UserError: it is none of files that are read per batch, the size is too small, or so is the disk.
+    """
+    info, root = catalogue.dataset(name), catalogue.root_of(name, data_root)
+    found = data.load(info, root)
+    if not isinstance(found, FileDataset) or isinstance(found.train, Resident):
+        raise UserError(f"{info.name} is held in memory anyway; leave out --pack")
+    return packing.pack(found, (data_root or catalogue.default_data_root()).expanduser(), size, progress)
 
 
 def _sample(split: Split) -> tuple[tuple[tuple[int, int], tuple[int, int]], list[float], list[float]]:

@@ -76,7 +76,7 @@ def test_help_has_examples_and_imports_no_torch() -> None:
         (["status", "--store", "nowhere"], ["there is no store at nowhere"]),
         (["check", "helo"], ["unknown method 'helo'", "did you mean 'hello'?"]),
         (["data", "imagenet"], ["unknown data set 'imagenet'"]),
-        (["data", "digits", "--source", "x.tgz"], ["is not built from a source"]),
+        (["data", "digits", "--pack", "256"], ["is held in memory anyway"]),
         (["report", "--check", "--out", "nowhere"], ["nothing to report"]),
     ],
 )

@@ -51,7 +51,7 @@ def lines(draw: random.Random, parsers: dict[str, Any], count: int) -> Iterator[
     for _ in range(count):
         verb = draw.choice(safe)
         flags = [flag for action in parsers[verb]._actions for flag in action.option_strings] if verb in parsers else []
-        flags = [flag for flag in flags if flag not in ("--watch", "--follow", "--source")] or ["--x"]  # these wait
+        flags = [flag for flag in flags if flag not in ("--watch", "--follow")] or ["--x"]  # these wait
         words = [verb]
         for _ in range(draw.randrange(5)):
             words.append(draw.choice([draw.choice(flags), draw.choice(NASTY), draw.choice(NASTY)]))

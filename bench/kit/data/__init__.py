@@ -51,7 +51,7 @@ def load(info: DatasetInfo, data_root: Path | None = None, kept: Path | None = N
     from bench.kit.data.dataset import FileDataset
 
     if (found := Contents.load(kept) if kept else scan(info, data_root)) is not None:
-        return FileDataset(info, found)
+        return FileDataset(info, found, kept)
     plugin = catalogue.plugin(info.name)
     root = data_root if data_root is not None else plugin.root(None)
     made = plugin.load(info, root)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import islice
@@ -12,11 +14,14 @@ import torch
 from torch import Tensor
 
 from bench.api import AugmentationConfig, AugmentedBatch, Dataset, DatasetInfo, Split
-from bench.kit.data.contents import CheckedPaths, Contents, Part
+from bench.errors import UserError
+from bench.kit.data.contents import CheckedPaths, Contents
 from bench.kit.data.decoding import check_all, check_varied, decode, decode_all, opened
+from bench.kit.data.packing import Squares, packed_splits, write_squares
 from bench.kit.data.reading import (
     AT_ONCE,
     Cut,
+    Sources,
     cut_centre,
     cut_crops,
     cut_view,
@@ -31,6 +36,8 @@ Device = torch.device | str
 Replay = Sequence[tuple[int, int]]
 Rows = Callable[[int], slice]
 MOST_RESIDENT = 4 * 2**30  # bytes of uint8; Tiny-ImageNet has 1.4e9
+MOST_SHARES = 16  # processes that may share a test
+log = logging.getLogger("bench")
 MOST_CHECKED = 100_000  # files; from here on a broken one is found when it is read
 
 
@@ -121,12 +128,17 @@ class Resident(Split):
 
 @final
 class Files(Split):
-    """A split that is read from image files, again in every epoch."""
+    """A split that is read from files, again in every epoch."""
 
-    def __init__(self, paths: Sequence[Path], labels: Tensor, workers: int | None = None):
-        """Keep the paths of a split; ``workers`` processes read ahead, by default :func:`default_workers`."""
+    def __init__(self, files: Sources, labels: Tensor, workers: int | None = None, shelf: Path | None = None):
+        """Keep the files of a split.
+
+        Args:
+            workers: how many processes read ahead, by default :func:`default_workers`.
+            shelf: the beginning of the paths at which a store keeps its test views, once they are decoded.
+        """
         super().__init__(labels)
-        self.paths = paths
+        self.paths, self.shelf = files, shelf
         self.workers = default_workers() if workers is None else workers
         self._begun: tuple[Any, Iterator[Tensor]] = None, iter(())  # crops that are read ahead: which, and they
 
@@ -157,7 +169,12 @@ class Files(Split):
         self, size: int, device: Device, batch_size: int = 256, indices: Tensor | None = None, whole: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
         groups = _batches(len(self), indices, batch_size)
-        for chosen, pixels in zip(groups, self._read(groups, partial(cut_centre, size, whole), device), strict=True):
+        kept = self._kept(size, whole, sum(map(len, groups)))
+        if kept is not None:
+            made: Iterator[Tensor] = (kept.some(chosen.numpy()).stacked().to(device) for chosen in groups)
+        else:
+            made = self._read(groups, partial(cut_centre, size, whole), device)
+        for chosen, pixels in zip(groups, made, strict=True):
             yield pixels, self.labels[chosen].to(device, non_blocking=True)
 
     def crops(
@@ -180,8 +197,25 @@ class Files(Split):
         cut = partial(cut_crops, config, len(self), count)
         return read_pieces(self.paths, indices.split(AT_ONCE), cut, self.workers)
 
+    def _kept(self, size: int, whole: bool, wanted: int) -> Squares | None:
+        """Return the test views that a store keeps, and write them where a good part of them is ``wanted``."""
+        if self.shelf is None:
+            return None
+        path = self.shelf.with_name(f"{self.shelf.name}-{size}{'-whole' if whole else ''}.u8")
+        try:
+            if not path.exists():
+                if wanted * MOST_SHARES < len(self):
+                    return None
+                if shutil.disk_usage(path.parent).free < 2 * 3 * size**2 * len(self):
+                    raise UserError(f"{path.parent}: test images at {size} px would take half of the free space")
+            return write_squares(path, Files(self.paths, self.labels, self.workers), size, whole)
+        except (OSError, UserError) as error:  # a broken image is named again when it is read
+            log.warning("each cell decodes the test images anew: %s", error)
+            return None
+
     def image(self, index: int) -> Tensor:
-        return decode(self.paths[index])
+        found = self.paths[index]
+        return found if isinstance(found, Tensor) else decode(found)
 
     def _read(self, groups: Sequence[Tensor], cut: Cut, device: Device) -> Iterator[Tensor]:
         return read_batches(self.paths, groups, cut, torch.device(device), self.workers)
@@ -207,36 +241,45 @@ class FileDataset(Dataset):
     """
 
     contents: Contents
+    _packed: Mapping[str, Squares] | None
+    _shelf: Path | None
 
-    def __init__(self, info: DatasetInfo, contents: Contents):
-        vars(self).update(info=info, names=contents.words, ids=contents.ids, contents=contents)
+    def __init__(self, info: DatasetInfo, found: Contents, kept: Path | None = None):
+        """Take the files that were found; ``kept`` is where a store keeps what they are.
+
+        Raises:
+            UserError: a packed set is damaged.
+        """
+        contents, packed = packed_splits(found) or (found, None)
+        vars(self).update(info=info, names=contents.words, ids=contents.ids, contents=contents, digest=found.digest)
+        vars(self).update(_packed=packed, _shelf=kept and kept.with_name(f"{found.digest}-val"))
 
     @cached_property
     def train(self) -> Split:
-        return _split(self.contents.parts["train"], self.ids)
+        return self._split("train")
 
     @cached_property
     def test(self) -> Split:
-        return _split(self.contents.parts["val"], self.ids)
+        return self._split("val", self._shelf)
 
-    @property
-    def digest(self) -> str:
-        return self.contents.digest
+    def _split(self, name: str, shelf: Path | None = None) -> Split:
+        """Open a split.
 
-
-def _split(part: Part, ids: Sequence[str]) -> Split:
-    """Open a split of the classes ``ids``.
-
-    Raises:
-        UserError: a file cannot be decoded or has changed, or the images of a class are all constant.
-    """
-    labels, paths = torch.arange(len(ids)).repeat_interleave(torch.from_numpy(part.counts)), CheckedPaths(part)
-    side = _side_in_memory(paths)
-    if not side and len(paths) < MOST_CHECKED:
-        check_all(paths)
-    ends = part.counts.cumsum().tolist()
-    check_varied({name: paths[first:last] for name, first, last in zip(ids, [0, *ends], ends, strict=False)})
-    return Resident(decode_all(paths, side), labels) if side else Files(paths, labels)
+        Raises:
+            UserError: a file cannot be decoded or has changed, or the images of a class are all constant.
+        """
+        part = self.contents.parts[name]
+        labels = torch.arange(len(self.ids)).repeat_interleave(torch.from_numpy(part.counts))
+        if self._packed is not None:
+            squares = self._packed[name]
+            return Resident(squares.stacked(), labels) if squares.bytes <= MOST_RESIDENT else Files(squares, labels)
+        paths = CheckedPaths(part)
+        side = _side_in_memory(paths)
+        if not side and len(paths) < MOST_CHECKED:
+            check_all(paths)
+        ends = part.counts.cumsum().tolist()
+        check_varied({name: paths[first:last] for name, first, last in zip(self.ids, [0, *ends], ends, strict=False)})
+        return Resident(decode_all(paths, side), labels) if side else Files(paths, labels, shelf=shelf)
 
 
 def _side_in_memory(paths: Sequence[Path]) -> int:

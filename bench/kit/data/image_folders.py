@@ -20,6 +20,7 @@ from bench.kit.data import names
 from bench.kit.data.contents import contents_of
 from bench.kit.data.decoding import opened
 from bench.kit.data.listing import list_classes, list_folder
+from bench.kit.data.packing import is_packed, packed_files, packed_info
 
 FOLDER_SIZES = (32, 64, 128, 224)  # the sizes at which the field works
 SMALL = 64  # up to this size networks have a 3x3 stem and icon-clip is the base
@@ -99,10 +100,15 @@ def read_places(place: Path) -> ImageFiles:
     return _list(place, folders, map(names.of_place, ids))
 
 
+def icons_100() -> tuple[str, ...]:
+    """Return the classes of icons-100, in order."""
+    return tuple(_list_file("icons_100.txt"))
+
+
 def read_icons(place: Path) -> ImageFiles:
-    """Read ``icons-100`` as its builder writes it; a build without its ``icons-100.json`` is not whole."""
+    """Read ``icons-100`` as ``examples/icons_100`` writes it; without its ``icons-100.json`` it is not whole."""
     _required(place / "icons-100.json")
-    folders = {name: name for name in _list_file("icons_100.txt")}
+    folders = {name: name for name in icons_100()}
     return _list(place, folders, map(names.spaced, folders))
 
 
@@ -127,7 +133,7 @@ def _image_size(train: Listing) -> int:
 
 
 class Folder(DatasetPlugin):
-    """A folder of the user's that holds ``train/`` and ``val/``."""
+    """A folder of the user's that holds ``train/`` and ``val/``, or what ``bench data --pack`` made."""
 
     argument: ClassVar[str] = "PATH"
     title: ClassVar[str] = "train/ and val/ with a folder per class"
@@ -139,6 +145,8 @@ class Folder(DatasetPlugin):
             UserError: as :func:`list_folder`; or the first image of a class cannot be read.
         """
         folder = self.root(None)
+        if is_packed(folder):
+            return packed_info(folder)
         files = self.files(folder)
         train, val = files.train, files.val
         size = _image_size(train)
@@ -167,5 +175,7 @@ class Folder(DatasetPlugin):
         return str(root)
 
     def files(self, root: Path) -> ImageFiles:
+        if is_packed(root):
+            return packed_files(root)
         train, val = list_folder(root)
         return ImageFiles(train, val, tuple(map(names.of_folder, train.files)))

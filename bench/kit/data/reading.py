@@ -31,6 +31,7 @@ from torch import Tensor
 from bench.errors import UserError
 from bench.kit.data.contents import CheckedPaths
 from bench.kit.data.decoding import decode, processors
+from bench.kit.data.packing import Squares
 from bench.kit.views import AugmentationConfig, stream_of
 from bench.kit.views.geometry import centre
 
@@ -43,6 +44,7 @@ _FORKS = sys.platform.startswith("linux")  # elsewhere a process that runs threa
 
 # decoded images (3, H, W) and their indices, int64 (N,) -> what is wanted of each, all of one shape; picklable
 Cut = Callable[[Sequence[Tensor], Tensor], list[Tensor]]
+Sources = Sequence[Path] | Squares
 Made = NDArray[Any] | tuple[tuple[int, ...], str] | UserError  # an array; shape and type of one in a slot
 
 
@@ -106,7 +108,7 @@ class Readers:
         self.free = list(range(2 * workers))
         self.pool = ProcessPoolExecutor(workers, get_context("fork"), _start_worker, (self.memory,))
 
-    def submit(self, paths: Sequence[Path], indices: Tensor, cut: Cut) -> tuple[int, Future[Made]]:
+    def submit(self, files: Sources, indices: Tensor, cut: Cut) -> tuple[int, Future[Made]]:
         """Read images into a free slot.
 
         The first call starts the workers, with SIGUSR2 blocked, as they inherit it. Slurm sends this warning of a job's
@@ -115,7 +117,7 @@ class Readers:
         """
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
         try:
-            future = self.pool.submit(_work, self.free[-1], paths, indices.numpy(), cut)
+            future = self.pool.submit(_work, self.free[-1], files, indices.numpy(), cut)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return self.free.pop(), future
@@ -148,10 +150,10 @@ def _start_worker(memory: mmap.mmap) -> None:
     _here.memory = memory
 
 
-def _work(slot: int, paths: Sequence[Path], indices: NDArray[np.int64], cut: Cut) -> Made:
+def _work(slot: int, files: Sources, indices: NDArray[np.int64], cut: Cut) -> Made:
     """Read images in a worker; an error is returned: raised, it would carry a traceback."""
     try:
-        values: NDArray[Any] = _read(paths, torch.from_numpy(indices), cut).numpy()
+        values: NDArray[Any] = _read(files, torch.from_numpy(indices), cut).numpy()
     except UserError as error:
         return error
     if values.nbytes > SLOT:
@@ -160,34 +162,38 @@ def _work(slot: int, paths: Sequence[Path], indices: NDArray[np.int64], cut: Cut
     return values.shape, values.dtype.str
 
 
-def _read(paths: Sequence[Path], indices: Tensor, cut: Cut) -> Tensor:
-    return torch.stack(cut([decode(path) for path in paths], indices))
+def some(files: Sources, places: Tensor) -> Sources:
+    """Return the files at ``places``, int64 (N,) on the host, not yet read or checked."""
+    if isinstance(files, CheckedPaths | Squares):
+        return files.some(places.numpy())
+    return [files[place] for place in places.tolist()]
 
 
-def read_pieces(paths: Sequence[Path], pieces: Iterable[Tensor], cut: Cut, workers: int) -> Iterator[Tensor]:
+def _read(files: Sources, indices: Tensor, cut: Cut) -> Tensor:
+    return torch.stack(cut([one if isinstance(one, Tensor) else decode(one) for one in files], indices))
+
+
+def read_pieces(files: Sources, pieces: Iterable[Tensor], cut: Cut, workers: int) -> Iterator[Tensor]:
     """Yield what is cut out of images, piece by piece, each valid until the next; workers begin at once.
 
     Args:
-        pieces: indices into ``paths``, int64 (N,) on the host: few, as a worker reads a piece alone.
+        pieces: indices into ``files``, int64 (N,) on the host: few, as a worker reads a piece alone.
         workers: how many processes read; none: this one does.
 
     Raises:
         UserError: a file cannot be decoded, or ``cut`` needs images in memory.
     """
-    made = _pieces(paths, iter(pieces), cut, _readers(workers) if workers and _FORKS else None)
+    made = _pieces(files, iter(pieces), cut, _readers(workers) if workers and _FORKS else None)
     next(made)
     return made
 
 
-def _pieces(paths: Sequence[Path], pieces: Iterator[Tensor], cut: Cut, readers: Readers | None) -> Iterator[Tensor]:
+def _pieces(files: Sources, pieces: Iterator[Tensor], cut: Cut, readers: Readers | None) -> Iterator[Tensor]:
     pending: deque[tuple[int, Future[Made]]] = deque()
-
-    def some(piece: Tensor) -> Sequence[Path]:
-        return paths.some(piece.numpy()) if isinstance(paths, CheckedPaths) else [paths[at] for at in piece.tolist()]
 
     def submit() -> None:
         while readers and readers.free and (piece := next(pieces, None)) is not None:
-            pending.append(readers.submit(some(piece), piece, cut))
+            pending.append(readers.submit(some(files, piece), piece, cut))
 
     try:
         submit()
@@ -197,7 +203,7 @@ def _pieces(paths: Sequence[Path], pieces: Iterator[Tensor], cut: Cut, readers: 
                 yield readers.result(*pending[0])
                 readers.free.append(pending.popleft()[0])
             elif (piece := next(pieces, None)) is not None:  # no workers, or another reading has all their slots
-                yield _read(some(piece), piece, cut)
+                yield _read(some(files, piece), piece, cut)
             else:
                 return
             submit()
@@ -214,7 +220,7 @@ def _pieces(paths: Sequence[Path], pieces: Iterator[Tensor], cut: Cut, readers: 
 
 
 def read_batches(
-    paths: Sequence[Path], groups: Sequence[Tensor], cut: Cut, device: torch.device, workers: int
+    files: Sources, groups: Sequence[Tensor], cut: Cut, device: torch.device, workers: int
 ) -> Iterator[Tensor]:
     """Yield what is cut out of the images of each group, (B, ...) on ``device``; arguments as of :func:`read_pieces`.
 
@@ -222,11 +228,11 @@ def read_batches(
         UserError: a file cannot be decoded, or ``cut`` needs images in memory.
     """
     parts = [group.split(AT_ONCE) for group in groups]
-    made = read_pieces(paths, chain.from_iterable(parts), cut, workers if sum(map(len, parts)) > 1 else 0)
-    for group, some in zip(groups, parts, strict=True):
+    made = read_pieces(files, chain.from_iterable(parts), cut, workers if sum(map(len, parts)) > 1 else 0)
+    for group, pieces in zip(groups, parts, strict=True):
         first = next(made)
         batch = torch.empty((len(group), *first.shape[1:]), dtype=first.dtype, pin_memory=device.type == "cuda")
         batch[: len(first)] = first
-        for place in range(1, len(some)):
+        for place in range(1, len(pieces)):
             batch[place * AT_ONCE : (place + 1) * AT_ONCE] = next(made)
         yield batch.to(device, non_blocking=True)

@@ -102,6 +102,11 @@ def mirrored(pixels: Tensor, flips: Tensor) -> Tensor:
     return torch.cat([pixels, pixels.flip(3)]).index_select(0, lanes + flips * len(flips))
 
 
+def short_side(size: int) -> int:
+    """Return the short side out of which a test view of ``size`` pixels is cut."""
+    return size if size < _SMALLEST_ENLARGED else size // 7 * 8
+
+
 def centre(pixels: Tensor, size: int, whole: bool = False) -> Tensor:
     """Make the test view: resize the short side (bilinear, antialiased), then crop the central square.
 
@@ -111,7 +116,6 @@ def centre(pixels: Tensor, size: int, whole: bool = False) -> Tensor:
     """
     from torchvision.transforms.v2 import functional as transforms  # here: it takes seconds
 
-    short = size if whole or size < _SMALLEST_ENLARGED else size // 7 * 8
-    resized = transforms.resize(pixels, [short], antialias=True)
+    resized = transforms.resize(pixels, [size if whole else short_side(size)], antialias=True)
     square: Tensor = transforms.center_crop(resized, [size, size])
     return square

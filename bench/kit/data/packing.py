@@ -1,0 +1,235 @@
+"""Images as files of squares, uint8 (N, S, S, 3), that are mapped into memory instead of decoded; torch-free to import.
+
+``bench data NAME --pack S`` makes a data set of them, in a folder in which ``packed.json`` is written last; a store
+keeps the test views of a set of image files. One process writes a file and others wait. It appears whole or not at all:
+a killed writer leaves a draft, with the digest after every batch, from which the next goes on.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.api import DatasetInfo
+from bench.api.catalogue import ImageFiles, Listing
+from bench.errors import UserError
+from bench.files import write_atomically
+from bench.kit.data.contents import SPLITS, CheckedPaths, Contents, contents_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bench.api import Split
+    from bench.kit.data.dataset import FileDataset
+
+CARD, CONTENTS, SQUARES = "train/packed.json", "contents.npz", "squares.u8"
+_PACKED = "packed squares"  # stands for all classes, as no folder is called
+BATCH = 256  # images between two digests
+
+Progress = Callable[[int, int], None]  # images written, images in all
+
+
+class Squares(Sequence["Tensor"]):
+    """Images of a file of squares, uint8 (3, S, S) each; ``places`` int64 (N,) says which."""
+
+    def __init__(self, path: Path, size: int, places: NDArray[np.int64]):
+        self.path, self.size, self.places = path, size, places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the images."""
+        return len(self) * 3 * self.size**2
+
+    def some(self, places: NDArray[np.int64] | range) -> Squares:
+        """Return those at some places."""
+        return Squares(self.path, self.size, self.places[places])
+
+    def stacked(self) -> Tensor:
+        """Read all, uint8 (N, 3, S, S)."""
+        import torch
+
+        return torch.from_numpy(_mapped(self.path, self.size)[self.places]).permute(0, 3, 1, 2)
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> Squares: ...
+    def __getitem__(self, index: int | slice) -> Tensor | Squares:
+        if isinstance(index, slice):
+            return self.some(range(*index.indices(len(self))))
+        return self.some(range(index, index + 1)).stacked()[0]
+
+
+@lru_cache(8)
+def _mapped(path: Path, size: int) -> NDArray[np.uint8]:
+    return np.memmap(path, np.uint8, "r").reshape(-1, size, size, 3)
+
+
+def write_squares(path: Path, split: Split, size: int, whole: bool = True, progress: Progress | None = None) -> Squares:
+    """Write a split into the new file ``path``, centred as :meth:`bench.api.Split.centered` says, unless it is there.
+
+    Raises:
+        UserError: an image cannot be decoded, or the disk is too small.
+    """
+    found, count = Squares(path, size, np.arange(len(split))), len(split)
+    if path.exists():
+        return found
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as alone:
+        fcntl.flock(alone, fcntl.LOCK_EX)
+        try:
+            if not path.exists():
+                _write(path, split, size, whole, progress or (lambda *_: None))
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise UserError(
+                f"{path.parent}: the disk is full; free {count * 3 * size**2 / 2**30:.1f} GiB there for {path.name}: "
+                "the same command goes on from here"
+            ) from None
+        finally:
+            fcntl.flock(alone, fcntl.LOCK_UN)  # closing alone would leave it to a process that was forked meanwhile
+    return found
+
+
+def _write(path: Path, split: Split, size: int, whole: bool, progress: Progress) -> None:
+    import torch
+
+    draft, journal, bytes_of_one = path.with_suffix(".draft"), path.with_suffix(".digests"), 3 * size**2
+    with draft.open("a+b") as stream, journal.open("a+") as lines:
+        digest, done = hashlib.blake2b(digest_size=16), 0
+        stream.seek(lines.seek(0))
+        for line in lines.read().splitlines():  # what was written before, as far as it reached the disk
+            after = digest.copy()
+            after.update(stream.read(min(BATCH, len(split) - done) * bytes_of_one))
+            if after.hexdigest() != line:
+                break
+            digest, done = after, min(done + BATCH, len(split))
+        stream.truncate(done * bytes_of_one)
+        lines.truncate(-(-done // BATCH) * (2 * digest.digest_size + 1))
+        if shutil.disk_usage(path.parent).free < (len(split) - done) * bytes_of_one:
+            raise OSError(errno.ENOSPC, "")
+        rest = torch.arange(done, len(split))
+        for pixels, _ in split.centered(size, "cpu", BATCH, rest, whole) if len(rest) else ():
+            batch = pixels.permute(0, 2, 3, 1).contiguous().numpy().data
+            digest.update(batch)
+            stream.write(batch)
+            stream.flush()
+            lines.write(f"{digest.hexdigest()}\n")
+            lines.flush()
+            done += len(pixels)
+            progress(done, len(split))
+        os.fsync(stream.fileno())
+    draft.replace(path)
+    journal.unlink()
+
+
+def pack(data: FileDataset, root: Path, size: int, progress: Progress) -> Path:
+    """Write both splits of a data set of image files below ``root``, and return their folder.
+
+    Raises:
+        UserError: the test view would enlarge such squares, an image cannot be decoded, or the disk is too small.
+    """
+    from bench.kit.views.geometry import short_side
+
+    info, contents, splits = data.info, data.contents, (data.train, data.test)
+    if size < (least := short_side(info.image_size)):
+        raise UserError(
+            f"{info.name} is used at {info.image_size} px, which test views cut out of {least} px; expected --pack "
+            f"{least} or more, not {size}"
+        )
+    folder = root / "packed" / f"{info.name}-{size}-{contents.digest[:8]}"
+    if is_packed(folder):
+        return folder
+    done, total = 0, sum(map(len, splits))
+    for name, split in zip(SPLITS, splits, strict=True):
+        step = lambda some, _, done=done: progress(done + some, total)  # noqa: E731
+        write_squares(folder / name / SQUARES, split, size, progress=step)
+        done += len(split)
+    contents.save(folder, "contents").replace(folder / CONTENTS)
+    facts = info.model_dump(mode="json", exclude={"fingerprint", "foreign"})
+    facts["name"] = f"folder-{info.name.removeprefix('folder-')}-packed-{size}"
+    facts["title"] = f"{info.title}, packed at {size} px"
+    hashes = _hashes(contents_of(_files(folder)))
+    card = {"info": facts, "size": size, "source": contents.digest, "hashes": hashes}
+    write_atomically(folder / CARD, json.dumps(card, indent=1) + "\n")
+    return folder
+
+
+def is_packed(folder: Path) -> bool:
+    """Tell whether a folder is a packed data set."""
+    return (folder / CARD).is_file()
+
+
+def packed_files(folder: Path) -> ImageFiles:
+    """List the files of a packed data set."""
+    return _files(folder, Path(CARD).name)
+
+
+def packed_info(folder: Path) -> DatasetInfo:
+    """Return the facts of a packed data set; its files are hashed unless that is remembered.
+
+    Raises:
+        UserError: they are damaged.
+    """
+    card, found = _card(folder), contents_of(packed_files(folder))
+    if _hashes(found) != card["hashes"]:
+        raise _damaged(folder)
+    return DatasetInfo(**card["info"], fingerprint=found.digest)
+
+
+def packed_splits(found: Contents) -> tuple[Contents, dict[str, Squares]] | None:
+    """Return what the images of a packed data set were made of, and the images; None where ``found`` is of no such.
+
+    Raises:
+        UserError: they are damaged, or have changed since they were found.
+    """
+    if found.ids != (_PACKED,):
+        return None
+    paths = [[*CheckedPaths(part)][-1] for part in found.parts.values()]
+    folder = paths[0].parents[1]
+    card, source = _card(folder), Contents.load(folder / CONTENTS)
+    if source.digest != card["source"]:
+        raise _damaged(folder)
+    counts = (np.arange(part.counts.sum()) for part in source.parts.values())
+    return source, {
+        split: Squares(path, card["size"], places) for split, path, places in zip(SPLITS, paths, counts, strict=True)
+    }
+
+
+def _files(folder: Path, *more: str) -> ImageFiles:
+    train, val = (
+        Listing(folder / split, {_PACKED: (*names, SQUARES)}) for split, names in zip(SPLITS, (more, ()), strict=True)
+    )
+    return ImageFiles(train, val, ())
+
+
+def _hashes(found: Contents) -> list[str]:
+    return [part.hashes[-1].tobytes().hex() for part in found.parts.values()]
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    try:
+        card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        DatasetInfo(**card["info"])
+        return {**card, "size": int(card["size"]), "source": str(card["source"]), "hashes": list(card["hashes"])}
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(folder) from error
+
+
+def _damaged(folder: Path) -> UserError:
+    return UserError(f"{folder}: its files are not what was packed; delete the folder and pack the data set again")
