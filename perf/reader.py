@@ -1,7 +1,9 @@
 """Images of 224 px read from JPEG files: CPU milliseconds an image against torchvision's ImageFolder and DataLoader.
 
 Both read, crop (RandomResizedCrop) and batch in this process, without workers. Files are smooth random images of
-400 x 500 px.
+400 x 500 px. `packed` reads squares of 256 px (`bench data --pack 256`) instead. `main_process`: with worker processes,
+this process's share of the seconds that it takes without, which bounds how many workers it can use; for views,
+and for five crops of 112 px (RDED's).
 
     python perf/reader.py
 
@@ -23,6 +25,7 @@ from torchvision.datasets import ImageFolder
 
 from bench.api import AugmentationConfig
 from bench.kit.data.dataset import Files
+from bench.kit.data.packing import write_squares
 
 
 def jpegs(folder: Path, count: int, height: int = 400, width: int = 500) -> list[Path]:
@@ -40,16 +43,26 @@ def measure(device: torch.device, tiny: bool) -> Ratios:
     """Yield ours over torchvision's."""
     size, count = (16, 2) if tiny else (224, 64)
     with tempfile.TemporaryDirectory() as folder:
-        paths = jpegs(Path(folder), count)
+        paths, labels = jpegs(Path(folder), count), torch.zeros(count, dtype=torch.int64)
         crop = transforms.Compose([transforms.RandomResizedCrop(size), transforms.ToTensor()])
         theirs = DataLoader(ImageFolder(folder, crop), batch_size=32, shuffle=True)
-        ours = Files(paths, torch.zeros(count, dtype=torch.int64), workers=0)
+        plain = Files(paths, labels, workers=0)
+        packed = Files(write_squares(Path(folder) / "squares.u8", plain, size * 8 // 7), labels, workers=0)
         config = AugmentationConfig(size=size, crop="rrc", min_scale=0.08)
-        variants = {
-            "ours": lambda: [views.pixels for views in ours.views(config, 0, 32, torch.device("cpu"))],
-            "reader_imagefolder": lambda: [images for images, _ in theirs],
-        }
-        yield from side_by_side(variants, torch.device("cpu"), 1 if tiny else 9).items()
+        for name, ours in (("imagefolder", plain), ("imagefolder_packed", packed)):
+            variants = {
+                "ours": lambda ours=ours: [views.pixels for views in ours.views(config, 0, 32, torch.device("cpu"))],
+                f"reader_{name}": lambda: [images for images, _ in theirs],
+            }
+            yield from side_by_side(variants, torch.device("cpu"), 1 if tiny else 5).items()
+        worked = Files(paths, labels, workers=1)
+        squares = AugmentationConfig(size=size // 2, crop="rrc", ratio=(1, 1))
+        for name, read in (
+            ("views", lambda split: list(split.views(config, 0, 32, torch.device("cpu")))),
+            ("crops", lambda split: split.crops(squares, torch.arange(count), 5, "cpu")),
+        ):
+            variants = {"with": lambda read=read: read(worked), f"main_process_{name}": lambda read=read: read(plain)}
+            yield from side_by_side(variants, torch.device("cpu"), 1 if tiny else 5).items()
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from bench.api import Images
 from bench.files import sha256_of
-from bench.kit.data.decoding import decode, opened
+from bench.kit.data.decoding import decode_all, opened
 from bench.kit.validation import check_finite
 
 Encoding = Literal["jpeg", "png"]
@@ -76,7 +76,8 @@ def load(folder: Path) -> EncodedImages:
         UserError: a file is no whole image; it is named.
     """
     paths = sorted(path for home in sorted(folder.iterdir()) if home.name.isdecimal() for path in home.iterdir())
-    pixels = torch.stack([decode(path) for path in paths]).contiguous()
+    with opened(paths[0]) as first:
+        pixels = decode_all(paths, first.width)
     labels = torch.tensor([int(path.parent.name) for path in paths])
     extras = {}
     for path in sorted((folder / EXTRAS).iterdir()) if (folder / EXTRAS).is_dir() else ():

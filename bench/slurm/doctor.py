@@ -84,7 +84,7 @@ def check_machine(path: Path) -> Iterator[Check]:
         size = shutil.disk_usage(shared).total / 2**30
         yield either(
             "shared memory", size >= _LEAST_SHARED, f"{shared} has {size:.1f} GiB", f"{shared} has {size:.2f} GiB",
-            "workers hand images over through it: docker run --shm-size=8g, or DISTILL_BENCH_WORKERS=0",
+            "NCCL needs it where accelerators share a cell: docker run --shm-size=8g",
         )  # fmt: skip
     yield check_torch("install it as its site says for this machine")
 

@@ -122,7 +122,7 @@ def test_other_formats_and_bombs_are_refused_before_they_are_decoded(
 ) -> None:
     (tmp_path / "a.png").write_bytes(content)
     began = time.monotonic()
-    for read in (decode, lambda path: check_all([path])):
+    for read in (decode, lambda path: check_all([path], "x")):
         with pytest.raises(UserError, match=f"a.png: .*{refused}"):
             read(tmp_path / "a.png")
     assert time.monotonic() - began < 1

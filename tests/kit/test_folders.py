@@ -196,22 +196,19 @@ def test_an_image_that_breaks_later_stops_the_reading_and_is_named(tmp_path: Pat
         list(batches)
 
 
-def test_a_long_check_is_remembered_until_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_check_is_remembered_by_contents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [tmp_path / f"{i}.png" for i in range(2)]
     for i, path in enumerate(paths):
         write_image(path, (9, 9), i)
-    decoding.check_all(paths, tmp_path / "stamps")
+    decoding.check_all(paths, "one", tmp_path / "stamps")
     assert not (tmp_path / "stamps").exists()
     monkeypatch.setattr(decoding, "WORTH_A_STAMP", -1.0)
-    decoding.check_all(paths, tmp_path / "stamps")
-    assert len(list((tmp_path / "stamps").iterdir())) == 1
-    whole, facts = paths[1].read_bytes(), paths[1].stat()
-    paths[1].write_bytes(b"x" * len(whole))
-    os.utime(paths[1], ns=(facts.st_atime_ns, facts.st_mtime_ns))
-    decoding.check_all(paths, tmp_path / "stamps")  # trusted: same size, same time
-    os.utime(paths[1], ns=(facts.st_atime_ns, facts.st_mtime_ns + 1))
+    decoding.check_all(paths, "one", tmp_path / "stamps")
+    assert [path.name for path in (tmp_path / "stamps" / "checked").iterdir()] == ["one"]
+    paths[1].write_bytes(b"x")
+    decoding.check_all(paths, "one", tmp_path / "stamps")  # trusted: contents are hashed elsewhere
     with pytest.raises(UserError, match=r"1\.png"):
-        decoding.check_all(paths, tmp_path / "stamps")
+        decoding.check_all(paths, "other", tmp_path / "stamps")
 
 
 # -- lazy reading

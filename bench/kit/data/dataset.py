@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -276,7 +277,7 @@ class FileDataset(Dataset):
         paths = CheckedPaths(part)
         side = _side_in_memory(paths)
         if not side and len(paths) < MOST_CHECKED:
-            check_all(paths)
+            check_all(paths, hashlib.blake2b(part.hashes.tobytes(), digest_size=16).hexdigest())
         ends = part.counts.cumsum().tolist()
         check_varied({name: paths[first:last] for name, first, last in zip(self.ids, [0, *ends], ends, strict=False)})
         return Resident(decode_all(paths, side), labels) if side else Files(paths, labels, shelf=shelf)

@@ -4,12 +4,11 @@ An image is JPEG, PNG, BMP, PPM, TIFF or WEBP, whatever its name says, with one 
 whole numbers of more bits are scaled by their depth (65,535 becomes 255), transparency is laid on white, and CMYK is
 converted without a profile, which is ignored as in the field. Decoding imports torch, opening does not.
 
-A long check leaves a stamp below ``~/.cache/distill-bench/checked``: an empty file named by a digest of the files.
+A long check leaves a stamp below ``~/.cache/distill-bench/checked``: an empty file named by a digest of the contents.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import stat
@@ -158,17 +157,17 @@ def decode_all(paths: Sequence[Path], size: int) -> Tensor:
     return pixels
 
 
-def check_all(paths: Sequence[Path], stamps: Path | None = None) -> None:
+def check_all(paths: Sequence[Path], contents: str, stamps: Path | None = None) -> None:
     """Decode every file once, so that a broken one is found before anything is computed.
 
     JPEGs are decoded at an eighth of their size, which reads every byte for a third of the time. A check that
-    took long is remembered by the files' places, sizes and times of change, below ``stamps`` or the cache of the user.
+    took long is remembered by a digest of the ``contents``, below ``stamps`` or the cache of the user.
 
     Raises:
         UserError: a file cannot be decoded; the first such is named.
     """
     stamps = stamps or own_folder("cache")  # None: without a home folder, the check is not remembered
-    stamp = stamps / "checked" / _state(paths) if stamps is not None else None
+    stamp = stamps / "checked" / contents if stamps is not None else None
     if stamp is not None and stamp.exists():
         return
     started = time.monotonic()
@@ -216,13 +215,3 @@ def check_varied(classes: Mapping[str, Sequence[Path]]) -> None:
             f"the images hardly differ: over an image per class their std is {std:.1f} of 255, e.g. "
             f"{next(iter(classes.values()))[0]}; values of fewer bits than the files' depth must be scaled to it"
         )
-
-
-def _state(paths: Sequence[Path]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for path in paths:
-        digest.update(f"{path.absolute()}\0".encode())
-        with suppress(OSError):  # a missing file is named by its check
-            facts = path.stat()
-            digest.update(f"{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
