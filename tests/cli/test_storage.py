@@ -164,7 +164,8 @@ def test_the_committed_page_is_checked(tmp_path: Path, capsys: pytest.CaptureFix
 
     boards = Path(__file__).parents[2] / "leaderboards"
     shutil.copytree(boards / "suites" / "storage", tmp_path / "suites" / "storage")
-    shutil.copyfile(boards / "digits.records.jsonl", tmp_path / "digits.records.jsonl")
+    few = (boards / "digits.records.jsonl").read_text().splitlines(keepends=True)[:3]
+    (tmp_path / "digits.records.jsonl").write_text("".join(few))
     assert drift() == []
     (tmp_path / "suites" / "storage" / "imagenet-1k.csv").write_text("no\n")
     (line,) = drift()
