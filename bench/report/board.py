@@ -47,13 +47,13 @@ def render(
         figures: those of the board.
     """
     rows = rows.assign(section=sections(rows))
-    shown_ = list(tables(rows))
-    marks = Marks(row for _, _, table in shown_ for row in table)
+    listed = list(tables(rows))
+    marks = Marks(row for _, _, table in listed for row in table)
     blocks = [f"# {escape(title)}", f"**{escape(first_sentence(rows))}**", _head(frame), _left_out(rows), trends]
-    blocks += [*_summary(rows, marks), shown(figures)]
+    blocks += [*_summary(rows, marks), _shown(figures)]
     for section, own in rows.groupby("section", sort=False):
         blocks.append(f"## Protocol {escape(section)}")
-        for _, head, table in (one for one in shown_ if one[0] == section):
+        for _, head, table in (one for one in listed if one[0] == section):
             blocks += [f"### {head}", _table(table, marks, False), _table(table, marks, True)]
         blocks.append(f"To reproduce:\n\n```\n{command(records(own))}\n```")
     anchors = {"Labels": '<a id="labels"></a>'}
@@ -63,7 +63,7 @@ def render(
     return "\n\n".join(filter(None, blocks)) + "\n"
 
 
-def shown(figures: Sequence[Figure]) -> str:
+def _shown(figures: Sequence[Figure]) -> str:
     """Block of the figures of label storage; the others are a click away."""
     chosen = [one for one in figures if one.name.partition("/")[2].startswith("labels-")]
     images = "\n\n".join(f"![{escape(one.alt)}]({one.name}.svg)" for one in chosen)

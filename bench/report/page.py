@@ -58,7 +58,7 @@ def write_page(
     text = _printable(PLAIN_HTML.sub("", text))
     links: dict[str, Any] = {}
     READER.parse(text, links)  # finds what links stand for
-    head, *blocks = text.split("\n## ")
+    head, *blocks = (one for one in text.split("\n## ") if not one.startswith("Figures\n"))  # which stand inline here
     protocols = [place for place, one in enumerate(blocks) if one.startswith("Protocol ")] or [len(blocks)]
     summary, notes = ([Markup(READER.render(f"## {one}", links)) for one in own]
                       for own in (blocks[: protocols[0]], blocks[protocols[-1] + 1 :]))  # fmt: skip

@@ -133,8 +133,7 @@ def write(one: Board, out: Path) -> None:
         if one.rows is not None:
             for stale in set((where / one.stem).glob("*.svg")) - {where / f"{figure.name}.svg" for figure in figures}:
                 stale.unlink()
-            text = files[f"{one.stem}.md"].decode().replace(f"{board.shown(figures)}\n\n", "")
-            grids = read_grids(where / f"{one.stem}{GRIDS}")
+            text, grids = files[f"{one.stem}.md"].decode(), read_grids(where / f"{one.stem}{GRIDS}")
             write_page(text, one.frame, one.rows, figures, where / f"{one.stem}.html", grids)
     except OSError as error:
         raise UserError(f"{where} can't be written to: {error.strerror}; choose another --out") from None

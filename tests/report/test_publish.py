@@ -168,6 +168,14 @@ def test_boards_are_written_again_from_their_own_records(tmp_path: Path, monkeyp
     assert main(["report", "--out", str(tmp_path / "nothing")]) == 2
 
 
+@pytest.mark.parametrize("state", ["missing", "done"])
+def test_a_page_has_the_board_s_paragraphs_with_and_without_figures(tmp_path: Path, state: str) -> None:
+    write(board([entry(state=state)]), tmp_path)
+    page = (tmp_path / "digits.html").read_text()
+    assert "<h1>Digits</h1>" in page and "<h2>Which method at which label budget</h2>" in page
+    assert page.count("<h2>Figures</h2>") == (state == "done")
+
+
 def test_publish_says_where_it_cannot_write(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--out"):
