@@ -22,7 +22,7 @@ from bench.files import write_atomically
 from bench.format import csv_text
 from bench.planning import suites
 from bench.report import board
-from bench.report.figures import Figure, draw_figures, present_figures
+from bench.report.figures import Figure, draw_figures
 from bench.report.image_grid import SUFFIX as GRIDS
 from bench.report.image_grid import read_grids
 from bench.report.page import write_page
@@ -178,7 +178,7 @@ def check(out: Path, boards: Iterable[Board]) -> list[str]:
     found: list[str] = []
     for one in boards:
         where = folder(out, one.suite)
-        figures = [] if one.rows is None else present_figures(one.rows, one.frame, where)
+        figures = [] if one.rows is None else draw_figures(one.rows, one.frame, where, write=False)
         files = texts(one, figures)
         known |= {where / name for name in (*files, f"{one.stem}.html", f"{one.stem}{GRIDS}")}
         known |= {where / f"{figure.name}.{ending}" for figure in figures for ending in ("svg", "png")}

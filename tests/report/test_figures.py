@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.report.figures import Figure, draw, draw_figures, kept, present_figures
+from bench.report.figures import Figure, draw, draw_figures, kept
 from bench.report.figures.charts import of_board, on_lines, storage
 from bench.report.figures.drawing import INK, SHEET, _lines, _name_lines, duration, set_scale, short
 from bench.report.figures.looks import GREY, MARKERS, PALETTE, looks
@@ -46,11 +46,11 @@ def applied() -> Any:
     return matplotlib.style.context(SHEET, after_reset=True)
 
 
-def drawn(entries: list[Entry], folder: Path | None = None, png: bool = False) -> dict[str, Figure]:
+def drawn(entries: list[Entry], folder: Path | None = None) -> dict[str, Figure]:
     """The figures by name without the folder."""
     frame = to_frame(entries)
     with TemporaryDirectory() as place:
-        found = draw_figures(pool(frame), frame, folder or Path(place), png)
+        found = draw_figures(pool(frame), frame, folder or Path(place))
     return {one.name.partition("/")[2]: one for one in found}
 
 
@@ -83,11 +83,10 @@ def words(figure: Figure) -> list[str]:
 
 
 def test_files_have_short_names_and_hold_what_is_returned(tmp_path: Path) -> None:
-    found = drawn(grid(), tmp_path, png=True)
+    found = drawn(grid(), tmp_path)
     assert list(found) == ["labels-ipc1", "labels-ipc10", "ipc-hard", "ipc-online", "bytes", "time", "storage"]
     for name, one in found.items():
         assert (tmp_path / f"digits/{name}.svg").read_text(encoding="utf-8") == one.svg
-        assert (tmp_path / f"digits/{name}.png").read_bytes().startswith(b"\x89PNG")
         assert one.title and one.caption and one.alt.startswith(one.title)
 
 
@@ -296,7 +295,8 @@ def test_ways_to_label_that_weigh_the_same_share_a_line(tmp_path: Path) -> None:
     )  # fmt: skip
     images = pd.Series({1: 10.0, 10: 100.0})
     assert set(storage(weights, images).data["line"]) == {"stored:fp16", "projector (a)", "projector (b)"}
-    svg = draw(storage(weights, images), tmp_path / "set.svg")
+    svg = draw(storage(weights, images), tmp_path / "set.svg", png=True)
+    assert (tmp_path / "set.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "set.svg").read_text(encoding="utf-8") == svg
     assert {"stored:fp16 9.8 KiB", "images 100 B"} <= set(words(Figure("set", "", "", svg)))
     assert draw(storage(weights[::-1], images), tmp_path / "again.svg") == svg
@@ -307,12 +307,12 @@ def test_what_is_still_right_is_kept_and_all_else_is_noticed(tmp_path: Path) -> 
     frame = to_frame(entries)
     rows = pool(frame)
     first, path = drawn(entries, tmp_path), tmp_path / "digits/labels-ipc10.svg"
-    assert [one.svg for one in present_figures(rows, frame, tmp_path)] == [one.svg for one in first.values()]
+    assert [one.svg for one in draw_figures(rows, frame, tmp_path, write=False)] == [one.svg for one in first.values()]
     stamp = path.stat().st_mtime_ns
     assert drawn(entries, tmp_path) == first and path.stat().st_mtime_ns == stamp
     for spoiled in (first["labels-ipc10"].svg.replace("HeLlO", "HELLO"), "", "no picture"):
         path.write_text(spoiled, encoding="utf-8")
-        missing = [one.name for one in present_figures(rows, frame, tmp_path) if not one.svg]
+        missing = [one.name for one in draw_figures(rows, frame, tmp_path, write=False) if not one.svg]
         assert missing == ["digits/labels-ipc10"]
     assert drawn(entries, tmp_path) == first
     more = to_frame([*entries[:-1], entry(seed=7, top1=0.1)])  # other means: the picture is another's

@@ -6,7 +6,6 @@ drawing imports matplotlib and seaborn, which take a second.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +14,8 @@ import pandas as pd
 
 from bench.files import write_atomically
 from bench.format import slug
-from bench.report.figures import charts, drawing
-from bench.report.figures.charts import Chart
+from bench.report.figures import drawing
+from bench.report.figures.charts import Chart, of_board
 
 
 class Figure(NamedTuple):
@@ -33,27 +32,17 @@ class Figure(NamedTuple):
         return f"{self.title}. {self.caption.partition('. ')[0]}."
 
 
-def draw_figures(rows: pd.DataFrame, records: pd.DataFrame, folder: Path, png: bool = False) -> list[Figure]:
+def draw_figures(rows: pd.DataFrame, records: pd.DataFrame, folder: Path, write: bool = True) -> list[Figure]:
     """Write the figures of one data set below ``folder``; return them in the order a page shows them.
 
     Args:
         rows: pooled rows (:mod:`bench.report.rows`); what has no accuracy is left out.
         records: the records behind them, for classes that arrive in steps and accuracies per class.
-        png: also write each figure as a PNG.
+        write: else the SVG of a figure is empty where its file is missing, or not what the rows give.
     """
-    return [Figure(name, chart.title, chart.caption, draw(chart, folder / f"{name}.svg", png))
-            for name, chart in _named(rows, records)]  # fmt: skip
-
-
-def present_figures(rows: pd.DataFrame, records: pd.DataFrame, folder: Path) -> list[Figure]:
-    """Figures as they are below ``folder``: their SVG is empty where it is missing, or not what the rows give."""
-    return [Figure(name, chart.title, chart.caption, kept(chart, folder / f"{name}.svg"))
-            for name, chart in _named(rows, records)]  # fmt: skip
-
-
-def _named(rows: pd.DataFrame, records: pd.DataFrame) -> Iterator[tuple[str, Chart]]:
-    place = slug(rows["dataset"].iloc[0])
-    return ((f"{place}/{chart.name}", chart) for chart in charts.of_board(rows, records))
+    place, make = slug(rows["dataset"].iloc[0]), draw if write else kept
+    return [Figure(f"{place}/{one.name}", one.title, one.caption, make(one, folder / place / f"{one.name}.svg"))
+            for one in of_board(rows, records)]  # fmt: skip
 
 
 def draw(chart: Chart, path: Path, png: bool = False) -> str:
