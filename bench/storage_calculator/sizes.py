@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bench.api.augmentation import AugmentationSchedule
 from bench.api.stored.codec import LabelCodec
@@ -34,14 +34,14 @@ class Size:
     batch_size: int
     protocol: str
     image_bytes: int
-    label_bytes: int | None
-    view_bytes: int | None  # of stored labels per view or image, and what is stored once
-    once_bytes: int | None
-    payload_bytes: int | None  # of stored labels without the headers of files
-    full_label_bytes: int  # fp16 logits of every view
-    label_ratio: float | None
-    model_numbers: int | None  # parameters of the label model, with a teacher's buffers
-    public_parameters: int  # of its frozen backbone, counted apart
+    label_bytes: int | None = None
+    view_bytes: int | None = None  # of stored labels per view or image, and what is stored once
+    once_bytes: int | None = None
+    payload_bytes: int | None = None  # of stored labels without the headers of files
+    full_label_bytes: int = 0  # fp16 logits of every view
+    label_ratio: float | None = None
+    model_numbers: int | None = None  # parameters of the label model, with a teacher's buffers
+    public_parameters: int = 0  # of its frozen backbone, counted apart
 
 
 @dataclass(frozen=True)
@@ -121,41 +121,31 @@ def sizes(request: StorageRequest) -> list[Size]:
 
 def _size(method: RequestedMethod, choice: LabelChoice, ipc: int) -> Size:
     protocol, schedule = method.schedule(ipc)
-    found = _labels(method, choice, ipc, schedule)
     full = logit_bytes(schedule.images, method.dataset.classes, schedule.epochs)
-    return Size(
+    found = Size(
         method.name, choice.title(method.method.info.labels), ipc, schedule.images, schedule.epochs,
-        schedule.batch_size, protocol, image_bytes(schedule.images, method.dataset.image_size), found.total,
-        found.view, found.once, found.payload, full, None if found.total is None else found.total / full, found.numbers,
-        found.public,
+        schedule.batch_size, protocol, image_bytes(schedule.images, method.dataset.image_size),
+        full_label_bytes=full, **_labels(method, choice, ipc, schedule),
     )  # fmt: skip
+    return found if found.label_bytes is None else replace(found, label_ratio=found.label_bytes / full)
 
 
-class _Labels(NamedTuple):
-    """The label bytes, those per view, once and without headers, the label model's numbers and its backbone's."""
-
-    total: int | None
-    view: int | None = None
-    once: int | None = None
-    payload: int | None = None
-    numbers: int | None = None
-    public: int = 0
-
-
-def _labels(method: RequestedMethod, choice: LabelChoice, ipc: int, schedule: AugmentationSchedule) -> _Labels:
+def _labels(method: RequestedMethod, choice: LabelChoice, ipc: int, schedule: AugmentationSchedule) -> dict[str, Any]:
+    """Return what labels weigh, as fields of :class:`Size`."""
     classes, info = method.dataset.classes, method.method.info
     if choice.kind == "hard":
-        return _Labels(0)
+        return {"label_bytes": 0}
     if choice.kind == "teacher":
         spec = method.teacher(ipc)
         size = network_size(spec.arch, classes, spec.image_size)
-        return _Labels(size.file_bytes[choice.detail], numbers=size.parameters + size.buffers)
+        return {"label_bytes": size.file_bytes[choice.detail], "model_numbers": size.parameters + size.buffers}
     if choice.kind == "online":
         own = method.method.label_size(method.point(ipc))
         if own is None:
-            return _Labels(None)
+            return {}
         total = Precision.parse(choice.detail).payload(own.shapes) if choice.detail else own.numbers * own.width
-        return _Labels(total if own.shapes or not choice.detail else None, numbers=own.numbers, public=own.public)
+        known = total if own.shapes or not choice.detail else None
+        return {"label_bytes": known, "model_numbers": own.numbers, "public_parameters": own.public}
     if info.labels == "hard":
         raise UserError(
             f"{info.name} has no label model of its own, so no {choice.kind} labels; choose --labels hard or "
@@ -165,14 +155,15 @@ def _labels(method: RequestedMethod, choice: LabelChoice, ipc: int, schedule: Au
     if choice.kind == "static":
         view = sum(column.row_bytes for column in label_columns(choice.codec, classes))
         total = static_bytes(schedule.images, classes, choice.codec)
-        return _Labels(total, view, 0, schedule.images * view)
+        return {"label_bytes": total, "view_bytes": view, "once_bytes": 0, "payload_bytes": schedule.images * view}
     return _stored(schedule, classes, choice.codec)
 
 
 @cache  # methods with the same batches store the same
-def _stored(schedule: AugmentationSchedule, classes: int, codec: LabelCodec) -> _Labels:
+def _stored(schedule: AugmentationSchedule, classes: int, codec: LabelCodec) -> dict[str, Any]:
     layout = LabelLayout(schedule, codec, classes)
-    return _Labels(layout.total, layout.view_bytes, layout.once_bytes, layout.payload)
+    return {"label_bytes": layout.total, "view_bytes": layout.view_bytes, "once_bytes": layout.once_bytes,
+            "payload_bytes": layout.payload}  # fmt: skip
 
 
 def author_files(request: StorageRequest) -> list[AuthorFiles]:

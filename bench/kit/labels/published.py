@@ -25,7 +25,7 @@ from bench.api.stored.layout import shard_name, shuffled
 from bench.kit.data.dataset import Resident
 from bench.kit.images import link
 from bench.kit.labels.codecs import codec_for
-from bench.kit.labels.stored import MadeFor, mapped
+from bench.kit.labels.stored import MadeFor, mapped, moved
 from bench.kit.views.geometry import mirrored, resized_crop
 from bench.kit.views.mixing import Mixture, mix
 
@@ -48,6 +48,7 @@ class PublishedLabels(LabelSource):
         size = self._schedule.batch_size
         self.rows = [slice(first, min(first + size, facts["views"])) for first in range(0, facts["views"], size)]
         self._epoch = lru_cache(2)(partial(mapped, folder, facts["tensors"]))
+        self.batch = lru_cache(1)(self._batch)  # the views of a batch are asked for before its labels
         self._order = lru_cache(2)(partial(shuffled, np.arange(facts["epochs"] * len(self.rows)), "published-order"))
 
     def schedule(self) -> AugmentationSchedule:
@@ -67,7 +68,8 @@ class PublishedLabels(LabelSource):
             ValueError: the views are not those that the labels came with.
         """
         part = self.batch(views.epoch, views.batch)
-        if not torch.equal(part["images"].long(), views.indices):
+        # once per label epoch, since it waits for the device
+        if not views.batch and not torch.equal(part["images"].long(), views.indices):
             raise ValueError(f"{self.kind} labels belong to their own views alone")
         if self.facts["form"] == "probabilities":
             tiny = torch.finfo(torch.float16).tiny
@@ -84,10 +86,10 @@ class PublishedLabels(LabelSource):
         turn, at = divmod(number, self.facts["epochs"] * len(self.rows))
         return divmod(int(self._order(turn)[at]) if turn else at, len(self.rows))
 
-    def batch(self, epoch: int, batch: int) -> dict[str, Tensor]:
+    def _batch(self, epoch: int, batch: int) -> dict[str, Tensor]:
         """Return what is stored of a batch; ``mixes`` stays on the host."""
-        tensors = self._epoch(epoch)
-        found = {name: t[self.rows[batch]].clone().to(self.device) for name, t in tensors.items() if name != "mixes"}
+        tensors, rows = self._epoch(epoch), self.rows[batch]
+        found = {name: moved(tensor[rows], self.device) for name, tensor in tensors.items() if name != "mixes"}
         return found | {"mixes": tensors["mixes"][batch].clone()}
 
     def save(self, folder: Path) -> None:
@@ -128,9 +130,9 @@ class PublishedViews(Split):
     def _made(self, pixels: Tensor, labels: Tensor, size: int, epoch: int, batch: int) -> AugmentedBatch:
         part = self.source.batch(epoch, batch)
         indices, partners = part["images"].long(), part["partners"].long()
-        sides = torch.tensor([*pixels.shape[2:], *pixels.shape[2:]], device=pixels.device)
-        boxes = (part["crops"].double() * sides).round().long()  # fractions in fp16 may end a pixel outside
-        boxes[:, 2:] = torch.minimum(boxes[:, 2:], sides[2:] - boxes[:, :2]).clamp(min=1)
+        side = pixels.shape[2]  # images are squares
+        boxes = (part["crops"].double() * side).round().long()  # fractions in fp16 may end a pixel outside
+        boxes[:, 2:] = torch.minimum(boxes[:, 2:], side - boxes[:, :2]).clamp(min=1)
         views = mirrored(resized_crop(pixels[indices].float() / 255, boxes, size), part["flips"].int())
         numbers = part["mixes"].tolist()
         if numbers:

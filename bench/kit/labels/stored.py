@@ -115,12 +115,7 @@ class StoredLabels(LabelSource):
                 f"batch {views.batch} of epoch {views.epoch} has {len(views)} views but {stop - start} stored labels"
             )
         tensors = self._shard(shard)
-        return {name: self._moved(tensors[name][start:stop]) for name in self._names}
-
-    def _moved(self, mapped: Tensor) -> Tensor:
-        if self.device.type == "cpu":
-            return mapped.clone()  # so that no answer keeps a shard mapped
-        return mapped.pin_memory().to(self.device, non_blocking=True)
+        return {name: moved(tensors[name][start:stop], self.device) for name in self._names}
 
     def save(self, folder: Path) -> None:
         layout = self.layout
@@ -192,6 +187,11 @@ def images_digest(images: Images) -> str:
     for tensor in (images.pixels, images.labels, *rows):
         digest.update(tensor.cpu().contiguous().numpy().data)
     return digest.hexdigest()
+
+
+def moved(rows: Tensor, device: torch.device) -> Tensor:
+    """Copy mapped rows to a device, without waiting for it; no copy keeps a shard mapped."""
+    return rows.clone() if device.type == "cpu" else rows.pin_memory().to(device, non_blocking=True)
 
 
 def mapped(folder: Path, names: Sequence[str], shard: int) -> dict[str, Tensor]:

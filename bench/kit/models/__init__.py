@@ -1,5 +1,6 @@
 """Networks by name; see :mod:`bench.api.architectures` for the names."""
 
-from bench.kit.models.classifier import Classifier, build, embed
+from bench.kit.models.classifier import Classifier, build
+from bench.kit.models.features import embed
 
 __all__ = ["Classifier", "build", "embed"]

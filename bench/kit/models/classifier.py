@@ -68,20 +68,6 @@ def build(
     return Classifier(net, mean, std)
 
 
-def embed(model: nn.Module, pixels: Tensor) -> Tensor:
-    """Return what a network's last linear layer takes, (B, F), with its gradient.
-
-    Args:
-        model: a classifier, whose last linear layer is its head.
-        pixels: float (B, 3, S, S) in [0, 1].
-    """
-    head = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
-    taken: list[Tensor] = []
-    with head.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0])):
-        model(pixels)
-    return taken[0].flatten(1)
-
-
 def _net(arch: str, classes: int, image_size: int) -> nn.Module:
     architectures.check(arch)
     if (student := architectures.plugin(arch)) is not None:
