@@ -82,13 +82,14 @@ def sections(rows: pd.DataFrame) -> pd.Series:
 
 def tables(rows: pd.DataFrame) -> Iterator[tuple[str, str, list[Any]]]:
     """Section, heading and rows of each table: best mean first, then what has none, then full data."""
+    known = {row.Index: row for row in records(rows)}
     ranked = rows.sort_values(["top1_mean", "method", "labels"], ascending=[False, True, True], kind="stable")
     for (section, student), group in rows.groupby(["section", "student"], sort=False):
-        full = records(group[group["ipc"].isna()])
+        full = [known[at] for at in group.index[group["ipc"].isna()]]
         own = ranked.loc[ranked.index.isin(group.index) & ranked["ipc"].notna()]
-        found = [(f"{fmt.plural(int(ipc), 'image')} per class", records(table)) for ipc, table in own.groupby("ipc")]
-        for scale, table in found or [("Full data", [])]:
-            yield section, f"{scale}, student {escape(student)}", [*table, *full]
+        found = [(f"{fmt.plural(int(ipc), 'image')} per class", table.index) for ipc, table in own.groupby("ipc")]
+        for scale, places in found or [("Full data", own.index)]:
+            yield section, f"{scale}, student {escape(student)}", [*(known[at] for at in places), *full]
 
 
 def _head(frame: pd.DataFrame) -> str:

@@ -22,6 +22,7 @@ place as in :mod:`bench.report.results`, and
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Iterable
 from itertools import groupby
 from operator import attrgetter, itemgetter
@@ -86,7 +87,9 @@ def pool(frame: pd.DataFrame) -> pd.DataFrame:
 
 def records(rows: pd.DataFrame) -> list[Any]:
     """Rows as tuples with named fields, None for what is not known; ``Index`` as in the DataFrame."""
-    return list(rows.astype(object).where(rows.notna(), None).itertuples())
+    columns = [[None if one is pd.NA or one != one else one for one in rows[name].tolist()] for name in rows]
+    row = namedtuple("Row", ["Index", *rows.columns], rename=True)  # type: ignore[misc]
+    return list(map(row, rows.index.tolist(), *columns))
 
 
 def students(rows: pd.DataFrame) -> pd.DataFrame:

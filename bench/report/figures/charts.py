@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -96,6 +96,7 @@ def of_board(rows: pd.DataFrame, records: pd.DataFrame) -> Iterator[Chart]:
     printed = printed.assign(label_high=printed["label_bytes"].fillna(printed["printed_bytes"]), mean=printed["value"])
     styles = looks([*known["method"], *printed["method"]])
     yield from _students(distilled, styles)
+    in_steps = records["steps"].astype(bool).any()
     varying = [name for name in PLACE if known[name].nunique() > 1]
     parts = sorted((part for _, part in distilled.groupby(PLACE)), key=len, reverse=True)
     for turn, part in enumerate(parts):
@@ -105,7 +106,7 @@ def of_board(rows: pd.DataFrame, records: pd.DataFrame) -> Iterator[Chart]:
         theirs = printed[fits & (printed["student"] == first["student"])].drop_duplicates(["method", "ipc", "mean"])
         tail = "-" + slug("-".join(str(first[name]) for name in varying)) if turn else ""
         for name, panel in PANELS.items():
-            if panel.everywhere or not turn:
+            if (panel.everywhere or not turn) and (name != "steps" or in_steps):
                 for one in _panels(name, panel, part, full, theirs, styles, records):
                     yield one._replace(name=f"{one.name}{tail}")
     if parts:
@@ -142,8 +143,7 @@ def _panels(
     rows = rows[rows[panel.across].notna()]
     if rows[panel.across].nunique() < (2 if name == "ipc" else 1):
         return
-    groups: Any = rows.groupby(by, observed=True) if by else [((), rows)]
-    for key, part in groups:
+    for key, part in rows.groupby(by, observed=True) if by else iter([((), rows)]):
         words = ", ".join(KINDS.get(value) or f"{plural(value, 'image')} per class" for value in key)
         stem = [f"ipc{value}" if column == "ipc" else value for column, value in zip(by, key, strict=True)]
         caption = f"{panel.said} {foot}"
