@@ -83,7 +83,8 @@ def pack(name: str, data_root: Path | None, size: int, progress: Progress) -> Pa
     found = data.load(info, root)
     if not isinstance(found, FileDataset) or isinstance(found.train, Resident):
         raise UserError(f"{info.name} is held in memory anyway; leave out --pack")
-    return packing.pack(found, (data_root or catalogue.default_data_root()).expanduser(), size, progress)
+    place = (data_root or catalogue.default_data_root()).expanduser()
+    return packing.pack(info, found.contents, (found.train, found.test), place, size, progress)
 
 
 def _sample(split: Split) -> tuple[tuple[tuple[int, int], tuple[int, int]], list[float], list[float]]:

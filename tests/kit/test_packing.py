@@ -131,7 +131,7 @@ def test_a_store_decodes_its_test_images_once(
 
     plain = reading.decode
     monkeypatch.setattr(reading, "decode", counted)
-    monkeypatch.setattr(dataset, "MOST_SHARES", 2)
+    monkeypatch.setattr(packing, "MOST_SHARES", 2)
     few = data.load(info, None, kept).test
     list(few.centered(SIZE, "cpu", indices=torch.tensor([2])))
     assert len(decoded) == 1, "one image is not worth decoding all"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import islice
@@ -15,30 +13,18 @@ import torch
 from torch import Tensor
 
 from bench.api import AugmentationConfig, AugmentedBatch, Dataset, DatasetInfo, Split
-from bench.errors import UserError
+from bench.kit.data import reading
 from bench.kit.data.contents import CheckedPaths, Contents
-from bench.kit.data.decoding import check_all, check_varied, decode, decode_all, opened
-from bench.kit.data.packing import Squares, packed_splits, write_squares
-from bench.kit.data.reading import (
-    AT_ONCE,
-    Cut,
-    Sources,
-    cut_centre,
-    cut_crops,
-    cut_view,
-    default_workers,
-    read_batches,
-    read_pieces,
-)
-from bench.kit.views import AugmentationStream, resized_crop, stream_of
+from bench.kit.data.decoding import check_all, check_varied, common_side, decode, decode_all
+from bench.kit.data.packing import Squares, kept_views, packed_splits
+from bench.kit.data.reading import AT_ONCE, Cut, Sources, default_workers, read_batches, read_pieces
+from bench.kit.views import resized_crop, stream_of
 from bench.kit.views.geometry import centre
 
 Device = torch.device | str
 Replay = Sequence[tuple[int, int]]
 Rows = Callable[[int], slice]
 MOST_RESIDENT = 4 * 2**30  # bytes of uint8; Tiny-ImageNet has 1.4e9
-MOST_SHARES = 16  # processes that may share a test
-log = logging.getLogger("bench")
 MOST_CHECKED = 100_000  # files; from here on a broken one is found when it is read
 
 
@@ -96,7 +82,7 @@ class Resident(Split):
             yield from (stream.again(pixels, labels, *place, batch_size) for place in replay[first:last])
             return
         for batch, indices in islice(stream.batches(epoch, batch_size, device), first, last):
-            yield stream.make(pixels, labels, _chosen_rows(stream, indices, rows), epoch, batch)
+            yield stream.make(pixels, labels, stream.part(indices, rows), epoch, batch)
 
     def centered(
         self, size: int, device: Device, batch_size: int = 256, indices: Tensor | None = None, whole: bool = False
@@ -132,12 +118,7 @@ class Files(Split):
     """A split that is read from files, again in every epoch."""
 
     def __init__(self, files: Sources, labels: Tensor, workers: int | None = None, shelf: Path | None = None):
-        """Keep the files of a split.
-
-        Args:
-            workers: how many processes read ahead, by default :func:`default_workers`.
-            shelf: the beginning of the paths at which a store keeps its test views, once they are decoded.
-        """
+        """Keep the files of a split, read by :func:`default_workers`; a store keeps test views beside ``shelf``."""
         super().__init__(labels)
         self.paths, self.shelf = files, shelf
         self.workers = default_workers() if workers is None else workers
@@ -158,8 +139,8 @@ class Files(Split):
             raise NotImplementedError("labels are stored for synthetic images, which are kept in memory")
         stream = stream_of(config, len(self))
         batches = islice(stream.batches(epoch, batch_size), first, last)
-        groups = [_chosen_rows(stream, indices, rows) for _, indices in batches]
-        cut = partial(cut_view, config, len(self), epoch)
+        groups = [stream.part(indices, rows) for _, indices in batches]
+        cut = partial(reading.cut_view, config, len(self), epoch)
         cropped = self._read([some for some in groups if len(some)], cut, device)
         nothing = torch.empty(0, 3, config.size, config.size, dtype=torch.uint8, device=device)
         for batch, indices in enumerate(groups, first):
@@ -174,7 +155,7 @@ class Files(Split):
         if kept is not None:
             made: Iterator[Tensor] = (kept.some(chosen.numpy()).stacked().to(device) for chosen in groups)
         else:
-            made = self._read(groups, partial(cut_centre, size, whole), device)
+            made = self._read(groups, partial(reading.cut_centre, size, whole), device)
         for chosen, pixels in zip(groups, made, strict=True):
             yield pixels, self.labels[chosen].to(device, non_blocking=True)
 
@@ -185,9 +166,8 @@ class Files(Split):
         if begun != wanted:
             pieces = self._begin_crops(config, count, indices)
         self._begun = None, iter(())
-        crops = torch.empty(
-            count, len(indices), 3, config.size, config.size, pin_memory=torch.device(device).type == "cuda"
-        )
+        shape = count, len(indices), 3, config.size, config.size
+        crops = torch.empty(shape, pin_memory=torch.device(device).type == "cuda")
         for place, piece in enumerate(pieces):
             crops[:, place * AT_ONCE : (place + 1) * AT_ONCE] = piece.transpose(0, 1)
         if then is not None:
@@ -195,24 +175,14 @@ class Files(Split):
         return crops.to(device, non_blocking=True)
 
     def _begin_crops(self, config: AugmentationConfig, count: int, indices: Tensor) -> Iterator[Tensor]:
-        cut = partial(cut_crops, config, len(self), count)
+        cut = partial(reading.cut_crops, config, len(self), count)
         return read_pieces(self.paths, indices.split(AT_ONCE), cut, self.workers)
 
     def _kept(self, size: int, whole: bool, wanted: int) -> Squares | None:
-        """Return the test views that a store keeps, and write them where a good part of them is ``wanted``."""
         if self.shelf is None:
             return None
         path = self.shelf.with_name(f"{self.shelf.name}-{size}{'-whole' if whole else ''}.u8")
-        try:
-            if not path.exists():
-                if wanted * MOST_SHARES < len(self):
-                    return None
-                if shutil.disk_usage(path.parent).free < 2 * 3 * size**2 * len(self):
-                    raise UserError(f"{path.parent}: test images at {size} px would take half of the free space")
-            return write_squares(path, Files(self.paths, self.labels, self.workers), size, whole)
-        except (OSError, UserError) as error:  # a broken image is named again when it is read
-            log.warning("each cell decodes the test images anew: %s", error)
-            return None
+        return kept_views(path, Files(self.paths, self.labels, self.workers), size, whole, wanted)
 
     def image(self, index: int) -> Tensor:
         found = self.paths[index]
@@ -220,14 +190,6 @@ class Files(Split):
 
     def _read(self, groups: Sequence[Tensor], cut: Cut, device: Device) -> Iterator[Tensor]:
         return read_batches(self.paths, groups, cut, torch.device(device), self.workers)
-
-
-def _chosen_rows(stream: AugmentationStream, indices: Tensor, rows: Rows | None) -> Tensor:
-    if rows is None:
-        return indices
-    if stream.config.mix != "none":
-        raise ValueError("a part of a batch that is mixed would be mixed with itself; expected mix none")
-    return indices[rows(len(indices))]
 
 
 def _batches(count: int, indices: Tensor | None, batch_size: int) -> tuple[Tensor, ...]:
@@ -246,11 +208,7 @@ class FileDataset(Dataset):
     _shelf: Path | None
 
     def __init__(self, info: DatasetInfo, found: Contents, kept: Path | None = None):
-        """Take the files that were found; ``kept`` is where a store keeps what they are.
-
-        Raises:
-            UserError: a packed set is damaged.
-        """
+        """Take the files that were found, which a store remembers in ``kept``; refuse packed ones that are damaged."""
         contents, packed = packed_splits(found) or (found, None)
         vars(self).update(info=info, names=contents.words, ids=contents.ids, contents=contents, digest=found.digest)
         vars(self).update(_packed=packed, _shelf=kept and kept.with_name(f"{found.digest}-val"))
@@ -273,22 +231,17 @@ class FileDataset(Dataset):
         labels = torch.arange(len(self.ids)).repeat_interleave(torch.from_numpy(part.counts))
         if self._packed is not None:
             squares = self._packed[name]
-            return Resident(squares.stacked(), labels) if squares.bytes <= MOST_RESIDENT else Files(squares, labels)
+            return (
+                Resident(squares.stacked(), labels)
+                if 3 * squares.size**2 * len(squares) <= MOST_RESIDENT
+                else Files(squares, labels)
+            )
         paths = CheckedPaths(part)
-        side = _side_in_memory(paths)
+        side = common_side(paths)
+        if len(paths) * 3 * side**2 > MOST_RESIDENT:
+            side = 0
         if not side and len(paths) < MOST_CHECKED:
             check_all(paths, hashlib.blake2b(part.hashes.tobytes(), digest_size=16).hexdigest())
         ends = part.counts.cumsum().tolist()
         check_varied({name: paths[first:last] for name, first, last in zip(self.ids, [0, *ends], ends, strict=False)})
         return Resident(decode_all(paths, side), labels) if side else Files(paths, labels, shelf=shelf)
-
-
-def _side_in_memory(paths: Sequence[Path]) -> int:
-    """Return the side in pixels of all images; 0 where they are not squares of one size, or too large for memory."""
-    side = 0
-    for path in paths:
-        with opened(path) as image:
-            side = side or image.width
-            if image.size != (side, side) or len(paths) * 3 * side**2 > MOST_RESIDENT:
-                return 0
-    return side

@@ -157,6 +157,17 @@ def decode_all(paths: Sequence[Path], size: int) -> Tensor:
     return pixels
 
 
+def common_side(paths: Sequence[Path]) -> int:
+    """Return the side in pixels of images that are all squares of one size, else 0."""
+    side = 0
+    for path in paths:
+        with opened(path) as image:
+            side = side or image.width
+            if image.size != (side, side):
+                return 0
+    return side
+
+
 def check_all(paths: Sequence[Path], contents: str, stamps: Path | None = None) -> None:
     """Decode every file once, so that a broken one is found before anything is computed.
 

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -25,17 +26,18 @@ from bench.api import DatasetInfo
 from bench.api.catalogue import ImageFiles, Listing
 from bench.errors import UserError
 from bench.files import write_atomically
-from bench.kit.data.contents import SPLITS, CheckedPaths, Contents, contents_of
+from bench.kit.data.contents import CheckedPaths, Contents, contents_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from bench.api import Split
-    from bench.kit.data.dataset import FileDataset
 
-CARD, CONTENTS, SQUARES = "train/packed.json", "contents.npz", "squares.u8"
+TRAIN, VAL, SQUARES, CARD, CONTENTS = "train", "val", "squares.u8", "train/packed.json", "contents.npz"
 _PACKED = "packed squares"  # stands for all classes, as no folder is called
 BATCH = 256  # images between two digests
+MOST_SHARES = 16  # processes that may share a test
+log = logging.getLogger("bench")
 
 Progress = Callable[[int, int], None]  # images written, images in all
 
@@ -49,11 +51,6 @@ class Squares(Sequence["Tensor"]):
     def __len__(self) -> int:
         return len(self.places)
 
-    @property
-    def bytes(self) -> int:
-        """Memory of the images."""
-        return len(self) * 3 * self.size**2
-
     def some(self, places: NDArray[np.int64] | range) -> Squares:
         """Return those at some places."""
         return Squares(self.path, self.size, self.places[places])
@@ -62,7 +59,10 @@ class Squares(Sequence["Tensor"]):
         """Read all, uint8 (N, 3, S, S)."""
         import torch
 
-        return torch.from_numpy(_mapped(self.path, self.size)[self.places]).permute(0, 3, 1, 2)
+        mapped, places = _mapped(self.path, self.size), self.places
+        one_run = len(places) > 0 and bool((np.diff(places) == 1).all())
+        rows = mapped[places[0] : places[-1] + 1] if one_run else mapped[places]  # a run is not copied
+        return torch.from_numpy(rows).permute(0, 3, 1, 2)
 
     @overload
     def __getitem__(self, index: int) -> Tensor: ...
@@ -76,7 +76,7 @@ class Squares(Sequence["Tensor"]):
 
 @lru_cache(8)
 def _mapped(path: Path, size: int) -> NDArray[np.uint8]:
-    return np.memmap(path, np.uint8, "r").reshape(-1, size, size, 3)
+    return np.memmap(path, np.uint8, "c").reshape(-1, size, size, 3)  # what is written stays in this process
 
 
 def write_squares(path: Path, split: Split, size: int, whole: bool = True, progress: Progress | None = None) -> Squares:
@@ -138,7 +138,21 @@ def _write(path: Path, split: Split, size: int, whole: bool, progress: Progress)
     journal.unlink()
 
 
-def pack(data: FileDataset, root: Path, size: int, progress: Progress) -> Path:
+def kept_views(path: Path, split: Split, size: int, whole: bool, wanted: int) -> Squares | None:
+    """Return test views kept at ``path``, written if a good part is ``wanted``; None if the disk has little room."""
+    try:
+        if not path.exists():
+            if wanted * MOST_SHARES < len(split):
+                return None
+            if shutil.disk_usage(path.parent).free < 2 * 3 * size**2 * len(split):
+                raise UserError(f"{path.parent}: test images at {size} px would take half of the free space")
+        return write_squares(path, split, size, whole)
+    except (OSError, UserError) as error:  # a broken image is named again when it is read
+        log.warning("each cell decodes the test images anew: %s", error)
+        return None
+
+
+def pack(info: DatasetInfo, contents: Contents, splits: Sequence[Split], root: Path, size: int, step: Progress) -> Path:
     """Write both splits of a data set of image files below ``root``, and return their folder.
 
     Raises:
@@ -146,7 +160,6 @@ def pack(data: FileDataset, root: Path, size: int, progress: Progress) -> Path:
     """
     from bench.kit.views.geometry import short_side
 
-    info, contents, splits = data.info, data.contents, (data.train, data.test)
     if size < (least := short_side(info.image_size)):
         raise UserError(
             f"{info.name} is used at {info.image_size} px, which test views cut out of {least} px; expected --pack "
@@ -155,11 +168,9 @@ def pack(data: FileDataset, root: Path, size: int, progress: Progress) -> Path:
     folder = root / "packed" / f"{info.name}-{size}-{contents.digest[:8]}"
     if is_packed(folder):
         return folder
-    done, total = 0, sum(map(len, splits))
-    for name, split in zip(SPLITS, splits, strict=True):
-        step = lambda some, _, done=done: progress(done + some, total)  # noqa: E731
-        write_squares(folder / name / SQUARES, split, size, progress=step)
-        done += len(split)
+    total, first = sum(map(len, splits)), len(splits[0])
+    write_squares(folder / TRAIN / SQUARES, splits[0], size, progress=lambda done, _: step(done, total))
+    write_squares(folder / VAL / SQUARES, splits[1], size, progress=lambda done, _: step(first + done, total))
     contents.save(folder, "contents").replace(folder / CONTENTS)
     facts = info.model_dump(mode="json", exclude={"fingerprint", "foreign"})
     facts["name"] = f"folder-{info.name.removeprefix('folder-')}-packed-{size}"
@@ -207,13 +218,15 @@ def packed_splits(found: Contents) -> tuple[Contents, dict[str, Squares]] | None
         raise _damaged(folder)
     counts = (np.arange(part.counts.sum()) for part in source.parts.values())
     return source, {
-        split: Squares(path, card["size"], places) for split, path, places in zip(SPLITS, paths, counts, strict=True)
+        split: Squares(path, card["size"], places)
+        for split, path, places in zip((TRAIN, VAL), paths, counts, strict=True)
     }
 
 
 def _files(folder: Path, *more: str) -> ImageFiles:
     train, val = (
-        Listing(folder / split, {_PACKED: (*names, SQUARES)}) for split, names in zip(SPLITS, (more, ()), strict=True)
+        Listing(folder / split, {_PACKED: (*names, SQUARES)})
+        for split, names in zip((TRAIN, VAL), (more, ()), strict=True)
     )
     return ImageFiles(train, val, ())
 

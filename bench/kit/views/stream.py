@@ -7,7 +7,7 @@ box of a mix) is drawn on the host, and what the device must know is sent there 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -122,6 +122,12 @@ class AugmentationStream:
         span, within = divmod(epoch, self._span)
         group, place = divmod(batch, BATCHES_AT_ONCE)
         return draw_mixture(self.config, self._batch_draws(span, group)[within * BATCHES_AT_ONCE + place])
+
+    def part(self, indices: Tensor, rows: Callable[[int], slice] | None) -> Tensor:
+        """Return the images of a batch whose views are wanted; all where ``rows`` is None."""
+        if rows is not None and self.config.mix != "none":
+            raise ValueError("a part of a batch that is mixed would be mixed with itself; expected mix none")
+        return indices if rows is None else indices[rows(len(indices))]
 
     def boxes(self, epoch: int, indices: Tensor, heights: Tensor, widths: Tensor) -> Tensor:
         """Place the boxes to cut out of lazily read images: int64 (B, 4) on the host, (top, left, height, width).
