@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,8 @@ from bench.kit import images as image_files
 from bench.planning.grid import Request
 from bench.planning.plan import plan
 from bench.store.artifacts import Store
-from tests.conftest import Bench
+from tests.conftest import Bench, environment
+from tests.processes import run_command
 
 SHORT = {"epochs": 2, "tests": 1}
 CLASSES = 10
@@ -169,16 +171,30 @@ def test_words_of_the_command_line() -> None:
     assert words("set", {"a.b": {"c": 1}, "d.e": "f"}) == ["--set", 'a.b={"c": 1}', "--set", "d.e=f"]
 
 
+class Forked:
+    """A command that is forked from what has imported torch, in place of ``subprocess.Popen``."""
+
+    def __init__(self, words: list[str], **_: Any) -> None:
+        done = run_command(words[3:], Path.cwd(), environment())
+        self.stdout, self.stderr, self.returncode = io.StringIO(done.stdout), io.StringIO(done.stderr), done.returncode
+
+    def __enter__(self) -> Forked:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 def test_a_run_returns_the_records_of_its_students(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("bench.report.publish.draw_figures", lambda *_: [])
     short = {"protocol.epochs": 1, "protocol.tests": 1}
     chosen: dict[str, Any] = {"methods": ["random_real"], "labels": "hard", "no_baselines": True, "set": short,
                               "students": "convnet2-w8",
                               "cluster": "inline", "store": tmp_path / "s", "out": "b"}  # fmt: skip
     assert len(bench.run(ipc=[1], seeds=[0, 1], dry_run=True, **chosen)) == 0
+    monkeypatch.setattr(subprocess, "Popen", Forked)  # one interpreter of its own is enough
     whole = bench.run(ipc=[1], seeds=[0, 1, 2], **chosen)
     assert list(whole["seed"]) == [0, 1, 2] and set(whole["state"]) == {"done"} and whole["top1"].between(0, 1).all()
     again = bench.run(ipc=[1], seeds=[0, 1], **chosen)  # only what was asked for, of all that is in the store
