@@ -78,7 +78,7 @@ def set_scale(axes: Axes, axis: str, kind: str, values: pd.Series) -> None:
     if kind in TICKS:  # from the tick below the least to beyond the largest
         least = max((tick for tick in ticks if tick <= low), default=low / 2)
         most = max(high, 10 * least, 1024 * (kind == "bytes"))
-        limits(0.8 * least if least else -120, 1.3 * most)
+        limits(0.7 * low if kind == "seconds" else 0.8 * least if least else -120, 1.3 * most)
         ticks = [tick for tick in ticks if least <= tick <= 1.3 * most]
     ticks = sorted(ticks[:: -max(1, -(-len(ticks) // 8))])  # of many every second or third
     word = {"bytes": lambda at: round_size(int(at)) if at else "0", "seconds": duration}.get(kind, "{:,.0f}".format)

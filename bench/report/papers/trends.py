@@ -135,7 +135,7 @@ def _line(one: Any, more: Any, less: Any) -> dict[str, str]:
         "IPC": " : ".join(dict.fromkeys((str(more.ipc), str(less.ipc)))),
         "Student": " : ".join(dict.fromkeys(escape(plain(row.student)) for row in (more, less))),
         "Measured": unbroken(f"{percent(more.top1_mean)} : {percent(less.top1_mean)}"),
-        "Δ": unbroken(points(one.mean) + interval),
+        "Δ": points(one.mean) + interval,
         "n": f"{one.n}" + (f"/{one.planned}" if one.n < one.planned else ""),
         "Direction": one.direction,
     }
