@@ -36,7 +36,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def commands() -> list[str]:
     """Return every command of the pages and of the help texts, without what is said beside it."""
-    texts = [block for page in PAGES for kind in ("", "sh") for block in blocks(page, kind)]
+    texts = [re.sub(r" *\\\n *", " ", block) for page in PAGES for kind in ("", "sh") for block in blocks(page, kind)]
     texts += [import_module(f"bench.cli.{name}{'_' if iskeyword(name) else ''}").EXAMPLES for name in VERBS]
     found = [re.split(r"  | \| ", match)[0].strip() for text in texts for match in COMMAND.findall(text)]
     assert len(found) > 100
