@@ -8,9 +8,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
@@ -19,12 +18,11 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.errors import printable
+from bench.execution import heartbeat
+from bench.execution.heartbeat import CellProgress
+from bench.execution.scheduling import Schedule
+from bench.store.artifacts import Store
 from bench.store.cell import STAGES
-
-if TYPE_CHECKING:
-    from bench.execution.heartbeat import CellProgress
-    from bench.execution.scheduling import Schedule
-    from bench.store.artifacts import Store
 
 LINE_EVERY = 60.0  # seconds between two lines in a log
 _MIN_WIDTH = 40  # columns; COLUMNS below that is ignored
@@ -196,13 +194,19 @@ class LiveDisplay:
     def __exit__(self, *_: object) -> None:
         self.live.stop()
 
-    def show(self, render: Callable[[], RenderableType], line: Callable[[], str]) -> None:
-        """Show what ``render`` returns, or in a log from time to time what ``line`` returns."""
+    def due(self) -> bool:
+        """Return whether to show something now."""
+        if not self.out.is_terminal and time.monotonic() - self._last_line < LINE_EVERY:
+            return False
+        self._last_line = time.monotonic()
+        return True
+
+    def show(self, whole: RenderableType, line: str) -> None:
+        """Show the whole on a terminal, or the line in a log."""
         if self.out.is_terminal:
-            self.live.update(render(), refresh=True)
-        elif time.monotonic() - self._last_line >= LINE_EVERY:
-            self._last_line = time.monotonic()
-            self.out.print(line())
+            self.live.update(whole, refresh=True)
+        else:
+            self.out.print(line)
 
 
 class LiveRun(LiveDisplay):
@@ -218,27 +222,17 @@ class LiveRun(LiveDisplay):
 
     def update(self, schedule: Schedule) -> None:
         """Show the state of a run; heartbeats are read of the cells shown alone."""
-        from bench.execution import heartbeat
-
+        if not self.due():
+            return
         counts: Counts = {stage: found for stage in STAGES if (found := schedule.counts(stage))}
-
-        def running() -> tuple[list[Running], int]:
-            count = sum(found.get("running", 0) for found in counts.values())
-            ids = (cell.id for cell in schedule.grid.cells if schedule.state[cell.id] == "running")
-            shown = list(islice(ids, min(count, MOST_RUNNING)))
-            return [Running(cell_id, heartbeat.read(self.store, cell_id)) for cell_id in shown], count - len(shown)
-
-        def render() -> RenderableType:
-            cells, more = running()
-            stages = stage_table(counts, ("done", "running", "failed", "blocked", "todo"), self.out.width)
-            elapsed = f"{duration(time.monotonic() - self.started)} so far; Ctrl-C {self.ctrl_c}"
-            return Group(stages, *([running_table(cells, self.out.width, more)] if cells else []), elapsed)
-
-        def line() -> str:
-            cells, more = running()
-            now = [f"{one.cell} {one.progress.fraction:.0%}" if one.progress else one.cell for one in cells]
-            now += [f"and {more} more"] if more else []
-            elapsed = duration(time.monotonic() - self.started)
-            return f"{elapsed:>12}  {summary(counts)}  now: {'; '.join(now) or 'nothing'}"
-
-        self.show(render, line)
+        ids = [cell.id for cell in schedule.grid.cells if schedule.state[cell.id] == "running"]
+        shown = [Running(cell_id, heartbeat.read(self.store, cell_id)) for cell_id in ids[:MOST_RUNNING]]
+        more, elapsed = len(ids) - len(shown), duration(time.monotonic() - self.started)
+        stages = stage_table(counts, ("done", "running", "failed", "blocked", "todo"), self.out.width)
+        cells = [running_table(shown, self.out.width, more)] if shown else []
+        now = [f"{one.cell} {one.progress.fraction:.0%}" if one.progress else one.cell for one in shown]
+        now += [f"and {more} more"] if more else []
+        self.show(
+            Group(stages, *cells, f"{elapsed} so far; Ctrl-C {self.ctrl_c}"),
+            f"{elapsed:>12}  {summary(counts)}  now: {'; '.join(now) or 'nothing'}",
+        )

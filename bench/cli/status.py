@@ -21,7 +21,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -108,7 +107,8 @@ def _watch(out: Console, manifests: list[Manifest], collect: Callable[[], list[G
         out.print(_render(manifests, found, out.width))
     with screen.LiveDisplay(out) as display, suppress(KeyboardInterrupt):
         while not (out.quiet or all(one.over for one in found)):
-            display.show(partial(_render, manifests, found, out.width, out.height), partial(_line, found))
+            if display.due():
+                display.show(_render(manifests, found, out.width, out.height), _line(found))
             time.sleep(pause)
             began = time.monotonic()
             found = collect()

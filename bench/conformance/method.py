@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import ClassVar
 from unittest import SkipTest
 
@@ -43,7 +42,6 @@ class MethodConformance(Suite):
     data_root: ClassVar[Path | None] = None
 
     bench: ClassVar[Workbench]
-    _folder: ClassVar[TemporaryDirectory[str]]
 
     @classmethod
     def setup_class(cls) -> None:
@@ -57,7 +55,7 @@ class MethodConformance(Suite):
         read_settings(kind.Config, variant.settings, f"the settings of {variant.method}")
         data = cls._data(kind)
         method = kind.for_dataset(data.info, **{**kind.quick, **variant.settings})
-        cls._folder = TemporaryDirectory()
+        super().setup_class()
         cls.bench = Workbench(method, data, cls.ipc, Path(cls._folder.name))
         method.check(cls.bench.point)
 
@@ -69,11 +67,6 @@ class MethodConformance(Suite):
         if cls.ipc > info.smallest_class:
             raise UserError(f"--ipc {cls.ipc}: the smallest class of {info.name} has {info.smallest_class} images")
         return real_data.load(info, catalogue.root_of(cls.dataset, cls.data_root))
-
-    @classmethod
-    def teardown_class(cls) -> None:
-        """Remove the temporary folder."""
-        cls._folder.cleanup()
 
     # -- planning
 

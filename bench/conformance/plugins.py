@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 from unittest import SkipTest
 
@@ -32,20 +31,14 @@ class EvaluatorConformance(Suite):
 
     kind: ClassVar[type[Evaluator]]
     protocol: ClassVar[Protocol]
-    _folder: ClassVar[TemporaryDirectory[str]]
 
     @classmethod
     def setup_class(cls) -> None:
         """Read the protocol."""
+        super().setup_class()
         cls.kind = registry.evaluator(cls.evaluator) if isinstance(cls.evaluator, str) else cls.evaluator
         facts = {"name": "conformance", "version": 1, "track": "named", "title": "conformance"}
         cls.protocol = cls.kind.Config.model_validate({**facts, "evaluator": cls.kind.name, **cls.settings})
-        cls._folder = TemporaryDirectory()
-
-    @classmethod
-    def teardown_class(cls) -> None:
-        """Remove the temporary folder."""
-        cls._folder.cleanup()
 
     def test_schedule_follows_from_the_seed(self) -> None:
         info = stripes().info

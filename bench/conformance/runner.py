@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from tempfile import TemporaryDirectory
+from typing import ClassVar, TypeVar
 from unittest import SkipTest
 
 from bench.api import Progress
@@ -17,15 +18,19 @@ T = TypeVar("T")
 
 
 class Suite:
-    """The base of every suite: pytest and :func:`run` set it up and tear it down."""
+    """The base of every suite, which pytest or :func:`run` sets up and tears down: a temporary folder."""
+
+    _folder: ClassVar[TemporaryDirectory[str]]
 
     @classmethod
     def setup_class(cls) -> None:
-        """Set nothing up."""
+        """Make the folder."""
+        cls._folder = TemporaryDirectory()
 
     @classmethod
     def teardown_class(cls) -> None:
-        """Remove nothing."""
+        """Remove the folder."""
+        cls._folder.cleanup()
 
 
 def killed_after(calls: int | None, seen: list[tuple[int, int]] | None = None) -> Progress:

@@ -14,12 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.api import Distiller, GridPoint, TeacherSpec, registry
+from bench.api import Distiller, TeacherSpec, registry
 from bench.api.augmentation import AugmentationSchedule
 from bench.api.stored.codec import LabelCodec
 from bench.api.stored.layout import LabelLayout
 from bench.errors import UserError
 from bench.format import listed, size
+from bench.planning.cells import method_of, point_of
 from bench.planning.grid import Grid
 from bench.store.cell import Cell, canonical
 from bench.store.locks import lock
@@ -153,9 +154,8 @@ def _teacher_files(grid: Grid, cells: Collection[Cell]) -> Iterator[str]:
 def _methods(grid: Grid, cells: Collection[Cell]) -> Iterator[str]:
     """Let every method look for what it needs from elsewhere."""
     for cell in {canonical([cell.by, cell.call.get("settings")]): cell for cell in cells}.values():
-        if cell.by in registry.METHODS and (kind := registry.method(cell.by)).preflight is not Distiller.preflight:
-            config = kind.Config.model_validate(cell.call["settings"])
+        if cell.by in registry.METHODS and registry.method(cell.by).preflight is not Distiller.preflight:
             try:
-                kind(config).preflight(GridPoint(grid.dataset, cell.call["ipc"], cell.call["seed"]))
+                method_of(cell).preflight(point_of(cell, grid.dataset))
             except UserError as error:
                 yield str(error)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, Protocol
 
 from bench.api import registry
+from bench.planning.cells import method_of
 from bench.planning.grid import Grid, levels
 from bench.store.artifacts import Damaged, Store
 from bench.store.cell import STAGES, Cell, Stage
@@ -128,12 +129,7 @@ class Schedule:
 
 def shareable(cell: Cell) -> bool:
     """Check that several processes can share the cell: always a teacher, others if their method declares it."""
-    if cell.stage == "teacher":
-        return True
-    if cell.by not in registry.method_names():
-        return False
-    kind = registry.method(cell.by)
-    return cell.stage in kind(kind.Config.model_validate(cell.call["settings"])).shared()
+    return cell.stage == "teacher" or (cell.by in registry.method_names() and cell.stage in method_of(cell).shared())
 
 
 class Watcher(Protocol):

@@ -39,7 +39,7 @@ from bench.kit.labels.storing import store
 from bench.kit.running import RunningTask
 from bench.kit.teachers import accuracy_check, train
 from bench.kit.teachers.trajectory import Trajectory
-from bench.planning.cells import TEACHER
+from bench.planning.cells import TEACHER, method_of, point_of
 from bench.planning.protocols import read_settings
 from bench.store import predictions
 from bench.store.cell import Cell
@@ -64,7 +64,7 @@ class StageTask:
 
     @property
     def point(self) -> GridPoint:
-        return GridPoint(self.dataset, self.cell.call["ipc"], self.cell.call["seed"])
+        return point_of(self.cell, self.dataset)
 
     @property
     def images(self) -> Images | None:
@@ -81,13 +81,11 @@ class StageTask:
 
     @property
     def method(self) -> Distiller:
-        """The method of the cell, configured as it was planned."""
-        kind = registry.method(self.cell.by)
-        return kind(read_settings(kind.Config, self.cell.call["settings"], f"the settings of {self.cell.by}"))
+        return method_of(self.cell)
 
     @property
     def running(self) -> RunningTask:
-        """What the method is given."""
+        """The task that the method is given."""
         roles = sorted((role for role in self.parents if role.startswith("teacher")), key=lambda one: (len(one), one))
         teachers = tuple(Trajectory.load(self.parents[role][1], self.device) for role in roles)
         for teacher in teachers:

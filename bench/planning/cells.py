@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from bench.api import AugmentationSchedule, DatasetInfo, Distiller, GridPoint, TeacherSpec, architectures
+from bench.api import AugmentationSchedule, DatasetInfo, Distiller, GridPoint, TeacherSpec, architectures, registry
 from bench.api.config import Artifact
 from bench.api.stored.columns import label_columns
 from bench.errors import UserError
 from bench.planning.label_choices import LabelChoice
+from bench.planning.protocols import read_settings
 from bench.store.cell import Cell, Stage
 
 TEACHER_VERSION = 2  # raise it when teacher training changes its results
@@ -176,6 +177,17 @@ class Cells:
                 f"--labels {choice.kind}:{codec} stores {some} bytes per label, all {logits} logits are {every}; keep "
                 "fewer, or leave topk or renorm out"
             )
+
+
+def method_of(cell: Cell) -> Distiller:
+    """Return the method that computes a cell, configured as it was planned."""
+    kind = registry.method(cell.by)
+    return kind(read_settings(kind.Config, cell.call["settings"], f"the settings of {cell.by}"))
+
+
+def point_of(cell: Cell, dataset: DatasetInfo) -> GridPoint:
+    """Return the grid point of a method's cell."""
+    return GridPoint(dataset, cell.call["ipc"], cell.call["seed"])
 
 
 def network_version(role: str, name: str) -> dict[str, int]:

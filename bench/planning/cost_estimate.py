@@ -14,9 +14,10 @@ from pathlib import Path
 from statistics import mean, median
 from typing import NamedTuple
 
-from bench.api import GridPoint, MethodCost, TeacherSpec, registry
+from bench.api import MethodCost, TeacherSpec, registry
 from bench.api.architectures import STEP, network_hours
 from bench.api.stored.codec import LabelCodec
+from bench.planning.cells import method_of, point_of
 from bench.planning.grid import Grid
 from bench.planning.protocols import OFFICIAL, read_settings
 from bench.store.artifacts import Damaged, Store
@@ -134,9 +135,7 @@ class StatedHours:
         return 0.0 if "precision" in cell.call else getattr(self._cost(cell), cell.stage)
 
     def _cost(self, cell: Cell) -> MethodCost:
-        method = registry.method(cell.by)
-        point = GridPoint(dataset=self.dataset, ipc=cell.call["ipc"], seed=cell.call["seed"])
-        return method(method.Config.model_validate(cell.call["settings"])).cost(point)
+        return method_of(cell).cost(point_of(cell, self.dataset))
 
     def _networks(self, labels: str) -> tuple[str, ...]:
         cell = self.cells[labels]

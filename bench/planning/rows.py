@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from types import MappingProxyType
@@ -27,34 +28,32 @@ FULL = "full_data"  # the row of the whole training set
 _NOT_IN_NAMES = re.compile(r"[^\w.+-]+")  # of files
 
 
+@dataclass
 class Rows:
     """The planner of the rows of one method under one protocol.
 
-    Args:
-        shown: the board's name of the method.
-        via: as the request has it; others' images may stand in its rows, or others' labels.
+    ``shown`` is the board's name of the method, and ``via`` that of the request: others' images may stand in its rows,
+    or others' labels.
     """
 
-    def __init__(
-        self,
-        request: Request,
-        cells: Cells,
-        protocol: Protocol,
-        method: Distiller,
-        variant: Variant,
-        shown: str,
-        via: str,
-    ):
-        self.request, self.cells, self.protocol, self.method = request, cells, protocol, method
-        self.shown, self.via, self.name = shown, via, variant.method
+    request: Request
+    cells: Cells
+    protocol: Protocol
+    method: Distiller
+    variant: Variant
+    shown: str
+    via: str
+
+    def __post_init__(self) -> None:
+        self.name, self.dataset, protocol = self.variant.method, self.cells.dataset, self.protocol
         # a baseline's images under a variant's labels are another row than under the method's own
-        self.labels_of_others = variants.shown(method.info.labels, variant.settings)
-        self.dataset, self.evaluator = cells.dataset, evaluator_of(protocol)
-        self.students = request.students or (self.dataset.student,)
+        self.labels_of_others = variants.shown(self.method.info.labels, self.variant.settings)
+        self.evaluator = evaluator_of(protocol)
+        self.students = self.request.students or (self.dataset.student,)
         self.student_versions = {student: network_version("student", student) for student in self.students}
         self.protocol_fields = protocol.non_default_fields()
-        names = set(Protocol.model_fields)
-        self.protocol_digest = digest({key: own for key, own in self.protocol_fields.items() if key not in names})
+        named = Protocol.model_fields
+        self.protocol_digest = digest({key: own for key, own in self.protocol_fields.items() if key not in named})
         own = {student: protocol.for_student(self.dataset.name, student) for student in self.students}
         self._schedule = cache(
             lambda student, ipc, seed: self.evaluator.schedule(own[student], self.dataset, ipc=ipc, seed=seed)

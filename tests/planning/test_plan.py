@@ -33,7 +33,7 @@ def test_the_main_job() -> None:
         "teacher": 1,
         "prepare": 3,  # the scores of RDED's pool, which all IPC share
         "distill": 18,  # RDED's and random images, 3 IPC x 3 seeds
-        "label": 10,  # one online teacher for all; a projector for each stage of the trajectory and seed
+        "label": 4,  # one online teacher for all; a projector for each seed
         "evaluate": 57,
     }
     assert rows(grid) == {
