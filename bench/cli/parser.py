@@ -55,7 +55,7 @@ class Parser(argparse.ArgumentParser):
             many = head[-1] if head[-1] in "?*+!" else ""
             facts: dict[str, Any] = {"help": " ".join(about.split()), "default": default or None}
             if name == "--store":
-                facts["default"] = Path(os.environ.get(STORE_VARIABLE, ".bench"))
+                facts["default"] = default_store()
             if not name.startswith("-"):
                 value, name = value or name, name.rstrip(many).lower()
                 facts |= {"nargs": many} if many else {}
@@ -69,6 +69,11 @@ class Parser(argparse.ArgumentParser):
                 value = value.rstrip(many)
                 facts |= {"metavar": value, **KINDS.get(value, {})}
             (excluding or group).add_argument(name, **facts)
+
+
+def default_store() -> Path:
+    """Return the store of a command that names none."""
+    return Path(os.environ.get(STORE_VARIABLE, ".bench"))
 
 
 def names(text: str) -> tuple[str, ...]:

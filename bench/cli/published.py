@@ -8,7 +8,6 @@ with the 95 % interval of what was measured. What is missing comes with the comm
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import shlex
 import sys
@@ -20,7 +19,7 @@ from rich.markup import escape
 
 from bench.cli import screen
 from bench.cli.options import existing_store
-from bench.cli.parser import STORE_VARIABLE
+from bench.cli.parser import default_store
 from bench.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -124,7 +123,7 @@ def _measured(place: Path | None, boards: Path) -> pd.DataFrame:
     from bench.report.results import load_results, to_frame
     from bench.report.rows import pool
 
-    root = Path(os.environ.get(STORE_VARIABLE, ".bench")) if place is None else existing_store(place).root
+    root = default_store() if place is None else existing_store(place).root
     sources = [root] if (root / "cells").is_dir() else []
     sources += [boards] if any(boards.glob("**/*.records.jsonl")) else []
     frame = load_results(sources) if sources else to_frame([])

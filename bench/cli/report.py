@@ -8,12 +8,10 @@ Distilled images on a page come from DATASET.pictures.json, which --pictures dra
 from __future__ import annotations
 
 import argparse
-import os
-from pathlib import Path
 
 from bench.cli import screen
 from bench.cli.options import DATA_ROOT, existing_store
-from bench.cli.parser import STORE_VARIABLE
+from bench.cli.parser import default_store
 from bench.errors import UserError
 from bench.format import plain, slug
 
@@ -44,7 +42,7 @@ def execute(arguments: argparse.Namespace) -> int:
     from bench.store.entries import SUFFIX
 
     out, where = screen.console(), arguments.out
-    place = arguments.store or Path(os.environ.get(STORE_VARIABLE, ".bench"))
+    place = arguments.store or default_store()
     store = None
     if arguments.store is not None or (not arguments.check and (place / "cells").is_dir()):
         store = existing_store(place)
@@ -84,7 +82,7 @@ def _draw_grids(arguments: argparse.Namespace, datasets: set[str]) -> None:
     from bench.files import write_atomically
     from bench.report.image_grid import SUFFIX
 
-    store = existing_store(arguments.store or Path(os.environ.get(STORE_VARIABLE, ".bench")))
+    store = existing_store(arguments.store or default_store())
     for dataset in sorted(datasets):
         if (grids := draw_grids(store, dataset, arguments.data_root)) is not None:
             write_atomically(arguments.out / f"{slug(dataset)}{SUFFIX}", grids.render())

@@ -73,24 +73,17 @@ class Grid(BaseConfig):
 
 
 def levels(cells: Iterable[Cell]) -> dict[str, tuple[int, int]]:
-    """Sort cells into levels that depend on lower levels alone: id -> (stage, wave within it), from 0.
+    """Sort cells, parents before children, into levels that depend on lower levels alone.
 
     A cell belongs to its own stage, or to the stage of a parent that comes later: images that are made with their
-    label model come in the wave after it.
+    label model come in the wave after it. Parents may be missing.
 
-    Args:
-        cells: parents may come in any order, and may be missing.
+    Returns:
+        id -> (stage, wave within it), from 0.
     """
-    by_id = {cell.id: cell for cell in cells}
     found: dict[str, tuple[int, int]] = {}
-
-    def level(cell: Cell) -> tuple[int, int]:
-        if cell.id not in found:
-            own = STAGES.index(cell.stage)
-            above = [level(by_id[parent]) for parent in cell.parents.values() if parent in by_id]
-            found[cell.id] = max([(own, 0), *((stage, wave + 1) for stage, wave in above if stage >= own)])
-        return found[cell.id]
-
-    for cell in by_id.values():
-        level(cell)
+    for cell in cells:
+        own = STAGES.index(cell.stage)
+        above = [found[parent] for parent in cell.parents.values() if parent in found]
+        found[cell.id] = max([(own, 0), *((stage, wave + 1) for stage, wave in above if stage >= own)])
     return found

@@ -120,14 +120,13 @@ def plan_arrays(
 
 def _layers(cells: Sequence[Cell]) -> list[list[Cell]]:
     """Split cells into layers that hold one cell per set of parents each."""
-    layers: list[list[Cell]] = []
+    layers: dict[int, list[Cell]] = {}
     seen: Counter[tuple[str, ...]] = Counter()
     for cell in cells:
         parents = tuple(sorted(cell.parents.values()))
-        layers += [[]] * (seen[parents] == len(layers))
-        layers[seen[parents]] = [*layers[seen[parents]], cell]
+        layers.setdefault(seen[parents], []).append(cell)
         seen[parents] += 1
-    return layers
+    return list(layers.values())
 
 
 def _chunks(packs: list[list[Cell]], most: int) -> list[list[list[Cell]]]:
