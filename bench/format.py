@@ -73,11 +73,6 @@ def superscript(number: int) -> str:
     return str(number).translate(_SUPERSCRIPT)
 
 
-def letter(index: int) -> str:
-    """0 → a, 25 → z, 26 → aa, ..."""
-    return (letter(index // 26 - 1) if index >= 26 else "") + chr(ord("a") + index % 26)
-
-
 def plural(count: int, noun: str) -> str:
     """``1 image``, ``2 images``, ``1,000 images``."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")

@@ -329,7 +329,6 @@ def test_sizes_ratios_points_and_names_of_files() -> None:
     assert fmt.size(300 * 200_000 * 1000 * 2) == "112 GiB"
     ratios = {0.0: "0", 5.4e-5: "5.4e-5", 0.00543: "5.4e-3", 0.068: "0.068", 0.5: "0.50", 733.3: "733"}
     assert {value: fmt.ratio(value) for value in ratios} == ratios
-    assert [fmt.letter(index) for index in (0, 25, 26, 52)] == ["a", "z", "aa", "ba"]
     assert [fmt.points(value) for value in (-0.012, 0.012, -0.0001)] == ["−1.2", "+1.2", "+0.0"]
     assert fmt.slug("tiny-imagenet") == "tiny-imagenet" and fmt.slug("../..").isalnum()
     assert fmt.slug("folder:/a/b") != fmt.slug("folder:/a-b")
