@@ -66,7 +66,7 @@ def test_imagenet100_is_picked_out_of_imagenet1k_in_its_own_order(tmp_path: Path
     assert found.names[:3] == ("poke bonnet", "green mamba", "langur")
     assert isinstance(found.train, Files)
     assert found.train.labels.tolist() == [label for label in range(100) for _ in range(2)]
-    assert [path.parent.name for path in found.train.paths[::2]] == list(ids)
+    assert [path.parent.name for path in [*found.train.paths][::2]] == list(ids)
     assert found.order_hash == "b06db93f7ac2851ef476c162d6c4cbba17197be0269c88005add46486f682cb0"
 
 

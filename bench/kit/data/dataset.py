@@ -243,5 +243,6 @@ class FileDataset(Dataset):
         if not side and len(paths) < MOST_CHECKED:
             check_all(paths, hashlib.blake2b(part.hashes.tobytes(), digest_size=16).hexdigest())
         ends = part.counts.cumsum().tolist()
-        check_varied({name: paths[first:last] for name, first, last in zip(self.ids, [0, *ends], ends, strict=False)})
+        classes = zip(self.ids, map(range, [0, *ends], ends), strict=False)
+        check_varied({name: paths.some(places) for name, places in classes})
         return Resident(decode_all(paths, side), labels) if side else Files(paths, labels, shelf=shelf)

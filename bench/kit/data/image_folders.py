@@ -20,7 +20,7 @@ from bench.kit.data import names
 from bench.kit.data.contents import contents_of
 from bench.kit.data.decoding import opened
 from bench.kit.data.listing import list_classes, list_folder
-from bench.kit.data.packing import is_packed, packed_files, packed_info
+from bench.kit.data.packing import packed_files, packed_info
 
 FOLDER_SIZES = (32, 64, 128, 224)  # the sizes at which the field works
 SMALL = 64  # up to this size networks have a 3x3 stem and icon-clip is the base
@@ -145,8 +145,8 @@ class Folder(DatasetPlugin):
             UserError: as :func:`list_folder`; or the first image of a class cannot be read.
         """
         folder = self.root(None)
-        if is_packed(folder):
-            return packed_info(folder)
+        if packed := packed_files(folder):
+            return packed_info(folder, packed)
         files = self.files(folder)
         train, val = files.train, files.val
         size = _image_size(train)
@@ -175,7 +175,7 @@ class Folder(DatasetPlugin):
         return str(root)
 
     def files(self, root: Path) -> ImageFiles:
-        if is_packed(root):
-            return packed_files(root)
+        if packed := packed_files(root):
+            return packed
         train, val = list_folder(root)
         return ImageFiles(train, val, tuple(map(names.of_folder, train.files)))

@@ -14,10 +14,10 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ log = logging.getLogger("bench")
 Progress = Callable[[int, int], None]  # images written, images in all
 
 
-class Squares(Sequence["Tensor"]):
+class Squares:
     """Images of a file of squares, uint8 (3, S, S) each; ``places`` int64 (N,) says which."""
 
     def __init__(self, path: Path, size: int, places: NDArray[np.int64]):
@@ -64,14 +64,11 @@ class Squares(Sequence["Tensor"]):
         rows = mapped[places[0] : places[-1] + 1] if one_run else mapped[places]  # a run is not copied
         return torch.from_numpy(rows).permute(0, 3, 1, 2)
 
-    @overload
-    def __getitem__(self, index: int) -> Tensor: ...
-    @overload
-    def __getitem__(self, index: slice) -> Squares: ...
-    def __getitem__(self, index: int | slice) -> Tensor | Squares:
-        if isinstance(index, slice):
-            return self.some(range(*index.indices(len(self))))
+    def __getitem__(self, index: int) -> Tensor:
         return self.some(range(index, index + 1)).stacked()[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        yield from self.stacked()
 
 
 @lru_cache(8)
@@ -166,7 +163,7 @@ def pack(info: DatasetInfo, contents: Contents, splits: Sequence[Split], root: P
             f"{least} or more, not {size}"
         )
     folder = root / "packed" / f"{info.name}-{size}-{contents.digest[:8]}"
-    if is_packed(folder):
+    if packed_files(folder):
         return folder
     total, first = sum(map(len, splits)), len(splits[0])
     write_squares(folder / TRAIN / SQUARES, splits[0], size, progress=lambda done, _: step(done, total))
@@ -181,26 +178,18 @@ def pack(info: DatasetInfo, contents: Contents, splits: Sequence[Split], root: P
     return folder
 
 
-def is_packed(folder: Path) -> bool:
-    """Tell whether a folder is a packed data set."""
-    return (folder / CARD).is_file()
+def packed_files(folder: Path) -> ImageFiles | None:
+    """List the files of a packed data set; None where a folder is none."""
+    return _files(folder, Path(CARD).name) if (folder / CARD).is_file() else None
 
 
-def packed_files(folder: Path) -> ImageFiles:
-    """List the files of a packed data set."""
-    return _files(folder, Path(CARD).name)
-
-
-def packed_info(folder: Path) -> DatasetInfo:
-    """Return the facts of a packed data set; its files are hashed unless that is remembered.
-
-    Raises:
-        UserError: they are damaged.
-    """
-    card, found = _card(folder), contents_of(packed_files(folder))
+def packed_info(folder: Path, files: ImageFiles) -> DatasetInfo:
+    """Return the facts of a packed data set; refuse one that is damaged. Its files are hashed where none remembers."""
+    card, found = _card(folder), contents_of(files)
     if _hashes(found) != card["hashes"]:
         raise _damaged(folder)
-    return DatasetInfo(**card["info"], fingerprint=found.digest)
+    info: DatasetInfo = card["info"]
+    return info.model_copy(update={"fingerprint": found.digest})
 
 
 def packed_splits(found: Contents) -> tuple[Contents, dict[str, Squares]] | None:
@@ -214,7 +203,7 @@ def packed_splits(found: Contents) -> tuple[Contents, dict[str, Squares]] | None
     paths = [[*CheckedPaths(part)][-1] for part in found.parts.values()]
     folder = paths[0].parents[1]
     card, source = _card(folder), Contents.load(folder / CONTENTS)
-    if source.digest != card["source"]:
+    if source.digest != card.get("source"):
         raise _damaged(folder)
     counts = (np.arange(part.counts.sum()) for part in source.parts.values())
     return source, {
@@ -238,8 +227,7 @@ def _hashes(found: Contents) -> list[str]:
 def _card(folder: Path) -> dict[str, Any]:
     try:
         card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        DatasetInfo(**card["info"])
-        return {**card, "size": int(card["size"]), "source": str(card["source"]), "hashes": list(card["hashes"])}
+        return {**card, "info": DatasetInfo(**card["info"]), "size": int(card["size"]), "hashes": [*card["hashes"]]}
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise _damaged(folder) from error
 

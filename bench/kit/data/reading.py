@@ -208,7 +208,7 @@ def _pieces(files: Sources, pieces: Iterator[Tensor], cut: Cut, readers: Readers
                 return
             submit()
     except BrokenProcessPool:
-        del _here.readers
+        vars(_here).pop("readers", None)
         raise UserError(
             f"a process that reads images was ended from outside, perhaps for want of memory; give the job more, or "
             f"set ${WORKERS_VARIABLE} below {readers.workers if readers else 0}"
