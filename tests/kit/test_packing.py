@@ -143,4 +143,19 @@ def test_a_store_decodes_its_test_images_once(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 9))  # type: ignore[attr-defined]
     assert len(centred(few, 32)) == 3 and len(decoded) == 7
     assert "would take half of the free space" in caplog.text
-    assert sorted(path.suffix for path in (tmp_path / "store").iterdir()) == [".lock", ".npz", ".u8"]
+    monkeypatch.undo()
+
+    def broken(path: Path) -> Tensor:
+        raise UserError("no image")
+
+    monkeypatch.setattr(reading, "decode", broken)
+    with pytest.raises(UserError, match="no image"):
+        centred(data.load(info, None, kept).test, 40)
+    assert not list((tmp_path / "store").glob("*.draft"))
+    assert sorted(path.suffix for path in (tmp_path / "store").iterdir()) == [
+        ".digests",
+        ".lock",
+        ".lock",
+        ".npz",
+        ".u8",
+    ]

@@ -137,15 +137,18 @@ def _write(path: Path, split: Split, size: int, whole: bool, progress: Progress)
 
 def kept_views(path: Path, split: Split, size: int, whole: bool, wanted: int) -> Squares | None:
     """Return test views kept at ``path``, written if a good part is ``wanted``; None if the disk has little room."""
+    draft = path.with_suffix(".draft")
     try:
         if not path.exists():
             if wanted * MOST_SHARES < len(split):
                 return None
-            if shutil.disk_usage(path.parent).free < 2 * 3 * size**2 * len(split):
-                raise UserError(f"{path.parent}: test images at {size} px would take half of the free space")
+            if not draft.exists() and shutil.disk_usage(path.parent).free < 2 * 3 * size**2 * len(split):
+                raise OSError(f"{path.parent}: test images at {size} px would take half of the free space")
         return write_squares(path, split, size, whole)
     except (OSError, UserError) as error:  # a broken image is named again when it is read
         log.warning("each cell decodes the test images anew: %s", error)
+        if isinstance(error, UserError):  # perhaps the disk is full
+            draft.unlink(missing_ok=True)
         return None
 
 
