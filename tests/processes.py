@@ -90,7 +90,7 @@ def _command(words: list[str], place: Path, environment: dict[str, str], outputs
     from bench.report import publish
 
     if not figures:
-        publish.draw_figures = lambda *_: []
+        publish.draw_figures = lambda *_, **__: []
     sys.exit(main(words))
 
 

@@ -31,7 +31,7 @@ def run(
     """``bench VERB …`` in this process: exit code and all that was printed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr("bench.report.publish.draw_figures", lambda *_: [])
+    monkeypatch.setattr("bench.report.publish.draw_figures", lambda *_, **__: [])
 
     def call(*words: str | Path, verb: str = "run") -> tuple[int, str]:
         usual = ["--methods", "random_real", "--labels", "hard", "--ipc", "1", "--seeds", "0", "--no-baselines"]

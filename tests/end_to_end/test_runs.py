@@ -76,7 +76,7 @@ def test_a_second_run_does_no_work(undisturbed: tuple[Path, dict[str, Any]]) -> 
     stamps = {path: path.stat().st_mtime_ns for path in (place / ".bench" / "cells").rglob("*")}
     board = (place / "boards" / "folder-colours.md").read_bytes()
     arguments = grid(place / "colours", place / "tiny.toml")
-    done = run_command(list(map(str, arguments)), place, environment())
+    done = run_command(list(map(str, arguments)), place, environment(), figures=True)
     assert done.returncode == 0
     assert "nothing to do" in done.stdout
     assert stamps == {path: path.stat().st_mtime_ns for path in (place / ".bench" / "cells").rglob("*")}
