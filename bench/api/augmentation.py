@@ -1,6 +1,6 @@
 """Augmentation: how each view is made, how many there are in which batches, and a batch of them.
 
-Stored labels belong to one schedule and are kept beside it. Torch-free: grids are planned with it, and
+Stored labels belong to one schedule and are kept with it. Torch-free: grids are planned with it, and
 ``bench.kit.views`` makes the views.
 """
 

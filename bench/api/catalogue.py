@@ -1,4 +1,4 @@
-"""Data sets by name: the plug-ins of the group ``bench.datasets``; torch-free."""
+"""Named data sets: the plug-ins of the group ``bench.datasets``; torch-free."""
 
 from __future__ import annotations
 

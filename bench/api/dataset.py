@@ -135,7 +135,7 @@ class Split(ABC):
 
         Args:
             indices: int64 (B,) on the host.
-            then: the images that will be asked for next, which a split of files begins to read.
+            then: the images that will be requested next, which a split of files begins to read.
 
         Returns:
             float32 (count, B, 3, S, S) in [0, 1] on ``device``, S being the configured size.

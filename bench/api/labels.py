@@ -70,7 +70,7 @@ class LabelSource(ABC):
         """Refuse images these labels were not made for, or another class order.
 
         Raises:
-            UserError: what differs, by name.
+            UserError: the message names what differs.
         """
 
     @abstractmethod
@@ -118,8 +118,8 @@ class LabelSource(ABC):
 class LabelSize:
     """The stored size of a method's own label model: ``numbers`` elements of ``width`` bytes.
 
-    ``public`` are the parameters of the frozen backbone beside it; they are counted apart. ``shapes`` are those of the
-    tensors, by name, where they are known.
+    ``public`` are the parameters of its frozen backbone; they are counted apart. ``shapes`` are those of the
+    named tensors, where they are known.
     """
 
     numbers: int

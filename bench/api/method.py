@@ -129,7 +129,7 @@ class Distiller:
         return ("prepared",) if artifact == "images" else ()
 
     def depends_on(self, artifact: Artifact, point: GridPoint) -> Mapping[str, Any]:
-        """Name what decides an artifact beside the configuration and what it is made from, as plain JSON values."""
+        """Name what decides an artifact besides the configuration and what it is made from, as plain JSON values."""
         return {"ipc": point.ipc, "seed": point.seed} if artifact == "images" else {"seed": point.seed}
 
     def label_schedule(self) -> AugmentationSchedule | None:

@@ -1,7 +1,7 @@
 """Groups of plug-ins by entry point.
 
 A plug-in that cannot be loaded, or whose name another distribution has taken, is named once on stderr and left out;
-asking for it by name is an error. Names of this distribution win over those of others.
+requesting it is an error. Names of this distribution win over those of others.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Group(Generic[T]):
 
     @cached_property
     def _points(self) -> dict[str, list[EntryPoint]]:
-        """The entry points by name; those that name the same object count once, and ours come first."""
+        """The entry points, name to object; those that name the same object count once, and ours come first."""
         found: dict[str, list[EntryPoint]] = {}
         points = entry_points(group=self.name)
         for point in sorted(points, key=lambda one: (_distribution(one) != OWN, one.name, _distribution(one))):
@@ -80,7 +80,7 @@ class Group(Generic[T]):
 
     @cached_property
     def usable(self) -> dict[str, T]:
-        """All plug-ins that can be loaded, by name; say on stderr why others can't."""
+        """All plug-ins that can be loaded, name to object; say on stderr why others can't."""
         found = {}
         for name, (first, *others) in self._points.items():
             try:

@@ -1,4 +1,4 @@
-"""Methods, evaluators and packages of protocols by name.
+"""Registered methods, evaluators and packages of protocols.
 
 Importing this module, or any plug-in that it loads, imports no torch.
 """

@@ -75,7 +75,7 @@ class ImageBlock:
 class Task(GridPoint, ABC):
     """A grid point with everything a computation needs.
 
-    ``teachers`` are those the method asked for, in its order; ``prepared`` is what its ``prepare`` made; ``images``
+    ``teachers`` are those the method requested, in its order; ``prepared`` is what its ``prepare`` made; ``images``
     and ``labels`` are those that :meth:`Distiller.needs` or :meth:`Distiller.images_from` speak of.
     """
 

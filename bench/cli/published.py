@@ -1,4 +1,4 @@
-"""Set the papers' numbers beside ours: measured, published, and the difference in points.
+"""Compare the papers' numbers with ours: measured, published, and the difference in points.
 
 Measured is what the boards and the store hold under a paper's own recipe (protocols official-…), with the method's own
 labels: mean ± standard deviation (sets) of the last epoch, where papers print their best. Δ is measured − published,

@@ -1,6 +1,6 @@
 """Merge the records of a store into the leaderboards of a folder, or check that these follow from their records.
 
-A board is a pure function of its records, which lie beside it as DATASET.records.jsonl; the store adds to them by cell
+A board is a pure function of its records, which are next to it as DATASET.records.jsonl; the store adds to them by cell
 and never takes a row away, unless --replace says so. Without a store all boards are written again from their records.
 Distilled images on a page come from DATASET.pictures.json, which --pictures draws from a store.
 """

@@ -1,4 +1,4 @@
-"""Grids of distilled images, each beside the nearest real training image of its class."""
+"""Grids of distilled images, each next to the nearest real training image of its class."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _nearest(own: Tensor, candidates: Tensor) -> Tensor:
 
 
 def _png(lines: Sequence[Pairs], side: int) -> bytes:
-    """Encode a PNG with transparent gaps; every line has the same height, so that names can be set beside them."""
+    """Encode a PNG with transparent gaps; every line has the same height, so that names can be set next to them."""
     pitch, height = 2 * side + _WITHIN + _BETWEEN, side + 2 * _ABOVE
     grid = Image.new("RGBA", (max(map(len, lines)) * pitch - _BETWEEN, len(lines) * height))
     for row, line in enumerate(lines):

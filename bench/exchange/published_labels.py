@@ -2,9 +2,9 @@
 
 All are one file per batch, ``epoch_3/batch_17.tar``, of ``torch.save`` and a list: for each view a crop (top, left,
 height and width as fractions of the image), a flip, the place of the mix partner in the batch and the label, and one
-weight and box of the mix. Their order in the list, their types and what a label is differ; each is told by its type and
-shape. Files are read without running code from them. What is not in them is the images: those of a batch are listed by
-G_VBSM alone; SRe2L draws them again from a seed, LPLD and HALD list them beside the files.
+weight and box of the mix. Their order in the list, their types and what a label is differ; each is recognised by its
+type and shape. Files are read without running code from them. What is not in them is the images: those of a batch are
+listed by G_VBSM alone; SRe2L draws them again from a seed, LPLD and HALD list them next to the files.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class Again(NamedTuple):
 def choose(words: Sequence[str], frame: pd.DataFrame) -> tuple[Any, list[Any]]:
     """Choose the row that words name: the id of a cell or its beginning, or names as the board has them.
 
-    ``hello projector ipc10 s0``: a method, labels, a student, a protocol or a data set by name, ``ipc10`` (or
+    ``hello projector ipc10 s0``: a method, labels, a student, a protocol or the name of a data set, ``ipc10`` (or
     ``ipcfull``), and the distillation seeds ``s0``.
 
     Returns:

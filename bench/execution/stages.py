@@ -105,7 +105,7 @@ class StageTask:
 
 @dataclass(frozen=True)
 class Made:
-    """The outcome of a stage beside its files."""
+    """The outcome of a stage, without its files."""
 
     result: dict[str, Any] = field(default_factory=dict)
     public: tuple[FrozenBackbone, ...] = ()
@@ -214,7 +214,7 @@ def evaluate(task: StageTask) -> Made:
 
 
 def _bytes(task: StageTask) -> dict[str, int | None]:
-    """Count what the student needs on disk; dense labels lie with the images and count where there are no others."""
+    """Count what the student needs on disk; dense labels, kept with the images, count where there are no others."""
     if "images" not in task.parents:
         return {"image_bytes": None, "label_bytes": 0}
     made = task.parents["images"][0]

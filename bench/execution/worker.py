@@ -48,7 +48,7 @@ def run_cell(grid: Grid, cell: Cell, options: Options) -> Outcome:
 
     Raises:
         UserError: the data, the store or the device can't be used, which concerns every cell; nothing is lost.
-        Stopped: a stop was asked for and the work is saved.
+        Stopped: a stop was requested and the work is saved.
     """
     choose_kernels(options.portable)
     store = Store(options.store)

@@ -66,7 +66,7 @@ class TestImages:
         return share
 
     def top1_of_labels(self, source: LabelSource, width: int) -> float:
-        """Return the same for an online label source, asked for each image as it is.
+        """Return the same for an online label source, which labels each image as it is.
 
         Raises:
             InvalidResult: its answers are no finite logits of ``width`` classes.

@@ -52,7 +52,7 @@ class Checkpoint:
 
     Args:
         name: apart from those of other checkpoints in the folder.
-        every: the least seconds between two saves, unless a stop is asked for.
+        every: the least seconds between two saves, unless a stop is requested.
         cost: seconds that a save takes; known once one was made.
     """
 

@@ -163,7 +163,7 @@ def distill(method: Distiller, task: RunningTask) -> Images:
     """Run ``method.distill`` and put its blocks together, stably sorted by class.
 
     Raises:
-        InvalidResult: these are not the images that were asked for.
+        InvalidResult: these are not the images that were requested.
     """
     made: Any = method.distill(task)
     if isinstance(made, Iterator):

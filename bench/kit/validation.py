@@ -13,7 +13,7 @@ from bench.api import DatasetInfo, Images, LabelSource
 
 
 class InvalidResult(Exception):
-    """A plug-in made something else than it was asked for; the message is one line that says what."""
+    """A plug-in made something else than was requested; the message is one line that says what."""
 
 
 class Diverged(Exception):

@@ -171,7 +171,7 @@ class StatedHours:
 def measured_on(boards: Path) -> Measured:
     """Read student training at ImageNet size on an accelerator from the efficiency boards in a folder.
 
-    Each method is under its authors' recipe; of several devices, it is the first by name.
+    Each method is under its authors' recipe; of several devices, it is the alphabetically first.
     """
     found: dict[str, dict[tuple[str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
     for path in sorted(boards.glob(f"*imagenet-1k.*{SUFFIX}")):

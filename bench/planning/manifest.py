@@ -1,4 +1,4 @@
-"""The grids that were asked for, kept in the store: what a board should show, and what a Slurm task reads."""
+"""Requested grids, kept in the store: what a board should show, and what a Slurm task reads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.store.sealing import read_sealed, sealed
 
 
 class Manifest(BaseConfig):
-    """A grid and when it was asked for last."""
+    """A grid and the time of its last request."""
 
     asked: str  # ISO 8601, UTC, with microseconds: the newest grid decides which cell stands in a row
     grid: Grid

@@ -55,7 +55,7 @@ def _keys(model: Any, path: tuple[int | str, ...]) -> list[str]:
 
 @cache
 def all_protocols() -> dict[str, Protocol]:
-    """Every usable protocol of the packages in the group ``bench.protocols``, by name; others are named on stderr."""
+    """Every usable protocol of the group ``bench.protocols``, name to protocol; others are named on stderr."""
     found: dict[str, Protocol] = {}
     for plugin, package in registry.PROTOCOLS.usable.items():
         for path in sorted(files(package).iterdir(), key=lambda entry: entry.name):

@@ -1,8 +1,8 @@
 """The rows of one method under one protocol, and the cells behind them.
 
-A method brings its images, their labels in every choice asked for, and one student per (student, seed). Unless asked
+A method brings its images, their labels in every choice requested, and one student per (student, seed). Unless told
 not to, baselines come along: their images under the same labels, the method's images and theirs under hard labels,
-one static label per image beside stored ones, and the whole training set.
+one static label per image next to stored ones, and the whole training set.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ def names() -> tuple[str, ...]:
 
 
 def name_of(text: str) -> str:
-    """Return the name of a suite that ``--suite`` gives by name or path: that of its boards."""
+    """Return the name of a suite that ``--suite`` gives as a name or a path: that of its boards."""
     return Path(text).stem if text.endswith(".toml") else text
 
 

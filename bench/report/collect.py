@@ -1,4 +1,4 @@
-"""Store → entries: what a board says of every evaluate cell that was asked for."""
+"""Store → entries: what a board says of every requested evaluate cell."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class Marks:
         return " ".join([shown, *map(self.numbers.__getitem__, _settings(row)), *["(ref.)"] * (row.ipc is None)])
 
     def labels(self, row: Any) -> str:
-        """Labels of a row, linked to their explanation, with a mark for the frozen backbones they stand on."""
+        """Labels of a row, linked to their explanation, with a mark for the frozen backbones they need."""
         return " ".join([f"[{name(row.labels)}][labels]", *map(self.numbers.__getitem__, _backbones(row))])
 
     def accuracy(self, row: Any) -> str:

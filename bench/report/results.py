@@ -41,7 +41,7 @@ _TEXT = ("cell", "dataset", "title", "method", "base", "settings", "labels", "as
 
 @dataclass(frozen=True)
 class Board:
-    """Records of one board: ``stem`` is its file name without ending, ``files`` where predictions of cells lie."""
+    """Records of one board: ``stem`` is its file name without ending, ``files`` that holds predictions of cells."""
 
     stem: str
     suite: str = ""
@@ -97,7 +97,7 @@ def present(path: Path) -> list[Board]:
 
 
 def read(file: Path) -> Board:
-    """Board of a ``*.records.jsonl`` file, with the predictions beside it; empty where there is none."""
+    """Board of a ``*.records.jsonl`` file, with the predictions next to it; empty where there is none."""
     stem, suite = file.name.removesuffix(SUFFIX), file.parent.name if file.parent.parent.name == SUITES else ""
     if not file.exists():
         return Board(stem, suite)

@@ -1,7 +1,7 @@
 """Records pooled into the rows of a board: one row per method and settings, labels, IPC, student and protocol.
 
 A row pools only what is alike: the digests of data set and protocol, code and all settings of the plug-ins, and what
-was asked for agree as well; what is not recorded is alike. :func:`pool` returns a DataFrame with the columns of a row's
+was requested agree as well; what is not recorded is alike. :func:`pool` returns a DataFrame with the columns of a row's
 place as in :mod:`bench.report.results`, and
 
 - ``method_title``, ``baseline`` (a method that is run for comparison, or full data), ``metric``, ``test_images``
@@ -148,7 +148,7 @@ def _facts(own: list[Any]) -> dict[str, Any]:
 
 
 def _identity(one: Any) -> dict[str, str]:
-    """Facts that make a row beside its names, in words."""
+    """Facts that make a row, besides its names, in words."""
     return {
         "data": one.data_digest,
         "protocol": one.protocol_digest,

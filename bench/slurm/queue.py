@@ -77,7 +77,7 @@ class ThrottledSlurm:
         return self._queued
 
     def ended(self, jobs: Iterable[str]) -> dict[str, EndedTask]:
-        """Return what :func:`ended` knows; accounting may be late, so what isn't final is asked again."""
+        """Return what :func:`ended` knows; accounting may be late, so states that aren't final are requested again."""
         wanted = set(jobs)
         if new := wanted - {job for job, end in self._ended.items() if end.final} - self._tried:
             self._ended |= ended(new)

@@ -24,7 +24,7 @@ GIVEN = "as given"  # the source of epochs and batches that no recipe sets
 
 
 class StorageRequest(BaseConfig):
-    """A data set by name, or a number of ``classes`` and an ``image_size``.
+    """A named data set, or a number of ``classes`` and an ``image_size``.
 
     With a data set, ``epochs`` and ``batch_size`` default to each method's own recipe, and the teacher to the method's
     or the data set's.

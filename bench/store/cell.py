@@ -2,7 +2,7 @@
 
 The id of a cell is a readable prefix and the first ten hex digits of the BLAKE2b hash of what decides its
 result: the stage, who computes it and in which version, the fields that differ from their defaults, and the ids
-of its parents. Where files lie, which device computes and which run requested it are not part of it.
+of its parents. The place of files, which device computes and which run requested it are not part of it.
 """
 
 from __future__ import annotations

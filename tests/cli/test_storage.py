@@ -107,7 +107,7 @@ def test_out(say: Say, tmp_path: Path) -> None:
         ((), "name what to count"),
         (("--classes", "1"), "classes"),
         (("--classes", "many"), "expected a whole number from 1 on, not 'many'"),
-        (("--classes", "10", "--ipc", "a"), "expected images per class"),
+        (("--classes", "10", "--ipc", "a"), "expected whole numbers separated by commas"),
         (("--classes", "10", "--image-size", "5000"), "image_size"),
         (("--dataset", "imagenet"), "unknown data set 'imagenet'"),
         (("--classes", "10", "--json", "--csv"), "not allowed with"),

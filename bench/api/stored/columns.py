@@ -1,4 +1,4 @@
-"""The tensors that store labels: their names, dtypes and widths, and the bytes of the files they lie in. Torch-free."""
+"""The tensors that store labels: their names, dtypes and widths, and the bytes of their files. Torch-free."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Precision(NamedTuple):
         return rows * math.ceil(width / GROUP) if self.per == "group64" else rows
 
     def payload(self, shapes: Mapping[str, Sequence[int]]) -> int:
-        """Return the bytes of float32 tensors of these shapes, by name, when they are stored so."""
+        """Return the bytes of float32 tensors of these shapes (name to shape) when they are stored so."""
         total = 0
         for name, shape in shapes.items():
             if self.numbers == "fp16" or len(shape) < 2:

@@ -1,1 +1,1 @@
-"""Public image-text models: the packaged icon-clip, and open_clip models by name."""
+"""Public image-text models: the packaged icon-clip, and named open_clip models."""

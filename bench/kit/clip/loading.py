@@ -1,4 +1,4 @@
-"""Public CLIPs, loaded by name, and their text embeddings of class names.
+"""Named public CLIPs and their text embeddings of class names.
 
     model, tokenizer, base = load_clip("icon-clip", "cpu")
     words = text_embeddings(model, tokenizer, ["shopping bag", "shirt"], templates)      # (2, 128)
@@ -36,7 +36,7 @@ Tokenizer = Callable[[list[str]], Tensor]
 
 
 def load_clip(name: str, device: torch.device | str) -> tuple[CLIP, Tokenizer, FrozenBackbone]:
-    """Load a model by name.
+    """Load a named model.
 
     Raises:
         UserError: the name is unknown, or its weights are not available or another architecture's.

@@ -118,7 +118,7 @@ class Files(Split):
     """A split that is read from files, again in every epoch."""
 
     def __init__(self, files: Sources, labels: Tensor, workers: int | None = None, shelf: Path | None = None):
-        """Keep the files of a split, read by :func:`default_workers`; a store keeps test views beside ``shelf``."""
+        """Keep the files of a split, read by :func:`default_workers`; a store keeps test views next to ``shelf``."""
         super().__init__(labels)
         self.paths, self.shelf = files, shelf
         self.workers = default_workers() if workers is None else workers

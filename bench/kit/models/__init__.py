@@ -1,4 +1,4 @@
-"""Networks by name; see :mod:`bench.api.architectures` for the names."""
+"""Named networks; see :mod:`bench.api.architectures` for the names."""
 
 from bench.kit.models.classifier import Classifier, build
 from bench.kit.models.features import embed

@@ -1,4 +1,4 @@
-"""A classifier that normalises its own input, built by name with random weights."""
+"""A classifier that normalises its own input, built from its architecture's name with random weights."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ PARTNER, BOX, BOX_SIZE, FLIP, SHIFT, STRIPS = 0, 1, 3, 5, 7, 9
 
 @dataclass(frozen=True)
 class SpanTable:
-    """Choices for N images of ``height`` x ``width`` pixels in a span of epochs, a row each, epoch by epoch.
+    """Choices for N images of ``height`` x ``width`` pixels in a span of epochs, one row per image, epoch by epoch.
 
     ``columns`` int32 (epochs * N, 9 + 2f) on the device, see above. ``identity``: but for the flip, views are
     the images themselves. ``weights``: the matrices of all rows, where they are small enough to keep.

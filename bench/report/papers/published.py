@@ -1,4 +1,4 @@
-"""``leaderboards/published.csv``, the papers' numbers, beside what was measured.
+"""``leaderboards/published.csv``, the papers' numbers, next to measured ones.
 
 One line per number and source; nothing in it was measured by the benchmark, and published numbers are never ranked:
 
@@ -100,7 +100,7 @@ def beside(frame: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
 
 @cache
 def board_labels(method: str, choice: str) -> str | None:
-    """Board's word for labels that are asked for by a choice; None for a method that is no plug-in."""
+    """Board's word for the labels of a choice; None for a method that is no plug-in."""
     if method not in registry.method_names():
         return None
     info = registry.method(method).info
@@ -123,7 +123,7 @@ def texts(one: Any) -> tuple[str, str, str, str]:
 
 
 def render(dataset: str, rows: pd.DataFrame) -> str:
-    """Markdown block of the published numbers on a data set, beside measured rows; empty where there are none."""
+    """Markdown block of the published numbers on a data set, next to measured rows; empty where there are none."""
     frame = load()
     frame = frame[frame["dataset"] == dataset]
     if frame.empty:
