@@ -23,6 +23,7 @@ METRICS = {
     "last epoch",
 }
 SPREAD = "mean ± sample standard deviation over the distilled sets; the best is bold"
+INLINE = 24  # characters of settings that stand behind a method's title; longer ones are a footnote
 _ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 
 
@@ -42,11 +43,13 @@ class Marks:
         self.numbers = {text: superscript(at) for at, text in enumerate(self.notes, 1)}
 
     def method(self, row: Any) -> str:
-        """Title of a row's method, linked to its paper: italic for a baseline, with a mark for its settings."""
+        """Title of a row's method, linked to its paper: italic for a baseline, its settings behind it or a mark."""
         title = name(row.method_title)
         title = f"[{title}][{row.base}]" if row.base in self.papers else title
         shown = f"*{title}*" if row.baseline and row.ipc is not None else title
-        return " ".join([shown, *map(self.numbers.__getitem__, _settings(row)), *["(ref.)"] * (row.ipc is None)])
+        short = [] if _settings(row) else list(map(name, filter(None, row.settings.split(","))))
+        marks = [*short, *map(self.numbers.__getitem__, _settings(row)), *["(ref.)"] * (row.ipc is None)]
+        return " ".join([shown, *marks])
 
     def labels(self, row: Any) -> str:
         """Labels of a row, linked to their explanation, with a mark for the frozen backbones they need."""
@@ -67,7 +70,7 @@ class Marks:
 
 
 def _settings(row: Any) -> list[str]:
-    return [f"settings other than its own: {fmt.plain(row.settings)}"] if row.settings else []
+    return [f"settings other than its own: {fmt.plain(row.settings)}"] if len(row.settings) > INLINE else []
 
 
 def _backbones(row: Any) -> list[str]:
@@ -136,7 +139,7 @@ def _decimals(by: str) -> Callable[[Any, Marks], str]:
 # the column of the accuracy has the name of the metric
 COLUMNS: dict[str, Column] = {
     "Method": Column("method_title", lambda row, marks: marks.method(row),
-        "*baselines* in italics; a number: settings other than the method's own"),
+        "*baselines* in italics; behind them or under a number: settings other than the method's own"),
     "Labels": Column("labels", lambda row, marks: marks.labels(row),
         "the model that labels every view online (teacher, projector, ensemble); *stored*: its logits for every view, "
         "*static*: one label per image, *hard*: the class alone; *fp16*, *int8*: their numbers, *topk*: the largest "

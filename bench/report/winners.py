@@ -14,6 +14,7 @@ import pandas as pd
 
 from bench.format import listed, percent, plural, round_size, size
 from bench.planning.plan import baselines
+from bench.report.columns import INLINE
 from bench.report.comparison import CLAIM_SEEDS
 from bench.report.rows import TABLE, TOP1, known_test_images, records
 
@@ -100,12 +101,13 @@ def first_sentence(rows: pd.DataFrame) -> str:
     gain = pairs["top1_mean"] - pairs["top1_mean_random"]
     ahead = gain.groupby(pairs["ipc"]).max() > 0
     behind, top = listed([str(ipc) for ipc in ahead.index[~ahead]]), pairs.loc[gain.idxmax()]
+    which = top["method_title"] + (f" ({top['settings']})" if 0 < len(top["settings"]) <= INLINE else "")
     if not ahead.any():
         said = "random real images have a higher mean than every distilled set"
         return f"Under equal labels, {said} at IPC {behind}{caveat}."
     return (
         f"Under equal labels, {(gain > 0).sum()} of {plural(len(pairs), 'distilled row')} have a higher mean than "
-        f"random real images, {top['method_title']} with {top['labels']} labels at IPC {top['ipc']} by the most "
+        f"random real images, {which} with {top['labels']} labels at IPC {top['ipc']} by the most "
         f"({100 * gain.max():+.1f} points){f'; at IPC {behind} none do' if behind else ''}{caveat}."
     )
 

@@ -177,13 +177,15 @@ def test_several_students_per_set_are_counted_and_their_spread_shown() -> None:
 
 def test_backbones_settings_and_metrics_have_their_notes() -> None:
     other = {"name": "RN50", "sha256": "ab" * 32, "bytes": 153_000_000}
-    entries = [entry(public=(BACKBONE,), top1=0.5), entry(method="rded[pool=9]", public=(other, BACKBONE), top1=0.4)]
+    long = "pool=9,score=a-longer-setting"
+    entries = [entry(public=(BACKBONE,), top1=0.5), entry(method=f"rded[{long}]", public=(other, BACKBONE), top1=0.4)]
     text = board(entries)
     assert (
         "- ¹ frozen backbone icon-clip, sha256 3fa93fa93fa93fa9, 9,712,345 bytes\n" in text and "backbone RN50" in text
     )
     assert [row["Labels"] for row in main(text)[0]] == ["projector ¹", "projector ³ ¹"]
-    assert main(text)[0][1]["Method"] == "RDED ²" and "- ² settings other than its own: pool=9" in text
+    assert main(text)[0][1]["Method"] == "RDED ²" and f"- ² settings other than its own: {long}" in text
+    assert main(board([entry(method="rded[pool=9]")]))[0][0]["Method"] == "RDED pool=9"
     masks = board([entry(metric="mean IoU")])
     assert "Mean IoU %" in masks and "intersection over union" in masks and "top-1 %" not in masks.lower()
 
