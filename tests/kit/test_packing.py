@@ -140,8 +140,18 @@ def test_a_store_decodes_its_test_images_once(
     assert len(decoded) == 4
     assert torch.equal(next(few.centered(SIZE, "cpu", indices=torch.tensor([2])))[0], real[2:])
     assert len(decoded) == 4
+    [squares] = (tmp_path / "store").glob("*.u8")
+    whole = squares.read_bytes()
+    for damaged in (b"\0" * len(whole), whole[: len(whole) // 2], whole[:-1], b""):
+        squares.write_bytes(damaged)
+        decoded.clear()
+        assert torch.equal(centred(few), real) and len(decoded) == 3 and squares.read_bytes() == whole
+    shutil.copy2(squares, tmp_path / "copy")
+    (tmp_path / "copy").replace(squares)
+    assert torch.equal(centred(few), real) and len(decoded) == 3, "a whole copy is believed"
+    assert caplog.text.count("is not what was written") == 4
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 9))  # type: ignore[attr-defined]
-    assert len(centred(few, 32)) == 3 and len(decoded) == 7
+    assert len(centred(few, 32)) == 3 and len(decoded) == 6
     assert "would take half of the free space" in caplog.text
     monkeypatch.undo()
 
@@ -157,5 +167,6 @@ def test_a_store_decodes_its_test_images_once(
         ".lock",
         ".lock",
         ".npz",
+        ".sum",
         ".u8",
     ]

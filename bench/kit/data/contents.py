@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from bench.api.catalogue import ImageFiles, Listing, own_folder
 from bench.errors import UserError
-from bench.files import replaced
+from bench.files import replaced, write_atomically
 from bench.kit.data.decoding import processors
 
 HASH = 16  # bytes
@@ -149,6 +149,22 @@ def contents_of(files: ImageFiles, cache: Path | None = None) -> Contents:
                     np.savez(stream, allow_pickle=False, stamps=part.stamps, hashes=part.hashes, **names)
     ids = tuple(files.train.files)
     return Contents(_digest(ids, parts), ids, files.words, parts)
+
+
+def is_whole(path: Path) -> bool:
+    """Tell whether a file is what was written: its ``.sum`` holds a hash, and the stamp with which that is believed."""
+    total = path.with_suffix(".sum")
+    try:
+        digest, stamp = total.read_text(encoding="utf-8").split()
+        if stamp == (now := str(_stamp(str(path)))):
+            return True
+        whole = _hash(str(path)).hex() == digest
+    except (OSError, ValueError):
+        return False
+    with suppress(OSError):
+        if whole:  # it was renamed, touched or copied
+            write_atomically(total, f"{digest} {now}")
+    return whole
 
 
 def _read(listing: Listing, kept: Path | None) -> tuple[Part, int]:

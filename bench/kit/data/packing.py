@@ -2,7 +2,8 @@
 
 ``bench data NAME --pack S`` makes a data set of them, in a folder in which ``packed.json`` is written last; a store
 keeps the test views of a set of image files. One process writes a file and others wait. It appears whole or not at all:
-a killed writer leaves a draft, with the digest after every batch, from which the next goes on.
+a killed writer leaves a draft, with the digest after every batch, from which the next goes on. A file that is not what
+its ``.sum`` says, a digest and the stamp with which that is believed, is written anew.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from bench.api import DatasetInfo
 from bench.api.catalogue import ImageFiles, Listing
 from bench.errors import UserError
 from bench.files import write_atomically
-from bench.kit.data.contents import CheckedPaths, Contents, contents_of
+from bench.kit.data.contents import CheckedPaths, Contents, contents_of, is_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +60,7 @@ class Squares:
         """Read all, uint8 (N, 3, S, S)."""
         import torch
 
-        mapped, places = _mapped(self.path, self.size), self.places
+        mapped, places = _mapped(self.path, self.size, self.path.stat().st_ino), self.places
         one_run = len(places) > 0 and bool((np.diff(places) == 1).all())
         rows = mapped[places[0] : places[-1] + 1] if one_run else mapped[places]  # a run is not copied
         return torch.from_numpy(rows).permute(0, 3, 1, 2)
@@ -72,24 +73,26 @@ class Squares:
 
 
 @lru_cache(8)
-def _mapped(path: Path, size: int) -> NDArray[np.uint8]:
+def _mapped(path: Path, size: int, inode: int) -> NDArray[np.uint8]:
     return np.memmap(path, np.uint8, "c").reshape(-1, size, size, 3)  # what is written stays in this process
 
 
 def write_squares(path: Path, split: Split, size: int, whole: bool = True, progress: Progress | None = None) -> Squares:
-    """Write a split into the new file ``path``, centred as :meth:`bench.api.Split.centered` says, unless it is there.
+    """Write a split into the file ``path``, centred as :meth:`bench.api.Split.centered` says, unless it is there.
 
     Raises:
         UserError: an image cannot be decoded, or the disk is too small.
     """
     found, count = Squares(path, size, np.arange(len(split))), len(split)
-    if path.exists():
+    if is_whole(path):
         return found
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as alone:
         fcntl.flock(alone, fcntl.LOCK_EX)
         try:
-            if not path.exists():
+            if not is_whole(path):
+                if path.exists():
+                    log.warning("%s is not what was written; it is made anew", path)
                 _write(path, split, size, whole, progress or (lambda *_: None))
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -131,6 +134,7 @@ def _write(path: Path, split: Split, size: int, whole: bool, progress: Progress)
             done += len(pixels)
             progress(done, len(split))
         os.fsync(stream.fileno())
+    write_atomically(path.with_suffix(".sum"), f"{digest.hexdigest()} 0")
     draft.replace(path)
     journal.unlink()
 
@@ -139,7 +143,7 @@ def kept_views(path: Path, split: Split, size: int, whole: bool, wanted: int) ->
     """Return test views kept at ``path``, written if a good part is ``wanted``; None if the disk has little room."""
     draft = path.with_suffix(".draft")
     try:
-        if not path.exists():
+        if not is_whole(path):
             if wanted * MOST_SHARES < len(split):
                 return None
             if not draft.exists() and shutil.disk_usage(path.parent).free < 2 * 3 * size**2 * len(split):
