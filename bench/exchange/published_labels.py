@@ -53,9 +53,13 @@ def import_labels(
     paths = [path for label in range(real.info.classes) for path in files[label]]
     places = torch.tensor(sorted(range(len(paths)), key=lambda place: paths[place].parts))
     epochs: dict[int, list[Path]] = {}
-    for epoch, _, path in sorted(_numbered(source)):
+    numbers_of: dict[int, list[int]] = {}  # epoch → its batches
+    for epoch, batch, path in sorted(_numbered(source)):
         epochs.setdefault(epoch, []).append(path)
-    listed = None if order is None else _listed(order, len(images), len(epochs))
+        numbers_of.setdefault(epoch, []).append(batch)
+    listed = None if order is None else _listed(order, len(images), [*epochs])
+    if listed and (odd_one := next((one for one, own in numbers_of.items() if _gap(own)), None)) is not None:
+        raise UserError(f"{source}/epoch_{odd_one} lacks a batch, so that nothing says which images the others are of")
     first: tuple[str, list[int]] | None = None  # the form, and the views of each batch: of all epochs the same
     right = views = 0
     for number, (epoch, found) in enumerate(epochs.items()):
@@ -70,6 +74,9 @@ def import_labels(
             raise UserError(f"{found[0].parent} has batches of other sizes or labels than the first; expected as many")
         join = {name: torch.stack if name == "mixes" else torch.cat for name in batches[0]}
         parts = {name: joined([one[name] for one in batches]) for name, joined in join.items()}
+        for values, most in ((parts["mixes"][:, :1], 1), (parts["mixes"][:, 1:], images.pixels.shape[2])):
+            if not bool(((values >= 0) & (values <= most)).all()):
+                raise UserError(f"{found[0].parent} has a mix beyond its images; expected 0 to {most}")
         if "images" not in parts and listed is None:
             raise UserError(
                 f"{source}: the files do not list the images of a batch; add --label-order FILE, their JSON list of "
@@ -82,7 +89,12 @@ def import_labels(
         parts["images"] = indices.to(torch.int16 if len(images) < 2**15 else torch.int32)
         likeliest = parts["labels"].argmax(1)
         if form == "kept":
-            likeliest = kept_classes({"indexes": parts["classes"]}).gather(1, likeliest[:, None])[:, 0]
+            kept = kept_classes({"indexes": parts["classes"]})
+            if int(kept.min()) < 0 or int(kept.max()) >= classes:
+                raise UserError(
+                    f"{found[0].parent} has classes {kept.min()} to {kept.max()}; expected 0 to {classes - 1}"
+                )
+            likeliest = kept.gather(1, likeliest[:, None])[:, 0]
         starts = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)) * sizes[0]
         others = images.labels[indices[starts + parts["partners"].long()]]
         right += int(((likeliest == images.labels[indices]) | (likeliest == others)).sum())
@@ -111,22 +123,35 @@ def _numbered(folder: Path) -> Iterator[tuple[int, int, Path]]:
             f"{folder} holds no epoch_E/batch_B.tar; expected the label files of SRe2L, LPLD, LPQLD or HALD"
         )
     for path in found:
-        epoch, batch, *_ = map(int, re.findall(r"\d+", f"{path.parent.name} {path.stem}"))
-        yield epoch, batch, path
+        if not (match := re.fullmatch(r"epoch_(\d+)/batch_(\d+)", f"{path.parent.name}/{path.stem}")):
+            raise UserError(f"{path} is none of the files epoch_E/batch_B.tar of numbers E and B; move it elsewhere")
+        yield int(match[1]), int(match[2]), path
 
 
-def _listed(order: str, images: int, epochs: int) -> list[Tensor]:
+def _gap(numbers: list[int]) -> bool:
+    return numbers[0] > 1 or numbers != [*range(numbers[0], numbers[0] + len(numbers))]
+
+
+def _listed(order: str, images: int, epochs: list[int]) -> list[Tensor]:
     """Return the images of each epoch, as numbers in ImageFolder's order."""
-    if order.isdecimal():
-        sampler = RandomSampler(range(images), generator=torch.Generator().manual_seed(int(order)))
-        return [torch.tensor(list(sampler)) for _ in range(epochs)]
     try:
-        found = json.loads(Path(order).read_text(encoding="utf-8"))
-        flat = [torch.tensor(list(_flat(epoch)), dtype=torch.int64) for epoch in found]
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"--label-order {order}: {error}; expected a JSON list of the images of each epoch") from None
-    if len(flat) < epochs:
-        raise UserError(f"--label-order {order} lists {len(flat)} epochs, and there are labels of {epochs}")
+        if order.isdecimal():
+            sampler = RandomSampler(range(images), generator=torch.Generator().manual_seed(int(order)))
+            flat = [torch.tensor(list(sampler)) for _ in range(len(epochs) + 1)]
+        else:
+            found = json.loads(Path(order).read_text(encoding="utf-8"))
+            flat = [torch.tensor(list(_flat(epoch)), dtype=torch.int64) for epoch in found]
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"--label-order {order}: {error}; expected a seed, or a JSON list of the images of each epoch"
+        ) from None
+    if len(flat) < len(epochs):
+        raise UserError(f"--label-order {order} lists {len(flat)} epochs, and there are labels of {len(epochs)}")
+    if len(flat) > len(epochs) and _gap(epochs):
+        raise UserError(
+            f"--label-order {order} is of all epochs, and some between epoch_{epochs[0]} and "
+            f"epoch_{epochs[-1]} have no labels; list the images of the {len(epochs)} that have"
+        )
     return flat
 
 
@@ -140,7 +165,9 @@ def _content(path: Path) -> list[Any]:
         with torch.serialization.safe_globals(safe):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(f"{path} can't be read as tensors and numbers: {str(error).splitlines()[0]}") from None
+        raise UserError(
+            f"{path} can't be read as tensors and numbers: {(str(error) or type(error).__name__).splitlines()[0]}"
+        ) from None
     if not isinstance(content, list | tuple):
         raise UserError(
             f"{path} holds a {type(content).__name__}, expected the list of a batch's labels and coordinates"
@@ -165,8 +192,14 @@ def read_batch(path: Path, classes: int) -> Parts:
     whole = [one for one in of_views if one.dim() == 1 and one.dtype in (torch.int64, torch.uint8, torch.int32)]
     width = classes if chosen is None else chosen.shape[1]
     crops = next((one for one in floats if one.shape[1] == 4 and bool(((one >= 0) & (one <= 1)).all())), None)
+    try:
+        mixes = _mixes(content, len(flips))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{path} holds something else beside its tensors ({error}); expected numbers of a mix"
+        ) from None
     labels = next((one for one in floats if one is not crops and one.shape[1] == width), None)
-    if crops is None or labels is None or not whole or bool((whole[0].long() >= len(flips)).any()):
+    if crops is None or labels is None or not whole or bool((whole[0].long() % len(flips) != whole[0]).any()):
         shapes = ", ".join(f"{str(one.dtype)[6:]} {tuple(one.shape)}" for one in tensors)
         raise UserError(
             f"{path} holds {shapes}; expected crops (B, 4), partners (B,) and labels (B, {classes}) of a batch"
@@ -176,7 +209,7 @@ def read_batch(path: Path, classes: int) -> Parts:
         "crops": crops,
         "flips": flips,
         "partners": whole[0],
-        "mixes": _mixes(content, len(flips)),
+        "mixes": mixes,
     }
     return found | ({} if chosen is None else {"classes": chosen}) | ({"images": whole[1]} if len(whole) > 1 else {})
 

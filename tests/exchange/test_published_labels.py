@@ -52,7 +52,7 @@ def parts(kind: str, epoch: int, batch: int) -> list[Any]:
     return [top3.values.half(), top3.indices.short(), coords.half(), flip, partner.to(torch.uint8), float(mix[0]), *box]
 
 
-def written(folder: Path, content: Any, epoch: int = 0, batch: int = 0) -> Path:
+def written(folder: Path, content: Any, epoch: int = 0, batch: int | str = 0) -> Path:
     (folder / f"epoch_{epoch}").mkdir(exist_ok=True)
     torch.save(content, folder / f"epoch_{epoch}" / f"batch_{batch}.tar")
     return folder
@@ -122,6 +122,12 @@ def test_sre2l_s_sampler_is_drawn_again_from_its_seed(tmp_path: Path) -> None:
         taken(folder, "41", tmp_path / "wrong")
 
 
+def odd(place: int, *values: Any) -> list[Any]:
+    """A batch whose part at ``place`` is another."""
+    content = parts("g_vbsm", 0, 0)
+    return [*content[:place], *values, *content[place + 1 :]]
+
+
 class Trap:
     def __reduce__(self) -> Any:
         return print, ("code ran",)
@@ -130,15 +136,25 @@ class Trap:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
+        (None, "can't be read as tensors and numbers: EOFError"),
         ({"a": 1}, "holds a dict, expected the list"),
         ([torch.zeros(3, 4)], "holds no flips"),
         ([torch.zeros(BATCH, 7), torch.zeros(BATCH, dtype=torch.bool)], r"labels \(B, 12\) of a batch"),
         (parts("fkd", 0, 0), "add --label-order FILE"),
+        ([*parts("g_vbsm", 0, 0), "x"], "something else beside its tensors"),
+        (odd(3, 1.5), "a mix beyond its images; expected 0 to 1"),
+        (odd(3, float("nan")), "a mix beyond its images"),
+        (odd(4, [0, 0, 17, 1]), "a mix beyond its images; expected 0 to 16"),
+        (odd(2, torch.full((BATCH,), -1)), r"partners \(B,\)"),
+        (odd(5, torch.rand(BATCH, 2), torch.tensor([[0, CLASSES]] * BATCH)), "classes 0 to 12; expected 0 to 11"),
     ],
 )
 def test_what_is_no_batch_is_told(tmp_path: Path, content: Any, says: str) -> None:
+    written(tmp_path, content)
+    if content is None:
+        (tmp_path / "epoch_0" / "batch_0.tar").write_bytes(b"")
     with pytest.raises(UserError, match=says):
-        taken(written(tmp_path, content), None, tmp_path / "ours")
+        taken(tmp_path, None, tmp_path / "ours")
 
 
 def test_odd_orders_and_epochs_are_told(tmp_path: Path) -> None:
@@ -147,11 +163,29 @@ def test_odd_orders_and_epochs_are_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="epoch 0 has 12 views, not all of these 12 images"):
         taken(folder, order, tmp_path / "one")
     order.write_text("[[0")
-    with pytest.raises(UserError, match="expected a JSON list of the images of each epoch"):
+    with pytest.raises(UserError, match="a JSON list of the images of each epoch"):
         taken(folder, order, tmp_path / "two")
-    (folder / "epoch_10" / "batch_2.tar").unlink()
-    with pytest.raises(UserError, match="epoch_10 has batches of other sizes"):
+    order.write_text("[" * 100_000)
+    for at, unread in enumerate((order, "9" * 30)):
+        with pytest.raises(UserError, match="expected a seed, or a JSON list"):
+            taken(folder, unread, tmp_path / f"deep{at}")
+    for at, more in enumerate(("42", order)):  # which of all epochs the second is, its number may say or not
+        order.write_text(json.dumps([[0]] * 11))
+        with pytest.raises(
+            UserError, match="some between epoch_0 and epoch_10 have no labels; list the images of the 2"
+        ):
+            taken(folder, more, tmp_path / f"gap{at}")
+    (folder / "epoch_10").rename(folder / "epoch_1")
+    (folder / "epoch_1" / "batch_2.tar").unlink()
+    with pytest.raises(UserError, match="epoch_1 has batches of other sizes"):
         taken(folder, "42", tmp_path / "three")
+    for epoch in (0, 1):
+        (folder / f"epoch_{epoch}" / "batch_1.tar").rename(folder / f"epoch_{epoch}" / "batch_3.tar")
+    with pytest.raises(UserError, match="epoch_0 lacks a batch"):
+        taken(folder, "42", tmp_path / "four")
+    written(folder, [], 0, "2.bak")
+    with pytest.raises(UserError, match=r"2\.bak\.tar is none of the files"):
+        taken(folder, "42", tmp_path / "five")
 
 
 def test_no_code_is_run_and_an_empty_folder_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
