@@ -72,6 +72,13 @@ def test_a_packed_set_has_the_same_test_views_and_another_identity(
     views = next(packed.train.views(AugmentationConfig(size=32, crop="rrc"), 0, 5, "cpu"))
     assert views.pixels.shape == (5, 3, 32, 32)
     assert pack(f"folder:{folder}", tmp_path / "root", SIDE, lambda *at: shown.append(at)) and len(shown) == 5
+    card = Path(name.removeprefix("folder:")) / packing.CARD
+    written = card.read_text()
+    for edited in (written.replace('"size": 72', '"size": 36'), written.replace("pets-packed", "rats-packed"), "[]"):
+        card.write_text(edited)
+        with pytest.raises(UserError, match="not what was packed; delete the folder"):
+            catalogue.dataset(name)
+    card.write_text(written)
     squares = Path(name.removeprefix("folder:")) / "val" / "squares.u8"
     content = bytearray(squares.read_bytes())
     content[7] ^= 1

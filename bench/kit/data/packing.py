@@ -181,7 +181,7 @@ def pack(info: DatasetInfo, contents: Contents, splits: Sequence[Split], root: P
     facts["title"] = f"{info.title}, packed at {size} px"
     hashes = _hashes(contents_of(_files(folder)))
     card = {"info": facts, "size": size, "source": contents.digest, "hashes": hashes}
-    write_atomically(folder / CARD, json.dumps(card, indent=1) + "\n")
+    write_atomically(folder / CARD, json.dumps({**card, "digest": _digest(card)}, indent=1) + "\n")
     return folder
 
 
@@ -227,6 +227,10 @@ def _files(folder: Path, *more: str) -> ImageFiles:
     return ImageFiles(train, val, ())
 
 
+def _digest(card: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(card, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
 def _hashes(found: Contents) -> list[str]:
     return [part.hashes[-1].tobytes().hex() for part in found.parts.values()]
 
@@ -234,8 +238,10 @@ def _hashes(found: Contents) -> list[str]:
 def _card(folder: Path) -> dict[str, Any]:
     try:
         card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        if card.pop("digest") != _digest(card):
+            raise ValueError("it was edited")
         return {**card, "info": DatasetInfo(**card["info"]), "size": int(card["size"]), "hashes": [*card["hashes"]]}
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise _damaged(folder) from error
 
 
