@@ -106,7 +106,7 @@ def first_sentence(rows: pd.DataFrame) -> str:
         said = "random real images have a higher mean than every distilled set"
         return f"Under equal labels, {said} at IPC {behind}{caveat}."
     return (
-        f"Under equal labels, {(gain > 0).sum()} of {plural(len(pairs), 'distilled row')} have a higher mean than "
+        f"Under equal labels, {(gain > 0).sum()} of {plural(len(pairs), 'compared row')} have a higher mean than "
         f"random real images, {which} with {top['labels']} labels at IPC {top['ipc']} by the most "
         f"({100 * gain.max():+.1f} points){f'; at IPC {behind} none do' if behind else ''}{caveat}."
     )

@@ -236,7 +236,7 @@ def test_labels_of_any_weight_find_their_budget() -> None:
         (three((0.5, 0.5, 0.6)) + random(0.9, 0.9, 0.9),
          "Under equal labels, random real images have a higher mean than every distilled set at IPC 10; with 3"),
         (three((0.9, 0.9, 0.9)) + random(0.5, 0.6, 0.5),
-         "Under equal labels, 1 of 1 distilled row have a higher mean than random real images, HeLlO with projector"),
+         "Under equal labels, 1 of 1 compared row have a higher mean than random real images, HeLlO with projector"),
         (three((0.9, 0.9, 0.9)), "HeLlO has the highest mean of the distilled sets, 90.0 % at IPC 10 with 39.1 KiB of"),
         (random(), "No distilled set is measured here, only baselines"),
         ([entry(state="missing")], "Nothing is measured here yet."),
