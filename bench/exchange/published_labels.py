@@ -52,18 +52,19 @@ def import_labels(
     target.mkdir()
     paths = [path for label in range(real.info.classes) for path in files[label]]
     places = torch.tensor(sorted(range(len(paths)), key=lambda place: paths[place].parts))
-    epochs: dict[int, list[Path]] = {}
-    numbers_of: dict[int, list[int]] = {}  # epoch → its batches
+    epochs: dict[int, list[tuple[int, Path]]] = {}  # epoch → its batches and their files, both in order
     for epoch, batch, path in sorted(_numbered(source)):
-        epochs.setdefault(epoch, []).append(path)
-        numbers_of.setdefault(epoch, []).append(batch)
+        epochs.setdefault(epoch, []).append((batch, path))
     listed = None if order is None else _listed(order, len(images), [*epochs])
-    if listed and (odd_one := next((one for one, own in numbers_of.items() if _gap(own)), None)) is not None:
-        raise UserError(f"{source}/epoch_{odd_one} lacks a batch, so that nothing says which images the others are of")
+    lacking = [epoch for epoch, own in epochs.items() if _gap([batch for batch, _ in own])]
+    if listed and lacking:
+        raise UserError(
+            f"{source}/epoch_{lacking[0]} lacks a batch, so that nothing says which images the others are of"
+        )
     first: tuple[str, list[int]] | None = None  # the form, and the views of each batch: of all epochs the same
     right = views = 0
     for number, (epoch, found) in enumerate(epochs.items()):
-        batches = [read_batch(path, classes) for path in found]
+        folder, batches = found[0][1].parent, [read_batch(path, classes) for _, path in found]
         sizes, mixed = [len(one["flips"]) for one in batches], {len(one["mixes"]) for one in batches}
         form = "kept" if "classes" in batches[0] else "logits"
         if form == "logits" and all(_sum_to_one(one["labels"]) for one in batches):
@@ -71,12 +72,12 @@ def import_labels(
         first = first or (form, sizes)
         odd = first != (form, sizes) or {*sizes[:-1]} - {sizes[0]} or sizes[-1] > sizes[0] or len(mixed) > 1
         if odd or any(one.keys() != batches[0].keys() for one in batches):
-            raise UserError(f"{found[0].parent} has batches of other sizes or labels than the first; expected as many")
+            raise UserError(f"{folder} has batches of other sizes or labels than the first; expected as many")
         join = {name: torch.stack if name == "mixes" else torch.cat for name in batches[0]}
         parts = {name: joined([one[name] for one in batches]) for name, joined in join.items()}
         for values, most in ((parts["mixes"][:, :1], 1), (parts["mixes"][:, 1:], images.pixels.shape[2])):
             if not bool(((values >= 0) & (values <= most)).all()):
-                raise UserError(f"{found[0].parent} has a mix beyond its images; expected 0 to {most}")
+                raise UserError(f"{folder} has a mix beyond its images; expected 0 to {most}")
         if "images" not in parts and listed is None:
             raise UserError(
                 f"{source}: the files do not list the images of a batch; add --label-order FILE, their JSON list of "
@@ -91,9 +92,7 @@ def import_labels(
         if form == "kept":
             kept = kept_classes({"indexes": parts["classes"]})
             if int(kept.min()) < 0 or int(kept.max()) >= classes:
-                raise UserError(
-                    f"{found[0].parent} has classes {kept.min()} to {kept.max()}; expected 0 to {classes - 1}"
-                )
+                raise UserError(f"{folder} has classes {kept.min()} to {kept.max()}; expected 0 to {classes - 1}")
             likeliest = kept.gather(1, likeliest[:, None])[:, 0]
         starts = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)) * sizes[0]
         others = images.labels[indices[starts + parts["partners"].long()]]
@@ -204,13 +203,7 @@ def read_batch(path: Path, classes: int) -> Parts:
         raise UserError(
             f"{path} holds {shapes}; expected crops (B, 4), partners (B,) and labels (B, {classes}) of a batch"
         )
-    found = {
-        "labels": labels,
-        "crops": crops,
-        "flips": flips,
-        "partners": whole[0],
-        "mixes": mixes,
-    }
+    found = {"labels": labels, "crops": crops, "flips": flips, "partners": whole[0], "mixes": mixes}
     return found | ({} if chosen is None else {"classes": chosen}) | ({"images": whole[1]} if len(whole) > 1 else {})
 
 

@@ -23,7 +23,7 @@ METRICS = {
     "last epoch",
 }
 SPREAD = "mean ± sample standard deviation over the distilled sets; the best is bold"
-INLINE = 24  # characters of settings that stand behind a method's title; longer ones are a footnote
+INLINE = 24  # characters of settings
 _ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 
 
@@ -47,9 +47,11 @@ class Marks:
         title = name(row.method_title)
         title = f"[{title}][{row.base}]" if row.base in self.papers else title
         shown = f"*{title}*" if row.baseline and row.ipc is not None else title
-        short = [] if _settings(row) else list(map(name, filter(None, row.settings.split(","))))
-        marks = [*short, *map(self.numbers.__getitem__, _settings(row)), *["(ref.)"] * (row.ipc is None)]
-        return " ".join([shown, *marks])
+        settings = [
+            *map(name, filter(None, short(row.settings).split(","))),
+            *map(self.numbers.__getitem__, _settings(row)),
+        ]
+        return " ".join([shown, *settings, *["(ref.)"] * (row.ipc is None)])
 
     def labels(self, row: Any) -> str:
         """Labels of a row, linked to their explanation, with a mark for the frozen backbones they need."""
@@ -69,8 +71,13 @@ class Marks:
         return ["\n".join(["## Footnotes\n", *notes]) if notes else "", "\n".join(links)]
 
 
+def short(settings: str) -> str:
+    """Return the settings if they stand behind a method's title; empty where they are long, and a footnote."""
+    return settings if len(settings) <= INLINE else ""
+
+
 def _settings(row: Any) -> list[str]:
-    return [f"settings other than its own: {fmt.plain(row.settings)}"] if len(row.settings) > INLINE else []
+    return [] if short(row.settings) == row.settings else [f"settings other than its own: {fmt.plain(row.settings)}"]
 
 
 def _backbones(row: Any) -> list[str]:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from bench.format import listed, percent, plural, round_size, size
 from bench.planning.plan import baselines
-from bench.report.columns import INLINE
+from bench.report.columns import short
 from bench.report.comparison import CLAIM_SEEDS
 from bench.report.rows import TABLE, TOP1, known_test_images, records
 
@@ -101,7 +101,7 @@ def first_sentence(rows: pd.DataFrame) -> str:
     gain = pairs["top1_mean"] - pairs["top1_mean_random"]
     ahead = gain.groupby(pairs["ipc"]).max() > 0
     behind, top = listed([str(ipc) for ipc in ahead.index[~ahead]]), pairs.loc[gain.idxmax()]
-    which = top["method_title"] + (f" ({top['settings']})" if 0 < len(top["settings"]) <= INLINE else "")
+    which = top["method_title"] + (f" ({settings})" if (settings := short(top["settings"])) else "")
     if not ahead.any():
         said = "random real images have a higher mean than every distilled set"
         return f"Under equal labels, {said} at IPC {behind}{caveat}."

@@ -38,6 +38,7 @@ TRAIN, VAL, SQUARES, CARD, CONTENTS = "train", "val", "squares.u8", "train/packe
 _PACKED = "packed squares"  # stands for all classes, as no folder is called
 BATCH = 256  # images between two digests
 MOST_SHARES = 16  # processes that may share a test
+_ANEW = "each cell decodes the test images anew: %s"
 log = logging.getLogger("bench")
 
 Progress = Callable[[int, int], None]  # images written, images in all
@@ -147,10 +148,11 @@ def kept_views(path: Path, split: Split, size: int, whole: bool, wanted: int) ->
             if wanted * MOST_SHARES < len(split):
                 return None
             if not draft.exists() and shutil.disk_usage(path.parent).free < 2 * 3 * size**2 * len(split):
-                raise OSError(f"{path.parent}: test images at {size} px would take half of the free space")
+                log.warning(_ANEW, f"{path.parent}: test images at {size} px would take half of the free space")
+                return None
         return write_squares(path, split, size, whole)
     except (OSError, UserError) as error:  # a broken image is named again when it is read
-        log.warning("each cell decodes the test images anew: %s", error)
+        log.warning(_ANEW, error)
         if isinstance(error, UserError):  # perhaps the disk is full
             draft.unlink(missing_ok=True)
         return None
