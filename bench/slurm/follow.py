@@ -25,7 +25,7 @@ from bench.store.record import Record
 _POLL_EVERY = 2.0  # seconds between two looks at the store
 _QUERY_EVERY = 15.0  # seconds between two queries to Slurm, whose controller serves everybody
 _GRACE = 60.0  # seconds for a record to appear after its job ended: NFS caches folders that long (acdirmax)
-_LATE = 60.0  # seconds more for accounting to learn of the steps of a failed job: it learns of the job first
+_LATE = 60.0  # seconds more for accounting to learn of a job that ended, and then of its steps
 _LOG_LINES = 20  # of a task that was killed, kept in its record
 
 
@@ -108,7 +108,8 @@ def _record_deaths(
     last = journal.last_tasks(store) if dead else {}
     for cell in dead:
         job, task = tasks.get(cell.id, ""), last.get(cell.id)
-        if job in ends and not ends[job].final and now - gone_since[cell.id] < _GRACE + _LATE:
+        known = job in ends and ends[job].final
+        if job and not known and now - gone_since[cell.id] < _GRACE + _LATE:
             continue
         why = ends[job].why if job in ends else "it left the queue without a record"
         where = f"; its log is {task.err}" if task else ""

@@ -161,7 +161,7 @@ def test_a_task_out_of_memory_fails_with_its_reason_and_is_retried_with_more(pla
     assert done.returncode == 1, done.stdout + done.stderr
     assert "2 failed" in done.stdout
     told = place.bench(["status", "--store", STORE])
-    assert told.returncode == 1 and "OUT_OF_MEMORY" in told.stdout
+    assert told.returncode == 1 and "OUT_OF_MEMORY" in told.stdout, told.stdout
     retried = place.bench(["retry", "--failed", "--memory", "3", "--store", STORE, "--out", "boards"])
     assert retried.returncode == 0, retried.stdout + retried.stderr
     assert place.told() == undisturbed.told()
