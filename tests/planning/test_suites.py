@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,25 @@ def test_each_student_of_the_cross_architecture_table_has_its_rate() -> None:
     }  # fmt: skip
     one_for_all = {("official-hello", student): 1e-3 for student in wanted}
     assert rates == {("official-rded", student): rate for student, rate in wanted.items()} | one_for_all
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_codecs_at_equal_bytes_weigh_the_same_within_five_percent(
+    small: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codecs, projector, _ = grids("equal-bytes", small=small)
+    rules = codecs.stage("evaluate")[0].fields["protocol"]
+    epochs, batch = (
+        rules[name]["10"] if isinstance(rules[name], dict) else rules[name] for name in ("epochs", "batch_size")
+    )
+    labels = ",".join((*codecs.request.labels, "online"))
+    recipe = ["--dataset", codecs.dataset.name, "--ipc", "10", "--epochs", str(epochs), "--batch-size", str(batch)]
+    assert main(["storage", *recipe, "--methods", "rded,hello", "--labels", labels, "--json"]) == 0
+    sizes = json.loads(capsys.readouterr().out)["sizes"]
+    weights = [one["label_bytes"] for one in sizes if one["labels"] == "projector"]
+    weights += [one["label_bytes"] for one in sizes if one["method"] == "rded" and one["labels"] != "teacher"]
+    assert projector.request.labels[0] == "online" and len(weights) == len(codecs.request.labels) + 1
+    assert max(weights) / min(weights) <= 1.1, "five percent above and below a middle"
 
 
 @pytest.mark.parametrize("dataset", ["cifar10", "tiny-imagenet", "icons-100"])
