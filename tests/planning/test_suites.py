@@ -211,7 +211,8 @@ def test_nothing_takes_the_mark_off_a_small_form() -> None:
 
 def test_the_forms_never_share_a_student() -> None:
     """The same data set and settings in both forms: images and labels are the same cells, students are not."""
-    (full,), (small,) = (grids("ablation", small=small, dataset="digits", protocols=("common",), methods=("hello",))
+    (full,), (small,) = (
+        grids("teacher-stage", small=small, dataset="digits", protocols=("common",), methods=("hello",))
                          for small in (False, True))  # fmt: skip
     for stage in ("teacher", "distill", "label"):
         assert {cell.id for cell in full.stage(stage)} == {cell.id for cell in small.stage(stage)}
