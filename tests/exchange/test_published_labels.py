@@ -15,7 +15,7 @@ import torch
 
 from bench.api import Images
 from bench.errors import UserError
-from bench.exchange.published_labels import import_labels
+from bench.exchange.published_labels import _misfits, import_labels
 from bench.kit import labels as label_sources
 from bench.kit.data.dataset import Resident
 from bench.kit.labels.storing import coordinates
@@ -118,14 +118,14 @@ def test_sre2l_s_sampler_is_drawn_again_from_its_seed(tmp_path: Path) -> None:
             content = [whole, torch.zeros(count, dtype=torch.bool), torch.arange(count), LOGITS[indices].half()]
             written(folder, content, epoch, batch)
     assert "100% of the labels" in taken(folder, "42", tmp_path / "ours")
-    with pytest.raises(UserError, match="as by chance; the images are in another order"):
+    with pytest.raises(UserError, match="by chance.; the images are in another order"):
         taken(folder, "41", tmp_path / "wrong")
 
 
 def odd(place: int, *values: Any) -> list[Any]:
-    """A batch whose part at ``place`` is another."""
+    """A batch whose parts from ``place`` on are others."""
     content = parts("g_vbsm", 0, 0)
-    return [*content[:place], *values, *content[place + 1 :]]
+    return [*content[:place], *values, *content[place + len(values) :]]
 
 
 class Trap:
@@ -142,11 +142,16 @@ class Trap:
         ([torch.zeros(BATCH, 7), torch.zeros(BATCH, dtype=torch.bool)], r"labels \(B, 12\) of a batch"),
         (parts("fkd", 0, 0), "add --label-order FILE"),
         ([*parts("g_vbsm", 0, 0), "x"], "something else beside its tensors"),
-        (odd(3, 1.5), "a mix beyond its images; expected 0 to 1"),
+        (odd(3, 1.5), "a mix beyond its images; expected a weight of 0 to 1"),
         (odd(3, float("nan")), "a mix beyond its images"),
-        (odd(4, [0, 0, 17, 1]), "a mix beyond its images; expected 0 to 16"),
-        (odd(2, torch.full((BATCH,), -1)), r"partners \(B,\)"),
-        (odd(5, torch.rand(BATCH, 2), torch.tensor([[0, CLASSES]] * BATCH)), "classes 0 to 12; expected 0 to 11"),
+        (odd(4, [0, 0, 17, 1]), "pixels of 0 to 16"),
+        (odd(3, 0.0, [0, 0, 0, 0]), r"batch_0\.tar has a mix box of pixels \[0, 0, 0, 0\], too small for the weight 0"),
+        (odd(3, 0.5, [8, 8, 2, 2]), "too small for the weight 0.5"),
+        (odd(2, torch.full((BATCH,), -1)), "partners that are no permutation"),
+        (odd(2, torch.zeros(BATCH, dtype=torch.int64)), "partners that are no permutation"),
+        (odd(0, torch.zeros(BATCH, 4)), r"batch_0\.tar has crops without area"),
+        (odd(0, torch.tensor([[0.5, 0.0, 0.6, 1.0]] * BATCH)), "crops without area, or beyond"),
+        ([*odd(5, torch.rand(BATCH, 2)), torch.tensor([[0, CLASSES]] * BATCH)], "classes 0 to 12; expected 0 to 11"),
     ],
 )
 def test_what_is_no_batch_is_told(tmp_path: Path, content: Any, says: str) -> None:
@@ -160,7 +165,7 @@ def test_what_is_no_batch_is_told(tmp_path: Path, content: Any, says: str) -> No
 def test_odd_orders_and_epochs_are_told(tmp_path: Path) -> None:
     folder, order = released(tmp_path, "fkd")
     order.write_text(json.dumps([[0, 1]] * 2))
-    with pytest.raises(UserError, match="epoch 0 has 12 views, not all of these 12 images"):
+    with pytest.raises(UserError, match="epoch_0 has 12 views, not all of these 12 images"):
         taken(folder, order, tmp_path / "one")
     order.write_text("[[0")
     with pytest.raises(UserError, match="a JSON list of the images of each epoch"):
@@ -186,6 +191,37 @@ def test_odd_orders_and_epochs_are_told(tmp_path: Path) -> None:
     written(folder, [], 0, "2.bak")
     with pytest.raises(UserError, match=r"2\.bak\.tar is none of the files"):
         taken(folder, "42", tmp_path / "five")
+
+
+@pytest.mark.parametrize(("wrong", "named"), [("order", r"epoch_10: "), ("file", r"epoch_10/batch_1\.tar: ")])
+def test_labels_of_one_epoch_or_file_that_are_of_other_images_are_named(tmp_path: Path, wrong: str, named: str) -> None:
+    """Half of all labels, or fewer, fit no image: an average would hide it."""
+    folder, order = released(tmp_path, "fkd")
+    if wrong == "order":
+        lists = json.loads(order.read_text())
+        order.write_text(json.dumps([lists[0], lists[0]]))
+    else:
+        *views, logits = parts("fkd", 10, 1)
+        written(folder, [*views, logits.roll(CLASSES // 2, 1)], 10, 1)
+    with pytest.raises(UserError, match=named + r"the likeliest class of \d+% of its labels .* of others 100%"):
+        taken(folder, order, tmp_path / "ours")
+
+
+def test_labels_that_often_name_another_class_are_no_misfit() -> None:
+    """Of weak label models and small sets: no epoch of 300 is refused by accident, one by chance among them is."""
+    draws = np.random.default_rng(0)
+    for views, rate, chance in ((10, 0.7, 0.2), (10, 0.95, 0.2), (5000, 0.4, 0.02), (1024, 0.6, 0.2)):
+        sizes, right = np.full(300, views), draws.binomial(views, rate, 300)
+        assert not len(_misfits(sizes, right, chance * sizes)[0])
+        right[7] = chance * views
+        if views > 10 or rate > 0.9:
+            assert _misfits(sizes, right, chance * sizes)[0].tolist() == [7]
+
+
+def test_a_batch_that_is_there_twice_is_told(tmp_path: Path) -> None:
+    written(written(tmp_path, parts("g_vbsm", 0, 0)), parts("g_vbsm", 0, 0), 0, "00")
+    with pytest.raises(UserError, match="are the same batch; move one elsewhere"):
+        taken(tmp_path, None, tmp_path / "ours")
 
 
 def test_no_code_is_run_and_an_empty_folder_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
