@@ -213,7 +213,8 @@ def test_the_forms_never_share_a_student() -> None:
     """The same data set and settings in both forms: images and labels are the same cells, students are not."""
     (full,), (small,) = (
         grids("teacher-stage", small=small, dataset="digits", protocols=("common",), methods=("hello",))
-                         for small in (False, True))  # fmt: skip
+        for small in (False, True)
+    )
     for stage in ("teacher", "distill", "label"):
         assert {cell.id for cell in full.stage(stage)} == {cell.id for cell in small.stage(stage)}
     assert not {cell.id for cell in full.stage("evaluate")} & {cell.id for cell in small.stage("evaluate")}
