@@ -51,6 +51,6 @@ def execute(arguments: argparse.Namespace) -> int:
         out.print(f"cancelled job {task.job} ({queued[task.job].state.lower()}): {first}{packed}", markup=False)
     if len(tasks) > _MOST:
         out.print(f"… and {len(tasks) - _MOST} more jobs")
-    cells = sum(len(task.cells) for task in tasks)
+    cells = len({cell for task in tasks for cell in task.cells})
     out.print(f"{plural(len(tasks), 'job')} cancelled, {plural(cells, 'cell')} to do again by bench run")
     return 0

@@ -44,7 +44,8 @@ a profile, all of it optional:
   [resources.heavy]                       # a resource class, of any name
   cells = ["teacher", "distill:sre2l"]    # a stage, STAGE:METHOD, or report
   gres = "gpu:a100:4"                     # one accelerator per process that works: one where a cell can't be shared
-  processes = 4                           # share one cell
+  processes = 4                           # share one cell, in one task
+  tasks = 16                              # share one cell of independent blocks instead, an accelerator each
   cpus = 12                               # per process
   memory_gb = 64                          # per node
   minutes = 1440

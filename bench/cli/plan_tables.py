@@ -72,8 +72,11 @@ def _show_arrays(out: Console, schedule: Schedule, arguments: argparse.Namespace
     in_queue = tasks_in_queue(store, needed=False)
     arrays = arrays_of(schedule, store, profile, arguments.jobs, in_queue)
     rows, by = [], {cell.id: cell.by for cell in schedule.grid.cells}
-    for number, array in enumerate(arrays, start=1):
+    helpers = Counter(pack for array in arrays if array.helps for pack in array.packs)  # of arrays that come last
+    for number, array in enumerate((one for one in arrays if not one.helps), start=1):
         tasks = f"{len(array.packs)} × {array.processes}" if array.processes > 1 else str(len(array.packs))
+        if extra := sum(helpers[pack] for pack in array.packs):
+            tasks += f" + {extra} that help"
         cells = sum(map(len, array.packs))
         after = [f"{index + 1}, task by task" for index in array.after.each]
         after += [str(index + 1) for index in array.after.all] + [f"job {job}" for job in array.after.jobs]

@@ -1,7 +1,9 @@
-"""Data sets, read once in the life of a process, and facts on them for the command line."""
+"""Data sets, read once in the life of a process, test images among training images, and facts for the command line."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,10 +13,14 @@ from bench.api import Dataset, DatasetInfo, Split, catalogue
 from bench.errors import Unusable, UserError
 from bench.kit import data
 from bench.kit.data import packing
+from bench.kit.data.contents import DataChanged
 from bench.kit.data.dataset import FileDataset, Resident
 from bench.kit.data.packing import Progress
 from bench.kit.overlap import Leakage
 from bench.kit.validation import InvalidResult
+from bench.store.artifacts import Store
+from bench.store.locks import lease
+from bench.store.record import Record
 
 SAMPLE = 500  # images that sizes and statistics are taken of, evenly spread over the training split
 
@@ -38,6 +44,40 @@ def check_untouched(real: Dataset, by: str) -> None:
     if any(isinstance(split, Resident) and split.written for split in read):
         load_data.cache_clear()
         raise InvalidResult(f"{by} wrote into the real images or labels that it was handed; it should work on copies")
+
+
+def test_copies(store: Store, real: Dataset, allow: bool) -> Leakage:
+    """Look for test images among the training images, once per store.
+
+    Raises:
+        Unusable: there are too many, or an image can't be decoded.
+        DataChanged: an image is not what the run was planned with.
+    """
+    path = store.root / "datasets" / f"{real.info.name}-{real.digest}.overlap.npz"
+    try:
+        while (found := Leakage.load(path)) is None:
+            with lease(store.root, path.stem) as ours:
+                if ours:
+                    Leakage.of(real).save(path)
+                else:
+                    time.sleep(1)
+    except DataChanged:
+        raise
+    except UserError as error:
+        raise Unusable(str(error)) from None
+    if found.refusal and not allow:
+        raise Unusable(f"{real.info.name}: {found.refusal}")
+    return found
+
+
+def check_same_data(parents: Iterable[Record], real: Dataset) -> None:
+    """Refuse to mix cells of two states of a data set."""
+    for parent in parents:
+        if parent.data_digest != real.digest:
+            raise DataChanged(
+                f"{parent.id} was made of other images of {real.info.name} than are here now (digest "
+                f"{parent.data_digest[:12]}, here {real.digest[:12]}); put those back, or --force {parent.cell.stage}"
+            )
 
 
 def describe(name: str, data_root: Path | None) -> dict[str, str]:

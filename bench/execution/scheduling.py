@@ -132,6 +132,14 @@ def shareable(cell: Cell) -> bool:
     return cell.stage == "teacher" or (cell.by in registry.method_names() and cell.stage in method_of(cell).shared())
 
 
+def splittable(cell: Cell) -> bool:
+    """Check that a cell can be shared by blocks alone, which no process group is needed for.
+
+    A method that deals out something else than independent blocks is left alone once its stage runs.
+    """
+    return cell.stage in ("prepare", "distill") and shareable(cell)
+
+
 class Watcher(Protocol):
     """Observer of a run."""
 

@@ -37,6 +37,7 @@ from bench.kit.labels.quantise import store_packed
 from bench.kit.labels.static import static_labels
 from bench.kit.labels.storing import store
 from bench.kit.running import RunningTask
+from bench.kit.running.blocks import Claim, unclaimed
 from bench.kit.teachers import accuracy_check, train
 from bench.kit.teachers.trajectory import Trajectory
 from bench.planning.cells import TEACHER, method_of, point_of
@@ -61,6 +62,8 @@ class StageTask:
     data: Dataset
     device: torch.device
     progress: Progress
+    claim: Claim = field(default=unclaimed, kw_only=True)  # this and the next as in RunningTask
+    helps: float = field(default=0.0, kw_only=True)
 
     @property
     def point(self) -> GridPoint:
@@ -97,6 +100,8 @@ class StageTask:
             device=self.device,
             work=self.work,
             on_progress=self.progress,
+            claim=self.claim,
+            helps=self.helps,
             prepared=load_file(self.parents["prepared"][1] / PREPARED) if "prepared" in self.parents else {},
             images=self.images,
             labels=self.labels,

@@ -3,7 +3,8 @@
 It takes the lease, looks at the parents, computes into a draft, and commits. A cell that failed leaves a record
 with its traceback, or with the one line of an error that the user can put right; other cells go on. Where several
 processes share a cell (:mod:`bench.kit.distributed`), all of them call this: the first decides, all compute, the
-first commits.
+first commits. Where a Slurm task helps with a cell that another computes, it makes blocks of it until none is left:
+it neither holds the lease nor writes anything else, and what it has made outlives the other's end.
 """
 
 from __future__ import annotations
@@ -13,38 +14,42 @@ import random
 import tempfile
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 
-from bench.api import Dataset, Progress
+from bench.api import Progress
 from bench.errors import Unusable, UserError
 from bench.execution import stages
-from bench.execution.datasets import check_untouched, load_data
+from bench.execution.datasets import check_same_data, check_untouched, load_data, test_copies
 from bench.execution.environment import Options, choose_kernels, code, device_for, environment
 from bench.execution.heartbeat import Heartbeat, log
 from bench.execution.provenance import plugins
 from bench.execution.scheduling import finished
 from bench.kit import checkpoint, distributed, peak_memory
-from bench.kit.data.contents import DataChanged
 from bench.kit.overlap import Leakage, repeated, too_many
+from bench.kit.running.blocks import Helped
 from bench.kit.validation import Diverged, InvalidResult
 from bench.planning.grid import Grid
 from bench.store.artifacts import Damaged, Store
 from bench.store.cell import Cell
-from bench.store.locks import lease
+from bench.store.locks import lease, lock
 from bench.store.record import Record, RunFacts
 
-Outcome = Literal["done", "already", "busy", "blocked", "failed"]
+Outcome = Literal["done", "already", "busy", "blocked", "failed", "helped"]
 
 
-def run_cell(grid: Grid, cell: Cell, options: Options) -> Outcome:
+def run_cell(grid: Grid, cell: Cell, options: Options, helps: float = 0.0) -> Outcome:
     """Compute a cell unless it is done or somebody else is at it.
+
+    Args:
+        helps: begin at this share of its blocks, and leave the cell to another process; 0: compute it.
 
     Raises:
         UserError: the data, the store or the device can't be used, which concerns every cell; nothing is lost.
@@ -52,11 +57,12 @@ def run_cell(grid: Grid, cell: Cell, options: Options) -> Outcome:
     """
     choose_kernels(options.portable)
     store = Store(options.store)
-    with lease(store.root, cell.id) if distributed.is_main() else nullcontext(False) as ours:
+    main = distributed.is_main() and not helps
+    with lease(store.root, cell.id) if main else nullcontext(bool(helps)) as ours:
         outcome = distributed.broadcast_object(_outcome_before(store, cell) if ours else "busy")
         if outcome is not None:
             return outcome
-        return _compute(store, grid, cell, options)
+        return _compute(store, grid, cell, options, helps)
 
 
 def _outcome_before(store: Store, cell: Cell) -> Outcome | None:
@@ -81,12 +87,12 @@ def _made(store: Store, cell_id: str) -> Record:
     return record
 
 
-def _compute(store: Store, grid: Grid, cell: Cell, options: Options) -> Outcome:
-    started, clock = datetime.now(UTC), time.monotonic()
+def _compute(store: Store, grid: Grid, cell: Cell, options: Options, helps: float) -> Outcome:
+    main, started, clock = distributed.is_main() and not helps, datetime.now(UTC), time.monotonic()
     device = device_for(options.device)
     _seed(cell, options.threads)
     peak_memory.reset(device)  # a process may compute several cells, and each has a peak of its own
-    log.info("%s  begins", cell.id)
+    log.info("%s  %s", cell.id, "is helped with" if helps else "begins")
 
     def facts() -> RunFacts:
         on_device = peak_memory.accelerator(device)
@@ -99,19 +105,22 @@ def _compute(store: Store, grid: Grid, cell: Cell, options: Options) -> Outcome:
 
     try:
         parents = {role: _made(store, parent) for role, parent in cell.parents.items()}
-        with _draft(store, cell) as draft, _heartbeat(store, cell) as progress:
+        with _draft(store, cell, main) as draft, _heartbeat(store, cell, main) as progress:
             folders = {role: (record, store.folder(record.id)) for role, record in parents.items()}
             real = load_data(grid.dataset, options.data_root, options.contents)
-            copies = _test_copies(store, real, options)
-            _check_same_data(parents.values(), real)
-            task = stages.StageTask(grid.dataset, cell, folders, draft, store.work(cell.id), real, device, progress)
+            copies = test_copies(store, real, options.allow_overlap)
+            check_same_data(parents.values(), real)
+            task = stages.StageTask(
+                grid.dataset, cell, folders, draft, store.work(cell.id), real, device, progress,
+                claim=partial(_claim, store, cell, helps), helps=helps,
+            )  # fmt: skip
             try:
                 made = stages.STAGES[cell.stage](task)
             finally:
                 checkpoint.flush()  # the work folder is about to go, or to another process
                 check_untouched(real, cell.by)
             overlap = _overlap(made, parents, copies, options.allow_overlap)
-            if distributed.is_main():
+            if main:
                 record = Record(
                     id=cell.id,
                     cell=cell,
@@ -130,6 +139,11 @@ def _compute(store: Store, grid: Grid, cell: Cell, options: Options) -> Outcome:
         return "done"
     except Unusable:
         raise
+    except Helped:
+        log.info("%s  has no blocks left to help with", cell.id)
+        with suppress(OSError):  # the cell may have been done in between, so that its folder is ours
+            store.work(cell.id).rmdir()
+        return "helped"
     except Exception as error:
         if _is_full_disk(error):
             raise Unusable(
@@ -141,42 +155,9 @@ def _compute(store: Store, grid: Grid, cell: Cell, options: Options) -> Outcome:
             line = f"{type(error).__name__}: {line}"
         trace = None if isinstance(error, UserError) else traceback.format_exc()
         log.error("%s  failed: %s", cell.id, line, exc_info=error if trace else None)
-        store.fail(Record(id=cell.id, cell=cell, state="failed", run=facts(), error=line, traceback=trace))
+        if not helps:
+            store.fail(Record(id=cell.id, cell=cell, state="failed", run=facts(), error=line, traceback=trace))
         return "failed"
-
-
-def _test_copies(store: Store, real: Dataset, options: Options) -> Leakage:
-    """Look for test images among the training images, once per store.
-
-    Raises:
-        Unusable: there are too many, or an image can't be decoded.
-        DataChanged: an image is not what the run was planned with.
-    """
-    path = store.root / "datasets" / f"{real.info.name}-{real.digest}.overlap.npz"
-    try:
-        while (found := Leakage.load(path)) is None:
-            with lease(store.root, path.stem) as ours:
-                if ours:
-                    Leakage.of(real).save(path)
-                else:
-                    time.sleep(1)
-    except DataChanged:
-        raise
-    except UserError as error:
-        raise Unusable(str(error)) from None
-    if found.refusal and not options.allow_overlap:
-        raise Unusable(f"{real.info.name}: {found.refusal}")
-    return found
-
-
-def _check_same_data(parents: Iterable[Record], real: Dataset) -> None:
-    """Refuse to mix cells of two states of a data set."""
-    for parent in parents:
-        if parent.data_digest != real.digest:
-            raise DataChanged(
-                f"{parent.id} was made of other images of {real.info.name} than are here now (digest "
-                f"{parent.data_digest[:12]}, here {real.digest[:12]}); put those back, or --force {parent.cell.stage}"
-            )
 
 
 def _overlap(made: stages.Made, parents: Mapping[str, Record], copies: Leakage, allow: bool) -> dict[str, int]:
@@ -198,10 +179,21 @@ def _overlap(made: stages.Made, parents: Mapping[str, Record], copies: Leakage, 
     return {name: count for name, count in found.items() if count}
 
 
+def _claim(store: Store, cell: Cell, helps: float, path: Path) -> AbstractContextManager[bool]:
+    """Try to lock the file of a block of a cell.
+
+    Raises:
+        Helped: the cell is done, and its blocks are gone.
+    """
+    if helps and store.folder(cell.id).exists():
+        raise Helped
+    return lock(path, wait=False)
+
+
 @contextmanager
-def _draft(store: Store, cell: Cell) -> Iterator[Path]:
+def _draft(store: Store, cell: Cell, main: bool) -> Iterator[Path]:
     """Make a folder to write the artifact in; what other than the main process writes is thrown away."""
-    if distributed.is_main():
+    if main:
         with store.draft(cell.id) as draft:
             yield draft
     else:
@@ -209,9 +201,9 @@ def _draft(store: Store, cell: Cell) -> Iterator[Path]:
             yield Path(folder)
 
 
-def _heartbeat(store: Store, cell: Cell) -> Heartbeat | nullcontext[Progress]:
-    """Show progress; that of other than the main process is the same."""
-    return Heartbeat(store, cell.id) if distributed.is_main() else nullcontext(lambda done, total, **metrics: None)
+def _heartbeat(store: Store, cell: Cell, main: bool) -> Heartbeat | nullcontext[Progress]:
+    """Show progress; that of other than the main process is the same, or its."""
+    return Heartbeat(store, cell.id) if main else nullcontext(lambda done, total, **metrics: None)
 
 
 def _is_full_disk(error: Exception) -> bool:

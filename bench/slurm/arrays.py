@@ -3,7 +3,8 @@
 An array holds the cells of one plug-in, stage and resource class that depend on the same earlier arrays, so that none
 waits for what it doesn't use. Where each of its tasks depends on the task of the same number, it waits task by task;
 several students per distilled set therefore become several arrays. Short cells are packed: a task computes several,
-one after the other, each with its own record.
+one after the other, each with its own record. A long cell of independent blocks can be split: the tasks of further
+arrays help with it, and no array waits for them.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from bench.execution.scheduling import Schedule
 from bench.slurm.profile import Profile, Resources
 from bench.store.cell import Cell
 
+_T = TypeVar("_T")
 Pack = tuple[str, ...]  # the ids of the cells that one task computes, in order
 _MOST_NAMED = 16  # tasks of an array that a dependency names; beyond that it waits for the whole array
 _MOST_LAYERS = 24  # arrays into which a group is split to wait task by task
@@ -55,6 +58,7 @@ class Array:
     packs: tuple[Pack, ...]  # an empty pack: a job that computes no cell
     after: After = After()
     max_parallel: int | None = None  # tasks; None: unlimited
+    helps: tuple[float, ...] = ()  # each task, with cells of an earlier array, from this share of their blocks on
 
     @property
     def processes(self) -> int:
@@ -69,6 +73,7 @@ def plan_arrays(
     max_tasks: int,
     max_parallel: int | None,
     shareable: Callable[[Cell], bool],
+    splittable: Callable[[Cell], bool],
     seconds: Callable[[Cell], float | None],
     in_queue: Mapping[str, str],
 ) -> list[Array]:
@@ -78,26 +83,30 @@ def plan_arrays(
         max_tasks: the most tasks per array that Slurm allows.
         max_parallel: the most running tasks of a stage and resource class; None: the profile's throttle.
         shareable: whether several processes can share a cell.
+        splittable: whether they can do so by its blocks alone, each in a task of its own.
         seconds: the expected duration of a cell; None if unknown.
         in_queue: cell id → job id of the cells submitted before: left out, and depended on.
     """
     most = min(max_tasks, profile.max_array or max_tasks)
     throttle = max_parallel or profile.throttle
     arrays: list[Array] = []
+    helping: list[Array] = []  # behind all others: they take what is idle
     place: dict[str, tuple[int, int]] = {}  # cell id -> array and task
     for stage, wave in schedule.waves():
-        groups: dict[tuple[str, int, str, frozenset[object]], list[Cell]] = {}
+        groups: dict[tuple[str, int, int, str, frozenset[object]], list[Cell]] = {}
         for cell in wave:
             if cell.id not in in_queue:
                 name = profile.class_of(stage, cell.by)
-                processes = (profile.resources_of(name, stage).processes or 1) if shareable(cell) else 1
+                resources = profile.resources_of(name, stage)
+                tasks = (resources.tasks or 1) if splittable(cell) else 1
+                processes = (resources.processes or 1) if shareable(cell) and tasks == 1 else 1
                 waits = {place[parent][0] for parent in cell.parents.values() if parent in place}
                 queued = {in_queue[parent].partition("_")[0] for parent in cell.parents.values() if parent in in_queue}
-                groups.setdefault((name, processes, cell.by, frozenset(waits | queued)), []).append(cell)
+                groups.setdefault((name, processes, tasks, cell.by, frozenset(waits | queued)), []).append(cell)
         first = len(arrays)
-        for (name, processes, *_), cells in groups.items():
+        for (name, processes, tasks, *_), cells in groups.items():
             resources = profile.resources_of(name, stage).scaled(processes)
-            size, limit = 1 if processes > 1 else resources.pack, profile.pack_minutes * 60
+            size, limit = 1 if processes * tasks > 1 else resources.pack, profile.pack_minutes * 60
             chunks = [chunk for layer in _layers(cells) for chunk in _chunks(_packs(layer, size, seconds, limit), most)]
             after = [_after(chunk, arrays, place, in_queue) for chunk in chunks]
             if throttle is not None or len(chunks) > _MOST_LAYERS or not all(one.each for one in after):
@@ -106,15 +115,20 @@ def plan_arrays(
             for chunk, one in zip(chunks, after, strict=True):
                 ids = tuple(tuple(cell.id for cell in pack) for pack in chunk)
                 arrays.append(Array(stage, name, resources, ids, one))
+                help_one = replace(arrays[-1], after=replace(one, each=(), all=(*one.each, *one.all)))
+                for some in _chunks([(pack, part / tasks) for part in range(1, tasks) for pack in ids], most):
+                    packs, parts = zip(*some, strict=True)
+                    helping.append(replace(help_one, packs=packs, helps=parts))
         for index, array in enumerate(arrays[first:], start=first):
             for task, pack in enumerate(array.packs):
                 place |= dict.fromkeys(pack, (index, task))
+    arrays += helping
     if throttle is None:
         return arrays
-    tasks: Counter[tuple[str, str]] = Counter()
+    count: Counter[tuple[str, str]] = Counter()
     for array in arrays:
-        tasks[array.stage, array.name] += len(array.packs)
-    shares = [max(1, throttle * len(one.packs) // tasks[one.stage, one.name]) for one in arrays]
+        count[array.stage, array.name] += len(array.packs)
+    shares = [max(1, throttle * len(one.packs) // count[one.stage, one.name]) for one in arrays]
     return [replace(array, max_parallel=share) for array, share in zip(arrays, shares, strict=True)]
 
 
@@ -129,7 +143,7 @@ def _layers(cells: Sequence[Cell]) -> list[list[Cell]]:
     return list(layers.values())
 
 
-def _chunks(packs: list[list[Cell]], most: int) -> list[list[list[Cell]]]:
+def _chunks(packs: list[_T], most: int) -> list[list[_T]]:
     return [packs[start : start + most] for start in range(0, len(packs), most)]
 
 

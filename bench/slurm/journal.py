@@ -50,6 +50,7 @@ class ArrayPlan(BaseConfig):
     packs: tuple[tuple[str, ...], ...]
     options: Options
     processes: int
+    helps: tuple[float, ...] = ()  # as in Array
     save_seconds: float  # in which a task must save its work after a warning
 
 
@@ -62,6 +63,7 @@ class SubmittedTask:
     stage: str
     cells: tuple[str, ...]  # ids, in the order of computation
     submitted: datetime
+    helps: bool = False  # another task computes its cells
 
     @property
     def out(self) -> Path:
@@ -128,7 +130,8 @@ class Journal:
                     packs, job = event["packs"], event["job"]
                     names = [job] if len(packs) == 1 else [f"{job}_{index}" for index in range(len(packs))]
                     for name, pack in zip(names, packs, strict=True):
-                        tasks.append(SubmittedTask(name, self.folder, event["stage"], tuple(pack), began))
+                        facts = (event["stage"], tuple(pack), began, event.get("helps", False))
+                        tasks.append(SubmittedTask(name, self.folder, *facts))
                 case "cancelled":
                     cancelled.update(event["jobs"])
         return [task for task in tasks if cancelled.isdisjoint((task.job, task.job.partition("_")[0]))]
@@ -140,9 +143,10 @@ def newest_first(store: Store) -> list[Journal]:
 
 
 def last_tasks(store: Store) -> dict[str, SubmittedTask]:
-    """Return the last submitted task of each cell that has one, by the cell's id."""
+    """Return the last submitted task that computes each cell, by the cell's id; only those that have one."""
     found: dict[str, SubmittedTask] = {}
     for journal in reversed(newest_first(store)):
         for task in journal.tasks():
-            found |= dict.fromkeys(task.cells, task)
+            if not task.helps:
+                found |= dict.fromkeys(task.cells, task)
     return found

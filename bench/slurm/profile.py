@@ -116,6 +116,7 @@ class ResourceRequest(BaseConfig):
     reservation: Line | None = None
     gres: Line | None = None  # its accelerators are for all processes of a task, see Resources.scaled
     processes: int | None = Field(None, ge=1)  # per cell whose work can be shared; all on one node; None: 1
+    tasks: int | None = Field(None, ge=1)  # per cell of independent blocks, each of one process on any node; None: 1
     cpus: int | None = Field(None, ge=1)  # per process; at least --threads
     memory_gb: Annotated[float | None, BeforeValidator(_gigabytes)] = Field(None, gt=0)  # per node
     minutes: Annotated[int | None, BeforeValidator(_minutes)] = Field(None, ge=1)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench.errors import UserError
 from bench.execution.environment import Options
-from bench.execution.scheduling import Schedule, shareable
+from bench.execution.scheduling import Schedule, shareable, splittable
 from bench.files import write_atomically
 from bench.planning.cost_estimate import LEAST as LARGE
 from bench.planning.cost_estimate import LikeCells
@@ -83,6 +83,7 @@ def submit(
                         packs=array.packs,
                         options=options,
                         processes=array.processes,
+                        helps=array.helps,
                         save_seconds=_SAVING * profile.warning_of(array.resources),
                     )
                     path = here.folder / f"array-{number}.json"
@@ -90,7 +91,7 @@ def submit(
                     calls = [Task(str(path), index) for index in range(len(array.packs))]
                 names = call_sbatch(here, profile, array, calls, array.after.in_sbatch(jobs))
                 jobs.append(names)
-                for name, pack in zip(names, array.packs, strict=True):
+                for name, pack in zip(names, () if array.helps else array.packs, strict=not array.helps):
                     tasks |= dict.fromkeys(pack, name)
         except BaseException:  # Ctrl-C too
             # by name: sbatch may have accepted a job whose number never reached us
@@ -128,6 +129,7 @@ def arrays_of(
         max_tasks=queue.max_array_tasks(),
         max_parallel=max_parallel,
         shareable=shareable,
+        splittable=splittable,
         seconds=LikeCells(store).seconds,
         in_queue=in_queue,
     )
@@ -215,7 +217,8 @@ def call_sbatch(
             "bench doctor shows what the cluster accepts, a --profile or SBATCH_PARTITION, SBATCH_ACCOUNT, … chooses"
         ) from None
     names = [str(job.job_id) for job in jobs]
-    journal.append("submitted", stage=stage, job=names[0].partition("_")[0], packs=array.packs, after=dependency)
+    facts = {"packs": array.packs, "after": dependency, "helps": bool(array.helps)}
+    journal.append("submitted", stage=stage, job=names[0].partition("_")[0], **facts)
     return names
 
 

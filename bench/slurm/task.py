@@ -97,20 +97,21 @@ def _compute(plan: ArrayPlan, index: int, errors: list[str]) -> None:
     """Compute the cells of a pack; add the errors of those that failed, in one line each."""
     from bench.execution.worker import run_cell  # imports torch
 
-    cells = {cell.id: cell for cell in plan.grid.cells}
+    cells, helps = {cell.id: cell for cell in plan.grid.cells}, plan.helps[index] if plan.helps else 0.0
     cell_id = ""
     try:
         with _process_group(plan):
             for cell_id in plan.packs[index]:
                 try:
-                    while (outcome := run_cell(plan.grid, cells[cell_id], plan.options)) == "busy":
+                    while (outcome := run_cell(plan.grid, cells[cell_id], plan.options, helps)) == "busy":
                         if stopping.asked():
                             raise stopping.Stopped
                         time.sleep(_PAUSE)
-                    if outcome not in ("done", "already"):
+                    if outcome not in ("done", "already", "helped"):
                         errors.append(f"{cell_id}: {outcome}")
                 except UserError as error:  # elsewhere it stops the run; here only the record reaches the user
-                    record_death(Store(plan.options.store), cells[cell_id], str(error))
+                    if not helps:
+                        record_death(Store(plan.options.store), cells[cell_id], str(error))
                     errors.append(f"{cell_id}: {error}")
     except stopping.Stopped:
         log.info("stopped; all work is saved")

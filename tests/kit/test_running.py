@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,7 +29,9 @@ from bench.api import (
 from bench.kit import distributed, running
 from bench.kit.data.dataset import Resident
 from bench.kit.running import RunningTask
+from bench.kit.running.blocks import Helped
 from bench.kit.validation import InvalidResult
+from bench.store.locks import lock
 from tests.processes import run_ranks
 from tests.stopping import stopped_every
 
@@ -105,6 +111,65 @@ def test_equal_keys_are_concatenated_and_others_merged(tmp_path: Path) -> None:
     made = running.prepare(Chained(), task(tmp_path))
     assert made["all"].tolist() == [0, 1, 2, 3]
     assert [int(made[f"own-{item}"]) for item in range(4)] == [9] * 4
+
+
+INDEPENDENT = Chained(Chained.Config(independent=True))
+
+
+def blocks(folder: Path) -> list[int]:
+    return sorted(int(path.name.split("-")[1]) for path in folder.glob("block-*"))
+
+
+def test_helpers_make_what_nobody_has_claimed_from_their_share_on(tmp_path: Path) -> None:
+    order: list[int] = []
+
+    def claim(path: Path) -> AbstractContextManager[bool]:
+        order.append(int(path.name.split("-")[2]))
+        return lock(path, wait=False) if order[-1] != 1 else nullcontext(False)  # another's
+
+    drained(replace(task(tmp_path), claim=claim, helps=0.5))
+    assert (order, blocks(tmp_path)) == ([3, 4, 5, 0, 1, 2], [0, 2, 3, 4, 5])
+    assert not [*tmp_path.glob("*.lock")], "what is finished needs none"
+    told: list[int] = []
+    made = running.distill(INDEPENDENT, task(tmp_path, lambda done, total: told.append(done)))
+    assert (levels(made), told) == ([1, 4, 2, 5, 3, 6], [6])
+
+
+def test_the_last_to_come_finds_what_was_finished_meanwhile(tmp_path: Path) -> None:
+    helped: list[int] = []
+
+    def claim(path: Path) -> AbstractContextManager[bool]:
+        if not helped:  # between its look at the folder and its first claim
+            helped.append(1)
+            drained(replace(task(tmp_path), helps=0.5, claim=partial(lock, wait=False)))
+        return lock(path, wait=False)
+
+    told: list[int] = []
+    made = running.distill(INDEPENDENT, replace(task(tmp_path, lambda done, total: told.append(done)), claim=claim))
+    assert (levels(made), told) == ([1, 4, 2, 5, 3, 6], [])
+
+
+def drained(given: RunningTask, method: Distiller = INDEPENDENT) -> None:
+    with pytest.raises(Helped):
+        running.distill(method, given)
+
+
+def test_what_can_not_be_helped_with_is_left_alone(tmp_path: Path) -> None:
+    drained(replace(task(tmp_path), helps=0.5), Chained())
+    (tmp_path / "block-000000-00000000.ckpt").touch()  # of other items
+    drained(replace(task(tmp_path), helps=0.5))
+    assert blocks(tmp_path) == [0]
+
+
+def test_blocks_of_others_are_waited_for_and_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+
+    def claim(path: Path) -> AbstractContextManager[bool]:
+        return lock(path, wait=False) if "000002" not in path.name or len(waits) == 3 else nullcontext(False)
+
+    made = running.distill(INDEPENDENT, replace(task(tmp_path), claim=claim))  # 3 is held until its process has died
+    assert (levels(made), len(waits)) == ([1, 4, 2, 5, 3, 6], 3)
 
 
 def make(folder: Path) -> None:

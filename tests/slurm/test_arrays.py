@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.execution.scheduling import Schedule, shareable
+from bench.execution.scheduling import Schedule, shareable, splittable
 from bench.planning.grid import Grid, Request
 from bench.planning.plan import plan
 from bench.slurm.arrays import After, Array, plan_arrays
@@ -30,7 +30,7 @@ def made(*chain: tuple[str, str, Sequence[str]]) -> Grid:
 def arrays_of(grid: Grid, profile: Profile | None = None, done: Sequence[str] = (), **given: Any) -> list[Array]:
     state: dict[str, Any] = {cell.id: "done" if cell.prefix in done else "todo" for cell in grid.cells}
     values: dict[str, Any] = {"max_tasks": 1000, "max_parallel": None, "in_queue": {}}
-    values |= {"shareable": lambda cell: False, "seconds": lambda cell: None, **given}
+    values |= {"shareable": lambda cell: False, "splittable": lambda cell: False, "seconds": lambda cell: None, **given}
     return plan_arrays(Schedule(grid, state), profile or Profile(), **values)
 
 
@@ -172,6 +172,26 @@ def test_only_work_that_can_be_shared_gets_several_processes_and_such_tasks_are_
     assert [a.processes for a in arrays_of(many(2), Profile(processes=3), shareable=lambda cell: True)] == [3, 3]
 
 
+def test_a_cell_of_blocks_is_split_over_tasks_that_nobody_waits_for() -> None:
+    profile = Profile(resources={"long": Resources(cells=("distill", "label"), tasks=4, processes=8, pack=5)})
+    given = {"shareable": lambda cell: True, "splittable": lambda cell: cell.stage == "distill"}
+    main, labels, *helping = arrays_of(many(2), profile, max_tasks=4, **given)
+    assert (names(main), main.processes, main.helps) == ([["d0"], ["d1"]], 1, ())
+    assert (labels.processes, labels.after, labels.helps) == (8, After(each=(0,)), ())
+    assert [pack for array in helping for pack in names(array)] == [["d0"], ["d1"]] * 3
+    assert [array.helps for array in helping] == [(0.25, 0.25, 0.5, 0.5), (0.75, 0.75)]
+    assert {(array.processes, array.after) for array in helping} == {(1, After())}
+
+
+def test_those_that_help_wait_for_what_the_cells_stand_on() -> None:
+    split = {"splittable": lambda cell: cell.prefix[0] == "l"}
+    arrays = arrays_of(many(2), Profile(tasks=2, throttle=4), **split)
+    assert [(array.stage, array.after, array.helps) for array in arrays] == [
+        ("distill", After(), ()), ("label", After(each=(0,)), ()), ("label", After(all=(0,)), (0.5, 0.5)),
+    ]  # fmt: skip
+    assert [array.max_parallel for array in arrays] == [4, 2, 2]
+
+
 @pytest.mark.parametrize(
     ("gres", "one", "four"),
     [
@@ -190,6 +210,8 @@ def test_what_can_be_shared() -> None:
     assert {("teacher", "teacher"), ("prepare", "g_vbsm"), ("distill", "sre2l"), ("label", "hello")} <= shared
     assert not {("evaluate", "classification"), ("distill", "random_real"), ("label", "stored")} & shared
     assert ("distill", "g_vbsm") not in shared, "its official batches build on one another"
+    split = {(cell.stage, cell.by) for cell in grid.cells if splittable(cell)}
+    assert split == {one for one in shared if one[0] in ("prepare", "distill")}
     apart = {"g_vbsm": {"ema_reset": "per_batch", "iterations": 10}}
     grid = plan(Request(methods=("g_vbsm",), ipc=(1,), seeds=(0,), overrides=apart))
     assert all(shareable(cell) for cell in grid.stage("distill") if cell.by == "g_vbsm")

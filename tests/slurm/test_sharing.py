@@ -1,4 +1,4 @@
-"""Cells that several processes of a task share, through torch.distributed as Slurm starts it."""
+"""Cells that several processes of a task share, through torch.distributed as Slurm starts it, and several tasks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.slurm.place import awaited, make_place
+from tests.slurm.place import STORE, awaited, make_place
 
 PROFILE = """
 [resources.pairs]
@@ -49,3 +49,32 @@ def test_two_processes_make_what_one_makes(tmp_path: Path, slurm_conf: str) -> N
             for name, tensor in mine.items():
                 if tensor.is_floating_point():
                     assert (tensor - theirs[name]).norm() <= APART * theirs[name].norm(), f"{path}: {name}"
+
+
+SPLIT = """
+[resources.split]
+cells = ["prepare", "distill"]
+tasks = 3
+"""
+
+
+def test_three_tasks_make_to_the_bit_what_one_makes_though_two_are_ended(tmp_path: Path, slurm_conf: str) -> None:
+    place = make_place(tmp_path, slurm_conf)
+    (place.home / "split.toml").write_text(SPLIT)
+    blocks = ("sre2l.iterations=80", "sre2l.group_classes=1", "sre2l.groups=1")  # a class each
+    grid = ("--seeds", "0", *(word for change in blocks for word in ("--set", change)))
+    plan = place.bench(place.arguments(*grid, "--profile", "split.toml", "--dry-run", methods="sre2l"))
+    assert "1 + 2 that help" in plan.stdout, plan.stdout + plan.stderr
+    through = place.start_bench(place.arguments(*grid, "--profile", "split.toml", methods="sre2l,rded"))
+    (work,) = awaited(lambda: [path.parent for path in (place.home / STORE).glob("work/sre2l-*/work-block-*.lock")][:1])
+    (beat,) = awaited(lambda: [one for cell, one in place.heartbeats().items() if cell == work.name])
+    place.run("scontrol", "requeue", beat["job"])  # the task that computes it: another may be the last to finish
+    helping = next(job for job in place.queue() if "_" in job and "RUNNING" in job)
+    place.run("scancel", "--signal=KILL", helping.split()[0])
+    out, err = through.communicate(timeout=400)
+    assert through.returncode == 0, out + err
+    alone = place.bench(place.arguments(*grid, methods="sre2l,rded", cluster="inline", store="one"))
+    assert alone.returncode == 0, alone.stdout + alone.stderr
+    assert place.told() == place.told("one")
+    assert "is helped with" in place.log() and "has no blocks left to help with" in place.log()
+    assert not [*(place.home / STORE / "work").iterdir()]
