@@ -28,7 +28,7 @@ def show_plan(out: Console, grid: Grid, arguments: argparse.Namespace) -> None:
         schedule = survey(grid, store, check_files=False)
     show_cells(out, schedule, store, arguments.out)
     if arguments.cluster == "slurm" or arguments.profile:
-        _show_arrays(out, schedule, arguments)
+        _show_arrays(out, schedule, store, arguments)
 
 
 def show_cells(out: Console, schedule: Schedule, store: Store | None, boards: Path) -> None:
@@ -66,10 +66,9 @@ def own_length(grid: Grid) -> str:
     return f"full_data keeps its own {own['epochs']} epochs; --set 'protocol.full_data={shorter}' changes them"
 
 
-def _show_arrays(out: Console, schedule: Schedule, arguments: argparse.Namespace) -> None:
-    store = Store(arguments.store)
+def _show_arrays(out: Console, schedule: Schedule, store: Store | None, arguments: argparse.Namespace) -> None:
     profile = load(arguments.profile).with_limits(processes=arguments.processes)
-    in_queue = tasks_in_queue(store, needed=False)
+    in_queue = tasks_in_queue(store, needed=False) if store else {}
     arrays = arrays_of(schedule, store, profile, arguments.jobs, in_queue)
     rows, by = [], {cell.id: cell.by for cell in schedule.grid.cells}
     helpers = Counter(pack for array in arrays if array.helps for pack in array.packs)  # of arrays that come last

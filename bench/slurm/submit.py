@@ -22,7 +22,8 @@ from bench.planning.cost_estimate import LikeCells
 from bench.slurm import journal, queue
 from bench.slurm.arrays import After, Array, plan_arrays
 from bench.slurm.journal import ArrayPlan, Journal, Run
-from bench.slurm.profile import REPORT, Profile, Resources
+from bench.slurm.profile import Profile, Resources
+from bench.slurm.profile_values import REPORT
 from bench.slurm.task import Report, Task
 from bench.store.artifacts import Store
 from bench.store.locks import lock
@@ -120,9 +121,9 @@ def tasks_in_queue(store: Store, needed: bool = True) -> dict[str, str]:
 
 
 def arrays_of(
-    schedule: Schedule, store: Store, profile: Profile, max_parallel: int | None, in_queue: Mapping[str, str]
+    schedule: Schedule, store: Store | None, profile: Profile, max_parallel: int | None, in_queue: Mapping[str, str]
 ) -> list[Array]:
-    """Return the arrays that a submission would make now."""
+    """Return the arrays that a submission would make now; without a store nothing tells how long a cell takes."""
     return plan_arrays(
         schedule,
         profile,

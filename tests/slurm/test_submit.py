@@ -81,7 +81,8 @@ def test_a_dry_run_shows_the_arrays_where_no_slurm_is(
     monkeypatch.chdir(tmp_path)
     Path("plain.toml").write_text('gres = "gpu:8"\nprocesses = 4\n')
     given = ["run", "--methods", "sre2l", "--ipc", "1", "--seeds", "0", "--no-baselines", "--profile", "./plain.toml"]
-    assert main([*given, "--dry-run"]) == 0
+    assert main([*given, "--dry-run", "--store", "new"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["plain.toml"], "a dry run writes nothing"
     shown = " ".join(capsys.readouterr().out.split())
     assert "job arrays (0 cells are in the queue already)" in shown
     assert "distill sre2l default gpu:4 1 × 4" in shown and "classification default gpu:1 1 " in shown
