@@ -5,107 +5,38 @@ What is not set is left to sbatch, whose variables (SBATCH_PARTITION, SBATCH_ACC
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from bench.api import BaseConfig
 from bench.api.catalogue import own_folder
 from bench.errors import UserError, unknown
 from bench.planning.protocols import read_settings, read_toml
+from bench.slurm.profile_values import (
+    Cells,
+    Count,
+    Duration,
+    Gigabytes,
+    Gres,
+    Line,
+    Minutes,
+    ShellLines,
+    Whole,
+    in_our_words,
+)
 from bench.store.cell import STAGES
 
-REPORT = "report"  # the last job of a run, which writes the boards
 _MINUTES = {"teacher": 24 * 60, "prepare": 24 * 60, "distill": 24 * 60, "label": 24 * 60, "evaluate": 8 * 60}
 # A job of ten minutes or less counts as timed out whenever it is preempted (submitit, SignalHandler.has_timed_out).
 _REPORT_MINUTES = 15
 
 
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("expected no line break or other control character")
-    return text
-
-
-def _lines(value: Any) -> Any:
-    return value.splitlines() if isinstance(value, str) else value
-
-
-def _begins_with_stage(name: str) -> str:
-    if name.partition(":")[0] not in (*STAGES, REPORT):
-        raise ValueError(f"expected a stage ({', '.join(STAGES)}), STAGE:PLUG-IN or report")
-    return name
-
-
-Cells = Annotated[str, AfterValidator(_begins_with_stage)]
-Shell = Annotated[str, AfterValidator(lambda text: _printable(re.sub(r"[\n\t]", " ", text)) and text)]
-Line = Annotated[str, AfterValidator(_printable)]  # goes into a line of the job script
-
-
-def _minutes(value: Any) -> Any:
-    """Read a time limit: minutes, or as sbatch has it (``2-00:00:00``, ``8:00:00``, ``30:00``)."""
-    if not isinstance(value, str) or value.isdecimal():
-        return value
-    found = re.fullmatch(r"(?:(\d+)-(\d+)(?::(\d+))?(?::(\d+))?|(?:(\d+):)?(\d+):(\d+))", value.strip())
-    if found is None:
-        raise ValueError('expected minutes, or "days-hours:minutes:seconds" as in "2-00:00:00"')
-    days, day_hours, day_minutes, day_seconds, hours, minutes, seconds = (int(part or 0) for part in found.groups())
-    return (days * 24 + day_hours + hours) * 60 + day_minutes + minutes + (day_seconds + seconds > 0)
-
-
-def _gigabytes(value: Any, unit: str = "G") -> Any:
-    """Read an amount of memory: gigabytes, or as sbatch has it (``64G``, ``64000M``)."""
-    if value is None:
-        return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", str(value).strip(), re.IGNORECASE)
-    if found is None:
-        raise ValueError('expected gigabytes, or as in "64G"')
-    return float(found[1]) * 1024.0 ** ("KMGT".index((found[2] or unit).upper()) - 2)
-
-
-def _in_our_words(values: Any) -> Any:
-    """Translate sbatch's options, e.g. ``time``, ``mem`` and ``gpus-per-node``, to the fields of a request."""
-    if not isinstance(values, dict):
-        return values
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        name = key.removeprefix("--").replace("-", "_")
-        if name in _INSTEAD:
-            raise ValueError(f"{key} is not used: expected {_INSTEAD[name]}")
-        if name in ("gpus", "gpus_per_node", "gpus_per_task"):
-            if isinstance(value, bool) or not re.fullmatch(r"([^\W\d][\w.-]*:)?\d+", str(value)):
-                raise ValueError(f'{key}: expected a count, as in 1 or "a100:1", not {value!r}')
-            value = f"gpu:{value}"
-        elif name == "mem":
-            value = _gigabytes(value, "M")
-        elif name == "nodes":
-            if value not in (1, "1"):
-                raise ValueError("nodes: all processes of a cell are on one node; leave it out")
-            continue
-        name = _OURS.get(name, name)
-        if name in found:
-            raise ValueError(f"{key}: {name} is said twice")
-        found[name] = value
-    return found
-
-
-_OURS = {
-    "time": "minutes", "mem": "memory_gb", "cpus_per_task": "cpus", "ntasks": "processes",
-    "ntasks_per_node": "processes", **dict.fromkeys(("gpus", "gpus_per_node", "gpus_per_task"), "gres"),
-}  # fmt: skip
-_INSTEAD = {
-    **dict.fromkeys(("mem_per_cpu", "mem_per_gpu"), "memory_gb = 64, per node"),
-    **dict.fromkeys(("array", "array_parallelism"), "throttle = 64, parallel tasks, and max_array"),
-    **dict.fromkeys(("output", "error", "job_name", "dependency"), "nothing: it is chosen by the run"),
-}
-
-
 class ResourceRequest(BaseConfig):
     """The resources to request from sbatch, whose own names are understood too."""
 
-    _translate = model_validator(mode="before")(_in_our_words)
+    _translate = model_validator(mode="before")(in_our_words)
 
     partition: Line | None = None
     account: Line | None = None
@@ -114,19 +45,19 @@ class ResourceRequest(BaseConfig):
     exclude: Line | None = None  # nodes
     nodelist: Line | None = None
     reservation: Line | None = None
-    gres: Line | None = None  # its accelerators are for all processes of a task, see Resources.scaled
-    processes: int | None = Field(None, ge=1)  # per cell whose work can be shared; all on one node; None: 1
-    tasks: int | None = Field(None, ge=1)  # per cell of independent blocks, each of one process on any node; None: 1
-    cpus: int | None = Field(None, ge=1)  # per process; at least --threads
-    memory_gb: Annotated[float | None, BeforeValidator(_gigabytes)] = Field(None, gt=0)  # per node
-    minutes: Annotated[int | None, BeforeValidator(_minutes)] = Field(None, ge=1)
+    gres: Gres | None = None  # its accelerators are for all processes of a task, see Resources.scaled
+    processes: Count | None = None  # per cell whose work can be shared; all on one node; None: 1
+    tasks: Count | None = None  # per cell of independent blocks, each of one process on any node; None: 1
+    cpus: Count | None = None  # per process; at least --threads
+    memory_gb: Gigabytes | None = None  # per node
+    minutes: Minutes | None = None
 
 
 class Resources(ResourceRequest):
     """A resource class: the resources of the tasks of some cells."""
 
     cells: tuple[Cells, ...] = ()  # "teacher", "distill:METHOD", "report"
-    pack: int | None = Field(None, ge=1)  # cells per task, one after the other; None: see Profile.pack_minutes
+    pack: Count | None = None  # cells per task, one after the other; None: see Profile.pack_minutes
 
     def scaled(self, processes: int) -> Resources:
         """Return the resources of a task of so many processes: an accelerator each, if ``gres`` requests any."""
@@ -145,12 +76,12 @@ class Profile(ResourceRequest):
 
     name: Line | None = None  # its path; None: the empty profile
     wckey: Line | None = None
-    setup: Annotated[tuple[Shell, ...], BeforeValidator(_lines)] = ()
-    max_array: int | None = Field(None, ge=1)  # tasks per array; None: what the cluster allows (MaxArraySize)
-    throttle: int | None = Field(None, ge=1)  # tasks of a stage and class that run at the same time
-    warning_seconds: int = Field(120, ge=10)  # between USR2 and the end of a job, see warning_of
-    requeues: int = Field(100, ge=0)  # of a task that reaches its time limit and resumes from its checkpoint
-    pack_minutes: float = Field(10.0, ge=0)  # cells known to be shorter are packed into tasks up to this long
+    setup: ShellLines = ()
+    max_array: Count | None = None  # tasks per array; None: what the cluster allows (MaxArraySize)
+    throttle: Count | None = None  # tasks of a stage and class that run at the same time
+    warning_seconds: Whole = Field(120, ge=10)  # between USR2 and the end of a job, see warning_of
+    requeues: Whole = 100  # of a task that reaches its time limit and resumes from its checkpoint
+    pack_minutes: Duration = 10.0  # cells known to be shorter are packed into tasks up to this long
     resources: dict[str, Resources] = Field(default_factory=dict)
 
     def class_of(self, stage: str, by: str = "") -> str:

@@ -88,6 +88,9 @@ def test_a_short_job_is_not_warned_as_it_begins() -> None:
         ("cpus-per-task = 8", {"cpus": 8}),
         ("nodes = 1", {}),
         ('exclude = "n[1-3]"', {"exclude": "n[1-3]"}),
+        *((f"gres = '{one}'", {"gres": one}) for one in ("gpu", "gpu:2", "gpu:3g.20gb:1", "gpu:2080ti", "gres/gpu:1")),
+        ("gres = 'gpu:a100:4,tmpdir:8'", {"gres": "gpu:a100:4,tmpdir:8"}),
+        ("gres = ''", {"gres": ""}),
         ('setup = "module load cuda\\nulimit -n 4096"', {"setup": ("module load cuda", "ulimit -n 4096")}),
     ],
 )
@@ -115,6 +118,29 @@ def test_slurms_own_words_are_understood(text: str, expected: dict[str, object])
         ('mem_per_cpu = "4G"', "mem_per_cpu is not used: expected memory_gb = 64, per node"),
         ("gpus_per_node = -1", 'gpus_per_node: expected a count, as in 1 or "a100:1", not -1'),
         ("gpus = true", "gpus: expected a count"),
+        *(
+            (f"gres = '{gres}'", f'gres: expected "gpu:1" or "gpu:a100:1", or "" for none, not \'{gres}\'')
+            for gres in ("gpu:-1", "gpu:a100:-1", "gpu:", "gpu::1", "gpu:1.5", "gpu:1:2", "1", "gpu 1", "gpu:1000000")
+        ),
+        *(
+            (f"{key} = {number}", f"{key}: ")
+            for key in (
+                "processes",
+                "tasks",
+                "cpus",
+                "memory_gb",
+                "minutes",
+                "max_array",
+                "throttle",
+                "warning_seconds",
+            )
+            for number in (-1, 0, 10**12, "true", "nan", "inf", "1.5e9")
+        ),
+        *((f"{key} = {number}", f"{key}: ") for key in ("requeues", "pack_minutes") for number in (-1, "inf", "true")),
+        ("[resources.a]\npack = 0", "[resources.a]: pack: Input should be greater than or equal to 1"),
+        ("minutes = 1000000", "minutes: Input should be less than or equal to 527040, not 1000000"),
+        ('time = "9999-00"', "minutes: Input should be less than or equal to 527040"),
+        ('partition = ""', "partition: expected a name; leave it out"),
         ("nodes = 2", "all processes of a cell are on one node"),
         ('setup = ["a\\u001bb"]', "setup.0: expected no line break"),
         ("throttle = 0", "throttle: Input should be greater than or equal to 1, not 0"),
