@@ -13,9 +13,10 @@ from bench.api import architectures, catalogue, registry
 from bench.api.stored.codec import FORMATS, LabelCodec
 from bench.api.stored.columns import label_columns
 from bench.conformance import CodecConformance, EvaluatorConformance, MethodConformance, StudentConformance, run
+from bench.errors import UserError
 from bench.kit.data import load
 from bench.planning.protocols import all_protocols
-from tests.conftest import Bench
+from tests.conftest import Bench, draw_classes
 from tests.packages import install
 
 ROOT = Path(__file__).parents[2]
@@ -90,6 +91,20 @@ def test_held_out_images_are_training_images() -> None:
     images = [{split.image(row).numpy().tobytes() for row in range(len(split))} for split in (part.train, part.test)]
     assert images[0] | images[1] == {whole.train.image(row).numpy().tobytes() for row in range(len(whole.train))}
     assert not images[0] & images[1]
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_folder_is_held_out_by_files_and_a_class_too_small_for_it_is_named(tmp_path: Path) -> None:
+    name = f"held-out:folder:{draw_classes(tmp_path / 'few', train=7)}"
+    info = catalogue.dataset(name)
+    part = load(info, catalogue.root_of(name))
+    assert (info.train_images, info.test_images, info.smallest_class) == (18, 3, 6)
+    assert (len(part.train), len(part.test), part.digest) == (18, 3, info.fingerprint)
+    next((tmp_path / "few" / "train").glob("*/*")).unlink()
+    with pytest.raises(UserError, match="not those that were planned with"):
+        load(info, catalogue.root_of(name))
+    with pytest.raises(UserError, match="has 4 training images; expected 5 or more, of which the last fifth is held"):
+        catalogue.dataset(f"held-out:folder:{draw_classes(tmp_path / 'fewer', train=4)}")
 
 
 def test_all_of_it_in_a_run(bench: Bench, tmp_path: Path) -> None:

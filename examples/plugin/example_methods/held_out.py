@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from bench.api import DatasetInfo
 from bench.api.catalogue import DatasetPlugin, ImageFiles, Listing, plugin
+from bench.errors import UserError
 
 HELD_OUT = 5  # the last fifth of each class in the order of its files
 MOST = 500  # images per class of a set that comes as arrays
@@ -25,6 +26,15 @@ class HeldOut(DatasetPlugin):
         facts = {"name": f"held-out-{info.name}", "title": f"{info.title}, its training images alone"}
         smallest = min(info.smallest_class, MOST)
         counts = {"train_images": train - train // HELD_OUT, "test_images": train // HELD_OUT}
+        if info.fingerprint:  # a user's folder: known by its files alone
+            from bench.kit.data.contents import contents_of
+
+            part = self.files(self.root(None))
+            facts["fingerprint"] = contents_of(part).digest
+            counts = {
+                f"{split}_images": sum(map(len, listing.files.values()))
+                for split, listing in (("train", part.train), ("test", part.val))
+            }
         return DatasetInfo(**{**dict(info), **facts, **counts, "smallest_class": smallest - smallest // HELD_OUT})
 
     def root(self, data_root):
@@ -40,6 +50,11 @@ class HeldOut(DatasetPlugin):
         if (found := self.whole.files(root)) is None:
             return None
         listing = found.train
+        if small := [f"{name!r} has {len(each)}" for name, each in listing.files.items() if len(each) < HELD_OUT]:
+            raise UserError(
+                f"{self.name}: class {small[0]} training images; expected {HELD_OUT} or more, of which the last fifth "
+                "is held out (of a packed data set, name its source)"
+            )
         cut = {name: len(each) - len(each) // HELD_OUT for name, each in listing.files.items()}
         train = Listing(listing.root, {name: each[: cut[name]] for name, each in listing.files.items()})
         val = Listing(listing.root, {name: each[cut[name] :] for name, each in listing.files.items()})
