@@ -58,11 +58,9 @@ def images_of(store: Store, record: Record) -> Path:
     """Return the folder of a cell's images: its own, or those it was made from.
 
     Raises:
-        UserError: it has none, or they are not in the store.
+        UserError: it has none, or they are not in the store as they were made.
     """
     cell_id = record.id if record.cell.stage == "distill" else record.cell.parents.get("images")
     if cell_id is None:
         raise UserError(f"{record.id} has no images: expected a cell of distill, or one made from images")
-    if not store.folder(cell_id).is_dir():
-        raise UserError(f"the images {cell_id} are not in {store.root}; bench run makes them")
-    return store.folder(cell_id)
+    return store.folder(store.whole(cell_id).id)

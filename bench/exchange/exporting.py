@@ -28,7 +28,7 @@ from bench.files import write_atomically
 from bench.kit import data
 from bench.planning import manifest as grids
 from bench.report.results import load_results
-from bench.store.artifacts import Damaged, Store
+from bench.store.artifacts import Store
 from bench.store.cell import Cell
 from bench.store.record import Record
 
@@ -75,18 +75,8 @@ def _parts(store: Store, record: Record) -> tuple[Record, Record | None]:
     if record.state != "done":
         raise UserError(f"{record.id} failed, so there is nothing to export; bench retry computes it again")
     if cell.stage == "distill":
-        return _whole(store, record.id), None
-    return _whole(store, parents["images"]), _whole(store, parents["labels"]) if "labels" in parents else None
-
-
-def _whole(store: Store, cell_id: str) -> Record:
-    try:
-        if (record := store.record(cell_id)) is None:
-            raise UserError(f"{cell_id} is not in {store.root}; bench run makes it")
-        store.verify(record)
-    except Damaged as damage:
-        raise UserError(f"{damage}; bench run makes it again") from None
-    return record
+        return store.whole(record.id), None
+    return store.whole(parents["images"]), store.whole(parents["labels"]) if "labels" in parents else None
 
 
 def _dataset(store: Store, cell: Cell, data_root: Path | None) -> tuple[Dataset | None, DatasetInfo, str]:

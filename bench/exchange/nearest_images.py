@@ -40,7 +40,7 @@ def draw_grids(store: Store, dataset: str, data_root: Path | None = None, ipc: i
         ipc: images per class; None: 10, or the largest there is where nobody made 10.
 
     Raises:
-        UserError: the real images are missing, or an image can't be read.
+        UserError: the real images are missing, or a distilled set is damaged.
     """
     grids = [kept.grid for kept in manifest.newest_first(store) if kept.grid.dataset.name == dataset]
     made = _image_cells(store, grids)
@@ -57,7 +57,7 @@ def draw_grids(store: Store, dataset: str, data_root: Path | None = None, ipc: i
             shared.setdefault(cell, ([], seed))[0].append(method)
     info = grids[0].dataset
     real = data.load(info, data_root or grids[0].request.data_root)
-    sets = {cell: images.load(store.folder(cell)) for cell in shared}
+    sets = {cell: images.load(store.folder(store.whole(cell).id)) for cell in shared}
     side = min(LARGEST_SIDE, *(one.pixels.shape[-1] for one in sets.values()))
 
     @cache

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -13,6 +16,8 @@ from bench.planning.grid import Grid
 from bench.store.artifacts import Store
 from bench.store.sealing import read_sealed, sealed
 
+_ASKED = re.compile(rb'"asked": ?"([^"]{1,40})"')
+
 
 class Manifest(BaseConfig):
     """A grid and the time of its last request."""
@@ -22,11 +27,20 @@ class Manifest(BaseConfig):
 
 
 def keep(store: Store, grid: Grid) -> Path:
-    """Write the manifest of a grid; returns its path."""
+    """Write the manifest of a grid, newer than all there are though the clock went back; returns its path."""
     path = store.root / "grids" / f"{grid.id}.json"
-    manifest = Manifest(asked=datetime.now(UTC).isoformat(timespec="microseconds"), grid=grid)
+    now = datetime.now(UTC)
+    asked = max([now, *(one + timedelta(microseconds=1) for one in _times(store))])
+    manifest = Manifest(asked=asked.isoformat(timespec="microseconds"), grid=grid)
     write_atomically(path, sealed(manifest.model_dump_json() + "\n"))
     return path
+
+
+def _times(store: Store) -> Iterator[datetime]:
+    """Yield when the grids of a store were requested, out of the first bytes of files that may be large."""
+    for path in (store.root / "grids").glob("*.json"):
+        with suppress(OSError, ValueError, IndexError, OverflowError), path.open("rb") as stream:
+            yield datetime.fromisoformat(_ASKED.findall(stream.read(200))[0].decode()).astimezone(UTC)
 
 
 def newest_first(store: Store) -> list[Manifest]:

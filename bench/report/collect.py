@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -52,13 +52,23 @@ def collect(store: Store) -> dict[str, list[Entry]]:
     return {suite: list(entries.values()) for suite, entries in found.items()}
 
 
+class _Made(NamedTuple):
+    """A finished cell: seconds, digests of code and settings by plug-in, contents of its parents and its own."""
+
+    seconds: float
+    code: dict[str, str]
+    settings: dict[str, dict[str, Any]]
+    inputs: dict[str, str]
+    content: str
+
+
 class _Records:
     """Records of cells, which many students share; each is read once. ``damaged``: what is wrong with one."""
 
     def __init__(self, store: Store):
         self.store, self.failed = store, store.ids("failures")
         self.damaged: dict[str, str] = {}
-        self.facts: dict[str, tuple[float, dict[str, str], dict[str, Any]] | None] = {}
+        self.facts: dict[str, _Made | None] = {}
 
     def read(self, cell: Cell) -> Record | None:
         """Record of a finished cell; keeps its seconds, and the code and settings of its plug-ins."""
@@ -70,8 +80,15 @@ class _Records:
         own = [one for one in record.plugins if one.kind != "harness"] if record else []
         settings = {one.name: one.settings for one in own if one.kind == "method"}
         code = {one.name: one.source[:10] for one in own}
-        self.facts[cell.id] = None if record is None else (record.run.seconds, code, settings)
+        self.facts[cell.id] = (
+            None if record is None else _Made(record.run.seconds, code, settings, record.inputs, record.content)
+        )
         return record
+
+    def changed(self, made: _Made, parent: str) -> bool:
+        """Whether a cell was made from other content of a parent, which is read already, than there is now."""
+        now = self.facts[parent]
+        return now is not None and made.inputs.get(parent, now.content) != now.content
 
     def failure(self, cell: Cell) -> Record | None:
         failure = self.store.failure(cell.id) if cell.id in self.failed else None
@@ -141,9 +158,12 @@ def _entry(facts: dict[str, Any], lineage: list[Cell], known: _Records) -> Entry
         if member.id not in known.facts:
             known.read(member)
         if made := known.facts[member.id]:
-            measured["seconds"][member.stage] = measured["seconds"].get(member.stage, 0.0) + made[0]
-            measured["plugin_digests"] |= made[1]
-            measured["plugin_settings"] |= made[2]
+            measured["seconds"][member.stage] = measured["seconds"].get(member.stage, 0.0) + made.seconds
+            measured["plugin_digests"] |= made.code
+            measured["plugin_settings"] |= made.settings
+            if stale := [parent for parent in member.parents.values() if known.changed(made, parent)]:
+                known.damaged[member.id] = f"cells/{member.id}: made from another {stale[0]} than is there now"
+                record = None
         elif failure := known.failure(member):
             reason = failure.error if member is cell else f"{member.id}: {failure.error}"
             facts |= {"state": "failed", "reason": reason}

@@ -160,6 +160,20 @@ class Store:
             if path.stat().st_size != facts.bytes or not self._is_whole(path, facts.sha256):
                 raise Damaged(f"{record.id}/{name} is not what its record says")
 
+    def whole(self, cell_id: str) -> Record:
+        """Read the record of an artifact that is to be shown or handed on, and compare its files with it.
+
+        Raises:
+            UserError: there is none, or it is damaged.
+        """
+        try:
+            if (record := self.record(cell_id)) is None:
+                raise UserError(f"{cell_id} is not in {self.root}; bench run makes it")
+            self.verify(record)
+        except Damaged as damage:
+            raise UserError(f"{damage}; bench run makes it again") from None
+        return record
+
     def _is_whole(self, path: Path, sha256: str) -> bool:
         """Compare a file with its digest; a large one once, as long as its inode, size and time of change are the same.
 

@@ -313,7 +313,8 @@ def test_grids_are_drawn_from_a_store(tmp_path: Path) -> None:
             with store.draft(cell.id) as draft:
                 images.save(Images(pixels, torch.arange(10).repeat_interleave(2)), draft, "png")
                 run = RunFacts(started="", seconds=1, peak_memory=1, environment={})
-                store.commit(draft, Record(id=cell.id, cell=cell, state="done", run=run))
+                facts = {"state": "done", "run": run, "files": store.facts(draft)}
+                store.commit(draft, Record(id=cell.id, cell=cell, **facts))
     made = draw_grids(store, "digits")
     assert made is not None and draw_grids(store, "digits") == made
     assert (made.ipc, made.each, made.side, len(made.classes)) == (2, 2, 16, 10)
@@ -324,3 +325,7 @@ def test_grids_are_drawn_from_a_store(tmp_path: Path) -> None:
     assert sheet.convert("LA").getpixel((16, 1))[1] == 0  # the gap
     with pytest.raises(UserError, match="expected one of"):
         draw_grids(store, "digits", ipc=50)
+    replaced = next(store.folder(made.sheets[0].cell).rglob("*.png"))
+    replaced.write_bytes(replaced.read_bytes() + b"x")
+    with pytest.raises(UserError, match="is not what its record says; bench run makes it again"):
+        draw_grids(store, "digits")

@@ -237,6 +237,34 @@ def test_damaged_records_are_named_on_the_board_and_in_its_file(tmp_path: Path) 
     assert f"cells/{wild.id}/record.json: top1: " in head
 
 
+def test_a_number_of_other_images_than_are_there_is_left_out_by_name(tmp_path: Path) -> None:
+    """A record from another store, or the old one beside images that were made again."""
+    made = small(seeds=(0, 1))
+    store = filled(tmp_path, made)
+    moved, kept = made.stage("evaluate")
+    for cell, content in ((moved, "of another store"), (kept, store.record(kept.parents["images"]).content)):  # type: ignore[union-attr]
+        path, inputs = store.folder(cell.id) / "record.json", {cell.parents["images"]: content}
+        path.write_text(Record.parse(read_sealed(path)).model_copy(update={"inputs": inputs}).text)
+    found = {one.cell: one for one in entries_of(store)}
+    assert (found[kept.id].state, found[kept.id].damaged) == ("done", ())
+    assert (found[moved.id].state, found[moved.id].top1) == ("missing", None)
+    assert found[moved.id].damaged == (
+        f"cells/{moved.id}: made from another {moved.parents['images']} than is there now",
+    )
+
+
+def test_the_last_request_decides_though_the_clock_went_back(tmp_path: Path) -> None:
+    store, first, second = Store(tmp_path), small(seeds=(0,)), small(seeds=(1,))
+    path = manifest.keep(store, first)
+    later = manifest.Manifest(asked="2999-01-01T00:00:00.000001+00:00", grid=first)
+    path.write_text(sealed(later.model_dump_json()))
+    manifest.keep(store, second)
+    assert [one.grid.id for one in manifest.newest_first(store)] == [second.id, first.id]
+    path.write_bytes(b'{"digest": "0", "asked":"never"')
+    manifest.keep(store, first)
+    assert [one.grid.id for one in manifest.newest_first(store)] == [first.id, second.id]
+
+
 def test_a_damaged_failure_is_named(tmp_path: Path) -> None:
     made = small(seeds=(0,))
     failed = made.stage("evaluate")[0]
