@@ -117,8 +117,10 @@ class MethodConformance(Suite):
         assert torch.equal(again, self.bench.images.pixels), "draw all that is random from task.seed_for(purpose)"
 
     def test_images_resume_to_the_same_bits(self) -> None:
-        again = resumed(self.bench.distill).pixels
-        assert torch.equal(again, self.bench.images.pixels), "killed and run again, distill made other images"
+        bench, whole = self.bench, self.bench.images
+        late = bench.finish_late() if bench.seconds > _SLOW else None
+        again = (late or resumed(bench.distill)).pixels
+        assert torch.equal(again, whole.pixels), "killed and run again, distill made other images"
 
     def test_images_survive_the_disk(self) -> None:
         (folder := self.bench.folder / "image-files").mkdir()

@@ -15,6 +15,7 @@ from bench.errors import UserError
 from bench.kit.validation import InvalidResult
 
 T = TypeVar("T")
+EVERY = 5.0
 
 
 class Suite:
@@ -33,18 +34,25 @@ class Suite:
         cls._folder.cleanup()
 
 
-def killed_after(calls: int | None, seen: list[tuple[int, int]] | None = None) -> Progress:
+def killed_after(
+    calls: int | None, seen: list[tuple[int, int]] | None = None, keep: Callable[[], None] = lambda: None
+) -> Progress:
     """Return a progress callback that stops a stage as a kill would.
 
     Args:
         calls: after so many calls; None: never.
         seen: collects the (done, total) of every call.
+        keep: called every ``EVERY`` seconds of the processor, but not at the end.
     """
+    kept = time.process_time()
     count = 0
 
     def progress(done: int, total: int, **_: float) -> None:
-        nonlocal count
+        nonlocal count, kept
         count += 1
+        if done < total and time.process_time() >= kept + EVERY:
+            keep()
+            kept = time.process_time()
         if seen is not None:
             seen.append((done, total))
         if calls is not None and count > calls:

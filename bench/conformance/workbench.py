@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from torch import Tensor
 from bench.api import AugmentationConfig, Dataset, Distiller, GridPoint, Images, LabelSource, TeacherSpec
 from bench.conformance.runner import killed_after
 from bench.execution import stages
-from bench.kit import running
+from bench.kit import checkpoint, running
 from bench.kit.data.dataset import Resident
 from bench.kit.views import AugmentationStream
 from bench.planning.cells import Cells
@@ -22,6 +23,7 @@ from bench.store.artifacts import Store
 from bench.store.cell import Cell
 from bench.store.record import Record, RunFacts
 
+LATE = "killed-late"  # the folder of what is gone on with
 _NOWHERE = RunFacts(started="", seconds=0, peak_memory=0, environment={})
 
 
@@ -68,10 +70,22 @@ class Workbench:
 
     @cached_property
     def images(self) -> Images:
-        started = time.process_time()
-        made = self.distill("images")
+        """The set, of which a copy of the work folder is kept now and then, as a kill would leave it."""
+        started, task = time.process_time(), self._task(self.image_cell, "images")
+
+        def keep() -> None:
+            checkpoint.flush()
+            shutil.rmtree(late := task.work.parents[1] / LATE, ignore_errors=True)
+            shutil.copytree(task.work, late / task.work.name)
+
+        made = stages.distill(replace(task, progress=killed_after(None, self.steps, keep)))
         self.seconds = time.process_time() - started
         return made
+
+    def finish_late(self) -> Images | None:
+        """Go on from the last copy that was kept of :attr:`images`; None where the set was made too soon."""
+        late = self.folder / f"seed-{self.point.seed}" / LATE
+        return self.distill(LATE) if late.exists() else None
 
     @cached_property
     def source(self) -> LabelSource:

@@ -58,6 +58,14 @@ def test_a_slow_method_makes_one_set_less_and_is_told(monkeypatch: pytest.Monkey
     assert same.passed is None and same.reason.startswith("a set takes 0 s, brackets, or quick")
 
 
+def test_a_slow_set_is_made_once_and_gone_on_with_from_late_in_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.conformance.method._SLOW", 0.0)
+    monkeypatch.setattr("bench.conformance.runner.EVERY", 0.0)
+    monkeypatch.setattr(Forgetful, "made", made := [])
+    assert "killed and run again" in reasons(Forgetful)["images resume to the same bits"]
+    assert made[8:] == [2, 3], "the last two of four blocks are made again, after a set of either seed"
+
+
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
