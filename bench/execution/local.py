@@ -23,7 +23,7 @@ from bench.errors import UserError
 from bench.execution import workers
 from bench.execution.environment import Options, accelerators
 from bench.execution.heartbeat import record_death
-from bench.execution.scheduling import Schedule, Watcher, shareable
+from bench.execution.scheduling import Schedule, Watcher, pass_of, shareable
 from bench.planning.grid import Grid
 from bench.store.artifacts import Store
 from bench.store.cell import Cell
@@ -63,22 +63,25 @@ def run(schedule: Schedule, options: Options, jobs: int, watcher: Watcher, proce
     pools: dict[int, ProcessPoolExecutor] = {}  # slot -> its process
     running: dict[str, tuple[Cell, dict[int, Future[str]]]] = {}  # cell -> slot -> the work there
     resting: dict[str, float] = {}  # busy cells -> when to try again
-    empty = schedule.grid.model_copy(update={"cells": ()})  # a worker gets its cell alone: grids may be large
     try:
         with stopped_by(_interrupt):
             while not schedule.over:
                 now = time.monotonic()
                 free = [slot for slot in range(jobs) if all(slot not in team for _, team in running.values())]
+                passes = {pass_of(cell) for cell, _ in running.values()} - {None}
                 for cell in [cell for cell in schedule.ready() if resting.get(cell.id, 0) <= now]:
+                    if (views := pass_of(cell)) in passes:
+                        continue  # its labels are being made along
                     size = min(processes, jobs) if shareable(cell) else 1
                     if size > len(free):
                         break  # smaller cells don't overtake: a team would wait for ever
                     slots, free = free[:size], free[size:]
                     schedule.state[cell.id] = "running"
+                    passes |= {views} - {None}
                     team = {}
                     for slot, group in zip(slots, _groups(size), strict=True):
                         pools[slot] = pools.get(slot) or workers.pool()
-                        team[slot] = pools[slot].submit(workers.compute, empty, cell, own[slot], group)
+                        team[slot] = pools[slot].submit(workers.compute, schedule.along(cell), cell, own[slot], group)
                     running[cell.id] = cell, team
                 watcher.update(schedule)
                 at_work = [future for _, team in running.values() for future in team.values() if not future.done()]
@@ -117,7 +120,7 @@ def run_inline(schedule: Schedule, options: Options, watcher: Watcher) -> None:
             for cell in schedule.ready():
                 schedule.state[cell.id] = "running"
                 watcher.update(schedule)
-                outcome = run_cell(schedule.grid, cell, options)
+                outcome = run_cell(schedule.along(cell), cell, options)
                 schedule.settle(cell, outcome)
                 if progressed := outcome not in ("busy", "blocked"):
                     break  # children of this cell may be ready, and their stage may come first

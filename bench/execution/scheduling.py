@@ -5,14 +5,17 @@ from __future__ import annotations
 import shutil
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Literal, Protocol
 
 from bench.api import registry
+from bench.api.stored.codec import LabelCodec
 from bench.planning.cells import method_of
 from bench.planning.grid import Grid, levels
 from bench.store.artifacts import Damaged, Store
-from bench.store.cell import STAGES, Cell, Stage
+from bench.store.cell import STAGES, Cell, Stage, canonical
 from bench.store.locks import lease
 from bench.store.record import Record
 
@@ -88,6 +91,13 @@ class Schedule:
         """Return the cells that may start now: to do, with every parent done."""
         return [self.grid.cells[place] for place in self.state.ready]
 
+    def along(self, cell: Cell) -> Grid:
+        """Return a grid of a cell and those that can be made along with it: a worker gets these, as grids are large."""
+        found = [cell]
+        if pass_of(cell) is not None:
+            found += [one for one in self.state.children[cell.parents["images"]] if pass_of(one) == pass_of(cell)]
+        return self.grid.model_copy(update={"cells": tuple(found)})
+
     def settle(self, cell: Cell, outcome: str) -> None:
         """Set the outcome of a cell; the descendants of a failed one are blocked."""
         # busy: computed by another process; blocked: a parent disappeared. Try again later
@@ -130,6 +140,30 @@ class Schedule:
 def shareable(cell: Cell) -> bool:
     """Check that several processes can share the cell: always a teacher, others if their method declares it."""
     return cell.stage == "teacher" or (cell.by in registry.method_names() and cell.stage in method_of(cell).shared())
+
+
+def pass_of(cell: Cell) -> Hashable:
+    """Return what cells have in common whose stored labels one pass of the label model can make; None: nothing."""
+    if cell.by != "stored" or (batches := LabelCodec.parse(cell.call["codec"]).batches) is None:
+        return None
+    return canonical([cell.parents, cell.call["schedule"]]), batches
+
+
+@contextmanager
+def along(store: Store, grid: Grid, cell: Cell) -> Iterator[dict[Path, LabelCodec]]:
+    """Take the leases of the cells of a grid whose labels can be made along with a cell's.
+
+    Yields:
+        The codec of each that is to do and that nobody else has, by its work folder.
+    """
+    with ExitStack() as held:
+        found = {}
+        for other in grid.cells if pass_of(cell) is not None else ():
+            if other.id != cell.id and pass_of(other) == pass_of(cell):
+                with suppress(Damaged):
+                    if held.enter_context(lease(store.root, other.id)) and not finished(store, other):
+                        found[store.work(other.id)] = LabelCodec.parse(other.call["codec"])
+        yield found
 
 
 def splittable(cell: Cell) -> bool:

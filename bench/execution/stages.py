@@ -6,7 +6,7 @@ for the record.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,7 @@ class StageTask:
     progress: Progress
     claim: Claim = field(default=unclaimed, kw_only=True)  # this and the next as in RunningTask
     helps: float = field(default=0.0, kw_only=True)
+    along: Mapping[Path, LabelCodec] = field(default_factory=dict, kw_only=True)  # as in store
 
     @property
     def point(self) -> GridPoint:
@@ -186,7 +187,7 @@ def _store_labels(task: StageTask) -> Made:
         static_labels(model, made_for, codec, order, task.dataset.image_size, *how).save(task.draft)
         return Made({"kind": "static"})
     schedule = read_settings(AugmentationSchedule, task.cell.call["schedule"], task.cell.id)
-    stored = store(model, made_for, schedule, codec, order, *how)
+    stored = store(model, made_for, schedule, codec, order, *how, along=task.along)
     stored.save(task.draft)
     return Made({"kind": "stored", "schedule": schedule.model_dump(mode="json"), "fidelity": stored.fidelity})
 

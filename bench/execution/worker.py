@@ -25,13 +25,14 @@ import numpy as np
 import torch
 
 from bench.api import Progress
+from bench.api.stored.codec import LabelCodec
 from bench.errors import Unusable, UserError
 from bench.execution import stages
 from bench.execution.datasets import check_same_data, check_untouched, load_data, test_copies
 from bench.execution.environment import Options, choose_kernels, code, device_for, environment
 from bench.execution.heartbeat import Heartbeat, log
 from bench.execution.provenance import plugins
-from bench.execution.scheduling import finished
+from bench.execution.scheduling import along, finished
 from bench.kit import checkpoint, distributed, peak_memory
 from bench.kit.overlap import Leakage, repeated, too_many
 from bench.kit.running.blocks import Helped
@@ -49,6 +50,7 @@ def run_cell(grid: Grid, cell: Cell, options: Options, helps: float = 0.0) -> Ou
     """Compute a cell unless it is done or somebody else is at it.
 
     Args:
+        grid: of the cell, and of others whose labels may be made along with it.
         helps: begin at this share of its blocks, and leave the cell to another process; 0: compute it.
 
     Raises:
@@ -62,7 +64,8 @@ def run_cell(grid: Grid, cell: Cell, options: Options, helps: float = 0.0) -> Ou
         outcome = distributed.broadcast_object(_outcome_before(store, cell) if ours else "busy")
         if outcome is not None:
             return outcome
-        return _compute(store, grid, cell, options, helps)
+        with along(store, grid, cell) as others:
+            return _compute(store, grid, cell, options, helps, others)
 
 
 def _outcome_before(store: Store, cell: Cell) -> Outcome | None:
@@ -87,7 +90,9 @@ def _made(store: Store, cell_id: str) -> Record:
     return record
 
 
-def _compute(store: Store, grid: Grid, cell: Cell, options: Options, helps: float) -> Outcome:
+def _compute(
+    store: Store, grid: Grid, cell: Cell, options: Options, helps: float, others: dict[Path, LabelCodec]
+) -> Outcome:
     main, started, clock = distributed.is_main() and not helps, datetime.now(UTC), time.monotonic()
     device = device_for(options.device)
     _seed(cell, options.threads)
@@ -112,7 +117,7 @@ def _compute(store: Store, grid: Grid, cell: Cell, options: Options, helps: floa
             check_same_data(parents.values(), real)
             task = stages.StageTask(
                 grid.dataset, cell, folders, draft, store.work(cell.id), real, device, progress,
-                claim=partial(_claim, store, cell, helps), helps=helps,
+                claim=partial(_claim, store, cell, helps), helps=helps, along=others,
             )  # fmt: skip
             try:
                 made = stages.STAGES[cell.stage](task)

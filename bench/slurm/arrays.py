@@ -10,11 +10,11 @@ arrays help with it, and no array waits for them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from bench.execution.scheduling import Schedule
+from bench.execution.scheduling import Schedule, pass_of
 from bench.slurm.profile import Profile, Resources
 from bench.store.cell import Cell
 
@@ -107,10 +107,11 @@ def plan_arrays(
         for (name, processes, tasks, *_), cells in groups.items():
             resources = profile.resources_of(name, stage).scaled(processes)
             size, limit = 1 if processes * tasks > 1 else resources.pack, profile.pack_minutes * 60
-            chunks = [chunk for layer in _layers(cells) for chunk in _chunks(_packs(layer, size, seconds, limit), most)]
+            units = _units(cells)
+            chunks = [chunk for layer in _layers(units) for chunk in _chunks(_packs(layer, size, seconds, limit), most)]
             after = [_after(chunk, arrays, place, in_queue) for chunk in chunks]
             if throttle is not None or len(chunks) > _MOST_LAYERS or not all(one.each for one in after):
-                chunks = _chunks(_packs(cells, size, seconds, limit), most)
+                chunks = _chunks(_packs(units, size, seconds, limit), most)
                 after = [_after(chunk, arrays, place, in_queue) for chunk in chunks]
             for chunk, one in zip(chunks, after, strict=True):
                 ids = tuple(tuple(cell.id for cell in pack) for pack in chunk)
@@ -132,13 +133,21 @@ def plan_arrays(
     return [replace(array, max_parallel=share) for array, share in zip(arrays, shares, strict=True)]
 
 
-def _layers(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Split cells into layers that hold one cell per set of parents each."""
-    layers: dict[int, list[Cell]] = {}
-    seen: Counter[tuple[str, ...]] = Counter()
+def _units(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Put cells together that one task must compute: stored labels that one pass of their label model makes."""
+    units: dict[Hashable, list[Cell]] = {}
     for cell in cells:
-        parents = tuple(sorted(cell.parents.values()))
-        layers.setdefault(seen[parents], []).append(cell)
+        units.setdefault(pass_of(cell) or cell.id, []).append(cell)
+    return list(units.values())
+
+
+def _layers(units: Sequence[list[Cell]]) -> list[list[list[Cell]]]:
+    """Split units into layers that hold one per set of parents each."""
+    layers: dict[int, list[list[Cell]]] = {}
+    seen: Counter[tuple[str, ...]] = Counter()
+    for unit in units:
+        parents = tuple(sorted(unit[0].parents.values()))
+        layers.setdefault(seen[parents], []).append(unit)
         seen[parents] += 1
     return list(layers.values())
 
@@ -148,20 +157,21 @@ def _chunks(packs: list[_T], most: int) -> list[list[_T]]:
 
 
 def _packs(
-    cells: Sequence[Cell], size: int | None, seconds: Callable[[Cell], float | None], max_seconds: float
+    units: list[list[Cell]], size: int | None, seconds: Callable[[Cell], float | None], max_seconds: float
 ) -> list[list[Cell]]:
-    """Pack cells by ``size``; if None, by expected duration, up to ``max_seconds`` per pack."""
+    """Pack units by ``size``; if None, by expected duration, up to ``max_seconds`` per pack."""
     if size is not None:
-        return [list(cells[start : start + size]) for start in range(0, len(cells), size)]
+        return [[cell for unit in some for cell in unit] for some in _chunks(units, size)]
     packs: list[list[Cell]] = []
     left = 0.0
-    for cell in cells:
-        expected = seconds(cell)
-        if not packs or expected is None or expected > left:
+    for unit in units:
+        known = [expected for cell in unit if (expected := seconds(cell)) is not None]
+        spent = sum(known) if len(known) == len(unit) else None
+        if not packs or spent is None or spent > left:
             packs.append([])
             left = max_seconds
-        packs[-1].append(cell)
-        left = 0.0 if expected is None else left - expected
+        packs[-1] += unit
+        left = 0.0 if spent is None else left - spent
     return packs
 
 

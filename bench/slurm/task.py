@@ -98,12 +98,13 @@ def _compute(plan: ArrayPlan, index: int, errors: list[str]) -> None:
     from bench.execution.worker import run_cell  # imports torch
 
     cells, helps = {cell.id: cell for cell in plan.grid.cells}, plan.helps[index] if plan.helps else 0.0
+    grid = plan.grid.model_copy(update={"cells": tuple(cells[one] for one in plan.packs[index])})
     cell_id = ""
     try:
         with _process_group(plan):
             for cell_id in plan.packs[index]:
                 try:
-                    while (outcome := run_cell(plan.grid, cells[cell_id], plan.options, helps)) == "busy":
+                    while (outcome := run_cell(grid, cells[cell_id], plan.options, helps)) == "busy":
                         if stopping.asked():
                             raise stopping.Stopped
                         time.sleep(_PAUSE)

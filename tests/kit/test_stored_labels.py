@@ -87,7 +87,8 @@ class Judge(LabelSource):
 def stored(
     work: Path, codec: str = "fp32", images: Images | None = None, plan: AugmentationSchedule | None = None, **more: Any
 ) -> StoredLabels:
-    work.mkdir(exist_ok=True)
+    for folder in (work, *more.get("along", ())):
+        folder.mkdir(exist_ok=True, parents=True)
     images = images or image_set()
     facts = {"shard_bytes": 400, "progress": lambda *_, **__: None, "label_model": Judge()} | more
     return store(
@@ -429,6 +430,41 @@ def test_stopped_again_and_again_it_ends_with_the_same_bits(tmp_path: Path, code
     assert files(tmp_path / "work") == files(tmp_path / "whole")
     assert files(saved(made, tmp_path / "saved")) == files(tmp_path / "whole")
     assert made.fidelity == whole.fidelity
+
+
+CODECS = ("fp16", "topk2", "int8", "coords", "vq2", "lowrank2")
+
+
+@pytest.mark.parametrize("every", [None, 2])
+def test_one_pass_stores_all_codecs_of_the_same_batches(tmp_path: Path, every: int | None) -> None:
+    alone = {codec: stored(tmp_path / "alone" / codec, codec, shard_bytes=1000) for codec in CODECS}
+    along = {tmp_path / "along" / codec: LabelCodec.parse(codec) for codec in CODECS[1:]}
+    assert len({codec.batches for codec in along.values()}) == 1
+    judge, first = Judge(), CODECS[0]
+
+    def run(progress: Progress) -> StoredLabels:
+        work = tmp_path / "along" / first
+        return stored(work, first, progress=progress, shard_bytes=1000, along=along, label_model=judge)
+
+    made = {first: stopped_every(every, run)[0] if every else run(silent)}
+    if not every:  # a question on the classes, one for each view, and those that vq2 and lowrank2 are fitted to
+        assert len(judge.steps) == 1 + 3 * len(made[first].layout)
+    for codec in CODECS[1:]:
+        once = Judge()
+        made[codec] = stored(tmp_path / "along" / codec, codec, shard_bytes=1000, label_model=once)
+        assert len(once.steps) == 1, "all of its shards were there"
+    for codec in CODECS:
+        assert files(tmp_path / "along" / codec) == files(tmp_path / "alone" / codec)
+        assert made[codec].fidelity == alone[codec].fidelity
+
+
+def test_what_is_wrong_with_a_codec_spoils_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=10_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10) if "full" in str(path) else usage)
+    along = {tmp_path / "full": LabelCodec.parse("fp32"), tmp_path / "good": LabelCodec.parse("int8")}
+    stored(tmp_path / "work", "fp16", along=along)
+    stored(tmp_path / "alone", "int8")
+    assert files(tmp_path / "good") == files(tmp_path / "alone") and not files(tmp_path / "full")
 
 
 @pytest.mark.parametrize("every", [1, 2])

@@ -192,6 +192,20 @@ def test_those_that_help_wait_for_what_the_cells_stand_on() -> None:
     assert [array.max_parallel for array in arrays] == [4, 2, 2]
 
 
+def test_stored_labels_of_one_pass_are_one_task() -> None:
+    labels = ("stored:fp16", "stored:topk3", "stored:prune2", "stored:features8")
+    grid = plan(Request(methods=("rded",), ipc=(1,), seeds=(0, 1), labels=labels, baselines=False))
+    codecs = {cell.id: cell.call["codec"] for cell in grid.stage("label") if cell.by == "stored"}
+    found = [
+        [tuple(codecs[cell] for cell in pack) for pack in array.packs]
+        for array in arrays_of(grid, Profile(resources={"x": Resources(cells=("label",), pack=1)}))
+        if array.packs[0][0] in codecs
+    ]
+    assert found == [[("fp16", "topk3+fp16")] * 2, [("prune2+fp16",)] * 2, [("features8+fp16",)] * 2], (
+        "a set each, as they are ready"
+    )
+
+
 @pytest.mark.parametrize(
     ("gres", "one", "four"),
     [

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -114,6 +114,11 @@ class LabelCodec(BaseConfig):
     def version(self) -> int:
         """The version of the number format."""
         return 1 if self.numbers in NUMBERS else FORMATS.get(self.numbers).version
+
+    @property
+    def batches(self) -> Hashable:
+        """What decides which batches it has labels of, where logits of them are all it needs; else None."""
+        return None if self.fit == "features" else (self.prune, self.pool)
 
     @classmethod
     def parse(cls, text: str) -> Self:

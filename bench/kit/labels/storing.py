@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from bench import stopping
 from bench.api import Images, LabelSource, Progress
 from bench.api.augmentation import AugmentationSchedule
 from bench.api.stored.codec import LabelCodec
@@ -24,11 +26,14 @@ from bench.kit.data.dataset import Resident
 from bench.kit.labels import fidelity
 from bench.kit.labels.codecs import codec_for
 from bench.kit.labels.fitting import features_of, fit
-from bench.kit.labels.numbers import Parts
+from bench.kit.labels.numbers import Codec, Parts
 from bench.kit.labels.stored import MadeFor, StoredLabels, shard_problem
-from bench.kit.validation import check_finite
+from bench.kit.validation import InvalidResult, check_finite
 from bench.kit.views import AugmentationStream, AugmentedBatch
 from bench.kit.views.table import BOX, FLIP
+
+_Encoding = Generator[int, tuple[Tensor, Tensor, Tensor, Callable[[], Parts]], None]
+_FAULTS = (UserError, InvalidResult, OSError)  # of one codec
 
 
 @torch.no_grad()
@@ -42,12 +47,17 @@ def store(
     device: torch.device,
     progress: Progress,
     shard_bytes: int = SHARD_BYTES,
+    along: Mapping[Path, LabelCodec] | None = None,
 ) -> StoredLabels:
     """Store the answers of ``label_model`` to the views of ``schedule``.
 
     Each shard is written at once and then renamed, and of the one in work the batches so far are kept now and then, so
     that a call after a kill goes on to the same bits. Shards are left in ``work``, from where
     :meth:`StoredLabels.save` links them; ``order_hash`` is the SHA-256 of the class ids that the label model knows.
+
+    Args:
+        along: further codecs of the same :attr:`~LabelCodec.batches`, by their work folders: each answer is encoded for
+            them too, and a call of theirs finds the shards. What is wrong with one is left to that call to say.
 
     Raises:
         UserError: the codec asks for what the schedule or the logits do not have, or the disk is too small.
@@ -57,11 +67,6 @@ def store(
     pixels, labels = resident.on(device)
     stream, batch_size = AugmentationStream(schedule.plan, schedule.images), schedule.batch_size
     classes = label_model.soft_labels(stream.again(pixels, labels, 0, 0, batch_size), 0).shape[1]
-    codec.check(classes, schedule.epochs, "this image set", schedule.plan.mix)
-    layout = LabelLayout(schedule, codec, classes, shard_bytes)
-    measured = [work / f"fidelity-{shard}.safetensors" for shard in range(layout.shards)]
-    missing = [shard for shard, path in enumerate(measured) if shard_problem(work, layout, shard) or not path.is_file()]
-    _check_space(layout, missing, work)
 
     def views_of(epoch: int, batch: int) -> AugmentedBatch:
         if codec.prune > 1:
@@ -69,13 +74,70 @@ def store(
         rows = schedule.rows(batch)
         return stream.make(pixels, labels, stream.order(epoch)[rows.start : rows.stop], epoch, batch)
 
-    fitted: Parts = {}
-    if codec.fit:
-        fitted = fit(label_model, layout, views_of, partial(stream.make, pixels, labels), work, device)
-        save_file({name: fitted[name].cpu() for name in layout.fitted}, work / FITTED)
-    encoder = codec_for(codec, classes, fitted, schedule.images)
-    compared = fidelity.sampled(layout)
-    done = len(layout) - sum(len(layout.kept(shard)) for shard in missing)
+    def encoding(codec: LabelCodec, work: Path, progress: Progress) -> tuple[LabelLayout, _Encoding]:
+        codec.check(classes, schedule.epochs, "this image set", schedule.plan.mix)
+        layout = LabelLayout(schedule, codec, classes, shard_bytes)
+        missing = [
+            shard
+            for shard in range(layout.shards)
+            if shard_problem(work, layout, shard) or not _measured(work, shard).is_file()
+        ]
+        _check_space(layout, missing, work)
+        fitted: Parts = {}
+        if codec.fit:
+            fitted = fit(label_model, layout, views_of, partial(stream.make, pixels, labels), work, device)
+            save_file({name: fitted[name].cpu() for name in layout.fitted}, work / FITTED)
+        encoder = codec_for(codec, classes, fitted, schedule.images)
+        said = f"what {label_model.kind} labels give, stored as {codec},"
+        return layout, _encode(layout, missing, encoder, work, device, progress, said)
+
+    layout, own = encoding(codec, work, progress)
+    encodings = [own]
+    for folder, other in (along or {}).items():
+        with suppress(*_FAULTS):
+            encodings.append(encoding(other, folder, lambda done, total, **_: None)[1])
+    wanted = {one: place for one in encodings if (place := next(one, None)) is not None}
+    for place, (epoch, batch) in enumerate(pair for shard in range(layout.shards) for pair in layout.kept(shard)):
+        if not (takers := [one for one, wants in wanted.items() if wants == place]):
+            continue
+        views, step, stopped = views_of(epoch, batch), epoch * schedule.batches + batch, False
+        if codec.fit == "features":
+            answer, weight, bias = features_of(label_model, views, step, codec.size)
+            logits = F.linear(answer, weight, bias)
+        else:
+            answer = logits = label_model.soft_labels(views, step)
+        where = partial(coordinates, stream, epoch, batch, batch_size, *images.pixels.shape[2:])
+        for one in takers:
+            try:
+                wanted[one] = one.send((answer, logits, views.indices, where))
+            except StopIteration:
+                del wanted[one]
+            except stopping.Stopped:
+                stopped = True  # once the others have kept theirs
+            except _FAULTS:
+                if one is own:
+                    raise
+                del wanted[one]
+        if stopped:
+            raise stopping.Stopped
+    stored = StoredLabels(work, layout, MadeFor.of(images, order_hash, label_model), device)
+    measured = [load_file(_measured(work, shard)) for shard in range(layout.shards)]
+    stored.fidelity = fidelity.means(_joined([found for found in measured if found]))
+    return stored
+
+
+def _encode(
+    layout: LabelLayout, missing: list[int], encoder: Codec, work: Path, device: torch.device, progress: Progress,
+    said: str,
+) -> _Encoding:  # fmt: skip
+    """Write the missing shards.
+
+    Yields:
+        The number of the next batch among those that are kept. It takes the answers (B, n) to its views, what they are
+        as logits, the images (B,), and what returns :func:`coordinates`.
+    """
+    compared, counts = fidelity.sampled(layout), [len(layout.kept(shard)) for shard in range(layout.shards)]
+    done = len(layout) - sum(counts[shard] for shard in missing)
     checkpoint = Checkpoint(work, "encoding")
     begun = checkpoint.load()
     for shard in missing:
@@ -85,19 +147,15 @@ def store(
             parts, first = [_named(begun[0], "part.")], begun[1]["batches"]
             scores = [found] if (found := _named(begun[0], "score.")) else []
             done += first
-        for batches, (epoch, batch) in enumerate(layout.kept(shard)[first:], first + 1):
-            views, step = views_of(epoch, batch), epoch * schedule.batches + batch
-            if codec.fit == "features":
-                answer, weight, bias = features_of(label_model, views, step, codec.size)
-                logits = F.linear(answer, weight, bias)
-            else:
-                answer = logits = label_model.soft_labels(views, step)
+        before = sum(counts[:shard])
+        for batches, pair in enumerate(layout.kept(shard)[first:], first + 1):
+            answer, logits, indices, where = yield before + batches - 1
             largest = torch.maximum(largest, answer.abs().amax())
-            encoded = encoder.encode(answer, views.indices)
-            if (epoch, batch) in compared:
-                scores.append(fidelity.scores(logits, encoder.decode(encoded, views.indices), encoded))
-            if codec.coords:
-                encoded |= coordinates(stream, epoch, batch, batch_size, images.pixels.shape[2], images.pixels.shape[3])
+            encoded = encoder.encode(answer, indices)
+            if pair in compared:
+                scores.append(fidelity.scores(logits, encoder.decode(encoded, indices), encoded))
+            if layout.codec.coords:
+                encoded |= where()
             parts.append(encoded)
             done += 1
             progress(done, len(layout))
@@ -106,13 +164,14 @@ def store(
                 kept |= {f"score.{name}": tensor for name, tensor in _joined(scores).items()}
                 checkpoint.save(kept, shard=shard, batches=batches)
         joined = _joined(parts)
-        check_finite({"logits": largest}, f"what {label_model.kind} labels give, stored as {codec},")
+        check_finite({"logits": largest}, said)
         tensors = (joined[column.name] for column in layout.columns)
-        save_file(_joined(scores), measured[shard])
+        save_file(_joined(scores), _measured(work, shard))
         _write(work / shard_name(shard), layout.header(shard), tensors)
-    stored = StoredLabels(work, layout, MadeFor.of(images, order_hash, label_model), device)
-    stored.fidelity = fidelity.means(_joined([found for path in measured if (found := load_file(path))]))
-    return stored
+
+
+def _measured(work: Path, shard: int) -> Path:
+    return work / f"fidelity-{shard}.safetensors"
 
 
 def coordinates(
