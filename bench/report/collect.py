@@ -86,7 +86,7 @@ class _Records:
         return record
 
     def changed(self, made: _Made, parent: str) -> bool:
-        """Whether a cell was made from other content of a parent, which is read already, than there is now."""
+        """Check for a cell that was made from other content of a parent, which is read already, than there is now."""
         now = self.facts[parent]
         return now is not None and made.inputs.get(parent, now.content) != now.content
 

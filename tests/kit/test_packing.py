@@ -79,6 +79,13 @@ def test_a_packed_set_has_the_same_test_views_and_another_identity(
         with pytest.raises(UserError, match="not what was packed; delete the folder"):
             catalogue.dataset(name)
     card.write_text(written)
+    contents = card.parents[1] / packing.CONTENTS
+    whole = contents.read_bytes()
+    for harmed in (whole[: len(whole) // 2], b""):
+        contents.write_bytes(harmed)
+        with pytest.raises(UserError, match="not what was packed; delete the folder"):
+            opened(name)
+    contents.write_bytes(whole)
     squares = Path(name.removeprefix("folder:")) / "val" / "squares.u8"
     content = bytearray(squares.read_bytes())
     content[7] ^= 1

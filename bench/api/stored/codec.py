@@ -117,7 +117,7 @@ class LabelCodec(BaseConfig):
 
     @property
     def batches(self) -> Hashable:
-        """What decides which batches it has labels of, where logits of them are all it needs; else None."""
+        """The choice of the batches it has labels of, where logits of them are all it needs; else None."""
         return None if self.fit == "features" else (self.prune, self.pool)
 
     @classmethod

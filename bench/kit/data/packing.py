@@ -16,6 +16,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,8 +182,7 @@ def pack(info: DatasetInfo, contents: Contents, splits: Sequence[Split], root: P
     facts = info.model_dump(mode="json", exclude={"fingerprint", "foreign"})
     facts["name"] = f"folder-{info.name.removeprefix('folder-')}-packed-{size}"
     facts["title"] = f"{info.title}, packed at {size} px"
-    hashes = _hashes(contents_of(_files(folder)))
-    card = {"info": facts, "size": size, "source": contents.digest, "hashes": hashes}
+    card = {"info": facts, "size": size, "source": contents.digest, "hashes": _hashes(contents_of(_files(folder)))}
     write_atomically(folder / CARD, json.dumps({**card, "digest": _digest(card)}, indent=1) + "\n")
     return folder
 
@@ -211,8 +211,10 @@ def packed_splits(found: Contents) -> tuple[Contents, dict[str, Squares]] | None
         return None
     paths = [[*CheckedPaths(part)][-1] for part in found.parts.values()]
     folder = paths[0].parents[1]
-    card, source = _card(folder), Contents.load(folder / CONTENTS)
-    if source.digest != card.get("source"):
+    card, source = _card(folder), None
+    with suppress(UserError):  # its own advice is to make it anew, which nothing does
+        source = Contents.load(folder / CONTENTS)
+    if source is None or source.digest != card.get("source"):
         raise _damaged(folder)
     counts = (np.arange(part.counts.sum()) for part in source.parts.values())
     return source, {
@@ -222,11 +224,8 @@ def packed_splits(found: Contents) -> tuple[Contents, dict[str, Squares]] | None
 
 
 def _files(folder: Path, *more: str) -> ImageFiles:
-    train, val = (
-        Listing(folder / split, {_PACKED: (*names, SQUARES)})
-        for split, names in zip((TRAIN, VAL), (more, ()), strict=True)
-    )
-    return ImageFiles(train, val, ())
+    train = Listing(folder / TRAIN, {_PACKED: (*more, SQUARES)})
+    return ImageFiles(train, Listing(folder / VAL, {_PACKED: (SQUARES,)}), ())
 
 
 def _digest(card: dict[str, Any]) -> str:
