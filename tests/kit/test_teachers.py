@@ -337,6 +337,16 @@ def test_of_several_state_dicts_one_is_chosen_by_name(tmp_path: Path) -> None:
         ),
         (network(arch="convnet3"), network(), "nearest is resnet10-small-w16, so choose --teacher resnet10-small-w16="),
         (network(), network(arch="resnet18-small"), "nearest is resnet18-small"),
+        (
+            network(arch="resnet18-small"),
+            network(arch="resnet18"),
+            "conv1.weight has shape [64, 3, 7, 7], expected [64, 3, 3",
+        ),
+        (
+            network(arch="resnet18-small"),
+            network(arch="resnet18"),
+            "nearest is resnet18, so choose --teacher resnet18=",
+        ),
         (network(arch="wrn10-1"), network(), "its keys are model, best_acc1"),
         (network(arch="resnet18", size=64), network(arch="resnet50", size=64), "nearest is resnet50"),
         (
@@ -374,6 +384,10 @@ def test_pickled_code_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             "is not quite a resnet10-small-w16 (too many names: aux.",
         ),
         (lambda state: {n: t for n, t in state.items() if "fc." not in n}, "(expected fc.weight, fc.bias, found"),
+        (
+            lambda state: {**state, "conv1.weight": torch.ones(16, 3, 7, 7)},
+            "(conv1.weight has shape [16, 3, 7, 7], expected [16, 3, 3, 3])",
+        ),
     ],
 )
 def test_a_few_names_too_many_or_too_few_are_named(
@@ -383,6 +397,15 @@ def test_a_few_names_too_many_or_too_few_are_named(
     with pytest.raises(UserError) as caught:
         fitted(network(), tmp_path / "x.pth", "squares")
     assert words in str(caught.value) and "nearest" not in str(caught.value)
+    assert ("state_dict() of this network alone" in str(caught.value)) == ("shape" not in words)
+
+
+def test_an_architecture_that_the_shapes_refute_is_not_suggested(tmp_path: Path) -> None:
+    torch.save({**weights(), "conv1.weight": torch.ones(16, 3, 7, 7)}, tmp_path / "x.pth")
+    with pytest.raises(UserError) as caught:
+        fitted(network(arch="convnet3"), tmp_path / "x.pth", "squares")
+    assert "nearest is resnet10-small-w16, which it does not fit either (conv1.weight has" in str(caught.value)
+    assert "--teacher" not in str(caught.value)
 
 
 def test_a_whole_pickled_model_is_refused(tmp_path: Path) -> None:

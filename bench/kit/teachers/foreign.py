@@ -158,40 +158,53 @@ def _misfit(
                 )
     place, state = max(states.items(), key=lambda one: len(one[1]))
     missing = [name for name in wanted if name not in state and not _COUNTERS.match(name)]
-    near = nearest(state, network.image_size)
+    near, differing = nearest(state, network.image_size)
     found = [name for name in state if name not in wanted] or list(state)
-    names = f"expected {listed(missing[:2])}, found {listed(found[:2])}" if missing else "other shapes"
+    names = f"expected {listed(missing[:2])}, found {listed(found[:2])}"
+    if not missing:
+        names = f"too many names: {listed(found)}" if found[0] not in wanted else _other_shape(state, wanted, head)
     if near == network.arch:  # but for a few names
-        if not missing and found[0] not in wanted:
-            names = f"too many names: {listed(found)}"
-        return UserError(
-            f"the teacher file {path} is not quite a {network.arch} ({names}); save its state_dict() alone"
-        )
+        step = "" if not missing and found[0] in wanted else "; save the state_dict() of this network alone"
+        return UserError(f"the teacher file {path} is not quite a {near} ({names}){step}")
     step = f"; nearest is {near}, so choose --teacher {near}={path}" if near else "; no architecture here is like it"
+    if near and differing:
+        step = f"; nearest is {near}, which it does not fit either ({differing})"
     under = f" under {place!r}" if place else ""
     return UserError(
         f"the teacher file {path} is of another architecture than {network.arch} ({names}{under}){step}; {keys}"
     )
 
 
-def nearest(state: State, size: int) -> str | None:
-    """Return the architecture whose names and shapes are most like a state dict's; None: none is half like it."""
+def _other_shape(state: State, wanted: State, head: str) -> str:
+    """Name the first weight of another shape, or else the first name that only one side has; empty: none."""
+    for name in wanted:
+        if name in state and _shape(state[name], name, head) != _shape(wanted[name], name, head):
+            return f"{short(name)} has shape {list(state[name].shape)}, expected {list(wanted[name].shape)}"
+    alone = [name for name in (*wanted, *state) if (name in wanted) != (name in state) and not _COUNTERS.match(name)]
+    return f"{short(alone[0])} is {'missing' if alone[0] in wanted else 'too many'}" if alone else ""
+
+
+def nearest(state: State, size: int) -> tuple[str | None, str]:
+    """Return the architecture whose names and shapes are most like a state dict's (None: none is half like it).
+
+    And the first difference, empty where the state dict fits.
+    """
     convs, guessed = [tensor for tensor in state.values() if tensor.ndim == 4], []
     if convs:
         depth, width = len(convs), len(convs[0])
         guessed = [f"convnet{depth}-w{width}{norm}" for norm in ("", "-in") if depth <= 8]
         guessed += [f"resnet{layers}-small-w{width}" for layers in (10, 18, 34, 50)]
-    likeness: dict[str, float] = {}
+    best, likeness, differing = None, 0.0, ""
     for arch in (*guessed, *architectures.SMALL, *architectures.LARGE):
         wanted = _built(arch, size)
         head = next(reversed(wanted), "").rpartition(".")[0]
         for _, inner in _spellings("", state, wanted) if wanted else ():
+            if _matches(inner, wanted, head):
+                return arch, ""
             same = sum(_shape(wanted[n], n, head) == _shape(inner[n], n, head) for n in wanted.keys() & inner.keys())
-            likeness[arch] = max(likeness.get(arch, 0.0), same / len(wanted.keys() | inner.keys()))
-        if likeness.get(arch, 0.0) > 0.99:
-            break
-    best = max(likeness, key=lambda arch: likeness[arch], default=None)
-    return best if best is not None and likeness[best] >= 0.5 else None
+            if (like := same / len(wanted.keys() | inner.keys())) > likeness:
+                best, likeness, differing = arch, like, _other_shape(inner, wanted, head)
+    return (best, differing) if likeness >= 0.5 else (None, "")
 
 
 @cache
