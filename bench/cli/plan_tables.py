@@ -47,12 +47,13 @@ def show_cells(out: Console, schedule: Schedule, store: Store | None, boards: Pa
     if line := own_length(schedule.grid):
         out.print(line, markup=False)
     todo = {cell_id for cell_id, state in schedule.state.items() if state != "done"}
-    if count := label_bytes(schedule.grid, todo):
-        out.print(f"stored labels to write: {size(count)}")
+    if not todo:
+        return
+    out.print(f"stored labels to write: {size(label_bytes(schedule.grid, todo))}")
     measured = measured_on(boards / "suites" / "efficiency")
-    if (found := estimate(schedule.grid, todo, store, measured)) is not None:
-        for line in found.lines(measured):
-            out.print(line, markup=False)
+    found = estimate(schedule.grid, todo, store, measured)
+    for line in found.lines(measured) if found else ["no estimate of time yet: nothing like it has run here"]:
+        out.print(line, markup=False)
 
 
 def own_length(grid: Grid) -> str:

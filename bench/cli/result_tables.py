@@ -43,12 +43,15 @@ def show_durations(out: Console, schedule: Schedule, store: Store, wall: float) 
 
 def show_results(out: Console, board: Board, cells: set[str]) -> None:
     """Show the rows of a grid that are measured, best mean first."""
-    from bench.format import accuracy, size
-    from bench.report.rows import records
+    from bench.format import accuracy, plural
+    from bench.report.columns import label_bytes
+    from bench.report.rows import pool, records
 
     if board.rows is None:
         return
-    rows = board.rows[board.rows["cells"].map(lambda own: bool(cells & set(own))) & (board.rows["n"] > 0)]
+    asked = board.frame["cell"].isin(cells)
+    rows = board.rows if asked.all() else pool(board.frame[asked])  # other seeds of a row are of other requests
+    rows = rows[rows["n"] > 0]
     if rows.empty:
         return
     rows = rows.sort_values(["protocol", "ipc", "student", "top1_mean"], ascending=[True, True, True, False])
@@ -56,7 +59,7 @@ def show_results(out: Console, board: Board, cells: set[str]) -> None:
     lines = [
         {"method": escape(_short(one.method)), "labels": escape(one.labels),
          "IPC": "full data" if one.ipc is None else str(one.ipc), "student": escape(one.student), "n": str(one.n),
-         score: accuracy(one.top1_mean, one.top1_std), "label bytes": size(one.label_bytes)}
+         score: accuracy(one.top1_mean, one.top1_std), "label bytes": label_bytes(one)}
         for one in records(rows[:MOST_RESULTS])
     ]  # fmt: skip
     same = [name for name in ("student", "n") if len({line[name] for line in lines}) == 1]
@@ -66,6 +69,11 @@ def show_results(out: Console, board: Board, cells: set[str]) -> None:
     out.print(screen.table(shown, [[line[name] for name in shown] for line in lines], right=numbers))
     if len(rows) > MOST_RESULTS:
         out.print(f"… and {len(rows) - MOST_RESULTS} more rows on the board")
+    if unfinished := int((board.frame["state"][~asked] != "done").sum()):
+        out.print(
+            f"the board also holds {plural(unfinished, 'student')} of other requests, not done; to finish them, run "
+            "what it says under “To reproduce”; for a board without them choose another --store and --out"
+        )
 
 
 def _short(method: str) -> str:

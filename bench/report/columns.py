@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from bench import format as fmt
 from bench.api import registry
 from bench.format import NONE, code, escape, name, percent, points, superscript, unbroken
-from bench.report.comparison import CLAIM_SEEDS
+from bench.report.comparison import CLAIM_SEEDS, FEWEST
 
 CELLS_NAMED = 5  # by one footnote; the others are in the records
 METRICS = {
@@ -115,18 +115,21 @@ def _count(row: Any, marks: Marks) -> str:
 def _delta(row: Any, marks: Marks) -> str:
     if row.delta_best is None or row.best:
         return ""
-    interval = _span(row.delta_low, row.delta_high, points)
-    return unbroken(points(row.delta_best) + (f" ({interval})" if interval else "") + (" *" if row.worse else ""))
+    said = [_span(row.delta_low, row.delta_high, points)] if row.pairs >= FEWEST else []
+    said += [fmt.plural(row.pairs, "pair")] if row.unpaired else []
+    inner = ", ".join(filter(None, said))
+    return unbroken(points(row.delta_best) + (f" ({inner})" if inner else "") + (" *" if row.worse else ""))
 
 
 def _span(low: float | None, high: float | None, text: Callable[[Any], str]) -> str:
     return "" if low is None else f"{text(low)} to {text(high)}"
 
 
-def _label_bytes(row: Any, marks: Marks) -> str:
+def label_bytes(row: Any) -> str:
+    """Label bytes, a range where seeds differ, and behind a plus sign those of frozen backbones."""
     low, high = fmt.size(row.label_low), fmt.size(row.label_high)
     own = low if low == high else f"{low} to {high}"
-    return unbroken(f"{own} + {fmt.size(row.public_bytes)}" if row.public_bytes else own)
+    return f"{own} + {fmt.size(row.public_bytes)}" if row.public_bytes else own
 
 
 class Column(NamedTuple):
@@ -159,10 +162,11 @@ COLUMNS: dict[str, Column] = {
         "of that mean: a hierarchical bootstrap over distilled sets and test images where predictions are kept, else "
         "Student's t over the sets, no narrower than the size of the test set allows"),
     "Δ to best": Column("delta_best", _delta,
-        "difference to the best mean of the table in points, paired by seed and test image, with its 95 % interval; a "
+        "difference to the best mean of the table in points, paired by seed and test image (*pairs* are counted where "
+        f"a row has other seeds than the best), with its 95 % interval from {FEWEST} pairs on; a "
         f"star: significantly lower (5 %, Holm over the table); fewer than {CLAIM_SEEDS} pairs of distilled sets claim "
         "nothing, nor does a difference that is the same in every seed"),
-    "Label bytes": Column("label_high", _label_bytes,
+    "Label bytes": Column("label_high", lambda row, _: unbroken(label_bytes(row)),
         "everything beyond images and hard labels that a student needs, measured on the files, a range where seeds "
         "differ; after a plus sign frozen backbones, counted apart; 1 KiB is 1,024 bytes"),
     "Pareto": Column("on_front", lambda row, _: {None: "", True: "●", False: "○"}[row.on_front],

@@ -21,6 +21,7 @@ from scipy.special import stdtr, stdtrit
 from bench.store.predictions import load_scores
 
 CONFIDENCE = 0.95
+FEWEST = 3  # fewer distilled sets, or pairs of them, show no interval of a difference
 CLAIM_SEEDS = 5  # fewer pairs of distilled sets claim nothing
 RESAMPLES = 1000
 STREAM = 20070801  # seeds the bootstrap, so that a report is the same on every run

@@ -9,8 +9,9 @@ place as in :mod:`bench.report.results`, and
 - ``top1_mean``, ``top1_std``, ``top1_low``, ``top1_high`` (95 % interval), ``top1_std_sets``, ``top1_std_students``,
   ``oracle_mean``: fractions
 - ``best`` (the best mean of its table: same protocol, data, IPC and student), ``delta_best``, ``delta_low``,
-  ``delta_high`` (difference to it, with its 95 % interval), ``p_best`` (corrected), ``worse`` (the difference is
-  claimed), ``on_front`` (no row of the table is as accurate with fewer label bytes); not for full data
+  ``delta_high`` (difference to it, with its 95 % interval), ``pairs`` (sets behind it) and ``unpaired`` (other sets
+  of both rows), ``p_best`` (corrected), ``worse`` (the difference is claimed), ``on_front`` (no row of the table is
+  as accurate with fewer label bytes); not for full data
 - ``image_bytes``, ``label_bytes``, ``label_parameters``, ``public_bytes``, ``full_label_bytes``: means; ``label_low``,
   ``label_high``: extremes of the label bytes; ``label_share``: of ``full_label_bytes``
 - ``seconds_<stage>``, ``seconds_total``: means over the students done
@@ -199,8 +200,17 @@ def _compared(rows: pd.DataFrame, done: pd.DataFrame) -> pd.DataFrame:
     part = rows[rows["ipc"].notna()]
     delta = against_best(students(part), known, images[part.index], part["top1_mean"], tables)
     delta["on_front"] = pareto(part["label_high"], part["top1_mean"], tables)
-    names = {"mean": "delta_best", "low": "delta_low", "high": "delta_high", "p": "p_best", "claimed": "worse"}
-    delta = delta.rename(columns=names).drop(columns=["n", "std"])
+    of_best = rows["n"].where(delta["best"]).groupby(tables).transform("max")
+    delta["unpaired"] = (rows["n"] + of_best).reindex(delta.index) - 2 * delta["n"]
+    names = {
+        "n": "pairs",
+        "mean": "delta_best",
+        "low": "delta_low",
+        "high": "delta_high",
+        "p": "p_best",
+        "claimed": "worse",
+    }
+    delta = delta.rename(columns=names).drop(columns="std")
     return rows.join(delta.astype(dict.fromkeys(["best", "worse", "on_front"], "boolean")))
 
 

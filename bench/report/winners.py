@@ -113,9 +113,10 @@ def first_sentence(rows: pd.DataFrame) -> str:
 
 
 def _caveat(measured: pd.DataFrame) -> str:
-    most, dataset = int(measured["n"].max()), measured["dataset"].iloc[0]
+    least, most, dataset = int(measured["n"].min()), int(measured["n"].max()), measured["dataset"].iloc[0]
     images = known_test_images(dataset) if (measured["metric"] == TOP1).all() else None
-    few = f"with {plural(most, 'distilled set')} per row no difference is claimed" if most < CLAIM_SEEDS else ""
+    sets = plural(most, "distilled set") if least == most else f"{least}–{most} distilled sets"
+    few = f"with {sets} per row no difference is claimed" if most < CLAIM_SEEDS else ""
     small = images is not None and images < SMOKE_TEST
     smoke = f"{plural(images or 0, 'test image')} make {dataset} a smoke test, not evidence" if small else ""
     said = ", and ".join(filter(None, [few, smoke]))

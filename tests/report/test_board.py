@@ -93,6 +93,26 @@ def test_only_the_best_mean_is_bold_and_below_five_sets_nothing_is_claimed() -> 
     assert "no difference is claimed" not in board(many)
 
 
+@pytest.mark.parametrize(
+    ("best", "other", "said"),
+    [
+        ((0.9, 0.91, 0.92), (0.5, 0.52), "−39.5 (2 pairs)"),
+        ((0.9, 0.92), (0.5, 0.52, 0.9), "−40.0 (2 pairs)"),
+        ((0.9, 0.91), (0.5, 0.52), "−39.5"),
+        ((0.9, 0.91, 0.92, 0.9), (0.5, 0.51, 0.55), "−39.0 (−42.9 to −35.1, 3 pairs)"),
+    ],
+)
+def test_pairs_are_counted_where_seeds_differ_and_two_make_no_interval(
+    best: tuple[float, ...], other: tuple[float, ...], said: str
+) -> None:
+    entries = [entry(seed=seed, top1=top1) for seed, top1 in enumerate(best)]
+    entries += [entry(seed=seed, top1=top1, method="rded") for seed, top1 in enumerate(other)]
+    text = board(entries)
+    assert [row["Δ to best"] for row in main(text)[0]] == ["", said]
+    sets = "–".join(map(str, sorted({len(best), len(other)})))
+    assert f"with {sets} distilled sets per row no difference is claimed" in text
+
+
 def test_one_image_in_each_of_three_seeds_is_no_evidence() -> None:
     """The committed digits board: rows that differ by exactly one test image of 360 in every seed."""
     entries = three((0.9, 0.91, 0.92)) + three((0.9 - 1 / 360, 0.91 - 1 / 360, 0.92 - 1 / 360), method="rded")

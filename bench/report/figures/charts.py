@@ -16,6 +16,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from bench.format import plural, round_size, slug
+from bench.report.comparison import FEWEST
 from bench.report.figures.looks import MARKERS, PALETTE, Look, looks
 from bench.report.papers import published
 from bench.report.winners import with_baseline
@@ -23,7 +24,6 @@ from bench.store.predictions import load
 
 PLACE = ["protocol", "protocol_version", "student"]
 BUDGET = 100 * 2**10  # bytes of labels; a caption names the best mean within
-FEWEST = 3  # distilled sets behind an interval that is drawn
 HEAVIEST = 24  # lines of label storage at most
 NO_LINE = pd.Series(dtype="float64")
 KINDS = {"hard": "hard labels", "stored": "stored labels", "online": "labels from a model"}
