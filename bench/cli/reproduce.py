@@ -3,7 +3,7 @@
 They are the same to the last bit (same CPU, threads and versions), or inside the row's 95 % interval; else the exit
 code is 1.
 
-A row is named by the id of one of its cells or by words: a method, labels, ipcN, sN (the seed), a student.
+A row is named by the id of one of its cells or by words: a method, labels, ipcN, a data set, sN (the seed), a student.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from bench.store.artifacts import Store
 from bench.store.entries import SUFFIX
 
 ARGUMENTS = f"""
-ROW+  the id of a cell or its beginning; or words, e.g. hello projector ipc10
+ROW+  the id of a cell or its beginning; or words, e.g. hello projector ipc10 digits
 --boards PATH  a folder of boards, or one *.records.jsonl (default: leaderboards, or results where those have no number
     of the row)
 {launch.ARGUMENTS}
@@ -38,7 +38,7 @@ ROW+  the id of a cell or its beginning; or words, e.g. hello projector ipc10
 {DATA_ROOT}
 """
 EXAMPLES = """examples:
-  python -m bench reproduce hello projector ipc10 s0            one seed of a row
+  python -m bench reproduce hello projector ipc10 digits s0     one seed of a row
   python -m bench reproduce rded teacher ipc10 digits           all seeds of it
   python -m bench reproduce rded-teacher-digits-ipc10-convnet3-w32-s0 --store again
 """

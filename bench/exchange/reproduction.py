@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from math import sqrt
 from statistics import variance
@@ -65,7 +66,10 @@ def choose(words: Sequence[str], frame: pd.DataFrame) -> tuple[Any, list[Any]]:
     found = [row for row in found if row.method in words] or found  # "hello" is not "hello[conv_rank=4]"
     if len(found) > 1:
         shown = "; ".join(title(row) for row in found[:3]) + (f"; {len(found) - 3} more" if len(found) > 3 else "")
-        raise UserError(f"{' '.join(words)} names {len(found)} rows: {shown}; name more of one")
+        first, *others = map(_place, found)
+        more = [one for at, one in enumerate(first) if any(other[at] != one for other in others)]
+        again = shlex.join([*words, *more] if more else found[0].cells[:1])
+        raise UserError(f"{' '.join(words)} names {len(found)} rows: {shown}; name one, as bench reproduce {again}")
     row = found[0]
     done = chosen[chosen["cell"].isin(row.cells) & (chosen["state"] == "done")]
     if done.empty:
@@ -83,7 +87,11 @@ def matching(words: Sequence[str], frame: pd.DataFrame) -> pd.DataFrame:
 
 def title(row: Any) -> str:
     """Return the words that name a row."""
-    return f"{row.dataset} {row.method} {row.labels!r} ipc{row.ipc or 'full'} {row.student} {row.protocol}"
+    return shlex.join(_place(row))
+
+
+def _place(row: Any) -> list[str]:
+    return [row.dataset, row.method, row.labels, f"ipc{row.ipc or 'full'}", row.student, row.protocol]
 
 
 def _fits(word: str, frame: pd.DataFrame) -> pd.Series:

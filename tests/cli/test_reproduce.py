@@ -56,6 +56,7 @@ def test_words_name_a_row(words: list[str], cells: list[str]) -> None:
     ("words", "said"),
     [
         (["rded"], "names 3 rows"),
+        (["rded", "ipc10"], "; name one, as bench reproduce rded ipc10 hard"),
         (["rded", "techer"], "did you mean 'teacher'?"),
         (["rded", "hard", "ipc50"], "no row of the boards"),
     ],

@@ -10,6 +10,7 @@ from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -18,8 +19,10 @@ from bench.cli import VERBS, command_line, run
 from bench.cli.list import TABLES
 from bench.conformance import MethodConformance
 from bench.conformance import run as run_suite
+from bench.exchange.reproduction import choose
 from bench.planning.plan import plan
 from bench.python_api import evaluation, running
+from bench.report.results import load_results
 from bench.slurm.profile import load
 from tests.conftest import draw_classes
 from tests.examples.test_plugin import installed as plugin_installed
@@ -60,8 +63,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: None) -> P
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def results() -> pd.DataFrame:
+    return load_results((ROOT / "leaderboards").glob("*.records.jsonl"))
+
+
 @pytest.mark.parametrize("line", commands())
-def test_the_command_line_takes_it(line: str, place: Path) -> None:
+def test_the_command_line_takes_it(line: str, place: Path, results: pd.DataFrame) -> None:
     arguments = command_line().parse_args(shlex.split(line))
     if arguments.verb == "run":
         elsewhere = (
@@ -69,6 +77,8 @@ def test_the_command_line_takes_it(line: str, place: Path) -> None:
         )
         if arguments.suite != "storage" and not elsewhere:
             assert all(plan(request).cells for request in run.requests(arguments))
+    if arguments.verb == "reproduce":
+        choose(arguments.row, results)
     if getattr(arguments, "profile", None):
         assert load(arguments.profile).resources
 
