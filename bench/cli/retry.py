@@ -51,7 +51,9 @@ def execute(arguments: argparse.Namespace) -> int:
         chosen = failed & select(arguments.what, {cell.id: cell.stage for cell in grid.cells})
     if not chosen:
         nothing = f"none of the named cells is among the {len(failed)} that" if failed else "nothing"
-        out.print(f"{nothing} failed in {grid.id}")
+        undone = 0 if failed else sum(one.state != "done" for one in status.cells.values())
+        rest = f"; {plural(undone, 'cell')} not done, with which the same bench run goes on" if undone else ""
+        out.print(f"{nothing} failed in {grid.id}{rest}")
         return 0
     only = with_descendants(status, chosen)
     dependent = len(only) - len(chosen)

@@ -30,7 +30,7 @@ ARGUMENTS = """
 --teacher ARCH  any architecture (default: the data set's; with --classes resnet18)
 --methods NAME,…  default: those of HeLlO's Figure 1
 --labels CHOICE,…  as for bench run, e.g. stored:int8,teacher:int8,native,hard
---paper  add what papers print (default: for 100 or 1,000 classes at 224 px)
+--paper  add what papers print (default: for 100 or 1,000 classes at 224 px, without --labels)
 | --json  print JSON
 | --csv  print CSV, a line per method, labels and IPC
 | --out DIR  write a page with a figure, and a CSV
@@ -56,7 +56,7 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.json or arguments.csv:
         sys.stdout.write(output.render_json(request) if arguments.json else output.render_csv(request))
     elif arguments.out is None:
-        _show(request, screen.console(), arguments.paper or None)
+        _show(request, screen.console(), arguments.paper or (False if arguments.labels else None))
     else:
         _write(request, arguments.out, screen.console())
     return 0

@@ -85,7 +85,7 @@ class Cells:
         if method.info.labels == "hard":
             raise UserError(
                 f"{method.info.name} has no label model of its own, so no online or stored labels; "
-                "choose --labels hard or teacher:fp32"
+                'choose --labels hard or teacher:fp32; a method whose MethodInfo has labels="teacher" has them'
             )
         return self.teacher_labels(method, point, "fp32")
 

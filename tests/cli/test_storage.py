@@ -69,6 +69,11 @@ def test_tables_fit_a_hundred_columns_and_align(say: Say, arguments: tuple[str, 
         assert line[ends[-1] - 1] != " " and line.rstrip() == line[: ends[-1]]
 
 
+def test_labels_that_were_asked_for_bring_no_papers(say: Say) -> None:
+    asked = ("--classes", "1000", "--ipc", "50", "--methods", "rded", "--labels", "stored:topk10")
+    assert "papers" not in say(*asked) and "papers" in say(*asked, "--paper")
+
+
 def test_small_sets_say_nothing_of_papers(say: Say) -> None:
     text = say("--dataset", "digits", "--ipc", "1,10")
     assert "papers" not in text and row(text, "stored:fp16", "any") == ["58.7", "KiB", "586", "KiB"]
