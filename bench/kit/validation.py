@@ -45,7 +45,7 @@ def _wrong_images(images: object, info: DatasetInfo, ipc: int) -> str:
             return f"{name} of type {type(tensor).__name__}, expected a tensor"
     if pixels.dtype != torch.uint8:
         odd = " that are not finite" if pixels.is_floating_point() and not bool(pixels.isfinite().all()) else ""
-        return f"{_dtype(pixels)} pixels{odd}, expected uint8"
+        return f"{_dtype(pixels)} pixels{odd}, expected uint8; bench.kit.images.quantise makes it of pixels in [0, 1]"
     if labels.dtype != torch.int64 or labels.ndim != 1:
         return f"{_dtype(labels)} labels {tuple(labels.shape)}, expected int64 (N,)"
     if len(pixels) != wanted[0] or len(labels) != wanted[0]:

@@ -132,7 +132,7 @@ def _winners(found: Sequence[Winner], marks: Marks) -> str:
 
     lines = [
         {
-            "IPC": str(one.ipc) if before is None or before.ipc != one.ipc else "",
+            "IPC": str(one.ipc),
             "Label budget": unbroken(one.budget),
             "Best": named(one.best, "**"),
             "Best distilled set": NONE if one.distilled is None else
@@ -141,7 +141,7 @@ def _winners(found: Sequence[Winner], marks: Marks) -> str:
             RARE_WINNER: escape("; ".join(one.unmeasured[:2]))
             + (f"; and {len(one.unmeasured) - 2} more" if len(one.unmeasured) > 2 else ""),
         }
-        for before, one in zip([None, *found], found, strict=False)
+        for one in found
     ]  # fmt: skip
     return markdown_table(lines, ("Label budget", "Best", "Best distilled set", RARE_WINNER), rare=(RARE_WINNER,))
 

@@ -32,7 +32,7 @@ def test_what_was_asked_for_is_handed_on() -> None:
         (PIXELS[:4], LABELS[:4], "4 images and 4 labels of 2 classes"),
         (PIXELS, LABELS[:4], "6 images and 4 labels"),
         (PIXELS.repeat(1, 1, 2, 2), LABELS, r"pixels of shape \(6, 3, 8, 8\), expected \(6, 3, 4, 4\)"),
-        (PIXELS / 255, LABELS, "float32 pixels, expected uint8"),
+        (PIXELS / 255, LABELS, "float32 pixels, expected uint8; bench.kit.images.quantise makes"),
         (torch.full(PIXELS.shape, float("nan")), LABELS, "float32 pixels that are not finite, expected uint8"),
         (PIXELS, LABELS.flip(0), "classes out of order; expected 2 of each class"),
         (PIXELS, torch.tensor([0, 0, 0, 1, 1, 2]), "3 images of class 0; expected 2 of each class"),
