@@ -184,6 +184,16 @@ def test_a_truncated_image_is_named_before_anything_is_computed(
     assert "\n" not in str(caught.value)
 
 
+def test_broken_images_are_counted_and_five_are_named(tmp_path: Path) -> None:
+    for i in range(9):
+        write_image(tmp_path / f"{i}.png", (9, 9), i)
+    for i in range(2, 9):
+        (tmp_path / f"{i}.png").write_bytes(b"x")
+    with pytest.raises(UserError, match="^7 of 9 images cannot be read, e.g. ") as caught:
+        decoding.check_all([tmp_path / f"{i}.png" for i in range(9)], "x", tmp_path)
+    assert [f"{i}.png: not a readable image" in str(caught.value) for i in range(9)] == [2 <= i < 7 for i in range(9)]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_image_that_breaks_later_stops_the_reading_and_is_named(tmp_path: Path, workers: int) -> None:
     for i in range(6):

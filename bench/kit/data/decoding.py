@@ -29,6 +29,7 @@ from bench.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+MOST_NAMED = 5  # broken files in one message
 FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP")  # no other decoder of Pillow's is tried: EPS runs Ghostscript
 MOST_PIXELS = 2**26  # of one image: 192 MiB in RGB; more is taken for a decompression bomb
 FAINTEST = 2  # of 255: an image whose pixels differ by no more shows nothing
@@ -175,7 +176,7 @@ def check_all(paths: Sequence[Path], contents: str, stamps: Path | None = None) 
     took long is remembered by a digest of the ``contents``, below ``stamps`` or the cache of the user.
 
     Raises:
-        UserError: a file cannot be decoded; the first such is named.
+        UserError: files cannot be decoded; they are counted, and the first are named.
     """
     stamps = stamps or own_folder("cache")  # None: without a home folder, the check is not remembered
     stamp = stamps / "checked" / contents if stamps is not None else None
@@ -183,17 +184,25 @@ def check_all(paths: Sequence[Path], contents: str, stamps: Path | None = None) 
         return
     started = time.monotonic()
     with ThreadPoolExecutor(processors()) as pool:
-        list(pool.map(_check, paths))
+        broken = [*filter(None, pool.map(_check, paths))]
+    if broken:
+        count = f"{len(broken):,} of {len(paths):,} images cannot be read, e.g. " if len(broken) > 1 else ""
+        raise UserError(count + "; ".join(broken[:MOST_NAMED]))
     if stamp is not None and time.monotonic() - started > WORTH_A_STAMP:
         with suppress(OSError):  # a stamp only saves time
             stamp.parent.mkdir(parents=True, exist_ok=True)
             stamp.touch()
 
 
-def _check(path: Path) -> None:
-    with opened(path) as image:
-        image.draft("RGB", (1, 1))
-        rgb(image)
+def _check(path: Path) -> str:
+    """Say what is wrong with an image file; empty: nothing."""
+    try:
+        with opened(path) as image:
+            image.draft("RGB", (1, 1))
+            rgb(image)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def check_varied(classes: Mapping[str, Sequence[Path]]) -> None:
