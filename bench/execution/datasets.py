@@ -46,7 +46,7 @@ def check_untouched(real: Dataset, by: str) -> None:
         raise InvalidResult(f"{by} wrote into the real images or labels that it was handed; it should work on copies")
 
 
-def test_copies(store: Store, real: Dataset, allow: bool) -> Leakage:
+def check_leakage(store: Store, real: Dataset, allow: bool) -> Leakage:
     """Look for test images among the training images, once per store.
 
     Raises:

@@ -93,9 +93,10 @@ class Schedule:
 
     def along(self, cell: Cell) -> Grid:
         """Return a grid of a cell and those that can be made along with it: a worker gets these, as grids are large."""
-        found = [cell]
-        if pass_of(cell) is not None:
-            found += [one for one in self.state.children[cell.parents["images"]] if pass_of(one) == pass_of(cell)]
+        found, views = [cell], pass_of(cell)
+        if views is not None:
+            others = self.state.children[cell.parents["images"]]
+            found += [one for one in others if one.id != cell.id and pass_of(one) == views]
         return self.grid.model_copy(update={"cells": tuple(found)})
 
     def settle(self, cell: Cell, outcome: str) -> None:
@@ -156,10 +157,11 @@ def along(store: Store, grid: Grid, cell: Cell) -> Iterator[dict[Path, LabelCode
     Yields:
         The codec of each that is to do and that nobody else has, by its work folder.
     """
+    views = pass_of(cell)
     with ExitStack() as held:
         found = {}
-        for other in grid.cells if pass_of(cell) is not None else ():
-            if other.id != cell.id and pass_of(other) == pass_of(cell):
+        for other in grid.cells if views is not None else ():
+            if other.id != cell.id and pass_of(other) == views:
                 with suppress(Damaged):
                     if held.enter_context(lease(store.root, other.id)) and not finished(store, other):
                         found[store.work(other.id)] = LabelCodec.parse(other.call["codec"])

@@ -28,7 +28,7 @@ from bench.api import Progress
 from bench.api.stored.codec import LabelCodec
 from bench.errors import Unusable, UserError
 from bench.execution import stages
-from bench.execution.datasets import check_same_data, check_untouched, load_data, test_copies
+from bench.execution.datasets import check_leakage, check_same_data, check_untouched, load_data
 from bench.execution.environment import Options, choose_kernels, code, device_for, environment
 from bench.execution.heartbeat import Heartbeat, log
 from bench.execution.provenance import plugins
@@ -113,7 +113,7 @@ def _compute(
         with _draft(store, cell, main) as draft, _heartbeat(store, cell, main) as progress:
             folders = {role: (record, store.folder(record.id)) for role, record in parents.items()}
             real = load_data(grid.dataset, options.data_root, options.contents)
-            copies = test_copies(store, real, options.allow_overlap)
+            copies = check_leakage(store, real, options.allow_overlap)
             check_same_data(parents.values(), real)
             task = stages.StageTask(
                 grid.dataset, cell, folders, draft, store.work(cell.id), real, device, progress,
