@@ -29,7 +29,7 @@ from bench.api.stored.codec import LabelCodec
 from bench.errors import Unusable, UserError
 from bench.execution import stages
 from bench.execution.datasets import check_leakage, check_same_data, check_untouched, load_data
-from bench.execution.environment import Options, choose_kernels, code, device_for, environment
+from bench.execution.environment import Options, choose_kernels, code, device_for, environment, keep_memory
 from bench.execution.heartbeat import Heartbeat, log
 from bench.execution.provenance import plugins
 from bench.execution.scheduling import along, finished
@@ -58,6 +58,7 @@ def run_cell(grid: Grid, cell: Cell, options: Options, helps: float = 0.0) -> Ou
         Stopped: a stop was requested and the work is saved.
     """
     choose_kernels(options.portable)
+    keep_memory()
     store = Store(options.store)
     main = distributed.is_main() and not helps
     with lease(store.root, cell.id) if main else nullcontext(bool(helps)) as ours:

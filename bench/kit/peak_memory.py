@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,8 @@ def reset(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.init()  # before that there are no statistics to reset
         torch.cuda.reset_peak_memory_stats(device)
+    with suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed, but kept
     with suppress(OSError):  # not on this system, or not allowed: the peak is then that of the process
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM (proc(5))
 
