@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
+from bench.execution.environment import keep_memory
+
 Ratios = Iterator[tuple[str, float]]
 
 
@@ -46,6 +48,7 @@ def main(about: str, measure: Callable[[torch.device, bool], Ratios]) -> None:
     parser.add_argument("--tiny", action="store_true", help="the smallest form, which measures nothing: for tests")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_memory()  # as a run does
     torch.manual_seed(0)
     for name, ratio in measure(torch.device(options.device), options.tiny):
         print(f"ratio {name} {ratio:.3f}", flush=True)
