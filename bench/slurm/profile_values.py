@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from bench.api import registry
+from bench.planning.cells import TEACHER
 from bench.store.cell import STAGES
 
 REPORT = "report"  # the last job of a run, which writes the boards
@@ -22,10 +25,17 @@ def _lines(value: Any) -> Any:
     return value.splitlines() if isinstance(value, str) else value
 
 
-def _begins_with_stage(name: str) -> str:
-    if name.partition(":")[0] not in (*STAGES, REPORT):
-        raise ValueError(f"expected a stage ({', '.join(STAGES)}), STAGE:PLUG-IN or report")
-    return name
+def _matching(cells: str) -> str:
+    """Check a stage, ``STAGE:PLUG-IN`` or ``report``: what matches no cell would never be used."""
+    methods = [*registry.METHODS]
+    plugins = {"teacher": [TEACHER], "prepare": methods, "distill": methods, "evaluate": [*registry.EVALUATORS]}
+    plugins["label"] = [*methods, TEACHER, "stored", "static"]
+    known = [REPORT, *STAGES, *(f"{stage}:{name}" for stage, names in plugins.items() for name in names)]
+    if cells not in known:
+        nearest = difflib.get_close_matches(cells, known, n=1)
+        hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
+        raise ValueError(f"expected a stage ({', '.join(STAGES)}), STAGE:PLUG-IN or report{hint}")
+    return cells
 
 
 def _said(text: str) -> str:
@@ -70,7 +80,7 @@ def _gigabytes(value: Any, unit: str = "G") -> Any:
 
 
 MOST = 1_000_000
-Cells = Annotated[str, AfterValidator(_begins_with_stage)]
+Cells = Annotated[str, AfterValidator(_matching)]
 Shell = Annotated[str, AfterValidator(lambda text: _printable(re.sub(r"[\n\t]", " ", text)) and text)]
 ShellLines = Annotated[tuple[Shell, ...], BeforeValidator(_lines)]
 Text = Annotated[str, AfterValidator(_printable)]  # goes into a line of the job script

@@ -108,6 +108,8 @@ def test_slurms_own_words_are_understood(text: str, expected: dict[str, object])
         ('partitoin = "gpu"', "unknown key in profiles/here.toml 'partitoin' (did you mean 'partition'?)"),
         ("[resources.a]\ncpu = 4", "unknown key in profiles/here.toml: [resources.a] 'cpu' (did you mean 'cpus'?)"),
         ("[resources.a]\ncells = ['traecher']", "expected a stage (teacher, prepare, distill, label, evaluate)"),
+        ("[resources.a]\ncells = ['distill:rdedd']", "profiles/here.toml: [resources.a]: cells.0: expected a stage"),
+        ("[resources.a]\ncells = ['distill:rdedd']", "or report (did you mean 'distill:rded'?), not 'distill:rdedd'"),
         *(
             (f'{key} = "a\\nb"', f"profiles/here.toml: {key}: expected no line break")
             for key in ("partition", "account", "qos", "constraint", "gres", "wckey")
