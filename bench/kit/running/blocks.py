@@ -60,8 +60,8 @@ class Blocks:
         """
         if self.helps and not self.independent:
             raise Helped
-        first = int(self.helps * len(self.mine))
-        self.left = dict.fromkeys([*self.mine[first:], *self.mine[:first]])
+        start = int(self.helps * len(self.mine))
+        self.left = dict.fromkeys([*self.mine[start:], *self.mine[:start]])
         self._look()
         if self.independent:
             yield from self._unclaimed()
