@@ -13,7 +13,7 @@ from bench.cli import plan_tables, result_tables, screen
 from bench.cli.options import STORE
 from bench.errors import UserError
 from bench.execution import local
-from bench.execution.environment import Options, code
+from bench.execution.environment import Options, choose_kernels, code
 from bench.execution.scheduling import Schedule, prepare
 from bench.planning import manifest
 from bench.planning.grid import Grid
@@ -85,6 +85,7 @@ def compute(
     from bench.execution.provenance import changed_code, check_data, keep_contents  # imports torch
     from bench.report import publish  # imports pandas
 
+    choose_kernels(not arguments.native_kernels)  # before the data is looked at: --cluster inline computes here, too
     profile = profile or load(arguments.profile).with_limits(processes=arguments.processes)
     store = Store(arguments.store)
     whole, grid = grid, grid if only is None else grid.reduced(only)

@@ -33,11 +33,15 @@ class Run:
 
     def grid(self, method: str, *more: str | Path) -> subprocess.CompletedProcess[str]:
         """``bench run`` of one method, with what all runs here share."""
+        return self.bench(*self.words(method, *more))
+
+    def words(self, method: str, *more: str | Path) -> list[str | Path]:
+        """Its arguments."""
         settings = [part for setting in TEACHER for part in ("--set", setting)]
-        return self.bench(
+        return [
             "run", "--methods", method, "--ipc", "2", "--students", "convnet2-w8", "--protocol",
             self.place / "tiny.toml", "--cluster", "inline", *settings, *more,
-        )  # fmt: skip
+        ]  # fmt: skip
 
     def cell(self, start: str, store: Path | None = None) -> str:
         """The one cell whose id begins so."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,14 @@ import pytest
 from bench.cli import main, reproduce
 from bench.errors import UserError
 from bench.exchange.reproduction import Again, choose, verdict
+from bench.execution.environment import PORTABLE
 from bench.report.results import to_frame
 from bench.report.rows import pool, records
 from bench.store.entries import Entry, write_jsonl
 from tests.cli.conftest import Run
+from tests.conftest import TINY_PROTOCOL, command, environment
+
+CPU = Path("/proc/cpuinfo")
 
 
 def entry(seed: int = 0, **facts: Any) -> Entry:
@@ -121,6 +126,19 @@ def test_a_row_is_run_again_to_the_same_bits(finished: Run) -> None:
     assert done.stdout.splitlines()[-1] == "reproduced to the last bit"
     assert ["evaluate", "2", "0", "2"] in lines  # its students alone, in a store of their own
     assert [path.name for path in (finished.place / "results").glob("*.md")] == ["digits.md"]
+
+
+@pytest.mark.skipif(not CPU.exists() or "avx2" not in CPU.read_text(), reason="portable kernels are those of AVX2")
+def test_an_inline_run_that_goes_on_computes_with_the_same_kernels(tmp_path: Path) -> None:
+    run, settings = Run(tmp_path), ("--labels", "hard", "--no-baselines", "--dataset", "synthetic")
+    (tmp_path / "tiny.toml").write_text(TINY_PROTOCOL)
+    run.grid("random_real", *settings, "--seeds", "0").check_returncode()
+    # this one looks at the data of the cells that are there before it computes, and has not inherited the kernels
+    free = {name: value for name, value in environment().items() if name not in PORTABLE}
+    words = run.words("random_real", *settings, "--seeds", "0,1")
+    subprocess.run(command(words), cwd=tmp_path, env=free, capture_output=True, check=True)
+    facts = [run.record(f"random_real-hard-synthetic-ipc2-convnet2-w8-s{seed}").run.environment for seed in (0, 1)]
+    assert [each["kernels"] for each in facts] == ["portable"] * 2
 
 
 def test_a_number_that_was_another_is_told(finished: Run, tmp_path: Path) -> None:
