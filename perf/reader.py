@@ -3,7 +3,8 @@
 Both read, crop (RandomResizedCrop) and batch in this process, without workers. Files are smooth random images of
 400 x 500 px. `packed` reads squares of 256 px (`bench data --pack 256`) instead. `main_process`: with worker processes,
 this process's share of the seconds that it takes without, which bounds how many workers it can use; for views,
-and for five crops of 112 px (RDED's).
+and for five crops of 112 px (RDED's). `workers_crops`: how many times as fast two of them cut the crops as one, by
+the clock, on a machine that does nothing else.
 
     python perf/reader.py
 
@@ -13,6 +14,8 @@ A ratio is this package's seconds over torchvision's, the median over the rounds
 from __future__ import annotations
 
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +42,18 @@ def jpegs(folder: Path, count: int, height: int = 400, width: int = 500) -> list
     return paths
 
 
+def seconds_of(split: Files, config: AugmentationConfig, turns: int) -> float:
+    """Cut five crops of each image, in a thread that has workers of its own; return the least seconds by the clock."""
+
+    def once() -> float:
+        started = time.perf_counter()
+        split.crops(config, torch.arange(len(split)), 5, torch.device("cpu"))
+        return time.perf_counter() - started
+
+    with ThreadPoolExecutor(1) as thread:
+        return min([thread.submit(once).result() for _ in range(turns + 1)][1:])
+
+
 def measure(device: torch.device, tiny: bool) -> Ratios:
     """Yield ours over torchvision's."""
     size, count = (16, 2) if tiny else (224, 64)
@@ -63,6 +78,10 @@ def measure(device: torch.device, tiny: bool) -> Ratios:
         ):
             variants = {"with": lambda read=read: read(worked), f"main_process_{name}": lambda read=read: read(plain)}
             yield from side_by_side(variants, torch.device("cpu"), 1 if tiny else 5).items()
+        many, turns = (1, 1) if tiny else (8, 3)
+        splits = [Files(paths * many, labels.repeat(many), workers=count) for count in (1, 2)]
+        one, two = (seconds_of(split, squares, turns) for split in splits)
+        yield "workers_crops", one / two
 
 
 if __name__ == "__main__":
