@@ -10,6 +10,7 @@ import pytest
 from bench.execution.scheduling import Schedule, shareable, splittable
 from bench.planning.grid import Grid, Request
 from bench.planning.plan import plan
+from bench.slurm import profile_values
 from bench.slurm.arrays import After, Array, plan_arrays
 from bench.slurm.profile import Profile, Resources
 from bench.store.cell import Cell
@@ -124,7 +125,8 @@ def test_the_profile_may_ask_for_shorter_ones_and_chunks_share_the_throttle() ->
     assert {a.max_parallel for a in arrays_of(many(10))} == {None}
 
 
-def test_resource_classes_are_arrays_of_their_own() -> None:
+def test_resource_classes_are_arrays_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profile_values.registry, "METHODS", {"x": None})  # whose cells these are
     profile = Profile(
         minutes=60,
         resources={
