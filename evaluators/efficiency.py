@@ -152,13 +152,17 @@ def student_seconds(
     student: nn.Module, train: Split, schedule: AugmentationSchedule, protocol: EfficiencyProtocol, task: EvaluationTask
 ) -> list[float]:
     """Seconds of each block of the training loop."""
+    from bench.kit import checkpoint
+
     watch = Stopwatch(protocol, clock(task.device), task.progress)
     # a folder of its own: a measurement is never resumed in the middle
     with tempfile.TemporaryDirectory(dir=task.work) as work, suppress(Enough):
         timed = replace(task, work=Path(work), progress=watch)
-        train_classifier(
-            student, train, schedule, Untested(), protocol.model_copy(update={"test_every": None, "tests": 1}), timed
-        )
+        untested = protocol.model_copy(update={"test_every": None, "tests": 1})
+        try:
+            train_classifier(student, train, schedule, Untested(), untested, timed)
+        finally:
+            checkpoint.flush()  # before the folder goes
     return watch.seconds
 
 

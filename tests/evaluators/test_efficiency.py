@@ -6,6 +6,7 @@ import contextlib
 import json
 import mmap
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from bench.errors import UserError
 from bench.execution.environment import Options
 from bench.execution.local import count_slots
 from bench.kit import peak_memory
+from bench.kit.checkpoint import Checkpoint, flush
 from bench.kit.views import AugmentedBatch
 from bench.planning.grid import Request
 from bench.planning.plan import plan
@@ -110,6 +112,8 @@ def test_hard_labels_and_real_images_can_be_timed(make_task: MakeTask, changes: 
 def test_a_killed_measurement_starts_anew(make_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds of the middle of a loop that went on elsewhere would be of too few blocks."""
     monkeypatch.setattr("bench.kit.checkpoint.Checkpoint.due", lambda self: True)
+    write = Checkpoint._write
+    monkeypatch.setattr(Checkpoint, "_write", lambda *facts: (time.sleep(0.1), write(*facts))[1])  # a slow disk
     rules, steps = timed(), 0
 
     def die(done: int, total: int, **_: float) -> None:
@@ -120,6 +124,7 @@ def test_a_killed_measurement_starts_anew(make_task: MakeTask, tmp_path: Path, m
 
     with pytest.raises(KeyboardInterrupt):
         Efficiency().evaluate(make_task(rules, progress=die))
+    flush()  # nothing is left to be written into a folder that is gone
     judge = Looking()
     Efficiency().evaluate(make_task(rules, labels=judge))
     assert len(judge.counts) == rules.iterations
