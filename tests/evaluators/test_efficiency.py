@@ -112,8 +112,13 @@ def test_hard_labels_and_real_images_can_be_timed(make_task: MakeTask, changes: 
 def test_a_killed_measurement_starts_anew(make_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds of the middle of a loop that went on elsewhere would be of too few blocks."""
     monkeypatch.setattr("bench.kit.checkpoint.Checkpoint.due", lambda self: True)
-    write = Checkpoint._write
-    monkeypatch.setattr(Checkpoint, "_write", lambda *facts: (time.sleep(0.1), write(*facts))[1])  # a slow disk
+    there: list[bool] = []
+
+    def write(self: Checkpoint, *_: Any) -> None:
+        time.sleep(0.1)  # a slow disk
+        there.append(self.folder.is_dir())
+
+    monkeypatch.setattr(Checkpoint, "_write", write)
     rules, steps = timed(), 0
 
     def die(done: int, total: int, **_: float) -> None:
@@ -124,10 +129,11 @@ def test_a_killed_measurement_starts_anew(make_task: MakeTask, tmp_path: Path, m
 
     with pytest.raises(KeyboardInterrupt):
         Efficiency().evaluate(make_task(rules, progress=die))
-    flush()  # nothing is left to be written into a folder that is gone
     judge = Looking()
     Efficiency().evaluate(make_task(rules, labels=judge))
     assert len(judge.counts) == rules.iterations
+    flush()
+    assert there and all(there), "nothing is written while the folder goes, or after"
 
 
 def test_epochs_are_those_that_are_timed() -> None:
