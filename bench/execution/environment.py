@@ -109,7 +109,7 @@ def choose_kernels(portable: bool) -> None:
 
 
 def keep_memory() -> None:
-    """Have this process keep up to 2 GiB of what it frees, where glibc allocates.
+    """Keep up to 2 GiB of what this process frees, where glibc allocates.
 
     Else the kernel clears the pages of each large tensor anew, which takes up to two fifths of a loop's time.
     """
