@@ -39,6 +39,12 @@ class Unusable(UserError):
     """Unusable data or store, which every cell needs, so that the run stops."""
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `` (did you mean …?)`` with the nearest of the valid names, or nothing where none is near."""
+    nearest = difflib.get_close_matches(name, [*known], n=1, cutoff=0.4)
+    return f" (did you mean {nearest[0]!r}?)" if nearest else ""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Make the error for a name that nothing answers to, with the nearest valid choice; a long list is not printed.
 
@@ -48,9 +54,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
         known: the valid names.
     """
     choices = sorted(set(known))
-    nearest = difflib.get_close_matches(name, choices, n=1, cutoff=0.4)
-    hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
     return UserError(
-        f"unknown {kind} {name!r}{hint}; "
+        f"unknown {kind} {name!r}{did_you_mean(name, choices)}; "
         + (f"known: {', '.join(choices)}" if len(choices) <= MOST_NAMED else f"{len(choices):,} are known")
     )

@@ -11,13 +11,11 @@ methods; milliseconds per image can. Nothing is tested, so there is no accuracy,
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count, pairwise
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -156,13 +154,11 @@ def student_seconds(
 
     watch = Stopwatch(protocol, clock(task.device), task.progress)
     # a folder of its own: a measurement is never resumed in the middle
-    with tempfile.TemporaryDirectory(dir=task.work) as work, suppress(Enough):
-        timed = replace(task, work=Path(work), progress=watch)
-        untested = protocol.model_copy(update={"test_every": None, "tests": 1})
-        try:
-            train_classifier(student, train, schedule, Untested(), untested, timed)
-        finally:
-            checkpoint.flush()  # before the folder goes
+    with checkpoint.temporary_folder(task.work) as work, suppress(Enough):
+        timed = replace(task, work=work, progress=watch)
+        train_classifier(
+            student, train, schedule, Untested(), protocol.model_copy(update={"test_every": None, "tests": 1}), timed
+        )
     return watch.seconds
 
 

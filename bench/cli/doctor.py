@@ -29,7 +29,7 @@ ARGUMENTS = f"""
 --no-job  submit nothing: leave the nodes out
 --wait MINUTES = 5  in which each job must start (default: 5)
 """
-DEFAULTS = {"no_preflight": False, "out": None}
+DEFAULTS = {"no_preflight": False, "native_kernels": False, "out": None}
 EXAMPLES = """examples:
   python -m bench doctor
   python -m bench doctor --profile mycluster --store /shared/me/bench

@@ -48,6 +48,9 @@ def preflight(
 ) -> None:
     """Check what the cells to do need, unless ``--no-preflight``; nothing is loaded where there are none.
 
+    The kernels of this process are chosen here: its first computation is a look at files or data, and ``--cluster
+    inline`` goes on in it.
+
     Args:
         arguments: those of :data:`ARGUMENTS`.
         only: the ids of the cells that are wanted, with their ancestors; None: all.
@@ -57,6 +60,7 @@ def preflight(
     """
     from bench.execution.preflight import check  # imports numpy
 
+    choose_kernels(not arguments.native_kernels)
     if arguments.no_preflight:
         return
     cells = (grid if only is None else grid.reduced(only)).cells
@@ -85,7 +89,6 @@ def compute(
     from bench.execution.provenance import changed_code, check_data, keep_contents  # imports torch
     from bench.report import publish  # imports pandas
 
-    choose_kernels(not arguments.native_kernels)  # before the data is looked at: --cluster inline computes here, too
     profile = profile or load(arguments.profile).with_limits(processes=arguments.processes)
     store = Store(arguments.store)
     whole, grid = grid, grid if only is None else grid.reduced(only)

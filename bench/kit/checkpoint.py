@@ -12,9 +12,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,16 @@ def flush() -> None:
     """
     while _pending:
         _pending.pop().result()
+
+
+@contextmanager
+def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
+    """Make a folder for checkpoints, which goes when the last save of this process is on the disk."""
+    with tempfile.TemporaryDirectory(dir=parent) as place:
+        try:
+            yield Path(place)
+        finally:
+            flush()
 
 
 class Checkpoint:

@@ -11,12 +11,15 @@ import torch
 
 
 def reset(device: torch.device) -> None:
-    """Forget the peaks so far, as far as this system lets one: what is in use now is the least of the next ones."""
+    """Give back what was freed but kept, and forget the peaks so far, as far as this system lets one.
+
+    What is in use now is the least of the next ones.
+    """
     if device.type == "cuda":
         torch.cuda.init()  # before that there are no statistics to reset
         torch.cuda.reset_peak_memory_stats(device)
     with suppress(AttributeError, OSError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)  # what was freed, but kept
+        ctypes.CDLL(None).malloc_trim(0)
     with suppress(OSError):  # not on this system, or not allowed: the peak is then that of the process
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM (proc(5))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -149,8 +148,8 @@ def evaluate(
         refusal = copies.refusal or too_many(among, len(made), f"images are test images of {info.name}")
         if refusal and not allow_overlap:
             raise UserError(refusal)
-        with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
-            images_folder, labels_folder, work = (Path(folder, part) for part in ("images", "labels", "work"))
+        with checkpoint.temporary_folder() as folder, torch.random.fork_rng():
+            images_folder, labels_folder, work = (folder / part for part in ("images", "labels", "work"))
             for one in (images_folder, labels_folder, work):
                 one.mkdir()
             image_files.save(made, images_folder, encoding)
@@ -172,7 +171,6 @@ def evaluate(
             for seed in seeds:
                 (own := work / f"seed-{seed}").mkdir()
                 found = registry.evaluator(rules.evaluator)().evaluate(replace(task, seed=seed, work=own))
-                checkpoint.flush()  # before the folder goes
                 rows.append({"seed": seed, **found})
             image_bytes, label_bytes = _bytes(images_folder), _bytes(labels_folder)
     except InvalidResult as error:

@@ -157,6 +157,8 @@ def _parse(values: dict[str, Any], path: Path) -> Profile:
     if not (isinstance(tables, dict) and all(isinstance(one, dict) for one in tables.values())):
         raise UserError(f"{path}: resources: expected tables such as [resources.heavy]")
     resources = {name: read_settings(Resources, one, f"{path}: [resources.{name}]") for name, one in tables.items()}
+    if idle := [name for name, one in resources.items() if not one.cells]:
+        raise UserError(f'{path}: [resources.{idle[0]}] is of no cells; add a line such as cells = ["distill"]')
     listed = [cells for one in resources.values() for cells in one.cells]
     if twice := sorted({cells for cells in listed if listed.count(cells) > 1}):
         raise UserError(f"{path}: {', '.join(twice)} is in more than one resource class; each belongs to one")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from bench.api import registry
+from bench.errors import did_you_mean
 from bench.planning.cells import TEACHER
 from bench.store.cell import STAGES
 
@@ -32,9 +32,8 @@ def _matching(cells: str) -> str:
     plugins["label"] = [*methods, TEACHER, "stored", "static"]
     known = [REPORT, *STAGES, *(f"{stage}:{name}" for stage, names in plugins.items() for name in names)]
     if cells not in known:
-        nearest = difflib.get_close_matches(cells, known, n=1)
-        hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
-        raise ValueError(f"expected a stage ({', '.join(STAGES)}), STAGE:PLUG-IN or report{hint}")
+        stages = f"expected a stage ({', '.join(STAGES)}), STAGE:PLUG-IN or report"
+        raise ValueError(stages + did_you_mean(cells, known))
     return cells
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bench.cli import main, reproduce
 from bench.errors import UserError
 from bench.exchange.reproduction import Again, choose, verdict
 from bench.execution.environment import PORTABLE
+from bench.kit.models import build
 from bench.report.results import to_frame
 from bench.report.rows import pool, records
 from bench.store.entries import Entry, write_jsonl
@@ -139,6 +142,21 @@ def test_an_inline_run_that_goes_on_computes_with_the_same_kernels(tmp_path: Pat
     subprocess.run(command(words), cwd=tmp_path, env=free, capture_output=True, check=True)
     facts = [run.record(f"random_real-hard-synthetic-ipc2-convnet2-w8-s{seed}").run.environment for seed in (0, 1)]
     assert [each["kernels"] for each in facts] == ["portable"] * 2
+
+
+@pytest.mark.skipif(not CPU.exists() or "avx2" not in CPU.read_text(), reason="portable kernels are those of AVX2")
+def test_kernels_are_chosen_before_a_teacher_file_is_looked_at(tmp_path: Path) -> None:
+    torch.save(build("convnet2-w8", 10, 16, (0.5,) * 3, (0.5,) * 3).net.state_dict(), tmp_path / "mine.pth")
+    words = ["run", "--methods", "rded", "--ipc", "1", "--teacher", "convnet2-w8=mine.pth", "--dry-run"]
+    lines = (
+        f"import torch; from bench.cli import main; assert main({words}) == 0",
+        "print(torch.backends.cpu.get_cpu_capability())",
+    )
+    free = {name: value for name, value in environment().items() if name not in PORTABLE}
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], cwd=tmp_path, env=free, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "AVX2"
 
 
 def test_a_number_that_was_another_is_told(finished: Run, tmp_path: Path) -> None:

@@ -107,6 +107,7 @@ def test_slurms_own_words_are_understood(text: str, expected: dict[str, object])
     [
         ('partitoin = "gpu"', "unknown key in profiles/here.toml 'partitoin' (did you mean 'partition'?)"),
         ("[resources.a]\ncpu = 4", "unknown key in profiles/here.toml: [resources.a] 'cpu' (did you mean 'cpus'?)"),
+        ("[resources.a]\ncpus = 4", 'profiles/here.toml: [resources.a] is of no cells; add a line such as cells = ["'),
         ("[resources.a]\ncells = ['traecher']", "expected a stage (teacher, prepare, distill, label, evaluate)"),
         ("[resources.a]\ncells = ['distill:rdedd']", "profiles/here.toml: [resources.a]: cells.0: expected a stage"),
         ("[resources.a]\ncells = ['distill:rdedd']", "or report (did you mean 'distill:rded'?), not 'distill:rdedd'"),
