@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 
 from bench.execution import heartbeat
 from bench.execution.environment import Options
@@ -26,7 +25,6 @@ _POLL_EVERY = 2.0  # seconds between two looks at the store
 _QUERY_EVERY = 15.0  # seconds between two queries to Slurm, whose controller serves everybody
 _GRACE = 60.0  # seconds for a record to appear after its job ended: NFS caches folders that long (acdirmax)
 _LATE = 60.0  # seconds more for accounting to learn of a job that ended, and then of its steps
-_LOG_LINES = 20  # of a task that was killed, kept in its record
 
 
 def follow(schedule: Schedule, options: Options, submission: Submission, watcher: Watcher) -> None:
@@ -108,19 +106,11 @@ def _record_deaths(
     last = journal.last_tasks(store) if dead else {}
     for cell in dead:
         job, task = tasks.get(cell.id, ""), last.get(cell.id)
-        known = job in ends and ends[job].final
-        if job and not known and now - gone_since[cell.id] < _GRACE + _LATE:
+        tail = task.log_tail() if task else ""
+        end = queue.explain(ends.get(job), tail)
+        if job and not (end and end.final) and now - gone_since[cell.id] < _GRACE + _LATE:
             continue
-        why = ends[job].why if job in ends else "it left the queue without a record"
+        why = end.why if end else "it left the queue without a record"
         where = f"; its log is {task.err}" if task else ""
-        tail = _tail(task.err) + _tail(task.out) if task else ""
         record_death(store, cell, f"Slurm task {job}: {why}{where}", tail)
         schedule.settle(cell, "failed")
-
-
-def _tail(log: Path) -> str:
-    try:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    return f"the end of {log.name}:\n" + "".join(f"  {line}\n" for line in lines[-_LOG_LINES:])

@@ -30,6 +30,7 @@ from bench.slurm.queue import PREFIX
 from bench.store.artifacts import Store
 
 _RUN, _JOURNAL = "run.json", "journal.jsonl"
+_LOG_LINES = 20  # of a task that was killed, kept in its record
 
 
 class Run(BaseConfig):
@@ -74,6 +75,15 @@ class SubmittedTask:
     def err(self) -> Path:
         """The log of its standard error: tracebacks, and srun's message when it is killed."""
         return self.folder / f"{self.job}_0_log.err"
+
+    def log_tail(self) -> str:
+        """Return the last lines of its logs, each under its name; empty where there is none."""
+        text = ""
+        for log in (self.err, self.out):
+            with suppress(OSError):
+                lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
+                text += f"the end of {log.name}:\n" + "".join(f"  {line}\n" for line in lines)
+        return text
 
 
 class Journal:

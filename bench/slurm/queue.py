@@ -35,6 +35,8 @@ ENDED = {
     "REVOKED": "revoked by its cluster",
     "TIMEOUT": "it reached its time limit; bench retry --minutes N requests more",
 }
+# of Slurm in the log of a step that it killed, of which accounting knows no peak where the job ended before the step
+_KILLED_FOR_MEMORY = re.compile("slurmstepd.*(exceeded (job )?memory limit|oom[ _-]kill)", re.IGNORECASE)
 _STATES_OF_STEPS = ("OUT_OF_MEMORY", "NODE_FAIL", "TIMEOUT")  # where the job itself may only be FAILED
 # States of a job that holds its nodes: it runs, or is about to leave.
 _RUNNING = ("RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED", "RESIZING")
@@ -128,6 +130,13 @@ def ended(jobs: Iterable[str]) -> dict[str, EndedTask]:
         known = _parse_accounting(output)
         found |= {job: known[job] for job in some if job in known}
     return found
+
+
+def explain(end: EndedTask | None, log: str) -> EndedTask | None:
+    """Return how a task ended by its log too, which says what accounting may not know: that its memory ran out."""
+    if (end is None or end.state == "FAILED") and _KILLED_FOR_MEMORY.search(log):
+        return EndedTask("OUT_OF_MEMORY", f"OUT_OF_MEMORY: {ENDED['OUT_OF_MEMORY']}")
+    return end
 
 
 def _chunks(jobs: Iterable[str]) -> Iterator[list[str]]:

@@ -20,7 +20,7 @@ from bench.execution.heartbeat import STALE_AFTER, CellProgress
 from bench.execution.scheduling import survey
 from bench.planning.grid import Grid
 from bench.slurm.journal import SubmittedTask
-from bench.slurm.queue import EndedTask, QueuedTask, ThrottledSlurm
+from bench.slurm.queue import EndedTask, QueuedTask, ThrottledSlurm, explain
 from bench.store.artifacts import Store
 from bench.store.cell import Cell, Stage
 from bench.store.record import Record
@@ -107,12 +107,12 @@ class Evidence:
             return record
         return record if datetime.fromisoformat(record.run.started) >= task.submitted else None
 
-    def unexplained(self) -> set[str]:
-        """Return the jobs to query accounting for."""
+    def unexplained(self) -> dict[str, SubmittedTask]:
+        """Return the tasks to query accounting for, by their jobs."""
         if self.queued is None:
-            return set()
+            return {}
         return {
-            task.job
+            task.job: task
             for cell_id, task in self.tasks.items()
             if task.job not in self.queued and not self.alive(cell_id) and self.failure(cell_id) is None
         }
@@ -137,7 +137,10 @@ def collect_status(grid: Grid, store: Store, tasks: Mapping[str, SubmittedTask],
         queued=queue.queued() if submitted else {},
         now=time.time(),
     )
-    return infer_states(grid, replace(evidence, ended=queue.ended(evidence.unexplained())))
+    gone = evidence.unexplained()
+    known = queue.ended(gone)
+    ends = {job: end for job, task in gone.items() if (end := explain(known.get(job), task.log_tail()))}
+    return infer_states(grid, replace(evidence, ended=ends))
 
 
 def infer_states(grid: Grid, evidence: Evidence) -> GridStatus:

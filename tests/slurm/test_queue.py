@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench.slurm import queue
-from bench.slurm.queue import ThrottledSlurm
+from bench.slurm.queue import EndedTask, ThrottledSlurm
 
 Asked = list[tuple[str, ...]]
 
@@ -176,3 +176,22 @@ def test_cancelling_nothing_asks_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     assert asked == []
     queue.cancel(["2_1", "1", "1"], "--state=PENDING")
     assert asked == [("scancel", "--state=PENDING", "1", "2_1")]
+
+
+@pytest.mark.parametrize("end", [None, EndedTask("FAILED", "FAILED (exit code 9:0)"), EndedTask("TIMEOUT", "TIMEOUT")])
+@pytest.mark.parametrize(
+    ("log", "memory"),
+    [
+        ("slurmstepd-n1: error: StepId=1.0 exceeded memory limit (447074304 > 157286400), being killed", True),
+        ("slurmstepd: error: Detected 1 oom_kill event in StepId=33.batch. Some of the step tasks have been", True),
+        ("slurmstepd: error: Detected 1 oom-kill event(s) in StepId=1.0 cgroup. Some of your processes may", True),
+        ("torch.OutOfMemoryError: CUDA out of memory", False),
+        ("slurmstepd-n1: error: *** STEP 1.0 ON n1 CANCELLED AT 2026-11-29T07:28:14 ***", False),
+    ],
+)
+def test_a_log_says_what_accounting_does_not_know(end: EndedTask | None, log: str, memory: bool) -> None:
+    found = queue.explain(end, f"first\n  {log}\n")
+    if memory and (end is None or end.state == "FAILED"):
+        assert found is not None and found.state == "OUT_OF_MEMORY" and found.final and "--memory" in found.why
+    else:
+        assert found == end

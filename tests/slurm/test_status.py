@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,7 @@ def test_accounting_is_queried_only_about_what_nothing_else_explains() -> None:
         queued={"1_0": PENDING}, progress={cells[1].id: progress(1), cells[2].id: progress(99)},
         failures={cells[3].id: failed(cells[3])},
     )  # fmt: skip
-    assert found.unexplained() == {"1_2", "1_4"}
+    assert found.unexplained() == {"1_2": tasks[cells[2].id], "1_4": tasks[cells[4].id]}
 
 
 def test_what_is_left_follows_from_the_pace_of_this_stretch() -> None:
@@ -217,6 +218,17 @@ def test_the_store_is_read_and_slurm_is_queried_once(tmp_path: Path) -> None:
     assert [one.state for one in found.cells.values()] == ["running", "queued", "failed", "failed", "todo"]
     assert slurm.asked == ["queue", {"7_2"}]
     assert found.cells[cells[2].id].task == tasks[cells[2].id]
+
+
+def test_a_log_explains_what_accounting_does_not(tmp_path: Path) -> None:
+    cell = made_cell("cell")
+    lost = replace(task("7", cell), folder=tmp_path)
+    lost.err.write_text(
+        "slurmstepd-n1: error: StepId=7.0 exceeded memory limit (447074304 > 157286400), being killed\n"
+    )
+    for ends in ({}, {"7": EndedTask("FAILED", "FAILED (exit code 9:0)")}):
+        found = collect_status(made_grid(cell), Store(tmp_path), {cell.id: lost}, Answers({}, ends))
+        assert state(found, cell)[0] == "failed" and state(found, cell)[1].startswith("OUT_OF_MEMORY: ")
 
 
 def test_the_status_of_ten_thousand_cells_takes_seconds(tmp_path: Path) -> None:
