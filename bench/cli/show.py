@@ -1,4 +1,4 @@
-"""Show the record of one cell in full: its configuration, parents, results, time and failure.
+"""Show a cell: what it is, when and where it ran, its result, bytes, files and parents, or why it failed.
 
 With --images, draw the distilled set that it is or was trained on.
 """
@@ -6,20 +6,25 @@ With --images, draw the distilled set that it is or was trained on.
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
 
 from bench.cli import screen
 from bench.cli.options import STORE, existing_store, read_record
 from bench.errors import UserError
-from bench.format import size
+from bench.format import plural, size
 from bench.store.artifacts import Store
 from bench.store.record import Record
 
 ARGUMENTS = f"""
 CELL  the id of a cell, or its beginning
 --images FILE.png  draw the cell's images into this file
+--json  the whole record, for programs
 {STORE}
 """
 EXAMPLES = """examples:
@@ -27,6 +32,10 @@ EXAMPLES = """examples:
   python -m bench show hello-projector-digits-ipc10       a beginning that only one cell has
   python -m bench show rded-digits-ipc10-s0 --images rded.png   the distilled images, a line per class
 """
+_ROW = ("method", "labels", "ipc", "student", "protocol", "dataset", "seed")
+_WHERE = ("on", "threads", "torch", "commit")
+_MANY = 4  # files, which are counted then, not named
+_MOST = 20  # facts of a kind
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -34,16 +43,18 @@ def execute(arguments: argparse.Namespace) -> int:
     store = existing_store(arguments.store)
     record = read_record(store, arguments.cell)
     out = screen.console()
-    facts = record.model_dump(mode="json")
-    trace, files = facts.pop("traceback"), facts.pop("files")
-    out.print(json.dumps(facts, indent=2), markup=False)
-    if rows := [[name, size(file["bytes"]), file["sha256"][:16]] for name, file in files.items()]:
-        out.print(screen.table(["file", "size", "sha256"], rows[:20], right=["size"]))
-        if len(rows) > 20:
-            out.print(f"… and {len(rows) - 20} more files; {size(record.bytes)} in all")
-        out.print(f"in {store.folder(record.id)}")
-    if trace:
-        out.print(trace, markup=False)
+    if arguments.json:
+        out.print(record.model_dump_json(indent=2), markup=False, soft_wrap=True)
+        return 0
+    page = Table.grid(padding=(0, 2))
+    for head, text in _page(record):
+        page.add_row(Text(head), Text(text, overflow="fold"))
+    out.print(record.id, markup=False)
+    out.print(page)
+    if record.files:
+        out.print(f"in {store.folder(record.id)}", markup=False, soft_wrap=True)
+    if record.traceback:
+        out.print(record.traceback, markup=False)
     if arguments.images is not None:
         from bench.exchange.image_grid import draw
 
@@ -52,6 +63,41 @@ def execute(arguments: argparse.Namespace) -> int:
         place = shlex.join(["--store", str(arguments.store), "--images", f"{record.id}.png"])
         out.print(f"its images as a picture: python -m bench show {record.id} {place}", markup=False)
     return 0
+
+
+def _page(record: Record) -> Iterator[tuple[str, str]]:
+    """Yield the lines of the page: a word, and what there is to say."""
+    cell, run, here, result = record.cell, record.run, record.run.environment, dict(record.result)
+    row = {key: cell.row[key] for key in _ROW if key in cell.row}
+    yield "what", f"{cell.stage}, by {cell.by} (version {cell.version}): {_listed(row or cell.fields)}"
+    started = run.started.replace("T", " ").replace("+00:00", " UTC")
+    yield "state", f"{record.state} in {screen.duration(run.seconds)} from {started}, {size(run.peak_memory)} of memory"
+    if record.error:
+        yield "error", record.error
+    held = {name: result.pop(f"{name}_bytes", None) for name in ("image", "label")}
+    if cell.stage == "label":
+        held["label"] = record.bytes
+    held["public model"] = sum(one.bytes for one in record.public) or None
+    if shown := _listed({key: value for key, value in result.items() if key != "schedule"}):
+        yield "result", shown
+    if counted := [f"{name}s {size(count)}" for name, count in held.items() if isinstance(count, int)]:
+        yield "bytes", ", ".join(counted)
+    if record.files:
+        named = record.files if len(record.files) < _MANY else [plural(len(record.files), "file")]
+        yield "files", ", ".join([*named, size(record.bytes)])
+    yield from cell.parents.items()
+    where = {"on": here.get("accelerator", here.get("cpu")), **here}
+    yield "environment", _listed({key: where[key] for key in _WHERE if key in where})
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    """Write numbers and words by name; lists are left out."""
+    shown = [
+        f"{key} ({_listed(value)})" if isinstance(value, dict)
+        else f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in values.items() if isinstance(value, (dict, int, float, str))
+    ]  # fmt: skip
+    return ", ".join(shown[:_MOST]) + (f" and {len(shown) - _MOST} more" if len(shown) > _MOST else "")
 
 
 def images_of(store: Store, record: Record) -> Path:

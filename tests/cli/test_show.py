@@ -10,6 +10,8 @@ from PIL import Image
 
 from bench.cli import main
 from bench.exchange.image_grid import MOST_CLASSES, MOST_EACH, draw
+from bench.format import size
+from bench.store.record import Record
 from tests.cli.conftest import Run
 
 
@@ -52,6 +54,23 @@ def test_a_picture_is_the_same_bytes_each_time(tmp_path: Path) -> None:
         draw(made, tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == {"set", "a.png", "b.png"}
+
+
+def test_a_page_says_what_where_and_how_much_and_json_all(finished: Run) -> None:
+    record = finished.record("rded-stored-fp16-digits-ipc2-convnet2-w8-s0")
+    said = finished.bench("show", record.id)
+    lines = [line.split(maxsplit=1) for line in said.stdout.splitlines()]
+    page = {line[0]: line[-1].rstrip() for line in lines[1:]}
+    assert said.returncode == 0 and lines[0] == [record.id]
+    assert "labels stored:fp16, ipc 2, student convnet2-w8, protocol tiny, dataset" in page["what"]
+    assert page["state"].startswith("done in ") and f"from {record.run.started[:10]} " in page["state"]
+    assert f"top1 {record.result['top1']:.4g}, " in page["result"] and "curve" not in page["result"]
+    assert page["bytes"] == f"images {size(record.result['image_bytes'])}, labels {size(record.result['label_bytes'])}"
+    assert page["files"].startswith("predictions.safetensors, ")
+    assert (page["images"], page["labels"]) == (record.cell.parents["images"], record.cell.parents["labels"])
+    assert page["environment"].endswith(f"commit {record.run.environment['commit']}")
+    assert page["in"] == str(finished.store.folder(record.id))
+    assert Record.parse(finished.bench("show", record.id, "--json").stdout) == record
 
 
 def test_images_of_a_distilled_set_and_of_what_was_learned_from_it(finished: Run, tmp_path: Path) -> None:
