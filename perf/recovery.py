@@ -36,7 +36,11 @@ SRE2L = {
     "convnet3-w32-16px": ("convnet3-w32", 16, 10, 1, 60),
     "convnet3-w32-16px-10-groups": ("convnet3-w32", 16, 10, 10, 20),
 }
-G_VBSM = {"narrow-16px": (NARROW_POOL, 16, 100, 4, 2), "small-32px-of-10": (SMALL_POOL, 32, 10, 4, 1)}
+G_VBSM = {
+    "narrow-16px": (NARROW_POOL, 16, 100, 4, 2),
+    "small-32px": (SMALL_POOL, 32, 100, 4, 1),  # the authors' batch for CIFAR
+    "small-32px-of-10": (SMALL_POOL, 32, 10, 4, 1),
+}
 ON_CUDA = {"resnet18-224px": ("resnet18", 224, 100, 1, 10)}, {"imagenet-224px": (IMAGENET_POOL, 224, 80, 16, 2)}
 TINY = {"tiny": ("convnet2-w8", 8, 10, 1, 1)}, {"tiny": (("convnet2-w8", "convnet3-w8"), 8, 10, 4, 1)}
 
