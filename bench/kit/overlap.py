@@ -16,7 +16,8 @@ from torch.nn.functional import adaptive_avg_pool2d
 from bench.api import Dataset, Images, Split
 from bench.files import replaced
 from bench.kit.data.contents import BROKEN, HASH
-from bench.kit.data.dataset import MOST_CHECKED, FileDataset, Resident
+from bench.kit.data.dataset import FileDataset, Resident
+from bench.kit.data.decoding import MOST_CHECKED
 
 # Of the test images, or of the synthetic ones. Copies can move a top-1 by their share at most, and one point is what
 # boards of five seeds tell apart; the exact copies within the field's own sets are fewer.

@@ -184,6 +184,18 @@ def test_a_truncated_image_is_named_before_anything_is_computed(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("size", [(32, 32), (90, 70)], ids=["in memory", "lazily"])
+@pytest.mark.parametrize("first", [0, 1], ids=["seen by the plan", "seen when read"])
+def test_all_broken_images_are_told_at_once(tmp_path: Path, size: tuple[int, int], first: int) -> None:
+    write_tree(tmp_path / "pets", ["cat", "dog"], size, ".jpg")
+    broken = [tmp_path / "pets" / "train" / name / f"{first}.jpg" for name in ("cat", "dog")]
+    for path in broken:
+        path.write_bytes(path.read_bytes()[: -40 * first])
+    with pytest.raises(UserError, match=r"^2 of \d+ images cannot be read, e.g. [^\n]+$") as caught:
+        _ = load_own(tmp_path / "pets").train
+    assert all(f"{path}: not a readable image" in str(caught.value) for path in broken)
+
+
 def test_broken_images_are_counted_and_five_are_named(tmp_path: Path) -> None:
     for i in range(9):
         write_image(tmp_path / f"{i}.png", (9, 9), i)

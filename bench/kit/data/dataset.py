@@ -15,7 +15,7 @@ from torch import Tensor
 from bench.api import AugmentationConfig, AugmentedBatch, Dataset, DatasetInfo, Split
 from bench.kit.data import reading
 from bench.kit.data.contents import CheckedPaths, Contents
-from bench.kit.data.decoding import check_all, check_varied, common_side, decode, decode_all
+from bench.kit.data.decoding import MOST_CHECKED, check_all, check_varied, common_side, decode, decode_all
 from bench.kit.data.packing import Squares, kept_views, packed_splits
 from bench.kit.data.reading import AT_ONCE, Cut, Sources, default_workers, read_batches, read_pieces
 from bench.kit.views import resized_crop, stream_of
@@ -25,7 +25,6 @@ Device = torch.device | str
 Replay = Sequence[tuple[int, int]]
 Rows = Callable[[int], slice]
 MOST_RESIDENT = 4 * 2**30  # bytes of uint8; Tiny-ImageNet has 1.4e9
-MOST_CHECKED = 100_000  # files; from here on a broken one is found when it is read
 
 
 @final

@@ -13,9 +13,10 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MOST_NAMED = 5  # broken files in one message
+MOST_CHECKED = 100_000  # files; from here on a broken one is found when it is read
 FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP")  # no other decoder of Pillow's is tried: EPS runs Ghostscript
 MOST_PIXELS = 2**26  # of one image: 192 MiB in RGB; more is taken for a decompression bomb
 FAINTEST = 2  # of 255: an image whose pixels differ by no more shows nothing
@@ -145,7 +147,7 @@ def decode(path: Path) -> Tensor:
 
 
 def decode_all(paths: Sequence[Path], size: int) -> Tensor:
-    """Decode images that are all ``size`` pixels square: uint8 (N, 3, S, S); a UserError names the first broken one."""
+    """Decode images that are all ``size`` pixels square: uint8 (N, 3, S, S); a UserError names those broken."""
     import torch
 
     pixels = torch.empty((len(paths), 3, size, size), dtype=torch.uint8)
@@ -153,7 +155,7 @@ def decode_all(paths: Sequence[Path], size: int) -> Tensor:
     def fill(place: int) -> None:
         pixels[place] = decode(paths[place])
 
-    with ThreadPoolExecutor(processors()) as pool:
+    with counting_broken(paths), ThreadPoolExecutor(processors()) as pool:
         list(pool.map(fill, range(len(paths))))
     return pixels
 
@@ -162,14 +164,25 @@ def common_side(paths: Sequence[Path]) -> int:
     """Return the side in pixels of images that are all squares of one size, else 0."""
     side = 0
     for path in paths:
-        with opened(path) as image:
+        with counting_broken(paths), opened(path) as image:
             side = side or image.width
             if image.size != (side, side):
                 return 0
     return side
 
 
-def check_all(paths: Sequence[Path], contents: str, stamps: Path | None = None) -> None:
+@contextmanager
+def counting_broken(paths: Iterable[Path]) -> Iterator[None]:
+    """Where a broken file stops the block, refuse all that are: as :func:`check_all`."""
+    try:
+        yield
+    except UserError:
+        if len(some := [*islice(paths, MOST_CHECKED)]) < MOST_CHECKED:
+            check_all(some)
+        raise
+
+
+def check_all(paths: Sequence[Path], contents: str = "", stamps: Path | None = None) -> None:
     """Decode every file once, so that a broken one is found before anything is computed.
 
     JPEGs are decoded at an eighth of their size, which reads every byte for a third of the time. A check that
@@ -179,7 +192,7 @@ def check_all(paths: Sequence[Path], contents: str, stamps: Path | None = None) 
         UserError: files cannot be decoded; they are counted, and the first are named.
     """
     stamps = stamps or own_folder("cache")  # None: without a home folder, the check is not remembered
-    stamp = stamps / "checked" / contents if stamps is not None else None
+    stamp = stamps / "checked" / contents if stamps is not None and contents else None
     if stamp is not None and stamp.exists():
         return
     started = time.monotonic()

@@ -18,7 +18,7 @@ from bench.api.catalogue import DatasetPlugin, ImageFiles, Listing
 from bench.errors import UserError
 from bench.kit.data import names
 from bench.kit.data.contents import contents_of
-from bench.kit.data.decoding import opened
+from bench.kit.data.decoding import counting_broken, opened
 from bench.kit.data.listing import list_classes, list_folder
 from bench.kit.data.packing import packed_files, packed_info
 
@@ -125,8 +125,9 @@ def _required(path: Path) -> Path:
 def _image_size(train: Listing) -> int:
     """Return the largest of ``FOLDER_SIZES`` within the median short side of the first image per class."""
     sides = []
+    paths = (train.root / file for files in train.files.values() for file in files)
     for files in train.files.values():
-        with opened(train.root / files[0]) as image:
+        with counting_broken(paths), opened(train.root / files[0]) as image:
             sides.append(min(image.size))
     median = statistics.median_low(sides)
     return max((size for size in FOLDER_SIZES if size <= median), default=FOLDER_SIZES[0])
