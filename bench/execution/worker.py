@@ -147,8 +147,9 @@ def _compute(
         raise
     except Helped:
         log.info("%s  has no blocks left to help with", cell.id)
-        with suppress(OSError):  # the cell may have been done in between, so that its folder is ours
-            store.work(cell.id).rmdir()
+        if store.folder(cell.id).exists():  # it may have been done just before, so that its work folder is ours
+            with suppress(OSError):
+                store.work(cell.id).rmdir()
         return "helped"
     except Exception as error:
         if _is_full_disk(error):

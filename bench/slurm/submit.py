@@ -70,7 +70,8 @@ def submit(
             raise UserError(f"images of {size} px: {warning}")
         here = Journal.create(store, Run(grid=grid.id, options=options, profile=profile.name, **facts))
         name = profile.class_of(REPORT)
-        every = After(all=tuple(range(len(arrays))), jobs=tuple(tasks.values()))
+        needed = tuple(number for number, array in enumerate(arrays) if not array.helps)
+        every = After(all=needed, jobs=tuple(tasks.values()))
         resources = profile.resources_of(name, REPORT).scaled(1)
         last = Array(REPORT, name, resources, packs=((),), after=every)
         jobs: list[list[str]] = []

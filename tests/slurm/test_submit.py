@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,16 @@ def test_a_device_that_is_named_is_requested(device: str, scripts: Path, capsys:
     for script in (distill, evaluate):
         assert ("--gpus-per-node=1" in script) == (device == "cuda")
     assert "--gpus-per-node" not in report, "it computes nothing"
+
+
+def test_the_boards_do_not_wait_for_tasks_that_help(scripts: Path) -> None:
+    Path("plain.toml").write_text('[resources.split]\ncells = ["prepare", "distill"]\ntasks = 2\n')
+    rded = ["run", "--methods", "rded", "--ipc", "1", "--seeds", "0", "--no-baselines", *ON_SLURM, "--detach"]
+    assert main([*rded, "--device", "cpu"]) == 0
+    events = [json.loads(line) for line in next(Path(".bench").glob("slurm/*/journal.jsonl")).read_text().splitlines()]
+    own, helping = ([one["job"] for one in events if one.get("helps") == kind] for kind in (False, True))
+    report = (scripts / f"{own.pop()}.sh").read_text()
+    assert len(helping) == 2 and f"--dependency=afterany:{':'.join(own)}\n" in report
 
 
 def test_large_images_are_not_left_to_cpus(scripts: Path, capsys: pytest.CaptureFixture[str]) -> None:
