@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from bench.api import registry
 from bench.cli import screen
+from bench.format import plural
 from bench.planning.variants import read
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def execute(arguments: argparse.Namespace) -> int:
             out.print(f"{sign} {outcome.title:<46} {outcome.seconds:6.2f} s{reason}", markup=False)
             if outcome.passed is False:
                 out.print(f"    {outcome.reason}", markup=False)
-    out.print(f"{arguments.method}: {'passed' if not failed else f'{failed} tests failed'}", markup=False)
+    out.print(f"{arguments.method}: {plural(failed, 'test') + ' failed' if failed else 'passed'}", markup=False)
     return 1 if failed else 0
 
 

@@ -87,13 +87,6 @@ class MethodConformance(Suite):
         if info.stored:
             assert LabelChoice("stored", info.stored).codec  # raises where there is no such codec
 
-    def test_identity_tells_seeds_apart(self) -> None:
-        """Images that differ by seed have identities that do."""
-        bench, other = self.bench, self.bench.with_seed(1)
-        if bench.image_cell.id == other.image_cell.id:
-            same = torch.equal(bench.images.pixels, other.distill("other-seed").pixels)
-            assert same, "the images' identity is the same for seeds 0 and 1: see Distiller.depends_on"
-
     # -- prepare
 
     def test_prepare_resumes_to_the_same_bits(self) -> None:
@@ -108,6 +101,13 @@ class MethodConformance(Suite):
 
     def test_images_are_valid(self) -> None:
         assert len(self.bench.images) == self.ipc * self.bench.data.info.classes  # checked where they are put together
+
+    def test_identity_tells_seeds_apart(self) -> None:
+        """Images that differ by seed have identities that do."""
+        bench, other = self.bench, self.bench.with_seed(1)
+        if bench.image_cell.id == other.image_cell.id:
+            same = torch.equal(bench.images.pixels, other.distill("other-seed").pixels)
+            assert same, "the images' identity is the same for seeds 0 and 1: see Distiller.depends_on"
 
     def test_images_are_the_same_for_the_same_seed(self) -> None:
         if len(self.bench.images) and self.bench.seconds > _SLOW:
@@ -156,6 +156,7 @@ class MethodConformance(Suite):
     def _needs_labels(self) -> None:
         if self.bench.method.info.labels == "hard":
             raise SkipTest("hard labels")
+        assert self.bench.images  # before a label model that may be made of them
 
     # -- at the end, of all stages
 

@@ -79,7 +79,7 @@ class Outcome:
 
 
 def run(suite: type[Suite], begin: Callable[[str], None] = lambda title: None) -> Iterator[Outcome]:
-    """Run the tests of a suite in their order; what raises has failed.
+    """Run the tests of a suite in their order; what raises has failed, or not run where an earlier one failed so.
 
     Args:
         begin: called with the title of each test before it runs.
@@ -88,11 +88,14 @@ def run(suite: type[Suite], begin: Callable[[str], None] = lambda title: None) -
         UserError: the plug-in cannot be used or refuses the grid point.
     """
     suite.setup_class()
+    told: dict[str, str] = {}  # reason -> the test that failed of it
     try:
         for name in members(suite):
             begin(title := name.removeprefix("test_").replace("_", " "))
             started = time.monotonic()
             passed, reason = _result(getattr(suite(), name))
+            if passed is False and reason and told.setdefault(reason, title) != title:
+                passed, reason = None, f"not run: stopped by what {told[reason]!r} says"
             yield Outcome(title, passed, time.monotonic() - started, reason)
     finally:
         suite.teardown_class()

@@ -52,6 +52,7 @@ class Workbench:
         self.device = torch.device("cpu")
         self.steps: list[tuple[int, int]] = []
         self.seconds = 0.0
+        self.fault: Exception | None = None  # of the images
         self.cells = Cells(data.info)
         self.image_cell = self.cells.images(method, self.point)
         self.methods: dict[str, Distiller] = {}
@@ -78,7 +79,13 @@ class Workbench:
             shutil.rmtree(late := task.work.parents[1] / LATE, ignore_errors=True)
             shutil.copytree(task.work, late / task.work.name)
 
-        made = stages.distill(replace(task, progress=killed_after(None, self.steps, keep)))
+        if self.fault is not None:
+            raise self.fault
+        try:
+            made = stages.distill(replace(task, progress=killed_after(None, self.steps, keep)))
+        except Exception as error:
+            self.fault = error
+            raise
         self.seconds = time.process_time() - started
         return made
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from bench.api import Distiller, GridPoint, ImageBlock, Images, MethodInfo, Task
@@ -33,6 +34,20 @@ class Unseeded(Careless):
 
         labels = torch.arange(task.dataset.classes).repeat_interleave(task.ipc)
         return Images(torch.randint(256, (len(labels), 3, 16, 16), dtype=torch.uint8), labels)
+
+
+class Floats(Careless):
+    """Images before they are quantised, and labels of a teacher, who waits for them."""
+
+    info: ClassVar[MethodInfo] = replace(Careless.info, labels="teacher")
+    made: ClassVar[list[int]] = []
+
+    def distill(self, task: Task) -> Images:
+        import torch
+
+        self.made.append(task.seed)
+        labels = torch.arange(task.dataset.classes).repeat_interleave(task.ipc)
+        return Images(torch.rand(len(labels), 3, 16, 16), labels)
 
 
 class Forgetful(Careless):

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from bench.api import Distiller, registry
+from bench.cli import main
 from bench.conformance import MethodConformance, Outcome, run
 from bench.conformance.runner import members
 from bench.errors import UserError
-from tests.conformance.odd_methods import Careless, Forgetful, Unseeded
+from tests.conformance.odd_methods import Careless, Floats, Forgetful, Unseeded
 
 
 def outcomes(method: str | type[Distiller], **more: Any) -> dict[str, Outcome]:
@@ -48,6 +49,22 @@ def test_what_is_wrong_is_said() -> None:
     assert "task.seed_for" in unseeded["images are the same for the same seed"]
     assert "seeds 0 and 1: see Distiller.depends_on" in unseeded["identity tells seeds apart"]
     assert "killed and run again" in reasons(Forgetful)["images resume to the same bits"]
+
+
+def test_one_fault_is_told_once_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(registry, "method", lambda name: Floats)
+    monkeypatch.setattr(Floats, "made", made := [])
+    assert main(["check", "odd"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    fault = next(index for index, line in enumerate(lines) if line.startswith("✗ images are valid"))
+    assert lines[fault + 1].strip() == (
+        "odd returned float32 pixels, expected uint8; bench.kit.images.quantise makes it of pixels in [0, 1]"
+    )
+    stand_on_it = [line for line in lines if "(not run: stopped by what 'images are valid' says)" in line]
+    assert len(stand_on_it) == 7 and all(line.startswith("– ") for line in stand_on_it)
+    assert lines[-1] == "odd: 1 test failed" and made == [0]
 
 
 def test_a_slow_method_makes_one_set_less_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

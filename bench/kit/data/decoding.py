@@ -173,7 +173,7 @@ def common_side(paths: Sequence[Path]) -> int:
 
 @contextmanager
 def counting_broken(paths: Iterable[Path]) -> Iterator[None]:
-    """Where a broken file stops the block, refuse all that are: as :func:`check_all`."""
+    """Refuse all broken files where one stops the block, as :func:`check_all` does."""
     try:
         yield
     except UserError:
