@@ -332,6 +332,8 @@ def test_what_was_cancelled_is_to_do_again(store: Store, slurm: Slurm, say: Say)
     assert list(last_tasks(store)) == [IMAGES[1].id]
     cells = json.loads(say("status", "--json"))["grids"][0]["cells"]
     assert [cell["state"] for cell in cells[:3]] == ["todo", "queued", "todo"]
+    shown = say("retry", "--failed")
+    assert "nothing failed in " in shown and "; 63 cells not done, with which the same bench run goes on" in shown
 
 
 @pytest.fixture
