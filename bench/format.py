@@ -111,6 +111,16 @@ def size(count: int | None) -> str:
     return f"{value:,.{decimals}f} {unit}"
 
 
+def duration(seconds: float) -> str:
+    """75 → ``1 min 15 s``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days = f"{hours // 24} d {hours % 24} h" if hours >= 48 else ""
+    return days or (f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s")
+
+
 def round_size(count: int) -> str:
     """Round number of bytes: ``10 KiB``, not ``10.0 KiB``."""
     return size(count).replace(".0 ", " ")

@@ -144,7 +144,7 @@ def _launch(
         if cluster == "inline" and processes > 1:
             raise UserError(f"--processes {processes}: --cluster inline computes in this process; use --cluster local")
         jobs = local.count_slots(schedule.grid, options, arguments.jobs, processes)
-        with screen.LiveRun(store, out) as live:
+        with screen.LiveRun(store, out, 1 if cluster == "inline" else jobs) as live:
             if cluster == "local":
                 local.run(schedule, options, jobs, live, processes)
             else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from bench.cli import screen
+from bench.format import accuracy, duration, plural
 from bench.planning.variants import split
 from bench.store.cell import STAGES
 
@@ -30,7 +31,7 @@ def show_durations(out: Console, schedule: Schedule, store: Store, wall: float) 
             out.print("nothing to do: every cell was done before")
         return
     seconds: dict[str, list[float]] = {}
-    records = [store.record(cell_id) for cell_id in schedule.computed]
+    records = [store.record(cell.id) for cell in schedule.computed]
     for record in sorted(filter(None, records), key=lambda record: STAGES.index(record.cell.stage)):
         seconds.setdefault(record.cell.stage, []).append(record.run.seconds)
     rows = [[stage, str(len(own)), f"{sum(own):.1f}", f"{max(own):.1f}"] for stage, own in seconds.items()]
@@ -38,12 +39,11 @@ def show_durations(out: Console, schedule: Schedule, store: Store, wall: float) 
     numbers = ("cells", "seconds", "longest")
     out.print("\nwhere the time went (seconds of the cells, which run in parallel with --jobs):")
     out.print(screen.table(["stage", *numbers], rows, right=numbers))
-    out.print(f"{screen.duration(wall)} in all")
+    out.print(f"{duration(wall)} in all")
 
 
 def show_results(out: Console, board: Board, cells: set[str]) -> None:
     """Show the rows of a grid that are measured, best mean first."""
-    from bench.format import accuracy, plural
     from bench.report.columns import label_bytes
     from bench.report.rows import pool, records
 

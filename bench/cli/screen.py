@@ -21,6 +21,8 @@ from bench.errors import printable
 from bench.execution import heartbeat
 from bench.execution.heartbeat import CellProgress
 from bench.execution.scheduling import Schedule
+from bench.format import duration
+from bench.planning.cost_estimate import LikeCells
 from bench.store.artifacts import Store
 from bench.store.cell import STAGES
 
@@ -97,16 +99,6 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence
     for row in rows:
         made.add_row(*row)
     return made
-
-
-def duration(seconds: float) -> str:
-    """75 → ``1 min 15 s``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days = f"{hours // 24} d {hours % 24} h" if hours >= 48 else ""
-    return days or (f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s")
 
 
 def stage_table(counts: Counts, states: Sequence[str], width: int) -> Table:
@@ -213,12 +205,14 @@ class LiveRun(LiveDisplay):
     """The display of a run.
 
     Args:
+        jobs: maximum parallel cells; None: not known, and neither is the time left.
         ctrl_c: the effect of Ctrl-C.
     """
 
-    def __init__(self, store: Store, out: Console, ctrl_c: str = "stops, and nothing is lost"):
+    def __init__(self, store: Store, out: Console, jobs: int | None = None, ctrl_c: str = "stops, and nothing is lost"):
         super().__init__(out)
-        self.store, self.ctrl_c = store, ctrl_c
+        self.store, self.jobs, self.ctrl_c = store, jobs, ctrl_c
+        self.like, self.learnt = LikeCells(store if jobs else None), 0
 
     def update(self, schedule: Schedule) -> None:
         """Show the state of a run; heartbeats are read of the cells shown alone."""
@@ -228,11 +222,21 @@ class LiveRun(LiveDisplay):
         ids = [cell.id for cell in schedule.grid.cells if schedule.state[cell.id] == "running"]
         shown = [Running(cell_id, heartbeat.read(self.store, cell_id)) for cell_id in ids[:MOST_RUNNING]]
         more, elapsed = len(ids) - len(shown), duration(time.monotonic() - self.started)
+        left = self._left(schedule, shown)
         stages = stage_table(counts, ("done", "running", "failed", "blocked", "todo"), self.out.width)
         cells = [running_table(shown, self.out.width, more)] if shown else []
         now = [f"{one.cell} {one.progress.fraction:.0%}" if one.progress else one.cell for one in shown]
         now += [f"and {more} more"] if more else []
         self.show(
-            Group(stages, *cells, f"{elapsed} so far; Ctrl-C {self.ctrl_c}"),
-            f"{elapsed:>12}  {summary(counts)}  now: {'; '.join(now) or 'nothing'}",
+            Group(stages, *cells, f"{elapsed} so far{left and f', {left}'}; Ctrl-C {self.ctrl_c}"),
+            f"{elapsed:>12}  {summary(counts)}{left and f'  {left}'}  now: {'; '.join(now) or 'nothing'}",
         )
+
+    def _left(self, schedule: Schedule, shown: Sequence[Running]) -> str:
+        """Say how long the rest takes, by cells like it and the pace of those that run; empty: nothing is known."""
+        if self.jobs is None:
+            return ""
+        self.like.learn(schedule.computed[self.learnt :])
+        self.learnt = len(schedule.computed)
+        rest = (cell for cell in schedule.grid.cells if schedule.state[cell.id] in ("todo", "running"))
+        return self.like.left(rest, {one.cell: one.progress.seconds_left for one in shown if one.progress}, self.jobs)

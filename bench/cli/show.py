@@ -17,7 +17,7 @@ from rich.text import Text
 from bench.cli import screen
 from bench.cli.options import STORE, existing_store, read_record
 from bench.errors import UserError
-from bench.format import plural, size
+from bench.format import duration, plural, size
 from bench.store.artifacts import Store
 from bench.store.record import Record
 
@@ -71,7 +71,7 @@ def _page(record: Record) -> Iterator[tuple[str, str]]:
     row = {key: cell.row[key] for key in _ROW if key in cell.row}
     yield "what", f"{cell.stage}, by {cell.by} (version {cell.version}): {_listed(row or cell.fields)}"
     started = run.started.replace("T", " ").replace("+00:00", " UTC")
-    yield "state", f"{record.state} in {screen.duration(run.seconds)} from {started}, {size(run.peak_memory)} of memory"
+    yield "state", f"{record.state} in {duration(run.seconds)} from {started}, {size(run.peak_memory)} of memory"
     if record.error:
         yield "error", record.error
     held = {name: result.pop(f"{name}_bytes", None) for name in ("image", "label")}

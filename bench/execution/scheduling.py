@@ -85,7 +85,7 @@ class Schedule:
         self.grid, self.state = grid, States(grid, state)
         self.remade = remade  # one line per damaged artifact that is made again
         self.made = made  # of the cells that were done before
-        self.computed: list[str] = []  # in this run, by this process
+        self.computed: list[Cell] = []  # in this run, by this process
 
     def ready(self) -> list[Cell]:
         """Return the cells that may start now: to do, with every parent done."""
@@ -105,7 +105,7 @@ class Schedule:
         states: dict[str, State] = {"done": "done", "already": "done", "failed": "failed"}
         self.state[cell.id] = states.get(outcome, "todo")
         if outcome == "done":
-            self.computed.append(cell.id)
+            self.computed.append(cell)
         elif outcome == "failed":
             self._block(cell)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -17,6 +18,7 @@ from typing import NamedTuple
 from bench.api import MethodCost, TeacherSpec, registry
 from bench.api.architectures import STEP, network_hours
 from bench.api.stored.codec import LabelCodec
+from bench.format import duration
 from bench.planning.cells import method_of, point_of
 from bench.planning.grid import Grid
 from bench.planning.protocols import OFFICIAL, read_settings
@@ -89,26 +91,43 @@ class LikeCells:
         self.ids: dict[str, list[str]] = defaultdict(list)
         for cell_id in sorted(store.ids("cells")) if store is not None else ():
             self.ids[_SEED.sub("", cell_id.rpartition("-")[0])].append(cell_id)
+        self.keys: dict[str, str] = {}  # by cell
         self.known: dict[str, float | None] = {}
 
     def seconds(self, cell: Cell) -> float | None:
         """Return the mean over the first five cells like this one; None: none is finished."""
-        if (key := _key(cell)) not in self.known:
+        if (key := self.key(cell)) not in self.known:
             took = [*islice(self._took(key, self.ids.get(_SEED.sub("", cell.prefix), ())), 5)]
             self.known[key] = mean(took) if took else None
         return self.known[key]
+
+    def learn(self, cells: Iterable[Cell]) -> None:
+        """Count cells that have finished since."""
+        for cell in cells:
+            self.ids[_SEED.sub("", cell.prefix)].append(cell.id)
+            self.known.pop(self.key(cell), None)
+
+    def left(self, cells: Iterable[Cell], paces: Mapping[str, float | None], jobs: int) -> str:
+        """Say how long cells take, at most ``jobs`` in parallel; ``paces``: seconds left of those that run."""
+        found = [self.seconds(cell) if (pace := paces.get(cell.id)) is None else pace for cell in cells]
+        known = [seconds for seconds in found if seconds is not None]
+        about, whole = ("at least", math.floor) if None in found else ("about", math.ceil)
+        minutes = whole(max(sum(known) / jobs, *known, 0) / 60)
+        return f"{about} {duration(60 * minutes).removesuffix(' 00 s')} left" if minutes else ""
+
+    def key(self, cell: Cell) -> str:
+        """Return what a cell has in common with those like it, worked out once."""
+        if (key := self.keys.get(cell.id)) is None:
+            facts = canonical([cell.stage, cell.by, _SEED.sub("", cell.prefix), cell.fields])
+            key = self.keys[cell.id] = re.sub(r'"seed":\d+,?', "", facts)
+        return key
 
     def _took(self, key: str, ids: Iterable[str]) -> Iterator[float]:
         for cell_id in ids:
             with suppress(Damaged):
                 record = self.store.record(cell_id) if self.store else None
-                if record is not None and _key(record.cell) == key:
+                if record is not None and self.key(record.cell) == key:
                     yield record.run.seconds
-
-
-def _key(cell: Cell) -> str:
-    facts = canonical([cell.stage, cell.by, _SEED.sub("", cell.prefix), cell.fields])
-    return re.sub(r'"seed":\d+,?', "", facts)
 
 
 class StatedHours:

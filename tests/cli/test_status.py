@@ -100,8 +100,8 @@ def fail(store: Store, cell: Cell, error: str = "ValueError: no images today") -
     store.fail(Record(id=cell.id, cell=cell, state="failed", run=facts, error=error, traceback="Traceback: deep\n"))
 
 
-def finish(store: Store, cell: Cell) -> None:
-    facts = RunFacts(started="2026-01-01T00:00:00+00:00", seconds=1.0, peak_memory=1, environment={})
+def finish(store: Store, cell: Cell, seconds: float = 1.0) -> None:
+    facts = RunFacts(started="2026-01-01T00:00:00+00:00", seconds=seconds, peak_memory=1, environment={})
     with store.draft(cell.id) as draft:
         store.commit(draft, Record(id=cell.id, cell=cell, state="done", run=facts))
 
@@ -260,6 +260,46 @@ def test_a_terminal_shows_a_line_with_the_time_left_per_running_cell(store: Stor
     assert [IMAGES[0].id, "━━╸", "25%", "2", "min", "30", "s", "left"] in lines
     assert [IMAGES[1].id, "0%"] in lines
     assert any("distill" in line and line[-2:] == ["2", "1"] for line in lines), "running, to do"
+
+
+def test_the_time_left_of_a_run_follows_from_cells_like_its_own(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.execution.scheduling import Schedule
+
+    seeds = [made(f"images-{label}-s{seed}", "distill") for label in "ab" for seed in range(4)]
+    for cell in seeds:  # alike are cells whose fields and prefixes differ in seeds alone
+        cell.fields.update(name=cell.prefix[:8], seed=int(cell.prefix[-1]))
+    grid = the_grid().model_copy(update={"cells": tuple(seeds)})
+    schedule = Schedule(grid, dict.fromkeys((cell.id for cell in seeds), "todo"))
+    monkeypatch.setattr(screen, "LINE_EVERY", 0.0)
+    out = screen.console()
+    live = screen.LiveRun(store, out, jobs=2)
+
+    def line(seconds: float, *done: Cell, display: screen.LiveRun = live) -> str:
+        for cell in done:
+            finish(store, cell, seconds)
+            schedule.settle(cell, "done")
+        with out.capture() as told:
+            display.update(schedule)
+        return told.get().partition("  now: ")[0].partition("/8")[2]
+
+    assert line(0) == "", "nothing like it has run"
+    assert line(600, seeds[0]) == "  at least 15 min left", (
+        "3 x 10 min, two in parallel; of the others nothing is known"
+    )
+    assert line(3600, seeds[4]) == "  about 1 h 45 min left"
+    assert line(0, display=screen.LiveRun(store, out)) == "", "how many run in parallel is not known"
+    schedule.state[seeds[5].id] = "running"
+    now = time.time()
+    facts = {"done": 25, "total": 100, "pid": 7, "host": "n1", "time": now, "started": now - 3590, "first": 0}
+    heartbeat.write(store, seeds[5].id, facts)
+    assert line(0) == "  about 3 h 00 min left", "a cell at its own pace, longer than all others on the other job"
+    terminal = screen.Console(file=io.StringIO(), force_terminal=True, color_system=None, width=100, height=40)
+    with screen.LiveRun(store, terminal, jobs=1) as live:
+        live.update(schedule)
+    assert isinstance(terminal.file, io.StringIO)
+    assert " s so far, about 5 h 30 min left; Ctrl-C stops" in terminal.file.getvalue()
+    assert live.like.left([IMAGES[0], seeds[5]], {seeds[5].id: 59.0}, 1) == "", "at least 0 min"
+    assert live.like.left([seeds[5]], {seeds[5].id: 59.0}, 1) == "about 1 min left"
 
 
 def test_logs_of_a_task_and_of_none(store: Store, slurm: Slurm, say: Say) -> None:
