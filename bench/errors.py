@@ -56,5 +56,5 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     choices = sorted(set(known))
     return UserError(
         f"unknown {kind} {name!r}{did_you_mean(name, choices)}; "
-        + (f"known: {', '.join(choices)}" if len(choices) <= MOST_NAMED else f"{len(choices):,} are known")
+        + (f"known: {', '.join(choices) or 'none'}" if len(choices) <= MOST_NAMED else f"{len(choices):,} are known")
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self, TypeVar, Union
+from typing import Annotated, Any, Literal, Self, TypeVar, Union
 
 from pydantic import Field, model_validator
 
@@ -12,7 +12,9 @@ from bench.api.augmentation import AugmentationConfig, AugmentationSchedule
 from bench.api.seeds import seed_for
 
 T = TypeVar("T")
-ByIpc = Union[T, dict[int, T]]  # noqa: UP007 — one of a type variable: one value, or a value from each IPC on: {1 = 300, 10 = 100}
+ByIpc = Union[T, Annotated[dict[int, T], Field(min_length=1)]]  # noqa: UP007 — one of a type variable: one value, or a value from each IPC on: {1 = 300, 10 = 100}
+Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0)]
 Rate = Literal["cosine", "half_cosine", "half_linear", "late_steps", "constant"]  # see bench.kit.optim.lr_factor
 
 TEST_SHARE = 0.1  # of the cost of training that tests may add, where a protocol names no epochs
@@ -29,8 +31,8 @@ def by_ipc(value: T | Mapping[int, T], ipc: int | None) -> T:
 class FullData(BaseConfig):
     """Training of the same student on the whole training set, for the reference row."""
 
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
+    epochs: Positive
+    batch_size: Positive
 
 
 class StudentProtocol(Protocol):
@@ -39,37 +41,39 @@ class StudentProtocol(Protocol):
     Keys of ``…_by_student`` are students, or DATASET/STUDENT for one data set alone.
     """
 
-    epochs: ByIpc[int]
-    batch_size: ByIpc[int]  # at most the number of images
-    batch_size_by_student: dict[str, ByIpc[int]] = Field(default_factory=dict)
+    epochs: ByIpc[Positive]
+    batch_size: ByIpc[Positive]  # at most the number of images
+    batch_size_by_student: dict[str, ByIpc[Positive]] = Field(default_factory=dict)
     # parts of a batch that pass the student one after another, BatchNorm over each, for one step of the optimizer
-    micro_batches: int = Field(1, ge=1)
-    micro_batches_by_student: dict[str, int] = Field(default_factory=dict)
+    micro_batches: Positive = 1
+    micro_batches_by_student: dict[str, Positive] = Field(default_factory=dict)
     full_data: FullData
-    soft_epochs: int | None = Field(None, ge=1)  # of the epochs; the others, in between, learn hard labels (HALD)
+    soft_epochs: Positive | None = None  # of the epochs; the others, in between, learn hard labels (HALD)
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    lr: ByIpc[float] = 1e-3
-    lr_by_student: dict[str, ByIpc[float]] = Field(default_factory=dict)
-    weight_decay: float = 0.01
+    lr: ByIpc[NonNegative] = 1e-3
+    lr_by_student: dict[str, ByIpc[NonNegative]] = Field(default_factory=dict)
+    weight_decay: NonNegative = 0.01
     decay_all: bool = False  # biases and norms too
-    momentum: float = 0.9  # of SGD
+    momentum: float = Field(0.9, ge=0, le=1)  # of SGD
     schedule: ByIpc[Rate] = "cosine"
     warmup: int = Field(0, ge=0)  # epochs in which the learning rate rises linearly, from a hundredth (torchvision)
 
     crop: Literal["rrc", "shift", "none"] = "rrc"
-    min_scale: float = 0.08
+    min_scale: float = Field(0.08, gt=0, le=1)
     flip: bool = True  # unless the data set forbids it
-    shuffle: int = 1  # ShufflePatches factor
+    shuffle: Positive = 1  # ShufflePatches factor
     mix: Literal["none", "cutmix", "mixup"] = "cutmix"
-    alpha: float = 1.0
+    alpha: float = Field(1.0, gt=0)
 
-    ema: float | None = None  # decay of an average of the weights, which is then tested instead (EDC: 0.99)
+    ema: float | None = Field(
+        None, ge=0, le=1
+    )  # decay of an average of the weights, which is then tested instead (EDC: 0.99)
     amp: bool = True  # bfloat16 autocast of the student, on accelerators only
     test_view: Literal["crop", "whole"] = "crop"  # resized above the image size from 64 px on and cropped, or as it is
-    test_every: int | None = Field(None, ge=1)  # epochs between two tests; None: as often as TEST_SHARE allows
-    test_from: int = Field(1, ge=1)  # the first tested epoch, where test_every is given
-    tests: int = Field(10, ge=1)  # at most so many, where it is not
+    test_every: Positive | None = None  # epochs between two tests; None: as often as TEST_SHARE allows
+    test_from: Positive = 1  # the first tested epoch, where test_every is given
+    tests: Positive = 10  # at most so many, where it is not
 
     def for_student(self, dataset: str, student: str) -> Self:
         changes: dict[str, Any] = {}
@@ -137,14 +141,16 @@ class ClassificationProtocol(StudentProtocol):
     temperature: float = Field(20.0, gt=0)  # of the labels, and of the student unless it has its own
     temperature_schedule: Literal["constant", "step", "cosine"] = "constant"  # from temperature to temperature_min
     temperature_min: float = Field(0.0, ge=0)
-    temperature_steps: int = Field(10, ge=1)  # of "step": in equal parts of the epochs
+    temperature_steps: Positive = 10  # of "step": in equal parts of the epochs
     temperature_decay: float = Field(0.7, gt=0, le=1)  # of "step": the factor of each
-    student_temperature: float | Literal["same", "calibrated"] = "same"  # calibrated after each epoch (LPQLD)
+    student_temperature: Annotated[float, Field(gt=0)] | Literal["same", "calibrated"] = (
+        "same"  # calibrated after each epoch (LPQLD)
+    )
     squared_temperature: bool = False  # kl times T²: SRe2L on Tiny-ImageNet has it, SRe2L and RDED on ImageNet don't
-    ce_weight: float = 0.0  # of the cross entropy to the base image's own label, added to mse (G_VBSM, EDC)
-    refinement: float = 0.0  # of the base image's smoothed hard label, added to the labels of cosine (GIFT)
+    ce_weight: NonNegative = 0.0  # of the cross entropy to the base image's own label, added to mse (G_VBSM, EDC)
+    refinement: NonNegative = 0.0  # of the base image's smoothed hard label, added to the labels of cosine (GIFT)
     label_smoothing: float = Field(0.0, ge=0, le=1)  # of hard labels
-    bn_momentum: float | None = None  # None: the architecture's own
+    bn_momentum: float | None = Field(None, ge=0, le=1)  # None: the architecture's own
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -133,18 +133,20 @@ class TeacherSpec(BaseConfig):
     """
 
     arch: str = "resnet18"
-    image_size: int = 224
-    epochs: int = 90
-    batch_size: int = 256
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
+    image_size: int = Field(224, ge=1)
+    epochs: int = Field(90, ge=1)
+    batch_size: int = Field(256, ge=1)
+    lr: float = Field(0.1, ge=0)
+    momentum: float = Field(0.9, ge=0, le=1)
+    weight_decay: float = Field(1e-4, ge=0)
     schedule: Literal["step", "cosine", "constant"] = "step"  # step: a tenth after each third of the epochs
     nesterov: bool = False
-    augment: str = "rrc-flip"  # "rrc-flip", "rrc", "shift" (pad and crop), "shift-flip" or "none"
-    min_scale: float = 0.08  # smallest area of a random resized crop
-    checkpoints: int = 9  # kept of the trajectory, and of its first half and last third; the last epoch among them
-    seed: int = 0
+    augment: Literal["rrc-flip", "rrc", "shift-flip", "shift", "none-flip", "none"] = "rrc-flip"  # shift: pad and crop
+    min_scale: float = Field(0.08, gt=0, le=1)  # smallest area of a random resized crop
+    checkpoints: int = Field(
+        9, ge=1
+    )  # kept of the trajectory, and of its first half and last third; the last epoch among them
+    seed: int = Field(0, ge=0, lt=2**32)
     mean: tuple[float, float, float] | None = None  # of its input, with std; None: the data set's
     std: tuple[float, float, float] | None = None
     files: Annotated[tuple[str, ...], affects()] = ()  # checkpoints from elsewhere, one per epoch: nothing is trained

@@ -28,13 +28,13 @@ def first_problem(error: ValidationError) -> str:
 
 
 class BaseConfig(BaseModel):
-    """Base of every configuration and of what is kept as JSON: frozen, and an unknown key is an error.
+    """Base of every configuration and of what is kept as JSON: frozen, finite, and an unknown key is an error.
 
     A cell's identity holds only the fields that differ from their defaults, so adding a field with a default
     leaves every existing result where it is.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     unmarked: ClassVar[Artifact] = "images"  # what fields without a marker affect
 
     def non_default_fields(self) -> dict[str, Any]:

@@ -112,5 +112,5 @@ def _check_numbers(request: Request, dataset: DatasetInfo) -> None:
             "is the largest IPC"
         )
     for flag, seeds in (("seeds", request.seeds), ("student-seeds", request.student_seeds)):
-        if (seed := min(seeds, default=0)) < 0:
-            raise UserError(f"--{flag} {seed}: seeds are whole numbers from 0 on")
+        if wrong := [seed for seed in seeds if not 0 <= seed < 2**32]:  # NumPy takes no larger ones
+            raise UserError(f"--{flag} {wrong[0]}: seeds are whole numbers from 0 to 4,294,967,295")

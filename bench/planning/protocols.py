@@ -35,7 +35,7 @@ def read_settings(model: type[S], values: dict[str, Any], where: str) -> S:
         return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        place = ".".join(part for part in map(str, first["loc"]) if not part.startswith("constrained-"))
         if first["type"] == "extra_forbidden":
             raise unknown(f"key in {where}", place, _keys(model, first["loc"][:-1])) from None
         if first["type"] == "missing":

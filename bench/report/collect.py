@@ -101,9 +101,9 @@ def _protocol_facts(cell: Cell, dataset: DatasetInfo) -> dict[str, Any]:
     evaluator = registry.evaluator(cell.by)()
     try:
         protocol = evaluator.Config.model_validate(cell.fields["protocol"])
+        plan = evaluator.schedule(protocol, dataset, ipc=1, seed=0).plan
     except ValidationError:  # of a release whose protocols had other fields
         return {"metric": evaluator.metric}
-    plan = evaluator.schedule(protocol, dataset, ipc=1, seed=0).plan
     named = {*Protocol.model_fields, *AugmentationConfig.model_fields}
     return {
         "metric": evaluator.metric,

@@ -27,7 +27,7 @@ LONGEST_LINE = 1 << 20  # characters; an entry has a few thousand
 SHOWN = 60  # characters of a line that can't be read
 
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -56,12 +56,12 @@ class Entry(BaseConfig):
     labels: str  # what the student learned from: "projector", "teacher", "hard", ...
     asked: str = ""  # the choice of --labels behind it; empty: it is a baseline of the run
     via: str = ""  # the name in --methods behind it; empty: not known
-    ipc: Annotated[int, Field(ge=1)] | None  # None: the whole training set
+    ipc: Annotated[Count, Field(ge=1)] | None  # None: the whole training set
     student: str
     protocol: str
-    protocol_version: int
-    seed: int  # of the distilled set
-    student_seed: int | None = None  # None: the same
+    protocol_version: Count
+    seed: Count  # of the distilled set
+    student_seed: Count | None = None  # None: the same
     state: Literal["done", "failed", "missing"]
     reason: str | None = None  # of a failure
     metric: str = "top-1"  # what its evaluator measures; "cost" has no accuracy
@@ -78,8 +78,8 @@ class Entry(BaseConfig):
     environment: dict[str, str] = Field(default_factory=dict)
     curve: tuple[tuple[int, Fraction], ...] = ()  # (epoch, top-1) where it was tested
     steps: tuple[tuple[int, Fraction], ...] = ()  # class-incremental: (classes seen, top-1 on these)
-    epochs: int | None = None
-    images: int | None = None  # that the student learned from
+    epochs: Count | None = None
+    images: Count | None = None  # that the student learned from
     parents: dict[str, str] = Field(default_factory=dict)  # role ("images", "labels") -> cell
     peak_memory: Count | None = None  # bytes of the student: resident on the CPU, allocated on an accelerator
     recipe: str = ""  # digest of the protocol without its name and its augmentation

@@ -108,7 +108,7 @@ BAD = {
     '{"cell":"' + "x" * (1 << 20) + '"}': "characters; at most",
     **{json.dumps(json.loads(entry().line) | wrong): next(iter(wrong)) for wrong in (
         {"top1": 1.5}, {"top1": -0.1}, {"label_bytes": -1}, {"image_bytes": -7}, {"seconds": {"evaluate": -1}},
-        {"curve": [[1, 2.0]]}, {"ipc": 0}, {"state": "gone"})},
+        {"curve": [[1, 2.0]]}, {"ipc": 0}, {"seed": 10**20}, {"image_bytes": 2**63}, {"state": "gone"})},
     entry().line.replace('"top1":0.9', '"top1":NaN'): "top1",
     entry().line.replace('"top1":0.9', '"top1":1e999'): "top1",
 }  # fmt: skip
