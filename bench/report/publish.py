@@ -74,7 +74,7 @@ def merge(old: Board, new: Board, replace_all: bool = False) -> tuple[Board, Cha
     """Merge new records into those of a board.
 
     A new record stands for an old one of the same cell, or of the same seed of the same row, and for a line that could
-    not be read; what is not done never stands for what is.
+    not be read; what is not done never stands for what is, nor what lost the records of its parents for what has them.
 
     Args:
         replace_all: drop the old records instead.
@@ -91,13 +91,21 @@ def merge(old: Board, new: Board, replace_all: bool = False) -> tuple[Board, Cha
     for entry in in_order(new.entries):
         key = cells.get(entry.cell, _seed_of_row(entry))
         before = kept.get(key)
-        if before is not None and (before.line == entry.line or (before.state == "done" != entry.state)):
+        if before is not None and (before.line == entry.line or _knows_less(entry, before)):
             continue
         fresh = before is None and entry.cell not in damaged
         added, changed = added + fresh, changed + (not fresh)
         kept[key] = entry
-    merged = replace(old, entries=list(kept.values()), left_out=left_out, files={**old.files, **new.files})
+    readable = {one: file for one, file in new.files.items() if one not in old.files or predictions.load(file, [one])}
+    merged = replace(old, entries=list(kept.values()), left_out=left_out, files={**old.files, **readable})
     return merged, Change(added, changed, len(kept) - added - changed, 0)
+
+
+def _knows_less(entry: Entry, before: Entry) -> bool:
+    if before.state != "done" or entry.state != "done":
+        return before.state == "done"
+    same = (entry.cell, entry.top1) == (before.cell, before.top1)
+    return same and entry.plugin_digests.items() < before.plugin_digests.items()
 
 
 def _seed_of_row(entry: Entry) -> tuple[Any, ...]:

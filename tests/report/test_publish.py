@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench.cli import main
@@ -15,6 +17,7 @@ from bench.planning import manifest
 from bench.report.publish import Change, check, merge, texts, update, write
 from bench.report.results import Board, present
 from bench.store.entries import Entry, read_jsonl
+from bench.store.predictions import FILE, save
 from tests.report.board_data import entry, grid, three
 from tests.report.test_results import filled, small
 
@@ -59,6 +62,18 @@ def test_what_is_not_done_never_stands_for_what_is() -> None:
     merged, change = merge(old, new)
     assert [one.state for one in merged.entries] == ["done", "missing", "missing"]
     assert change == Change(1, 1, 1, 0)
+
+
+def test_what_a_store_lost_stays_on_the_board(tmp_path: Path) -> None:
+    made, kept, cut = entry(plugin_digests={"hello": "a", "classification": "b"}), tmp_path / FILE, tmp_path / "cut"
+    save(np.zeros(8, np.int64), np.zeros(8, np.int64), kept)
+    cut.write_bytes(kept.read_bytes()[:-4])
+    old = replace(board([made]), files={made.cell: kept})
+    lost = made.model_copy(update={"plugin_digests": {"classification": "b"}, "seconds": {}})  # its parents are gone
+    merged, change = merge(old, replace(board([lost]), files={made.cell: cut}))
+    assert (merged.entries, merged.files, change) == ([made], old.files, Change(0, 0, 1, 0))
+    other = lost.model_copy(update={"top1": 0.5})
+    assert merge(old, board([other]))[0].entries == [other], "computed again"
 
 
 def test_a_truncated_grid_is_named_and_its_rows_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
