@@ -151,7 +151,7 @@ def _compute(
             with suppress(OSError):
                 store.work(cell.id).rmdir()
         return "helped"
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a plug-in's sys.exit ends its cell, not the run
         if _is_full_disk(error):
             raise Unusable(
                 f"no space left for {cell.id} in {store.root}: free some or choose another --store, then run the "
@@ -213,7 +213,7 @@ def _heartbeat(store: Store, cell: Cell, main: bool) -> Heartbeat | nullcontext[
     return Heartbeat(store, cell.id) if main else nullcontext(lambda done, total, **metrics: None)
 
 
-def _is_full_disk(error: Exception) -> bool:
+def _is_full_disk(error: BaseException) -> bool:
     """Recognise a full disk, also by its number in the text of an error without errno, as of safetensors."""
     full = (errno.ENOSPC, errno.EDQUOT)
     return getattr(error, "errno", None) in full or any(f"(os error {number})" in str(error) for number in full)

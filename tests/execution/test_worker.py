@@ -1,7 +1,8 @@
-"""A Slurm task that helps another with a cell, as the worker runs it."""
+"""One cell, as the worker runs it: what plug-ins do wrong, and tasks that help another with it."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,15 @@ from bench.kit.running.blocks import Helped
 from bench.planning.grid import Request
 from bench.planning.plan import plan
 from bench.store.artifacts import Store
+
+
+def test_a_plug_in_that_ends_the_process_is_a_failed_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = plan(Request(methods=("random_real",), labels=("hard",), ipc=(1,), seeds=(0,), baselines=False))
+    (cell,), store = grid.stage("distill"), Store(tmp_path)
+    monkeypatch.setitem(stages.STAGES, "distill", lambda task: sys.exit(0))
+    assert run_cell(grid, cell, Options(store=tmp_path, device="cpu")) == "failed"
+    failure = store.failure(cell.id)
+    assert failure is not None and failure.error == "SystemExit: 0"
 
 
 @pytest.mark.parametrize("done", [False, True])
