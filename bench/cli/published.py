@@ -125,7 +125,10 @@ def _measured(place: Path | None, boards: Path) -> pd.DataFrame:
 
     root = default_store() if place is None else existing_store(place).root
     sources = [root] if (root / "cells").is_dir() else []
-    sources += [boards] if any(boards.glob("**/*.records.jsonl")) else []
+    if any(boards.glob("**/*.records.jsonl")):
+        sources.append(boards)
+    elif boards != Path("leaderboards"):
+        raise UserError(f"there are no boards in {boards} (*.records.jsonl); name their folder with --boards")
     frame = load_results(sources) if sources else to_frame([])
     for line in frame.attrs["left_out"]:
         sys.stderr.write(f"bench: left out: {line}\n")

@@ -102,6 +102,7 @@ def test_a_damaged_line_is_named_and_left_out(say: Say, tmp_path: Path, capsys: 
         (("--dataset", "digits"), "unknown dataset with published numbers 'digits'"),
         (("--dataset", "cifar10", "--method", "hello"), "nothing is published of hello on cifar10"),
         (("--store", "nowhere"), "there is no store at nowhere"),
+        (("--boards", "nowhere"), "there are no boards in nowhere"),
     ],
 )
 def test_mistakes_are_one_line(arguments: tuple[str, ...], says: str, say: Say) -> None:

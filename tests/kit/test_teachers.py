@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -368,6 +368,9 @@ def test_pickled_code_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UserError, match=r"holds getattr beside plain values, and pickled code is never run"):
         read_state(Path("evil.pth"))
     assert not Path("pwned").exists()
+    torch.save({"model": weights(), "log": defaultdict(list, loss=[1.0])}, "log.pth")  # which torch can't fill
+    with pytest.raises(UserError, match=r"holds collections.defaultdict beside plain values"):
+        read_state(Path("log.pth"))
 
 
 @pytest.mark.parametrize(

@@ -61,10 +61,11 @@ def states_in(path: Path) -> tuple[dict[str, State], str]:
     except OSError as error:
         raise UserError(f"the teacher file {path} can't be read: {error.strerror or error}") from None
     except Exception as error:  # torch and safetensors have no common error for what is no checkpoint
-        if alien := re.search(r"(?:GLOBAL|class|type) ([\w.]+)\S* (?:was not an allowed|whose module)", str(error)):
+        alien = r"(?:GLOBAL|class|type) ([\w.]+)\S* (?:was not an allowed|whose module)|but got <class '([\w.]+)'>"
+        if found_class := re.search(alien, str(error)):
             raise UserError(
-                f"the teacher file {path} holds {alien[1]} beside plain values, and pickled code is never run; save "
-                "the model's state_dict() with torch.save or safetensors"
+                f"the teacher file {path} holds {found_class[1] or found_class[2]} beside plain values, and pickled "
+                "code is never run; save the model's state_dict() with torch.save or safetensors"
             ) from None
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         if "WeightsUnpickler" in str(error):
