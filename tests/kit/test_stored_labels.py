@@ -305,6 +305,17 @@ def test_labels_that_are_not_finite_where_they_are_stored_are_refused(tmp_path: 
         static_labels(Broken(value), image_set(), LabelCodec.parse(codec), ORDER, SIDE, tmp_path, CPU, silent)
 
 
+class BrokenAtFirst(Broken):
+    def soft_labels(self, views: AugmentedBatch, step: int) -> Tensor:
+        return super().soft_labels(views, step) if step == 0 else Judge.soft_labels(self, views, step)
+
+
+def test_labels_that_are_not_finite_before_a_stop_are_refused_too(tmp_path: Path) -> None:
+    model = BrokenAtFirst(float("nan"))
+    with pytest.raises(InvalidResult, match="not finite"):
+        stopped_every(1, lambda progress: stored(tmp_path, "int8", progress=progress, label_model=model))
+
+
 def test_a_table_of_labels_has_a_row_per_image(tmp_path: Path) -> None:
     images = image_set()
     made = static_labels(Judge(), images, LabelCodec.parse("fp32"), ORDER, SIDE, tmp_path, CPU, silent)

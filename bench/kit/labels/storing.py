@@ -160,6 +160,7 @@ def _encode(
             done += 1
             progress(done, len(layout))
             if checkpoint.due():
+                check_finite({"logits": largest}, said)  # what goes on from here doesn't see these again
                 kept = {f"part.{name}": tensor for name, tensor in _joined(parts).items()}
                 kept |= {f"score.{name}": tensor for name, tensor in _joined(scores).items()}
                 checkpoint.save(kept, shard=shard, batches=batches)
