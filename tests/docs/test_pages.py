@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from keyword import iskeyword
@@ -105,6 +107,16 @@ def test_the_readme_is_short_and_its_method_passes(monkeypatch: pytest.MonkeyPat
     suite = type("Suite", (MethodConformance,), {"method": names["FirstImages"]})
     failed = {one.title: one.reason for one in run_suite(suite) if one.passed is False}
     assert failed.keys() <= {"module imports without torch"}  # it is in no module
+
+
+def test_the_package_of_the_readme_installs_beside_other_files(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools")
+    (tmp_path / "pyproject.toml").write_text(blocks(ROOT / "README.md", "toml")[0])
+    for name in ("first", "notes"):
+        (tmp_path / f"{name}.py").touch()
+    code = "import setuptools; setuptools.setup()"
+    done = subprocess.run([sys.executable, "-c", code, "-q", "build_py", "-d", "out"], cwd=tmp_path, check=False)
+    assert done.returncode == 0 and [path.name for path in (tmp_path / "out").iterdir()] == ["first.py"]
 
 
 @pytest.fixture
