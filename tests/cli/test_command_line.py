@@ -191,3 +191,11 @@ def test_without_a_store_boards_are_made_again_from_their_records(
         assert Path("out", name).read_bytes() == (boards / name).read_bytes()
     assert main(["report", "--out", "elsewhere"]) == 2  # no records there, and no store
     assert "there is nothing to report in elsewhere" in capsys.readouterr().err
+
+
+def test_the_order_of_few_classes_is_printed(colours: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "val"):
+        for index, name in enumerate(("Ärmel", "apple", "Zebra")):
+            (colours / split / f"colour {index}").rename(colours / split / name)
+    assert main(["data", f"folder:{colours}"]) == 0
+    assert "classes       3, in this order: Zebra, apple, Ärmel\n" in capsys.readouterr().out

@@ -103,5 +103,9 @@ def test_splits_that_are_missing_or_ambiguous_are_named(pets: Path) -> None:
     (pets / "valid").rename(pets / "val")
     assert len(list_folder(pets)) == 2  # the exact name is meant
     (pets / "train").rename(pets / "images")
-    with pytest.raises(UserError, match=r"holds images/, test/, val/; expected train/ \(training"):
+    with pytest.raises(
+        UserError, match=r"holds images/, test/, val/; expected train/ \(or Train/, training/\), .*call"
+    ):
         list_folder(pets)
+    with pytest.raises(UserError, match=f"did you mean folder:{re.escape(str(pets))}\\?"):
+        list_folder(pets / "val")

@@ -139,9 +139,11 @@ def _split(folder: Path, names: tuple[str, ...]) -> Path:
     if len(found) == 1:
         return folder / found[0]
     holds = f"both {'/ and '.join(found)}/" if found else ", ".join(f"{name}/" for name in there[:3]) or "no folder"
+    others = ", ".join(f"{name}/" for name in (names[0].title(), *names[1:]))
+    split = not found and folder.name.lower() in (*SPLITS[0], *SPLITS[1])
     raise UserError(
-        f"{folder}: holds {holds}; expected {names[0]}/ ({', '.join(names[1:])} are understood), with a folder per "
-        f"class; call the one that is meant {names[0]}"
+        f"{folder}: holds {holds}; expected {names[0]}/ (or {others}), with a folder per class; "
+        + (f"did you mean folder:{folder.parent}?" if split else f"call the one that is meant {names[0]}")
     )
 
 
