@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
+import tomllib
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
@@ -522,6 +524,11 @@ def test_a_teacher_that_is_worse_than_stated_says_what_is_wrong(
     with pytest.raises(UserError, match=words) as caught:
         train(tmp_path, foreign(trained[0], tmp_path, rows, **stated))
     assert "\n" not in str(caught.value)
+    if stated == {}:  # the order that it prints, in a TOML file beside the checkpoint, is the right one
+        (line,) = re.findall(r"class_order = \[.*\]$", str(caught.value))
+        order = tuple(tomllib.loads(line)["class_order"])
+        assert order == tuple(f"class {index}" for index in rows or ())
+        assert train(tmp_path, foreign(trained[0], tmp_path, rows, class_order=order))["top1"] == trained[0].accuracy[6]
 
 
 @pytest.mark.parametrize(
