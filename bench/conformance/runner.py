@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
+from traceback import walk_tb
 from typing import ClassVar, TypeVar
 from unittest import SkipTest
 
@@ -93,7 +94,7 @@ def run(suite: type[Suite], begin: Callable[[str], None] = lambda title: None) -
         for name in members(suite):
             begin(title := name.removeprefix("test_").replace("_", " "))
             started = time.monotonic()
-            passed, reason = _result(getattr(suite(), name))
+            passed, reason = _result(suite, name)
             if passed is False and reason and told.setdefault(reason, title) != title:
                 passed, reason = None, f"not run: stopped by what {told[reason]!r} says"
             yield Outcome(title, passed, time.monotonic() - started, reason)
@@ -107,13 +108,29 @@ def members(suite: type[Suite]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _result(test: Callable[[], None]) -> tuple[bool | None, str]:
+def _result(suite: type[Suite], name: str) -> tuple[bool | None, str]:
     try:
-        test()
+        getattr(suite(), name)()
     except SkipTest as skipped:
         return None, str(skipped)
-    except (AssertionError, InvalidResult, UserError) as error:
+    except (InvalidResult, UserError) as error:
         return False, str(error)
     except Exception as error:
-        return False, f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
+        place = _place(error, suite)
+        if isinstance(error, AssertionError) and not place:
+            return False, str(error)
+        return False, f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}{place}"
     return True, ""
+
+
+def _place(error: Exception, suite: type[Suite]) -> str:
+    """Return the last line of the method's own package that an error passed; empty where there is none."""
+    method = getattr(getattr(suite, "bench", None), "method", None)
+    home = type(method).__module__.partition(".")[0]
+    frames = [
+        one for one in walk_tb(error.__traceback__) if one[0].f_globals.get("__name__", "").partition(".")[0] == home
+    ]
+    if method is None or not frames:
+        return ""
+    frame, line = frames[-1]
+    return f" ({frame.f_code.co_filename}:{line} in {frame.f_code.co_name})"

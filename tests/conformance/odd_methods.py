@@ -50,6 +50,15 @@ class Floats(Careless):
         return Images(torch.rand(len(labels), 3, 16, 16), labels)
 
 
+class Buggy(Careless):
+    """A bug, which torch meets."""
+
+    def distill(self, task: Task) -> Images:
+        import torch
+
+        return Images(torch.zeros(2).view(3), torch.zeros(2))
+
+
 class Forgetful(Careless):
     """Blocks that count on what the blocks before left in this process."""
 

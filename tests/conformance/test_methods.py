@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from bench.cli import main
 from bench.conformance import MethodConformance, Outcome, run
 from bench.conformance.runner import members
 from bench.errors import UserError
-from tests.conformance.odd_methods import Careless, Floats, Forgetful, Unseeded
+from tests.conformance import odd_methods
+from tests.conformance.odd_methods import Buggy, Careless, Floats, Forgetful, Unseeded
 
 
 def outcomes(method: str | type[Distiller], **more: Any) -> dict[str, Outcome]:
@@ -65,6 +67,14 @@ def test_one_fault_is_told_once_with_its_remedy(
     stand_on_it = [line for line in lines if "(not run: stopped by what 'images are valid' says)" in line]
     assert len(stand_on_it) == 7 and all(line.startswith("– ") for line in stand_on_it)
     assert lines[-1] == "odd: 1 test failed" and made == [0]
+
+
+def test_a_bug_is_told_with_its_line_in_the_own_file() -> None:
+    line = next(
+        at for at, text in enumerate(Path(odd_methods.__file__).read_text().splitlines(), 1) if "view(3)" in text
+    )
+    said = reasons(Buggy)["images are valid"]
+    assert said.startswith("RuntimeError: ") and said.endswith(f" ({odd_methods.__file__}:{line} in distill)")
 
 
 def test_a_slow_method_makes_one_set_less_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
