@@ -407,6 +407,14 @@ def test_an_architecture_that_the_shapes_refute_is_not_suggested(tmp_path: Path)
     assert "--teacher" not in str(caught.value)
 
 
+def test_an_architecture_that_is_none_of_these_is_to_be_given_as_a_student(tmp_path: Path) -> None:
+    torch.save({"body.weight": torch.ones(4, 3), "top.weight": torch.ones(6, 4)}, tmp_path / "mine.pth")
+    with pytest.raises(
+        UserError, match=r"no architecture here is like it: .* a student of yours \(docs/own-parts.md\)"
+    ):
+        fitted(network(), tmp_path / "mine.pth", "squares")
+
+
 def test_a_whole_pickled_model_is_refused(tmp_path: Path) -> None:
     torch.save(network().build(), tmp_path / "model.pth")
     with pytest.raises(

@@ -166,7 +166,12 @@ def _misfit(
     if near == network.arch:  # but for a few names
         step = "" if not missing and found[0] in wanted else "; save the state_dict() of this network alone"
         return UserError(f"the teacher file {path} is not quite a {near} ({names}){step}")
-    step = f"; nearest is {near}, so choose --teacher {near}={path}" if near else "; no architecture here is like it"
+    step = f"; nearest is {near}, so choose --teacher {near}={path}"
+    if not near:
+        step = (
+            "; no architecture here is like it: give its network as a student of yours (docs/own-parts.md) and choose "
+        )
+        step += f"--teacher NAME={path}"
     if near and differing:
         step = f"; nearest is {near}, which it does not fit either ({differing})"
     under = f" under {place!r}" if place else ""
