@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.cli.parser import STORE_VARIABLE
-from bench.errors import UserError, unknown
+from bench.errors import UserError, did_you_mean
 from bench.exchange.distilled_set import settings
 from bench.planning.grid import Request
 from bench.planning.variants import plain_value
@@ -86,10 +86,24 @@ def select(words: Iterable[str], cells: Mapping[str, str]) -> set[str]:
     found: set[str] = set()
     for word in words:
         matching = [cell_id for cell_id, stage in cells.items() if stage == word]
-        if set(word) & set("*?["):
-            matching = matching_names(cells, word)
+        if is_glob(word):
+            matching = candidates(word, cells)
         found.update(matching or [select_one(word, cells, also=STAGES)])
     return found
+
+
+def is_glob(word: str) -> bool:
+    """Tell a glob from an id or its beginning."""
+    return bool(set(word) & set("*?["))
+
+
+def candidates(word: str, known: Collection[str]) -> list[str]:
+    """Return the ids that a word may mean: the one that it is, or else those that match it or begin with it."""
+    if word in known:
+        return [word]
+    if is_glob(word):
+        return sorted(matching_names(known, word))
+    return sorted(one for one in known if word and one.startswith(word))
 
 
 def select_one(word: str, known: Iterable[str], also: Collection[str] = ()) -> str:
@@ -103,16 +117,21 @@ def select_one(word: str, known: Iterable[str], also: Collection[str] = ()) -> s
         UserError: the word matches none, or is the beginning of several.
     """
     ids = set(known)
-    matching = [word] if word in ids else sorted(name for name in ids if word and name.startswith(word))
+    matching = candidates(word, ids)
     if len(matching) > 1:
-        glob = f", or {word}* for all of them" if also else ""
-        raise UserError(f"{word!r} is the beginning of {shorten(matching)}; write more of it{glob}")
+        pattern = f", or {word}* for all of them" if also and not is_glob(word) else ""
+        what = "matches" if is_glob(word) else "is the beginning of"
+        raise UserError(f"{word!r} {what} {shorten(matching)}; write more of it{pattern}")
     if not matching:
-        error = unknown("cell or stage" if also else "cell", word, {*ids, *also})
-        if len(ids) <= _FEW:
-            raise error
-        globs = ", a glob or a stage" if also else "; bench status lists grids"
-        raise UserError(str(error).partition("; known:")[0] + f"; expected one of {len(ids)} ids{globs}")
+        choices, more = {*ids, *also}, ", a glob or a stage" if len(ids) > _FEW else ""
+        if not also:
+            start = f"{word.partition('-')[0]}-"
+            more = f"; bench show '{start if candidates(start, ids) else ''}*' lists those of the store" if ids else ""
+        known = (
+            f"expected one of {len(ids)} ids" if len(ids) > _FEW else f"known: {', '.join(sorted(choices)) or 'none'}"
+        )
+        kind = "cell or stage" if also else "cell"
+        raise UserError(f"unknown {kind} {word!r}{did_you_mean(word, choices)}; {known}{more}")
     return matching[0]
 
 

@@ -1,6 +1,7 @@
 """Show a cell: what it is, when and where it ran, its result, bytes, files and parents, or why it failed.
 
-With --images, draw the distilled set that it is or was trained on.
+With --images, draw the distilled set that it is or was trained on. A glob, or a beginning that several cells have,
+lists the ids and states of those cells.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.cli import screen
-from bench.cli.options import STORE, existing_store, read_record
+from bench.cli.options import STORE, candidates, existing_store, read_record
 from bench.errors import UserError
 from bench.format import duration, plural, size
 from bench.store.artifacts import Store
 from bench.store.record import Record
 
 ARGUMENTS = f"""
-CELL  the id of a cell, or its beginning
+CELL  the id of a cell, its beginning, or a glob
 --images FILE.png  draw the cell's images into this file
 --json  the whole record, for programs
 {STORE}
@@ -30,19 +31,28 @@ CELL  the id of a cell, or its beginning
 EXAMPLES = """examples:
   python -m bench show hello-projector-digits-ipc10-convnet3-w32-s0-1f0c2ab9d4
   python -m bench show hello-projector-digits-ipc10       a beginning that only one cell has
+  python -m bench show 'rded-*'                           the ids that match
   python -m bench show rded-digits-ipc10-s0 --images rded.png   the distilled images, a line per class
 """
 _ROW = ("method", "labels", "ipc", "student", "protocol", "dataset", "seed")
 _WHERE = ("on", "threads", "torch", "commit")
 _MANY = 4  # files, which are counted then, not named
 _MOST = 20  # facts of a kind
+_MOST_CELLS = 50  # of a list
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Run ``bench show``."""
     store = existing_store(arguments.store)
+    out, done = screen.console(), store.ids("cells")
+    found = candidates(arguments.cell, done | store.ids("failures"))
+    if len(found) > 1 and not (arguments.json or arguments.images):
+        for one in found[:_MOST_CELLS]:
+            out.print(f"{one}  {'done' if one in done else 'failed'}", markup=False, soft_wrap=True)
+        if len(found) > _MOST_CELLS:
+            out.print(f"and {len(found) - _MOST_CELLS} more")
+        return 0
     record = read_record(store, arguments.cell)
-    out = screen.console()
     if arguments.json:
         out.print(record.model_dump_json(indent=2), markup=False, soft_wrap=True)
         return 0

@@ -11,6 +11,7 @@ from PIL import Image
 from bench.cli import main
 from bench.exchange.image_grid import MOST_CLASSES, MOST_EACH, draw
 from bench.format import size
+from bench.store.artifacts import Store
 from bench.store.record import Record
 from tests.cli.conftest import Run
 
@@ -82,6 +83,24 @@ def test_images_of_a_distilled_set_and_of_what_was_learned_from_it(finished: Run
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
+def test_a_glob_or_a_beginning_of_several_lists_ids_and_states(
+    finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = sorted(finished.store.ids("cells"))
+    for word in ("rded-*", "rded-digits", "*"):
+        assert main(["show", word, "--store", str(finished.store.root)]) == 0
+        found = [f"{one}  done" for one in ids if one.startswith(word.rstrip("*"))]
+        assert capsys.readouterr().out.splitlines() == found and len(found) > 1
+    store = Store(tmp_path / "store")
+    for index in range(52):
+        (store.root / "failures" / f"odd-{index:02d}.json").touch()
+    assert main(["show", "odd", "--store", str(store.root)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[::50] == ["odd-00  failed", "and 2 more"] and len(lines) == 51
+    assert main(["show", "even-1", "--store", str(store.root)]) == 2
+    assert "; expected one of 52 ids; bench show '*' lists" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("start", "file", "words"),
     [
@@ -90,6 +109,8 @@ def test_images_of_a_distilled_set_and_of_what_was_learned_from_it(finished: Run
         ("rded-digits-ipc2", "x.png", "is the beginning of"),
         ("", "x.png", "unknown cell ''"),
         ("rded-digits-ipc3", "x.png", "did you mean"),
+        ("rded-digits-ipc3", "x.png", "bench show 'rded-*' lists"),
+        ("rded-*", "x.png", "'rded-*' matches "),
     ],
 )
 def test_bad_input_is_one_line(

@@ -315,6 +315,9 @@ def test_logs_of_a_task_and_of_none(store: Store, slurm: Slurm, say: Say) -> Non
     assert "is the beginning of" in say("logs", "images", code=2)
     assert "expected one cell" in say("logs", "images-*", code=2)
     assert "did you mean" in say("logs", IMAGES[0].id[:-1] + "#", code=2)
+    for index in range(60):
+        finish(store, STUDENTS[index])
+    assert "; expected one of 63 ids, a glob or a stage" in say("logs", "nosuch", code=2)
     fail(store, STUDENTS[0])
     shown = say("logs", STUDENTS[0].id)
     assert shown.startswith("Traceback: deep\n") and "a run without Slurm leaves no logs" in shown
