@@ -158,7 +158,8 @@ def _details(status: GridStatus, width: int, most: int) -> Iterator[RenderableTy
             yield _examples([one.cell.id for one in group], 6)
         if len(groups) > _MOST_REASONS:
             yield f"  … and {len(groups) - _MOST_REASONS} more reasons; --json has all of them"
-        yield "  bench show CELL: its traceback; bench logs CELL: its log; bench retry: again"
+        logs = "; bench logs CELL: its log" if any(one.task for one in failed) else ""
+        yield f"  bench show CELL: its traceback{logs}; bench retry: again"
 
 
 def _where(one: CellStatus) -> str:

@@ -150,10 +150,11 @@ def test_many_failures_are_a_few_lines(store: Store, slurm: Slurm, say: Say) -> 
         finish(store, image)
     for index, student in enumerate(STUDENTS[:59]):
         fail(store, student, f"RuntimeError: [rank{index}] ran out of luck")
+    assert "bench logs" not in say("status", code=1)  # local runs leave none
     here = submit(store, "12", *([student] for student in STUDENTS))
     slurm.accounting = ["12_59|OUT_OF_MEMORY|0:125|n1||2000M", "12_59.0|OUT_OF_MEMORY|0:125|n1|3000M|"]
     shown = say("status", code=1)
-    assert len(shown.splitlines()) < 25
+    assert len(shown.splitlines()) < 25 and "bench logs CELL: its log" in shown
     assert "59 × RuntimeError: [rank0] ran out of luck" in shown
     assert "… and 56 more" in shown
     assert "1 × OUT_OF_MEMORY (used 3000M of 2000M)" in shown and STUDENTS[59].id in shown
