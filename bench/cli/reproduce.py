@@ -19,6 +19,7 @@ from typing import Any
 from bench.api import catalogue
 from bench.cli import launch, parse, screen
 from bench.cli.options import DATA_ROOT, request
+from bench.cli.result_tables import TEMPORARY
 from bench.errors import UserError
 from bench.format import plural
 from bench.planning.plan import plan
@@ -53,10 +54,10 @@ def execute(arguments: argparse.Namespace) -> int:
     row, wanted = _choose(arguments.row, arguments.boards)
     if ":" in row.base and arguments.store is None:
         raise UserError(f"{row.base} is an imported set; name the store that has it with --store")
-    temporary = tempfile.TemporaryDirectory(prefix="bench-reproduce-") if arguments.store is None else None
+    temporary = tempfile.TemporaryDirectory(prefix=TEMPORARY) if arguments.store is None else None
     with temporary or nullcontext(str(arguments.store)) as place:
         arguments.store = Path(place)
-        return _again(row, wanted, arguments)
+        return _again(row, wanted, arguments, kept=temporary is None)
 
 
 def _choose(words: Sequence[str], boards: Path | None) -> tuple[Any, list[Any]]:
@@ -76,7 +77,7 @@ def _choose(words: Sequence[str], boards: Path | None) -> tuple[Any, list[Any]]:
     return choose(words, having[0] if having else pd.concat(frames, ignore_index=True))
 
 
-def _again(row: Any, wanted: list[Any], arguments: argparse.Namespace) -> int:
+def _again(row: Any, wanted: list[Any], arguments: argparse.Namespace, kept: bool) -> int:
     from bench.exchange.reproduction import Again, find, title, verdict
 
     grid = plan(request(parse(_words(row, wanted[0].changed, arguments))))
@@ -88,9 +89,11 @@ def _again(row: Any, wanted: list[Any], arguments: argparse.Namespace) -> int:
     arguments.out = arguments.out or arguments.store / "leaderboards"
     launch.preflight(grid, arguments, only=cells)
     out = screen.console()
-    for line in (f"{title(row)}: {plural(len(cells), 'student')} again", *notes):
+    end = "" if kept else "; what is computed is removed at the end, --store DIR keeps it for bench diff"
+    for line in (f"{title(row)}: {plural(len(cells), 'student')} again{end}", *notes):
         out.print(line, markup=False)
-    if code := launch.compute(out, grid, arguments, only=set(cells)):
+    whole = grid if kept else grid.reduced(cells)  # the board of a store of its own has no other rows
+    if code := launch.compute(out, whole, arguments, only=set(cells)):
         return code
     store = Store(arguments.store)
     computed = [record for cell_id in cells if (record := store.record(cell_id)) is not None]

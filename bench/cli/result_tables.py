@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bench.store.artifacts import Store
 
 MOST_RESULTS = 40  # rows on the screen
+TEMPORARY = "bench-reproduce-"  # how the folder of a store begins that is removed at the end
 
 
 def show_durations(out: Console, schedule: Schedule, store: Store, wall: float) -> None:
@@ -84,9 +85,13 @@ def _short(method: str) -> str:
 
 
 def show_places(out: Console, board: Path, change: Change, store: Store) -> None:
-    """Say where a board, its page and the records are."""
+    """Say where a board, its page and the records are, but for those that go with a temporary store."""
+    kept = not store.root.name.startswith(TEMPORARY)
+    if not kept and board.is_relative_to(store.root):
+        return
+    records = f"; records are in {store.root}" if kept else ""
     page = f", with its page {board.with_suffix('.html').name}" if board.with_suffix(".html").is_file() else ""
-    out.print(f"\nwrote {board}: {change}{page}; records are in {store.root}", markup=False)
+    out.print(f"\nwrote {board}: {change}{page}{records}", markup=False)
 
 
 def show_failures(out: Console, schedule: Schedule, store: Store) -> int:

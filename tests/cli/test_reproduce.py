@@ -128,6 +128,8 @@ def test_a_row_is_run_again_to_the_same_bits(finished: Run) -> None:
         assert line[3:] == ["+0.00", "the", "same"]
     assert done.stdout.splitlines()[-1] == "reproduced to the last bit"
     assert ["evaluate", "2", "0", "2"] in lines  # its students alone, in a store of their own
+    assert done.stdout.splitlines()[0].endswith("--store DIR keeps it for bench diff")
+    assert not any(said in done.stdout for said in ("also holds", "wrote", "records are in"))
     assert [path.name for path in (finished.place / "results").glob("*.md")] == ["digits.md"]
 
 
@@ -173,6 +175,7 @@ def test_a_number_that_was_another_is_told(finished: Run, tmp_path: Path) -> Non
     assert "Δ -" in done.stdout and "others" in done.stdout
     assert done.returncode == 1 and done.stdout.rstrip().endswith("so the code or the data is another")
     assert (tmp_path / "s" / "cells").is_dir()  # the store that was named is kept
+    assert f"records are in {tmp_path / 's'}" in done.stdout and "--store DIR" not in done.stdout
 
 
 @pytest.mark.parametrize(
