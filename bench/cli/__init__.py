@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Container, Sequence
@@ -94,5 +95,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:  # of the surroundings: a full disk, a folder of others, no place for temporary files
         place = f"{error.filename}: " if error.filename else ""
-        sys.stderr.write(f"bench: {printable(f'{place}{error.strerror or error}')}; free it or choose another place\n")
+        free = "free it or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        sys.stderr.write(f"bench: {printable(f'{place}{error.strerror or error}')}; {free}choose another place\n")
         return 2

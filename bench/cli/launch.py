@@ -13,7 +13,7 @@ from bench.cli import plan_tables, result_tables, screen
 from bench.cli.options import STORE
 from bench.errors import UserError
 from bench.execution import local
-from bench.execution.environment import Options, choose_kernels, code
+from bench.execution.environment import Options, choose_kernels, code, device_for
 from bench.execution.scheduling import Schedule, prepare
 from bench.planning import manifest
 from bench.planning.grid import Grid
@@ -65,9 +65,12 @@ def preflight(
         return
     cells = (grid if only is None else grid.reduced(only)).cells
     there = Store(arguments.store).ids("cells") if (arguments.store / "cells").is_dir() else set()
-    check(
-        grid, {cell.id for cell in cells if cell.id not in there or cell.stage in force}, arguments.store, arguments.out
-    )
+    todo = {cell.id for cell in cells if cell.id not in there or cell.stage in force}
+    check(grid, todo, arguments.store, arguments.out)
+    if todo and getattr(arguments, "dry_run", False) and arguments.device not in ("auto", "cpu"):  # a run tries it
+        slurm = arguments.profile or arguments.cluster == "slurm" or (arguments.cluster == "auto" and queue.available())
+        if not slurm:
+            device_for(arguments.device)
 
 
 def compute(

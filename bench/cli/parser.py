@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from bench.api import registry
 from bench.errors import UserError, printable
 from bench.planning.variants import split
 from bench.store.cell import STAGES
@@ -31,7 +32,10 @@ class Parser(argparse.ArgumentParser):
             known = [option for action in actions for option in action.option_strings]
         elif wrong := message.partition("invalid choice: ")[2]:
             known = [str(choice) for action in actions for choice in action.choices or ()]
-        found = difflib.get_close_matches(wrong.partition(" ")[0].strip("'"), known, n=1, cutoff=0.5)
+        word = wrong.partition(" ")[0].strip("'")
+        found = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+        if "--methods" in known and re.split(r"[,[]", word)[0] in registry.METHODS:
+            found = [f"--methods {word}"]
         raise UserError(f"{message}{f' (did you mean {found[0]}?)' if found else ''}; see {self.prog} --help")
 
     def describe(self, text: str) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -67,6 +70,14 @@ def test_help_has_examples_and_imports_no_torch() -> None:
         (["run", "--methods", "rded", "--force", "teach"], ["teach", "did you mean teacher?"]),
         (["run", "--methods", "rded", "--set", "rded.crops"], ["METHOD.FIELD=VALUE"]),
         (["run"], ["--methods"]),
+        (
+            ["run", "rded,hello", "--ipc", "1"],
+            ["unrecognized arguments: rded,hello (did you mean --methods rded,hello?)"],
+        ),
+        (
+            ["run", "--methods", "rded", "--device", "cuda:99", "--dry-run", "--cluster", "local"],
+            ["device 99 is needed"],
+        ),
         (["rnu"], ["rnu", "did you mean run?"]),
         (["list", "method"], ["did you mean methods?"]),
         (["show", "x", "--store", "nowhere"], ["there is no store at nowhere"]),
@@ -85,6 +96,20 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert printed.err.count("\n") == 1 and printed.err.startswith("bench: ")
     for word in words:
         assert word in printed.err
+
+
+@pytest.mark.parametrize(
+    ("number", "step"), [(errno.EROFS, "choose another place"), (errno.ENOSPC, "free it or choose another place")]
+)
+def test_a_place_that_cannot_be_written_is_told_with_what_helps(
+    number: int, step: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def execute(_: argparse.Namespace) -> int:
+        raise OSError(number, os.strerror(number), "store")
+
+    monkeypatch.setattr("bench.cli.doctor.execute", execute)
+    assert main(["doctor"]) == 2
+    assert capsys.readouterr().err == f"bench: store: {os.strerror(number)}; {step}\n"
 
 
 def test_a_dry_run_writes_nothing(bench: Bench, tmp_path: Path) -> None:
