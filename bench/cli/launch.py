@@ -89,7 +89,7 @@ def compute(
         only: the ids of the cells to compute, with their ancestors; None: all.
         profile: instead of the one that ``--profile`` names.
     """
-    from bench.execution.provenance import changed_code, check_data, keep_contents  # imports torch
+    from bench.execution.provenance import check_data, keep_contents  # imports torch
     from bench.report import publish  # imports pandas
 
     profile = profile or load(arguments.profile).with_limits(processes=arguments.processes)
@@ -99,8 +99,6 @@ def compute(
     manifest.keep(store, whole)  # what could not be scheduled is on no board
     for line in schedule.remade:
         out.print(f"damaged: {line}; it is made again", markup=False)
-    for line in changed_code(schedule.made):
-        out.print(line, markup=False)
     plan_tables.show_cells(out, schedule, store, arguments.out)
     try:
         data_root = catalogue.root_of(grid.request.dataset, arguments.data_root).absolute()  # tasks run elsewhere

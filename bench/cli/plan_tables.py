@@ -46,6 +46,7 @@ def show_cells(out: Console, schedule: Schedule, store: Store | None, boards: Pa
     out.print(screen.table(["stage", *numbers], rows, right=numbers))
     if line := own_length(schedule.grid):
         out.print(line, markup=False)
+    show_changed_code(out, schedule)
     todo = {cell_id for cell_id, state in schedule.state.items() if state != "done"}
     if not todo:
         return
@@ -54,6 +55,15 @@ def show_cells(out: Console, schedule: Schedule, store: Store | None, boards: Pa
     found = estimate(schedule.grid, todo, store, measured)
     for line in found.lines(measured) if found else ["no estimate of time yet: nothing like it has run here"]:
         out.print(line, markup=False)
+
+
+def show_changed_code(out: Console, schedule: Schedule) -> None:
+    """Say whose code is another than when finished cells were made."""
+    if schedule.made:
+        from bench.execution.provenance import changed_code  # imports torch
+
+        for line in changed_code(schedule.made):
+            out.print(line, markup=False)
 
 
 def own_length(grid: Grid) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from bench.cli import screen
+from bench.cli.plan_tables import show_changed_code
 from bench.format import accuracy, duration, plural
 from bench.planning.variants import split
 from bench.store.cell import STAGES
@@ -104,4 +105,5 @@ def show_failures(out: Console, schedule: Schedule, store: Store) -> int:
     blocked = sum(state == "blocked" for state in schedule.state.values())
     if failed:
         out.print(f"{len(failed)} failed, {blocked} depend on them; run the same command to try again")
+        show_changed_code(out, schedule)
     return 1 if failed else 0

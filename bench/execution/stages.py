@@ -162,6 +162,8 @@ def make_labels(task: StageTask) -> Made:
     exact = task.labels
     if exact is None:
         (source := label_model(task)).save(task.draft)
+        if task.cell.by != TEACHER:  # a plug-in's own: what cannot be read back is no label model
+            labels.load(task.draft, task.device, registry.method(task.cell.by).label_kinds)
     else:  # a packed cell stores it again, in a precision
         record, folder = task.parents["labels"]
         store_packed(folder, task.draft, task.cell.call["precision"])

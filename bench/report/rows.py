@@ -16,9 +16,10 @@ place as in :mod:`bench.report.results`, and
   ``label_high``: extremes of the label bytes; ``label_share``: of ``full_label_bytes``
 - ``seconds_<stage>``, ``seconds_total``: means over the students done
 - ``hlr``, ``ior``, ``lrs``, ``ars``: DD-Ranking's scores, see :mod:`bench.report.papers.dd_ranking`
-- ``runs`` (seed, student seed and cell of those done), ``seeds`` and ``student_seeds`` (all), ``cells``, ``reasons``
-  (of failures: reason → cells), ``public``, ``sets`` and ``labellers`` (the parent cells), ``changed``, ``asked`` (all
-  choices), ``via``, ``remarks`` (what differs within the row, and from rows of the same names)
+- ``by_seed`` (mean of each distilled set), ``runs`` (seed, student seed and cell of those done), ``seeds`` and
+  ``student_seeds`` (all), ``cells``, ``reasons`` (of failures: reason → cells), ``public``, ``sets`` and ``labellers``
+  (the parent cells), ``changed``, ``asked`` (all choices), ``via``, ``remarks`` (what differs within the row, and from
+  rows of the same names)
 """
 
 from __future__ import annotations
@@ -74,6 +75,8 @@ def pool(frame: pd.DataFrame) -> pd.DataFrame:
         oracle_mean=known.groupby(["row", "seed"])["oracle_top1"].mean().groupby(level="row").mean(),
         test_images=known.groupby("row")["test_images"].max(),
     )  # fmt: skip
+    by_seed = known.groupby(["row", "seed"])["top1"].mean().groupby(level="row")
+    rows["by_seed"] = pd.Series({row: own.droplevel("row").to_dict() for row, own in by_seed}, dtype=object)
     rows = rows.join(done.groupby("row")[[name for name in frame if name.startswith("seconds_")]].mean())
     facts = [_facts(list(own)) for _, own in groupby(frame.itertuples(), key=attrgetter("row"))]
     rows = rows.join(pd.DataFrame(facts, rows.index, list(_facts([]))))
@@ -211,7 +214,8 @@ def _compared(rows: pd.DataFrame, done: pd.DataFrame) -> pd.DataFrame:
         "claimed": "worse",
     }
     delta = delta.rename(columns=names).drop(columns="std")
-    return rows.join(delta.astype(dict.fromkeys(["best", "worse", "on_front"], "boolean")))
+    types = dict.fromkeys(["best", "worse", "on_front"], "boolean") | dict.fromkeys(["pairs", "unpaired"], "Int64")
+    return rows.join(delta.astype(types))
 
 
 def known_test_images(dataset: str) -> int | None:

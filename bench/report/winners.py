@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import groupby
+from math import nan
+from statistics import mean
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -88,17 +90,18 @@ def first_sentence(rows: pd.DataFrame) -> str:
     caveat, distilled = _caveat(measured), measured[~measured["baseline"]]
     if distilled.empty:
         return f"No distilled set is measured here, only baselines{caveat}."
-    random = measured.loc[measured["method"].isin(baselines()), [*TABLE, "labels", "top1_mean"]]
-    pairs = distilled.merge(random, on=[*TABLE, "labels"], suffixes=("", "_random"))
+    random = measured.loc[measured["method"].isin(baselines()), [*TABLE, "labels", "top1_mean", "by_seed"]]
+    compared = distilled.merge(random, on=[*TABLE, "labels"], suffixes=("", "_random"))
+    gain = pd.Series([_gain(one) for one in compared.itertuples()], compared.index, "float64").dropna()
+    pairs = compared.loc[gain.index]
     if pairs.empty:
         best = distilled.iloc[0]
         labels = "" if pd.isna(best["label_high"]) else f" with {size(int(best['label_high']))} of labels"
         return (
             f"{best['method_title']} has the highest mean of the distilled sets, {percent(best['top1_mean'])} % at IPC "
-            f"{best['ipc']}{labels}; random real images were not measured under the same labels, so nothing says what "
-            f"its images add{caveat}."
+            f"{best['ipc']}{labels}; random real images were not measured under the same labels"
+            f"{'' if compared.empty else ' and seeds'}, so nothing says what its images add{caveat}."
         )
-    gain = pairs["top1_mean"] - pairs["top1_mean_random"]
     ahead = gain.groupby(pairs["ipc"]).max() > 0
     behind, top = listed([str(ipc) for ipc in ahead.index[~ahead]]), pairs.loc[gain.idxmax()]
     which = top["method_title"] + (f" ({settings})" if (settings := short(top["settings"])) else "")
@@ -110,6 +113,14 @@ def first_sentence(rows: pd.DataFrame) -> str:
         f"random real images, {which} with {top['labels']} labels at IPC {top['ipc']} by the most "
         f"({100 * gain.max():+.1f} points){f'; at IPC {behind} none do' if behind else ''}{caveat}."
     )
+
+
+def _gain(pair: Any) -> float:
+    """Return the difference of the means over the seeds that both rows have; NaN: they have none in common."""
+    if pair.by_seed.keys() == pair.by_seed_random.keys():
+        return float(pair.top1_mean - pair.top1_mean_random)
+    both = pair.by_seed.keys() & pair.by_seed_random.keys()
+    return mean(pair.by_seed[seed] - pair.by_seed_random[seed] for seed in sorted(both)) if both else nan
 
 
 def _caveat(measured: pd.DataFrame) -> str:

@@ -259,3 +259,31 @@ def test_students_of_other_code_are_other_rows(
         assert done.returncode == 0, done.stderr
     lines = (tmp_path / "b" / "folder-colours.csv").read_text().splitlines()[1:]
     assert len(lines) == 2 and all("code of mine" in line for line in lines)
+
+
+MEANS = Path(__file__).parents[2] / "examples/plugin/example_methods/mean_images.py"
+UNSAVED = MEANS.read_text().replace('(folder / "source.json").write_text', "str")
+POINTS = {"bench.methods": {"mean-images": "example_methods.mean_images:MeanImages"}}
+
+
+def test_a_label_model_that_cannot_be_read_back_fails_and_its_code_is_told_as_changed(
+    bench: Bench, colours: Path, tmp_path: Path, tiny_protocol: Path
+) -> None:
+    def run(text: str, *more: str) -> tuple[int, str]:
+        shutil.rmtree(tmp_path / "site", ignore_errors=True)
+        place = install(tmp_path / "site", "theirs", {"example_methods/mean_images.py": text}, POINTS)
+        done = bench("run", "--methods", "mean-images", "--ipc", "1", "--seeds", "0", "--no-baselines",
+                     "--students", "convnet2-w8", "--cluster", "inline", "--protocol", "tiny.toml",
+                     "--dataset", f"folder:{colours}", "--store", "s", "--out", "b", *more,
+                     env={"PYTHONPATH": str(place)})  # fmt: skip
+        return done.returncode, done.stdout + done.stderr
+
+    code, said = run(UNSAVED)
+    assert code == 1 and "1 failed, 1 depend on them" in said
+    assert "no source.json in label-mean-images" in said and '{"kind": "mean-images"}' in said
+    changed = "code of mean-images changed since 1 cell, which stay as they are: raise its version, or --force distill"
+    code, said = run(MEANS.read_text(), "--dry-run")
+    assert code == 0 and changed in said
+    code, said = run(UNSAVED + "pass\n")
+    assert code == 1 and said.count(changed) == 2, "beside the failure, too"
+    assert run(MEANS.read_text())[0] == 0

@@ -56,7 +56,7 @@ def test_a_real_method_fits_on_a_page() -> None:
 
 
 @pytest.mark.usefixtures("installed")
-@pytest.mark.parametrize("method", ["dm[iterations=3]", "herding"])
+@pytest.mark.parametrize("method", ["dm[iterations=3]", "herding", "mean-images"])
 def test_its_methods_pass(method: str) -> None:
     suite = type("Suite", (MethodConformance,), {"method": method})
     assert [outcome.reason for outcome in run(suite) if outcome.passed is False] == []

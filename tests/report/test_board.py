@@ -99,6 +99,7 @@ def test_only_the_best_mean_is_bold_and_below_five_sets_nothing_is_claimed() -> 
         ((0.9, 0.91, 0.92), (0.5, 0.52), "−39.5 (2 pairs)"),
         ((0.9, 0.92), (0.5, 0.52, 0.9), "−40.0 (2 pairs)"),
         ((0.9, 0.91), (0.5, 0.52), "−39.5"),
+        ((0.9, 0.91), (0.5,), "−40.0 (1 pair)"),
         ((0.9, 0.91, 0.92, 0.9), (0.5, 0.51, 0.55), "−39.0 (−44.0 to −34.0, 3 pairs)"),
     ],
 )
@@ -107,8 +108,8 @@ def test_pairs_are_counted_where_seeds_differ_and_two_make_no_interval(
 ) -> None:
     entries = [entry(seed=seed, top1=top1) for seed, top1 in enumerate(best)]
     entries += [entry(seed=seed, top1=top1, method="rded") for seed, top1 in enumerate(other)]
-    text = board(entries)
-    assert [row["Δ to best"] for row in main(text)[0]] == ["", said]
+    text = board([*entries, entry(method="full_data", labels="hard", ipc=None)])
+    assert [row["Δ to best"] for row in main(text)[0]] == ["", said, ""]
     sets = "–".join(map(str, sorted({len(best), len(other)})))
     assert f"with {sets} distilled sets per row no difference is claimed" in text
 
@@ -257,6 +258,12 @@ def test_labels_of_any_weight_find_their_budget() -> None:
          "Under equal labels, random real images have a higher mean than every distilled set at IPC 10; with 3"),
         (three((0.9, 0.9, 0.9)) + random(0.5, 0.6, 0.5),
          "Under equal labels, 1 of 1 compared row have a higher mean than random real images, HeLlO with projector"),
+        ([entry(top1=0.8), *random(0.7, 0.5, 0.6)],  # by 10 points on the seed that both have, not by 20
+         "Under equal labels, 1 of 1 compared row have a higher mean than random real images, HeLlO with projector "
+         "labels at IPC 10 by the most (+10.0 points)"),
+        ([entry(top1=0.8, seed=7), *random(0.7, 0.5, 0.6)],
+         "HeLlO has the highest mean of the distilled sets, 80.0 % at IPC 10 with 39.1 KiB of labels; random real "
+         "images were not measured under the same labels and seeds, so nothing says"),
         (three((0.9, 0.9, 0.9)), "HeLlO has the highest mean of the distilled sets, 90.0 % at IPC 10 with 39.1 KiB of"),
         (random(), "No distilled set is measured here, only baselines"),
         ([entry(state="missing")], "Nothing is measured here yet."),

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from bench.api import LabelSource
-from bench.errors import unknown
+from bench.errors import UserError, unknown
 from bench.kit.labels.quantise import PACKED, unpack_into
 
 KINDS = {
@@ -26,9 +26,15 @@ def load(folder: Path, device: torch.device, own: Mapping[str, str]) -> LabelSou
     """Load the label source in a folder; ``own`` are the kinds that its method brings, as "module:Class".
 
     Raises:
-        UserError: nothing is known of this kind.
+        UserError: nothing is known of this kind, or it was saved without its kind.
     """
-    facts = json.loads((folder / "source.json").read_text(encoding="utf-8"))
+    try:
+        facts = json.loads((folder / "source.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"no source.json in {folder.name}: save() of a label model writes it, with its kind: "
+            + json.dumps({"kind": next(iter(own), "mine")})
+        ) from None
     if PACKED in facts:
         with tempfile.TemporaryDirectory() as place:
             unpack_into(folder, Path(place))
