@@ -67,10 +67,10 @@ def preflight(
     there = Store(arguments.store).ids("cells") if (arguments.store / "cells").is_dir() else set()
     todo = {cell.id for cell in cells if cell.id not in there or cell.stage in force}
     check(grid, todo, arguments.store, arguments.out)
-    if todo and getattr(arguments, "dry_run", False) and arguments.device not in ("auto", "cpu"):  # a run tries it
-        slurm = arguments.profile or arguments.cluster == "slurm" or (arguments.cluster == "auto" and queue.available())
-        if not slurm:
-            device_for(arguments.device)
+    named = getattr(arguments, "dry_run", False) and arguments.device not in ("auto", "cpu")
+    slurm = arguments.profile or arguments.cluster == "slurm"
+    if todo and named and not slurm and not (arguments.cluster == "auto" and queue.available()):
+        device_for(arguments.device)  # as the first cell does
 
 
 def compute(

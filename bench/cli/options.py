@@ -45,6 +45,7 @@ what to compute:
 {DATA_ROOT.strip()}
 """
 _FEW = 20  # names that an error may list
+_GLOB = frozenset("*?[")
 
 
 def existing_store(place: Path) -> Store:
@@ -86,22 +87,17 @@ def select(words: Iterable[str], cells: Mapping[str, str]) -> set[str]:
     found: set[str] = set()
     for word in words:
         matching = [cell_id for cell_id, stage in cells.items() if stage == word]
-        if is_glob(word):
+        if _GLOB & set(word):
             matching = candidates(word, cells)
         found.update(matching or [select_one(word, cells, also=STAGES)])
     return found
-
-
-def is_glob(word: str) -> bool:
-    """Tell a glob from an id or its beginning."""
-    return bool(set(word) & set("*?["))
 
 
 def candidates(word: str, known: Collection[str]) -> list[str]:
     """Return the ids that a word may mean: the one that it is, or else those that match it or begin with it."""
     if word in known:
         return [word]
-    if is_glob(word):
+    if _GLOB & set(word):
         return sorted(matching_names(known, word))
     return sorted(one for one in known if word and one.startswith(word))
 
@@ -119,19 +115,18 @@ def select_one(word: str, known: Iterable[str], also: Collection[str] = ()) -> s
     ids = set(known)
     matching = candidates(word, ids)
     if len(matching) > 1:
-        pattern = f", or {word}* for all of them" if also and not is_glob(word) else ""
-        what = "matches" if is_glob(word) else "is the beginning of"
+        pattern = f", or {word}* for all of them" if also and not _GLOB & set(word) else ""
+        what = "matches" if _GLOB & set(word) else "is the beginning of"
         raise UserError(f"{word!r} {what} {shorten(matching)}; write more of it{pattern}")
     if not matching:
-        choices, more = {*ids, *also}, ", a glob or a stage" if len(ids) > _FEW else ""
-        if not also:
+        known = f"known: {', '.join(sorted({*ids, *also})) or 'none'}"
+        if len(ids) > _FEW:
+            known = f"expected one of {len(ids)} ids{', a glob or a stage' if also else ''}"
+        if ids and not also:
             start = f"{word.partition('-')[0]}-"
-            more = f"; bench show '{start if candidates(start, ids) else ''}*' lists those of the store" if ids else ""
-        known = (
-            f"expected one of {len(ids)} ids" if len(ids) > _FEW else f"known: {', '.join(sorted(choices)) or 'none'}"
-        )
+            known += f"; bench show '{start if candidates(start, ids) else ''}*' lists those of the store"
         kind = "cell or stage" if also else "cell"
-        raise UserError(f"unknown {kind} {word!r}{did_you_mean(word, choices)}; {known}{more}")
+        raise UserError(f"unknown {kind} {word!r}{did_you_mean(word, {*ids, *also})}; {known}")
     return matching[0]
 
 

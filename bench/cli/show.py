@@ -47,10 +47,9 @@ def execute(arguments: argparse.Namespace) -> int:
     out, done = screen.console(), store.ids("cells")
     found = candidates(arguments.cell, done | store.ids("failures"))
     if len(found) > 1 and not (arguments.json or arguments.images):
-        for one in found[:_MOST_CELLS]:
-            out.print(f"{one}  {'done' if one in done else 'failed'}", markup=False, soft_wrap=True)
-        if len(found) > _MOST_CELLS:
-            out.print(f"and {len(found) - _MOST_CELLS} more")
+        lines = [f"{one}  {'done' if one in done else 'failed'}" for one in found]
+        lines[_MOST_CELLS:] = [f"and {len(found) - _MOST_CELLS} more"] * (len(found) > _MOST_CELLS)
+        out.print(*lines, sep="\n", markup=False, soft_wrap=True)
         return 0
     record = read_record(store, arguments.cell)
     if arguments.json:

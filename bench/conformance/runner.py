@@ -116,21 +116,14 @@ def _result(suite: type[Suite], name: str) -> tuple[bool | None, str]:
     except (InvalidResult, UserError) as error:
         return False, str(error)
     except Exception as error:
-        place = _place(error, suite)
-        if isinstance(error, AssertionError) and not place:
+        home = type(getattr(getattr(suite, "bench", None), "method", None)).__module__.partition(".")[0]
+        places = [  # lines of the method's own package
+            f" ({frame.f_code.co_filename}:{line} in {frame.f_code.co_name})"
+            for frame, line in walk_tb(error.__traceback__)
+            if frame.f_globals.get("__name__", "").partition(".")[0] == home
+        ]
+        if isinstance(error, AssertionError) and not places:
             return False, str(error)
-        return False, f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}{place}"
+        message = (str(error).splitlines() or ["no message"])[0]
+        return False, f"{type(error).__name__}: {message}{''.join(places[-1:])}"
     return True, ""
-
-
-def _place(error: Exception, suite: type[Suite]) -> str:
-    """Return the last line of the method's own package that an error passed; empty where there is none."""
-    method = getattr(getattr(suite, "bench", None), "method", None)
-    home = type(method).__module__.partition(".")[0]
-    frames = [
-        one for one in walk_tb(error.__traceback__) if one[0].f_globals.get("__name__", "").partition(".")[0] == home
-    ]
-    if method is None or not frames:
-        return ""
-    frame, line = frames[-1]
-    return f" ({frame.f_code.co_filename}:{line} in {frame.f_code.co_name})"

@@ -24,6 +24,8 @@ _NAMINGS: tuple[tuple[tuple[str, Any], ...], ...] = (
     ((r"\bshortcut\.", "downsample."), (r"\b(linear|classifier)\.(?=\w+$)", "fc.")),
 )  # fmt: skip
 _COUNTERS = re.compile(r"(.*\.)?(num_batches_tracked|total_ops|total_params|n_averaged)$")  # no weights
+_UNKNOWN = ("; no architecture here is like it: give its network as a student of yours (docs/own-parts.md) and choose "
+            "--teacher NAME=FILE")  # fmt: skip
 
 
 def fitted(network: Network, path: Path, owner: str, chosen: str | None = None) -> tuple[State, str]:
@@ -166,12 +168,7 @@ def _misfit(
     if near == network.arch:  # but for a few names
         step = "" if not missing and found[0] in wanted else "; save the state_dict() of this network alone"
         return UserError(f"the teacher file {path} is not quite a {near} ({names}){step}")
-    step = f"; nearest is {near}, so choose --teacher {near}={path}"
-    if not near:
-        step = (
-            "; no architecture here is like it: give its network as a student of yours (docs/own-parts.md) and choose "
-        )
-        step += f"--teacher NAME={path}"
+    step = f"; nearest is {near}, so choose --teacher {near}={path}" if near else _UNKNOWN
     if near and differing:
         step = f"; nearest is {near}, which it does not fit either ({differing})"
     under = f" under {place!r}" if place else ""
