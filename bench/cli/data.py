@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 
-from bench.api import catalogue
 from bench.cli import screen
 from bench.cli.options import DATA_ROOT
 
@@ -22,12 +21,11 @@ EXAMPLES = """examples:
   python -m bench data folder:/data/pets
   python -m bench data imagenet-1k --pack 256
 """
-_FEW = 20  # classes that are all named
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Run ``bench data``; return 1 when the data set is not there, or leaks."""
-    from bench.execution.datasets import describe, load_data, pack
+    from bench.execution.datasets import describe, pack
 
     out, name = screen.console(), arguments.name
     if arguments.pack is not None:
@@ -35,9 +33,6 @@ def execute(arguments: argparse.Namespace) -> int:
             name = f"folder:{pack(name, arguments.data_root, arguments.pack, progress)}"
         out.print(f"packed        --dataset {name}", markup=False)
     described = describe(name, arguments.data_root)
-    if "classes" in described and (info := catalogue.dataset(name)).classes <= _FEW:
-        names = load_data(info, catalogue.root_of(name, arguments.data_root), None).names
-        described["classes"] = f"{len(names)}, in this order: {', '.join(names)}"
     for key, text in described.items():
         out.print(f"{key:<14}{text}", markup=False)
     return 1 if "problem" in described else 0

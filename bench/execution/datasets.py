@@ -22,6 +22,8 @@ from bench.store.artifacts import Store
 from bench.store.locks import lease
 from bench.store.record import Record
 
+_FEW = 20  # classes that are all named
+
 SAMPLE = 500  # images that sizes and statistics are taken of, evenly spread over the training split
 
 
@@ -99,11 +101,12 @@ def describe(name: str, data_root: Path | None) -> dict[str, str]:
     sizes = f"{low[0]} x {low[1]}" if low == high else f"{low[0]} x {low[1]} to {high[0]} x {high[1]}"
     held = "in memory" if isinstance(found.train, Resident) else "read per batch"
     count, again = copies.counts.tolist()
+    names = ", ".join(found.names) if len(found.names) <= _FEW else f"{found.names[0]} … {found.names[-1]}"
     return {
         **lines,
         "found in": place,
         "images": f"{len(found.train):,} train, {len(found.test):,} test; {smallest:,} in the smallest class",
-        "classes": f"{len(found.names)}: {found.names[0]} … {found.names[-1]}",
+        "classes": f"{len(found.names)}, in this order: {names}",
         "class order": found.order_hash,
         "digest": found.digest,
         "overlap": f"{again:,} of {count:,} test images are training images, too",
