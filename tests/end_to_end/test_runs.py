@@ -177,9 +177,14 @@ def test_status_and_show_read_what_a_run_left(undisturbed: tuple[Path, dict[str,
     assert status.returncode == 0
     assert any(line.split()[:1] == ["evaluate"] and "18" in line.split() for line in status.stdout.splitlines())
     name = next(name for name in cells if name.startswith("hello-projector"))
-    shown = ask("show", name)
-    assert shown.returncode == 0 and '"oracle_top1"' in shown.stdout
+    shown, whole = ask("show", name), ask("show", name, "--json")
+    assert shown.returncode == whole.returncode == 0 and "oracle_top1 " in shown.stdout
+    assert json.loads(whole.stdout)["id"] == name
     several = ask("show", "rded")
-    assert several.returncode == 2 and "write more of it" in several.stderr
+    assert several.returncode == 0 and {line.split()[0] for line in several.stdout.splitlines()} > {
+        cell for cell in cells if cell.startswith("rded-stored")
+    }
+    one = ask("show", "rded", "--json")
+    assert one.returncode == 2 and one.stderr.count("\n") == 1
     none = ask("show", "helo")
     assert none.returncode == 2 and none.stderr.count("\n") == 1
