@@ -66,9 +66,8 @@ class StudentProtocol(Protocol):
     mix: Literal["none", "cutmix", "mixup"] = "cutmix"
     alpha: float = Field(1.0, gt=0)
 
-    ema: float | None = Field(
-        None, ge=0, le=1
-    )  # decay of an average of the weights, which is then tested instead (EDC: 0.99)
+    # decay of an average of the weights, which is then tested instead (EDC: 0.99)
+    ema: float | None = Field(None, ge=0, le=1)
     amp: bool = True  # bfloat16 autocast of the student, on accelerators only
     test_view: Literal["crop", "whole"] = "crop"  # resized above the image size from 64 px on and cropped, or as it is
     test_every: Positive | None = None  # epochs between two tests; None: as often as TEST_SHARE allows
@@ -143,9 +142,8 @@ class ClassificationProtocol(StudentProtocol):
     temperature_min: float = Field(0.0, ge=0)
     temperature_steps: Positive = 10  # of "step": in equal parts of the epochs
     temperature_decay: float = Field(0.7, gt=0, le=1)  # of "step": the factor of each
-    student_temperature: Annotated[float, Field(gt=0)] | Literal["same", "calibrated"] = (
-        "same"  # calibrated after each epoch (LPQLD)
-    )
+    # calibrated after each epoch (LPQLD)
+    student_temperature: Annotated[float, Field(gt=0)] | Literal["same", "calibrated"] = "same"
     squared_temperature: bool = False  # kl times T²: SRe2L on Tiny-ImageNet has it, SRe2L and RDED on ImageNet don't
     ce_weight: NonNegative = 0.0  # of the cross entropy to the base image's own label, added to mse (G_VBSM, EDC)
     refinement: NonNegative = 0.0  # of the base image's smoothed hard label, added to the labels of cosine (GIFT)

@@ -143,9 +143,8 @@ class TeacherSpec(BaseConfig):
     nesterov: bool = False
     augment: Literal["rrc-flip", "rrc", "shift-flip", "shift", "none-flip", "none"] = "rrc-flip"  # shift: pad and crop
     min_scale: float = Field(0.08, gt=0, le=1)  # smallest area of a random resized crop
-    checkpoints: int = Field(
-        9, ge=1
-    )  # kept of the trajectory, and of its first half and last third; the last epoch among them
+    # kept of the trajectory, and of its first half and last third; the last epoch among them
+    checkpoints: int = Field(9, ge=1)
     seed: int = Field(0, ge=0, lt=2**32)
     mean: tuple[float, float, float] | None = None  # of its input, with std; None: the data set's
     std: tuple[float, float, float] | None = None

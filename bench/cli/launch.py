@@ -81,6 +81,7 @@ def compute(
     force: Iterable[Stage] = (),
     only: set[str] | None = None,
     profile: Profile | None = None,
+    kept: bool = True,
 ) -> int:
     """Compute the cells of a grid that are not done and write its boards; 1 if a cell failed.
 
@@ -88,6 +89,7 @@ def compute(
         arguments: those of :data:`ARGUMENTS`, and ``data_root``.
         only: the ids of the cells to compute, with their ancestors; None: all.
         profile: instead of the one that ``--profile`` names.
+        kept: False for a store that is removed afterwards, of which nothing is said.
     """
     from bench.execution.provenance import check_data, keep_contents  # imports torch
     from bench.report import publish  # imports pandas
@@ -118,7 +120,8 @@ def compute(
     result_tables.show_durations(out, schedule, store, time.monotonic() - started)
     for path, change, board in publish.update_of_grid(store, grid.dataset.name, grid.request.suite, arguments.out):
         result_tables.show_results(out, board, {cell.id for cell in grid.cells})
-        result_tables.show_places(out, path, change, store)
+        if kept or not path.is_relative_to(store.root):
+            result_tables.show_places(out, path, change, store if kept else None)
     return result_tables.show_failures(out, schedule, store)
 
 

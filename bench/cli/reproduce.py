@@ -19,7 +19,6 @@ from typing import Any
 from bench.api import catalogue
 from bench.cli import launch, parse, screen
 from bench.cli.options import DATA_ROOT, request
-from bench.cli.result_tables import TEMPORARY
 from bench.errors import UserError
 from bench.format import plural
 from bench.planning.plan import plan
@@ -54,7 +53,7 @@ def execute(arguments: argparse.Namespace) -> int:
     row, wanted = _choose(arguments.row, arguments.boards)
     if ":" in row.base and arguments.store is None:
         raise UserError(f"{row.base} is an imported set; name the store that has it with --store")
-    temporary = tempfile.TemporaryDirectory(prefix=TEMPORARY) if arguments.store is None else None
+    temporary = tempfile.TemporaryDirectory(prefix="bench-reproduce-") if arguments.store is None else None
     with temporary or nullcontext(str(arguments.store)) as place:
         arguments.store = Path(place)
         return _again(row, wanted, arguments, kept=temporary is None)
@@ -93,7 +92,7 @@ def _again(row: Any, wanted: list[Any], arguments: argparse.Namespace, kept: boo
     for line in (f"{title(row)}: {plural(len(cells), 'student')} again{end}", *notes):
         out.print(line, markup=False)
     whole = grid if kept else grid.reduced(cells)  # the board of a store of its own has no other rows
-    if code := launch.compute(out, whole, arguments, only=set(cells)):
+    if code := launch.compute(out, whole, arguments, only=set(cells), kept=kept):
         return code
     store = Store(arguments.store)
     computed = [record for cell_id in cells if (record := store.record(cell_id)) is not None]

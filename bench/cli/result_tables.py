@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from bench.store.artifacts import Store
 
 MOST_RESULTS = 40  # rows on the screen
-TEMPORARY = "bench-reproduce-"  # how the folder of a store begins that is removed at the end
 
 
 def show_durations(out: Console, schedule: Schedule, store: Store, wall: float) -> None:
@@ -85,12 +84,9 @@ def _short(method: str) -> str:
     return f"{name}[{','.join(settings)}]" if settings else name
 
 
-def show_places(out: Console, board: Path, change: Change, store: Store) -> None:
-    """Say where a board, its page and the records are, but for those that go with a temporary store."""
-    kept = not store.root.name.startswith(TEMPORARY)
-    if not kept and board.is_relative_to(store.root):
-        return
-    records = f"; records are in {store.root}" if kept else ""
+def show_places(out: Console, board: Path, change: Change, store: Store | None) -> None:
+    """Say where a board and its page are, and the records, unless they are not kept."""
+    records = f"; records are in {store.root}" if store else ""
     page = f", with its page {board.with_suffix('.html').name}" if board.with_suffix(".html").is_file() else ""
     out.print(f"\nwrote {board}: {change}{page}{records}", markup=False)
 

@@ -23,7 +23,6 @@ from bench.store.locks import lease
 from bench.store.record import Record
 
 _FEW = 20  # classes that are all named
-
 SAMPLE = 500  # images that sizes and statistics are taken of, evenly spread over the training split
 
 

@@ -106,11 +106,10 @@ def _record_deaths(
     last = journal.last_tasks(store) if dead else {}
     for cell in dead:
         job, task = tasks.get(cell.id, ""), last.get(cell.id)
-        tail = task.log_tail() if task else ""
-        end = queue.explain(ends.get(job), tail)
+        end = queue.explain(ends.get(job), task.log_tail) if task else ends.get(job)
         if job and not (end and end.final) and now - gone_since[cell.id] < _GRACE + _LATE:
             continue
         why = end.why if end else "it left the queue without a record"
-        where = f"; its log is {task.err}" if task else ""
+        where, tail = (f"; its log is {task.err}", task.log_tail()) if task else ("", "")
         record_death(store, cell, f"Slurm task {job}: {why}{where}", tail)
         schedule.settle(cell, "failed")

@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 PREFIX = "bench-"  # of our job names
@@ -132,9 +132,12 @@ def ended(jobs: Iterable[str]) -> dict[str, EndedTask]:
     return found
 
 
-def explain(end: EndedTask | None, log: str) -> EndedTask | None:
-    """Return how a task ended by its log too, which says what accounting may not know: that its memory ran out."""
-    if (end is None or end.state == "FAILED") and _KILLED_FOR_MEMORY.search(log):
+def explain(end: EndedTask | None, log: Callable[[], str]) -> EndedTask | None:
+    """Return how a task ended by its log too, which says what accounting may not know: that its memory ran out.
+
+    The log is read only where it can say more.
+    """
+    if (end is None or end.state == "FAILED") and _KILLED_FOR_MEMORY.search(log()):
         return EndedTask("OUT_OF_MEMORY", f"OUT_OF_MEMORY: {ENDED['OUT_OF_MEMORY']}")
     return end
 

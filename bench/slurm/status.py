@@ -139,7 +139,7 @@ def collect_status(grid: Grid, store: Store, tasks: Mapping[str, SubmittedTask],
     )
     gone = evidence.unexplained()
     known = queue.ended(gone)
-    ends = {job: end for job, task in gone.items() if (end := explain(known.get(job), task.log_tail()))}
+    ends = {job: end for job, task in gone.items() if (end := explain(known.get(job), task.log_tail))}
     return infer_states(grid, replace(evidence, ended=ends))
 
 

@@ -190,7 +190,7 @@ def test_cancelling_nothing_asks_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     ],
 )
 def test_a_log_says_what_accounting_does_not_know(end: EndedTask | None, log: str, memory: bool) -> None:
-    found = queue.explain(end, f"first\n  {log}\n")
+    found = queue.explain(end, lambda: f"first\n  {log}\n")
     if memory and (end is None or end.state == "FAILED"):
         assert found is not None and found.state == "OUT_OF_MEMORY" and found.final and "--memory" in found.why
     else:

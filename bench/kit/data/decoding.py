@@ -163,11 +163,12 @@ def decode_all(paths: Sequence[Path], size: int) -> Tensor:
 def common_side(paths: Sequence[Path]) -> int:
     """Return the side in pixels of images that are all squares of one size, else 0."""
     side = 0
-    for path in paths:
-        with counting_broken(paths), opened(path) as image:
-            side = side or image.width
-            if image.size != (side, side):
-                return 0
+    with counting_broken(paths):
+        for path in paths:
+            with opened(path) as image:
+                side = side or image.width
+                if image.size != (side, side):
+                    return 0
     return side
 
 

@@ -126,9 +126,10 @@ def _image_size(train: Listing) -> int:
     """Return the largest of ``FOLDER_SIZES`` within the median short side of the first image per class."""
     sides = []
     paths = (train.root / file for files in train.files.values() for file in files)
-    for files in train.files.values():
-        with counting_broken(paths), opened(train.root / files[0]) as image:
-            sides.append(min(image.size))
+    with counting_broken(paths):
+        for files in train.files.values():
+            with opened(train.root / files[0]) as image:
+                sides.append(min(image.size))
     median = statistics.median_low(sides)
     return max((size for size in FOLDER_SIZES if size <= median), default=FOLDER_SIZES[0])
 
